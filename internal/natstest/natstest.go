@@ -1,0 +1,73 @@
+// Package natstest starts real NATS servers inside a test.
+package natstest
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// deadline bounds every wait for a server; it is not a claim about speed.
+const deadline = 20 * time.Second
+
+// Server is one server with JetStream on a free port of the loopback, with its store in the test's folder.
+type Server struct {
+	tb   testing.TB
+	opts server.Options
+	srv  *server.Server
+}
+
+// Start starts a server that ends with the test.
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	s := &Server{tb: tb, opts: server.Options{
+		ServerName: "test", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: tb.TempDir(),
+		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 30, NoSigs: true, NoLog: true,
+	}}
+	s.Restart()
+	s.opts.Port = s.srv.Addr().(*net.TCPAddr).Port
+	tb.Cleanup(s.Stop)
+	return s
+}
+
+// Stop stops the server and waits for its end. It may be called twice.
+func (s *Server) Stop() {
+	s.srv.Shutdown()
+	s.srv.WaitForShutdown()
+}
+
+// Restart starts the server again on its port and store.
+func (s *Server) Restart() {
+	s.tb.Helper()
+	opts := s.opts
+	srv, err := server.NewServer(&opts)
+	if err != nil {
+		s.tb.Fatalf("nats-server: %v", err)
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(deadline) {
+		s.tb.Fatal("nats-server is not ready for connections")
+	}
+	s.srv = srv
+}
+
+// URL is where clients connect.
+func (s *Server) URL() string { return s.srv.ClientURL() }
+
+// Connect opens a connection as workers use it; it is closed with the test.
+func (s *Server) Connect(opts ...nats.Option) *nats.Conn {
+	s.tb.Helper()
+	opts = append([]nats.Option{
+		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	}, opts...)
+	nc, err := nats.Connect(s.URL(), opts...)
+	if err != nil {
+		s.tb.Fatalf("connecting to the test's server: %v", err)
+	}
+	s.tb.Cleanup(nc.Close)
+	return nc
+}

@@ -1,0 +1,253 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
+)
+
+type natsOptions = nats.Options
+
+// watchedReader is a running Reader whose changes a test can observe.
+type watchedReader struct {
+	*Reader
+	mu  sync.Mutex
+	out chan<- Change
+}
+
+// observe sends the changes that come from now on.
+func (w *watchedReader) observe(out chan<- Change) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out = out
+}
+
+func startReader(tb testing.TB, s *natstest.Server, cfg ReaderConfig) *watchedReader {
+	tb.Helper()
+	w := new(watchedReader)
+	cfg.OnChange = func(c Change) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.out != nil {
+			w.out <- c
+		}
+	}
+	r, err := NewReader(s.Connect(), cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w.Reader = r
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = r.Run(ctx) }()
+	tb.Cleanup(func() {
+		w.observe(nil)
+		cancel()
+		<-done
+	})
+	select {
+	case <-r.Ready():
+	case <-time.After(patience):
+		tb.Fatal("the reader has no snapshot")
+	}
+	return w
+}
+
+func TestReaderSeesWhatIsThereAndWhatComes(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	publish(t, s, credential(1, time.Hour))
+	r := startReader(t, srv, ReaderConfig{})
+	if got, err := r.AccessToken("wx1"); err != nil || got != credential(1, 1).Value {
+		t.Fatalf("the snapshot has no credential: %v", err)
+	}
+	rev := publish(t, s, credential(2, time.Hour))
+	c, err := r.WaitNewer(testContext(t), "wx1", AccessToken, 1)
+	if err != nil || c.Revision != rev || c.Generation != 2 {
+		t.Errorf("%v, %v; want generation 2, revision %d", c, err, rev)
+	}
+}
+
+func TestReaderNeverReturnsAnExpiredValue(t *testing.T) {
+	t.Parallel()
+	r, err := NewReader(natstest.Start(t).Connect(), ReaderConfig{Now: func() time.Time { return time.Now().Add(2 * time.Hour) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Apply(credential(1, time.Hour))
+	if c, err := r.Get("wx1", AccessToken); !errors.Is(err, ErrExpired) || c.Value != "" {
+		t.Errorf("%v, want ErrExpired", err)
+	}
+	if _, err := r.Get("wx2", AccessToken); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%v, want ErrNotFound", err)
+	}
+	if _, err := r.Get("wx1", "nonsense"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%v, want ErrNotFound", err)
+	}
+}
+
+func TestReaderNeverGoesBackToALowerGeneration(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	r := startReader(t, srv, ReaderConfig{})
+	changes := make(chan Change, 10)
+	r.observe(changes)
+	publish(t, s, credential(5, time.Hour))
+	<-changes
+	publish(t, s, credential(4, time.Hour))
+	if c := <-changes; c.Record == nil || c.Record.Generation != 4 {
+		t.Errorf("the change tells %v, want what is in the bucket", c.Record)
+	}
+	if c, err := r.Get("wx1", AccessToken); err != nil || c.Generation != 5 {
+		t.Errorf("the reader went to %v, %v", c, err)
+	}
+}
+
+func TestReaderFollowsOnlyItsAccounts(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	for i := 1; i <= 3; i++ {
+		c := credential(1, time.Hour)
+		c.AppID = fmt.Sprint("wx", i)
+		publish(t, s, c)
+	}
+	r := startReader(t, srv, ReaderConfig{AppIDs: []string{"wx1", "wx3"}})
+	for appid, want := range map[string]bool{"wx1": true, "wx2": false, "wx3": true} {
+		if _, err := r.AccessToken(appid); (err == nil) != want {
+			t.Errorf("%s: %v", appid, err)
+		}
+	}
+}
+
+func TestReaderServesThroughARestartAndSeesWhatComesAfterIt(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	r := startReader(t, srv, ReaderConfig{})
+	publish(t, s, credential(1, time.Hour))
+	ctx := testContext(t)
+	if _, err := r.Wait(ctx, "wx1", AccessToken); err != nil {
+		t.Fatal(err)
+	}
+	srv.Stop()
+	if _, err := r.AccessToken("wx1"); err != nil {
+		t.Errorf("while NATS is away: %v", err)
+	}
+	srv.Restart()
+	publishSoon(t, s, credential(2, time.Hour))
+	if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 1); err != nil {
+		t.Error(err)
+	}
+}
+
+// publishSoon publishes as soon as the server takes it.
+func publishSoon(tb testing.TB, s *Store, c Credential) {
+	tb.Helper()
+	ctx := testContext(tb)
+	for {
+		l, err := s.Acquire(ctx, c.AppID, c.Kind, 5*time.Second)
+		if err == nil {
+			defer l.Release(ctx)
+			if _, err = l.Publish(ctx, c); err == nil {
+				return
+			}
+		}
+		if ctx.Err() != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+func TestReaderNoticesABucketMadeAnew(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	for g := uint64(1); g <= 5; g++ { // so that the new bucket's revisions are lower
+		publish(t, s, credential(g, time.Hour))
+	}
+	r := startReader(t, srv, ReaderConfig{})
+	changes := make(chan Change, 10)
+	r.observe(changes)
+	ctx := testContext(t)
+	if err := s.js.DeleteKeyValue(ctx, "wechat"); err != nil {
+		t.Fatal(err)
+	}
+	for ctx.Err() == nil && s.Ensure(ctx) != nil { // a create right after a delete may fail for a moment
+		continue
+	}
+	for c := range changes { // the snapshot of the new bucket tells that the record is lost
+		if c.AppID == "wx1" && c.Record == nil {
+			break
+		}
+	}
+	if _, err := r.AccessToken("wx1"); err != nil {
+		t.Errorf("what was valid is no longer served: %v", err)
+	}
+	publish(t, s, credential(6, time.Hour))
+	if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 5); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReaderIgnoresWhatIsNotACredential(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	r := startReader(t, srv, ReaderConfig{})
+	changes := make(chan Change, 10)
+	r.observe(changes)
+	publish(t, s, credential(1, time.Hour))
+	<-changes
+	ctx := testContext(t)
+	for _, garbage := range []string{"", "{", "null", `{"appid":"wx9","kind":"access_token"}`, strings.Repeat("x", 1000)} {
+		if _, err := s.creds.Put(ctx, "wx1.access_token", []byte(garbage)); err != nil {
+			t.Fatal(err)
+		}
+		if c := <-changes; c.Record != nil {
+			t.Errorf("%.20q was taken for %v", garbage, c.Record)
+		}
+		if _, err := r.AccessToken("wx1"); err != nil {
+			t.Errorf("after %.20q: %v", garbage, err)
+		}
+	}
+}
+
+func TestReadingAllocatesNothing(t *testing.T) {
+	r, err := NewReader(natstest.Start(t).Connect(), ReaderConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Apply(credential(1, time.Hour))
+	if n := testing.AllocsPerRun(1000, func() {
+		if _, err := r.AccessToken("wx1"); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations a read, want none", n)
+	}
+}
+
+func TestCredentialNeverShowsItsValue(t *testing.T) {
+	t.Parallel()
+	c := credential(1, time.Hour)
+	c.Value = "CANARY-VALUE"
+	var log strings.Builder
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "credential", c, "pointer", &c)
+	for _, s := range []string{fmt.Sprint(c), fmt.Sprintf("%v %+v %#v %s", c, &c, c, &c), log.String()} {
+		if strings.Contains(s, "CANARY") {
+			t.Errorf("the value shows in %s", s)
+		}
+	}
+}

@@ -1,0 +1,317 @@
+package kv
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
+)
+
+func TestPublishedRecordIsReadBackFromTheLeader(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w1")
+	want := credential(1, time.Hour)
+	want.Revision = publish(t, s, want)
+	got, err := s.Get(testContext(t), "wx1", AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestStoredJSONIsTheContract(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)
+	c := Credential{
+		AppID: "wx1", Kind: JSAPITicket, Value: "v", ObtainedAt: at, ExpiresAt: at.Add(time.Hour), RefreshAt: at.Add(time.Minute),
+		Generation: 17, Source: SourceGetTicket, Worker: "host-1", Revision: 99,
+	}
+	got, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"appid":"wx1","kind":"jsapi_ticket","value":"v","obtained_at":"2026-01-02T03:04:05.678Z","expires_at":"2026-01-02T04:04:05.678Z","refresh_at":"2026-01-02T03:05:05.678Z","generation":17,"source":"getticket","worker":"host-1"}`
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestOnlyOneOfManyWorkersGetsTheLease(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	var won, held int
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range 16 {
+		s := newStore(t, srv, fmt.Sprint("w", i))
+		wg.Go(func() {
+			_, err := s.Acquire(testContext(t), "wx1", AccessToken, 5*time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				won++
+			case errors.Is(err, ErrLeaseHeld):
+				held++
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if won != 1 || held != 15 {
+		t.Errorf("%d workers got the lease and %d were told that it is held, want 1 and 15", won, held)
+	}
+}
+
+func TestReleasedLeaseIsFreeAtOnce(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	a, b := newStore(t, srv, "a"), newStore(t, srv, "b")
+	ctx := testContext(t)
+	for range 3 {
+		for _, s := range []*Store{a, b} {
+			l, err := s.Acquire(ctx, "wx1", AccessToken, 15*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Release(ctx)
+		}
+	}
+}
+
+// A holder that froze for longer than its lease, and wakes up with a token in its hands.
+func TestLateWriterNeverWins(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	late, next := newStore(t, srv, "late"), newStore(t, srv, "next")
+	ctx := testContext(t)
+	l, err := late.Acquire(ctx, "wx1", AccessToken, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.deadline = time.Now().Add(patience) // its own clock stood still
+	var won *Lease
+	for won == nil { // until the server ends the lease
+		won, err = next.Acquire(ctx, "wx1", AccessToken, 5*time.Second)
+		if err != nil && !errors.Is(err, ErrLeaseHeld) {
+			t.Fatal(err)
+		}
+	}
+	rev, err := won.Publish(ctx, credential(2, time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	won.Release(ctx)
+	if _, err := l.Publish(ctx, credential(3, time.Hour)); !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("the late publication: %v, want ErrLeaseLost", err)
+	}
+	got, err := next.Get(ctx, "wx1", AccessToken)
+	if err != nil || got.Revision != rev {
+		t.Errorf("the record is %v, %v; want revision %d", got, err, rev)
+	}
+}
+
+func TestExpiredRecordRemovesItselfAndTellsWatchers(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	r := startReader(t, srv, ReaderConfig{})
+	gone := make(chan Change, 10)
+	r.observe(gone)
+	publish(t, s, credential(1, 2500*time.Millisecond))
+	for c := range gone {
+		if c.Record == nil && !c.Ready {
+			break
+		}
+	}
+	if _, err := s.Get(testContext(t), "wx1", AccessToken); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Get after the end: %v, want ErrNotFound", err)
+	}
+}
+
+func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w")
+	ctx := testContext(t)
+	l, err := s.Acquire(ctx, "wx1", AccessToken, 15*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*Credential){
+		"empty":        func(c *Credential) { c.Value = "" },
+		"unprintable":  func(c *Credential) { c.Value = "a\x00b" },
+		"with a space": func(c *Credential) { c.Value = "a b" },
+		"too long":     func(c *Credential) { c.Value = strings.Repeat("x", MaxValueSize+1) },
+		"expired": func(c *Credential) {
+			c.ExpiresAt = time.Now().Add(-time.Minute)
+			c.ObtainedAt = c.ExpiresAt.Add(-time.Hour)
+		},
+		"no life":       func(c *Credential) { c.ExpiresAt = c.ObtainedAt },
+		"no generation": func(c *Credential) { c.Generation = 0 },
+		"other account": func(c *Credential) { c.AppID = "wx2" },
+	} {
+		c := credential(1, time.Hour)
+		spoil(&c)
+		if _, err := l.Publish(ctx, c); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v, want ErrInvalid", name, err)
+		} else if len(c.Value) > 2 && strings.Contains(err.Error(), c.Value) {
+			t.Errorf("%s: the error shows the value: %v", name, err)
+		}
+	}
+}
+
+func TestLedgerOutlivesItsWorkersAndRefusesTheLateOne(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	a, b := newStore(t, srv, "a"), newStore(t, srv, "b")
+	ctx := testContext(t)
+	la, err := a.Ledger(ctx, "wx1", AccessToken)
+	if err != nil || la.Revision != 0 {
+		t.Fatalf("a new ledger is %+v, %v", la, err)
+	}
+	lb := la
+	la.Generation, la.Attempts = 7, 3
+	if la, err = a.PutLedger(ctx, la); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.PutLedger(ctx, lb); !errors.Is(err, ErrConflict) {
+		t.Errorf("a write over an unseen revision: %v, want ErrConflict", err)
+	}
+	got, err := b.Ledger(ctx, "wx1", AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(la, got); d != "" {
+		t.Error(d)
+	}
+	if err := b.ledgers.Delete(ctx, Key("wx1", AccessToken)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = b.Ledger(ctx, "wx1", AccessToken); err != nil {
+		t.Fatal(err)
+	}
+	got.Generation = 8
+	if _, err := b.PutLedger(ctx, got); err != nil {
+		t.Errorf("writing an entry that somebody deleted: %v", err)
+	}
+}
+
+func TestRepublishesEachChange(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	nc := srv.Connect()
+	sub, err := nc.SubscribeSync(PublishedSubject("wechat", "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := credential(1, time.Hour)
+	publish(t, s, want)
+	m, err := sub.NextMsg(patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Credential
+	if err := json.Unmarshal(m.Data, &got); err != nil || got.Value != want.Value || m.Subject != "wechat.published.wx1.access_token" {
+		t.Errorf("republished on %s: %v, %v", m.Subject, got, err)
+	}
+	// A lease is not a credential: with the next change of the record nothing else has come.
+	publish(t, s, credential(2, time.Hour))
+	if m, err = sub.NextMsg(patience); err != nil || m.Subject != "wechat.published.wx1.access_token" {
+		t.Errorf("the second message is %v, %v", m, err)
+	}
+}
+
+func TestEnsureRefusesABucketOfOtherSettings(t *testing.T) {
+	t.Parallel()
+	base := (&StoreConfig{Bucket: "wechat", SubjectPrefix: "wechat"}).credentials(1)
+	for name, spoil := range map[string]func(*jetstream.KeyValueConfig){
+		"history":       func(c *jetstream.KeyValueConfig) { c.History = 5 },
+		"storage":       func(c *jetstream.KeyValueConfig) { c.Storage = jetstream.MemoryStorage },
+		"TTL":           func(c *jetstream.KeyValueConfig) { c.TTL = time.Hour },
+		"limit markers": func(c *jetstream.KeyValueConfig) { c.LimitMarkerTTL = 0 },
+		"republish":     func(c *jetstream.KeyValueConfig) { c.RePublish = nil },
+		"largest value": func(c *jetstream.KeyValueConfig) { c.MaxValueSize = 100 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			nc := natstest.Start(t).Connect()
+			s, err := NewStore(nc, StoreConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := base
+			spoil(&cfg)
+			if _, err := s.js.CreateKeyValue(testContext(t), cfg); err != nil {
+				t.Fatal(err)
+			}
+			err = s.Ensure(testContext(t))
+			if !errors.Is(err, ErrBucket) || !strings.Contains(err.Error(), name) {
+				t.Errorf("%v, want ErrBucket with %q in it", err, name)
+			}
+		})
+	}
+}
+
+func TestManyWorkersMayEnsureAtOnce(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		s, err := NewStore(srv.Connect(), StoreConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			if err := s.Ensure(testContext(t)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestStoreNeedsAnUnbufferedConnection(t *testing.T) {
+	t.Parallel()
+	if _, err := NewStore(natstest.Start(t).Connect(func(o *natsOptions) error { o.ReconnectBufSize = 0; return nil }), StoreConfig{}); err == nil {
+		t.Error("a connection that would send writes later was accepted")
+	}
+}
+
+func TestNothingIsWrittenWhileNATSIsAway(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	ctx := testContext(t)
+	l, err := s.Acquire(ctx, "wx1", AccessToken, 2*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Stop()
+	if _, err := l.Publish(ctx, credential(1, time.Hour)); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("%v, want ErrUnavailable", err)
+	}
+	srv.Restart()
+	var getErr error
+	for getErr = ErrUnavailable; errors.Is(getErr, ErrUnavailable) && ctx.Err() == nil; {
+		_, getErr = s.Get(ctx, "wx1", AccessToken)
+	}
+	if !errors.Is(getErr, ErrNotFound) {
+		t.Errorf("after the restart: %v, want ErrNotFound", getErr)
+	}
+}

@@ -1,0 +1,90 @@
+package messages
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Client asks the workers. It is safe for concurrent use.
+//
+// Each method blocks until the reply, or until ctx ends; a ctx without a deadline gets one of [DefaultTimeout]. It
+// returns *[Error] where a worker refused, nats.ErrNoResponders where no worker listens.
+type Client struct {
+	nc     *nats.Conn
+	prefix string
+}
+
+// DefaultTimeout is the deadline of a request whose context has none: longer than a worker takes for its reply.
+const DefaultTimeout = 10 * time.Second
+
+// NewClient makes a client on a connection; prefix "" is [DefaultPrefix].
+func NewClient(nc *nats.Conn, prefix string) *Client {
+	if prefix == "" {
+		prefix = DefaultPrefix
+	}
+	return &Client{nc: nc, prefix: prefix}
+}
+
+// ResolveCode returns WeChat's answer as it came; decode it into a [Code].
+func (c *Client) ResolveCode(ctx context.Context, req ResolveCode) (RawCode, error) {
+	return c.ask(ctx, SubjectCodeResolve, req.AppID, req)
+}
+
+// GetCredential returns the current credential.
+func (c *Client) GetCredential(ctx context.Context, req GetCredential) (Credential, error) {
+	return into[Credential](c.ask(ctx, SubjectCredentialGet, req.AppID, req))
+}
+
+// RefreshCredential reports a credential that WeChat refused.
+func (c *Client) RefreshCredential(ctx context.Context, req RefreshCredential) (Refreshed, error) {
+	return into[Refreshed](c.ask(ctx, SubjectCredentialRefresh, req.AppID, req))
+}
+
+// Status returns what one worker knows of the credentials.
+func (c *Client) Status(ctx context.Context, req GetStatus) (Status, error) {
+	return into[Status](c.ask(ctx, SubjectStatus, req.AppID, req))
+}
+
+// ask uses the subject of the account where it is known: a narrow permission is enough for it.
+func (c *Client) ask(ctx context.Context, subject, appid string, req any) (json.RawMessage, error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return nil, fmt.Errorf("messages: %w", err)
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
+		defer cancel()
+	}
+	subject = c.prefix + "." + subject
+	if appid != "" {
+		subject += "." + appid
+	}
+	reply, err := c.nc.RequestWithContext(ctx, subject, body)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, fmt.Errorf("messages: no worker listens on %s: %w", subject, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("messages: asking %s: %w", subject, err)
+	}
+	if e := decodeError(reply.Header, reply.Data); e != nil {
+		return nil, e
+	}
+	return reply.Data, nil
+}
+
+func into[T any](data json.RawMessage, err error) (T, error) {
+	var v T
+	if err != nil {
+		return v, err
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return v, fmt.Errorf("messages: decoding the reply: %w", err)
+	}
+	return v, nil
+}
