@@ -31,9 +31,10 @@ type Ledger struct {
 	// Pace is the leaky bucket of scheduled calls: the time at which all calls so far are paid for.
 	Pace time.Time `json:"pace,omitzero"`
 
-	// LastForced is when a report last caused a refresh, LastProbe when WeChat was last asked whether a token lives.
+	// LastForced is when a report last caused a refresh.
 	LastForced time.Time `json:"last_forced,omitzero"`
-	LastProbe  time.Time `json:"last_probe,omitzero"`
+	// Probe is WeChat's last answer to whether a reported token lives.
+	Probe *Probe `json:"probe,omitempty"`
 	// HardForced counts the calls of Day with force_refresh, of which WeChat allows 20.
 	HardForced int `json:"hard_forced,omitempty"`
 
@@ -52,6 +53,13 @@ type Ledger struct {
 
 	// Revision is the bucket's revision; 0: not stored yet. It is not part of the stored JSON.
 	Revision uint64 `json:"-"`
+}
+
+// Probe is what WeChat said of a token that was reported as dead.
+type Probe struct {
+	At         time.Time `json:"at"`
+	Generation uint64    `json:"generation"` // of the token that was asked about
+	Verdict    string    `json:"verdict"`    // alive, dead or inconclusive
 }
 
 // Failure is why an attempt failed, in words without secrets.

@@ -201,12 +201,15 @@ func (s *Store) leaderGet(ctx context.Context, bucket, key string) ([]byte, uint
 }
 
 // WatchLedgers follows the ledger of all credentials until ctx ends: told is called for each entry of a snapshot and
-// for each change after it, from one goroutine, and must not block. It starts over by itself after any trouble, and
-// makes the buckets anew where they have vanished. trouble, which may be nil, is told why.
-func (s *Store) WatchLedgers(ctx context.Context, told func(Ledger), trouble func(error)) {
+// for each change after it, ready at the end of each snapshot, both from one goroutine; they must not block. It starts
+// over by itself after any trouble, and makes the buckets anew where they have vanished. trouble is told why.
+func (s *Store) WatchLedgers(ctx context.Context, told func(Ledger), ready func(), trouble func(error)) {
 	w := watch{
 		js: s.js, bucket: s.cfg.Bucket + "_ledger", keys: []string{"*.*"}, missing: s.Ensure, trouble: trouble,
 		emit: func(e event) {
+			if e.ready {
+				ready()
+			}
 			appid, kind, ok := splitKey(e.key)
 			if !ok || e.gone {
 				return

@@ -1,0 +1,111 @@
+package worker
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+)
+
+// Account is one AppID with its AppSecret, and what is to be kept for it.
+type Account struct {
+	AppID  string
+	Secret string
+	Name   string // for people; may be empty
+	// TokenAPI is kv.SourceStableToken (also for "") or kv.SourceToken.
+	TokenAPI string
+	// Tickets are the kinds of ticket to keep; nil: none.
+	Tickets []kv.Kind
+}
+
+// String shows everything but the secret.
+func (a Account) String() string {
+	return fmt.Sprintf("%s (%s, %s, tickets %v)", a.AppID, a.Name, a.TokenAPI, a.Tickets)
+}
+
+// GoString is String, so that %#v shows no secret either.
+func (a Account) GoString() string { return a.String() }
+
+// LogValue is what slog writes of an account.
+func (a Account) LogValue() slog.Value { return slog.StringValue(a.AppID) }
+
+func (a *Account) validate() error {
+	if err := kv.CheckAppID(a.AppID); err != nil {
+		return err
+	}
+	switch {
+	case a.Secret == "":
+		return fmt.Errorf("account %s has no secret", a.AppID)
+	case a.TokenAPI != kv.SourceStableToken && a.TokenAPI != kv.SourceToken:
+		return fmt.Errorf("account %s: unknown token API %q: %s and %s exist", a.AppID, a.TokenAPI, kv.SourceStableToken, kv.SourceToken)
+	}
+	for _, k := range a.Tickets {
+		if k != kv.JSAPITicket && k != kv.WXCardTicket {
+			return fmt.Errorf("account %s: %q is not a kind of ticket", a.AppID, k)
+		}
+	}
+	return nil
+}
+
+// kinds are the kinds of credential that are kept for the account.
+func (a *Account) kinds() []kv.Kind { return append([]kv.Kind{kv.AccessToken}, a.Tickets...) }
+
+func (a *Account) keeps(k kv.Kind) bool { return slices.Contains(a.kinds(), k) }
+
+// rule is how the kind is renewed for the account.
+func (a *Account) rule(k kv.Kind) rule {
+	switch {
+	case k != kv.AccessToken:
+		return ticketRule
+	case a.TokenAPI == kv.SourceToken:
+		return classicRule
+	default:
+		return stableRule
+	}
+}
+
+// fingerprint tells settings of an account apart in the ledger, without giving them away: 64 bits of a hash over a
+// secret of 128 random bits.
+func (a *Account) fingerprint() string {
+	sum := sha256.Sum256([]byte(a.AppID + "\x00" + a.Secret + "\x00" + a.TokenAPI))
+	return hex.EncodeToString(sum[:8])
+}
+
+// accounts are the accounts of a worker, by AppID.
+type accounts map[string]*Account
+
+func newAccounts(list []Account) (accounts, error) {
+	if len(list) == 0 {
+		return nil, errors.New("no account: set WECHAT_APPID and WECHAT_SECRET, or WECHAT_ACCOUNTS_FILE")
+	}
+	as := make(accounts, len(list))
+	for i := range list {
+		a := list[i]
+		if a.TokenAPI == "" {
+			a.TokenAPI = kv.SourceStableToken
+		}
+		if err := a.validate(); err != nil {
+			return nil, err
+		}
+		if as[a.AppID] != nil {
+			return nil, fmt.Errorf("account %s is there twice", a.AppID)
+		}
+		as[a.AppID] = &a
+	}
+	return as, nil
+}
+
+// only is the account of a worker that has a single one, or nil.
+func (as accounts) only() *Account {
+	if len(as) != 1 {
+		return nil
+	}
+	for _, a := range as {
+		return a
+	}
+	return nil
+}

@@ -1,0 +1,47 @@
+package worker
+
+import (
+	"fmt"
+	"net/http"
+	"text/tabwriter"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Handler serves what monitoring asks: /healthz (the process answers), /readyz (the worker knows its buckets and NATS
+// is connected), /metrics (of g), and / (the status as plain text). It shows no secret.
+func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, "ok") })
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
+		select {
+		case <-w.ready:
+		default:
+			http.Error(rw, "starting: the buckets are not known yet", http.StatusServiceUnavailable)
+			return
+		}
+		if !w.nc.IsConnected() {
+			http.Error(rw, "NATS is not connected; credentials are served from memory", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(rw, "ok")
+	})
+	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) {
+		st := w.status("")
+		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		t := tabwriter.NewWriter(rw, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(t, "worker %s, version %s, %d accounts, %s\n\n", st.Worker, st.Version, st.Accounts, st.Time.Format(time.RFC3339))
+		fmt.Fprintln(t, "APPID\tKIND\tSTATE\tREASON\tEXPIRES\tCALLS\tERROR")
+		for _, c := range st.Credentials {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.AppID, c.Kind, c.State, c.Reason, c.ExpiresAt.Format(time.RFC3339), c.CallsToday, c.Error)
+		}
+		if st.Truncated {
+			fmt.Fprintf(t, "… and more; these %d need attention first\n", len(st.Credentials))
+		}
+		_ = t.Flush() // the reader has gone
+	})
+	return mux
+}

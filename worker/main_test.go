@@ -1,0 +1,193 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds waits for events that must come; it is not a claim about speed.
+const patience = 30 * time.Second
+
+const (
+	appid  = "wx0123456789abcdef"
+	secret = "CANARY-SECRET-0123456789"
+	// The sample of tickettocode.txt.
+	openid     = "oiV2luCau8Cx0TMOy9lvZSLqRcKc"
+	codeTicket = "6cb4bc95e1f1abc97034cbe8fd484989"
+)
+
+// stage is a real NATS server and a simulated WeChat, on which workers play.
+type stage struct {
+	testing.TB
+	nats   *natstest.Server
+	wechat *wechattest.Server
+}
+
+func newStage(tb testing.TB, cfg wechattest.Config) *stage {
+	tb.Helper()
+	if cfg.Accounts == nil {
+		cfg.Accounts = []wechattest.Account{{AppID: appid, Secret: secret}}
+	}
+	return &stage{TB: tb, nats: natstest.Start(tb), wechat: wechattest.Start(tb, cfg)}
+}
+
+// actor is a running worker, and a connection to ask it.
+type actor struct {
+	*Worker
+	*stage
+	nc     *nats.Conn
+	client *messages.Client
+	stop   func() // stops the worker and waits for its end; may be called twice
+}
+
+// worker starts a worker with one account (stable_token, no tickets) unless change says otherwise.
+func (s *stage) worker(change func(*Config)) *actor {
+	s.Helper()
+	cfg := Config{
+		Name:     "w",
+		Accounts: []Account{{AppID: appid, Secret: secret}},
+		WeChat:   wechat.Config{URLs: []string{s.wechat.URL}, Timeout: 2 * time.Second},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	w, err := New(s.nats.Connect(), cfg)
+	if err != nil {
+		s.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	stopped := false
+	a := &actor{Worker: w, stage: s, nc: s.nats.Connect()}
+	a.client = messages.NewClient(a.nc, cfg.SubjectPrefix)
+	a.stop = func() {
+		cancel()
+		if stopped {
+			return
+		}
+		stopped = true
+		select {
+		case err := <-ended:
+			if err != nil {
+				s.Errorf("Run: %v", err)
+			}
+		case <-time.After(patience):
+			s.Error("Run does not end")
+		}
+	}
+	s.Cleanup(a.stop)
+	select {
+	case <-w.Ready():
+	case err := <-ended:
+		s.Fatalf("Run: %v", err)
+	case <-time.After(patience):
+		s.Fatal("the worker does not become ready")
+	}
+	return a
+}
+
+func (s *stage) context() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	s.Cleanup(cancel)
+	return ctx
+}
+
+// await waits for a credential of a generation above generation.
+func (a *actor) await(kind kv.Kind, generation uint64) kv.Credential {
+	a.Helper()
+	c, err := a.reader.WaitNewer(a.context(), appid, kind, generation)
+	if err != nil {
+		a.Fatalf("%v; status: %+v", err, a.Worker.status(appid).Credentials)
+	}
+	return c
+}
+
+// resolve asks over NATS for the sample's code.
+func (a *actor) resolve() (messages.Code, error) {
+	raw, err := a.client.ResolveCode(a.context(), messages.ResolveCode{AppID: appid, OpenID: openid, CodeTicket: codeTicket})
+	if err != nil {
+		return messages.Code{}, err
+	}
+	var c messages.Code
+	return c, json.Unmarshal(raw, &c)
+}
+
+func (a *actor) report(r messages.RefreshCredential) (messages.Refreshed, error) {
+	r.AppID = appid
+	return a.client.RefreshCredential(a.context(), r)
+}
+
+// events collects the events of the stage's account from now on.
+func (s *stage) events() *eventLog {
+	s.Helper()
+	nc := s.nats.Connect()
+	sub, err := nc.SubscribeSync(messages.EventSubject("wechat", "*", "*", "*"))
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+	return &eventLog{s, sub}
+}
+
+type eventLog struct {
+	*stage
+	sub *nats.Subscription
+}
+
+// next waits for the next event of a name, skipping others.
+func (e *eventLog) next(name string) messages.Event {
+	e.Helper()
+	for {
+		m, err := e.sub.NextMsg(patience)
+		if err != nil {
+			e.Fatalf("no event %q: %v", name, err)
+		}
+		var ev messages.Event
+		if err := json.Unmarshal(m.Data, &ev); err != nil {
+			e.Fatal(err)
+		}
+		if ev.Event == name {
+			return ev
+		}
+	}
+}
+
+// symbol is the symbol of an error of the contract, or "".
+func symbol(err error) messages.Symbol {
+	var e *messages.Error
+	if errors.As(err, &e) {
+		return e.Symbol
+	}
+	return ""
+}
+
+// eventually polls a condition that no event announces.
+func (s *stage) eventually(what string, cond func() bool) {
+	s.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		if time.Now().After(deadline) {
+			s.Fatalf("never: %s", what)
+		}
+		<-tick.C
+	}
+}

@@ -1,0 +1,73 @@
+package worker
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+)
+
+// metrics are what a worker counts. Labels never carry an appid: thousands of accounts would make thousands of series;
+// the status subject tells of each.
+type metrics struct {
+	upstream  *prometheus.CounterVec
+	upstreamT *prometheus.HistogramVec
+	refreshes *prometheus.CounterVec
+	reports   *prometheus.CounterVec
+	requests  *prometheus.CounterVec
+	resolveT  prometheus.Histogram
+	conflicts prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, collect func(chan<- prometheus.Metric)) (*metrics, error) {
+	m := &metrics{
+		upstream: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wxkeeper_upstream_calls_total", Help: "Calls of the WeChat server API, by endpoint and class of the outcome (ok, or a class of error).",
+		}, []string{"endpoint", "class"}),
+		upstreamT: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "wxkeeper_upstream_call_seconds", Help: "Duration of calls of the WeChat server API.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"endpoint"}),
+		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wxkeeper_refreshes_total", Help: "Refreshes of credentials, by kind and outcome (published, unchanged, republished, unpublished, failed).",
+		}, []string{"kind", "outcome"}),
+		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wxkeeper_reports_total", Help: "Reports of dead credentials, by outcome.",
+		}, []string{"outcome"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wxkeeper_requests_total", Help: "Requests on the worker's subjects, by subject and outcome (ok, or the symbol of the error).",
+		}, []string{"subject", "outcome"}),
+		resolveT: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "wxkeeper_resolve_seconds", Help: "Time from the arrival of a code.resolve request to its reply.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}),
+		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "wxkeeper_conflicts_total", Help: "Times that another system made a credential die long before its end.",
+		}),
+	}
+	for _, c := range []prometheus.Collector{
+		m.upstream, m.upstreamT, m.refreshes, m.reports, m.requests, m.resolveT, m.conflicts, collector(collect),
+	} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// called counts one call of WeChat.
+func (m *metrics) called(c wechat.Call) {
+	class := "ok"
+	if c.Err != nil {
+		class = c.Err.Class.String()
+	}
+	m.upstream.WithLabelValues(string(c.Endpoint), class).Inc()
+	m.upstreamT.WithLabelValues(string(c.Endpoint)).Observe(c.Duration.Seconds())
+}
+
+// collector makes metrics of the worker's state at the time of the scrape.
+type collector func(chan<- prometheus.Metric)
+
+func (c collector) Describe(ch chan<- *prometheus.Desc) { ch <- descCredentials }
+func (c collector) Collect(ch chan<- prometheus.Metric) { c(ch) }
+
+var descCredentials = prometheus.NewDesc("wxkeeper_credentials", "Credentials that this worker keeps, by kind and state.", []string{"kind", "state"}, nil)

@@ -1,0 +1,350 @@
+package worker
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+)
+
+// rule is how one kind of credential is renewed (design §5.8).
+type rule uint8
+
+const (
+	// classicRule: GET /cgi-bin/token mints a new token at each call, and old and new are both good for 5 minutes.
+	// Renewed refreshBefore its end.
+	classicRule rule = iota
+	// stableRule: POST /cgi-bin/stable_token repeats the token until its last 5 minutes, then gives a new one beside
+	// it. Asked in those 5 minutes.
+	stableRule
+	// ticketRule: GET /cgi-bin/ticket/getticket repeats the ticket with a constant expires_in, so it is looked at
+	// regularly, and a value that WeChat still gives out is still good.
+	ticketRule
+)
+
+const (
+	stableWindow   = 5 * time.Minute  // in which stable_token gives a new token (getStableAccessToken)
+	ticketInterval = 15 * time.Minute // between two looks at a ticket
+	lifeTolerance  = 2 * time.Second  // by which two answers about one end may differ: expires_in is in whole seconds
+
+	// minGap is the least time between two scheduled calls for one credential. Above it a leaky bucket lets paceBurst
+	// calls pass at once and one per paceEvery after that, 1,560 in the worst day: less than the 2,000 that WeChat
+	// allows a new account, whatever expires_in it answers.
+	minGap    = time.Second
+	paceEvery = time.Minute
+	paceBurst = 120
+
+	retryMin     = time.Second      // backoff after trouble that passes by itself: 1 s, doubled …
+	retryMax     = time.Minute      // … up to a minute
+	unknownMin   = time.Minute      // after an errcode that nobody knows
+	unknownMax   = 30 * time.Minute //
+	permanentMin = 10 * time.Minute // after what an operator must put right
+	permanentMax = time.Hour        //
+	quotaWait    = time.Hour        // the day's quota: no page says when the day rolls over, so ask rarely
+	// saneFuture bounds what the ledger may ask to wait: 24 h is the longest wait in WeChat's table. More than that
+	// was written by a worker whose clock was wrong.
+	saneFuture = 26 * time.Hour
+
+	// forcedGap is the least time between two refreshes that reports cause for one credential.
+	forcedGap = time.Minute
+	// probeEvery is the least time between two questions to WeChat whether one token lives.
+	probeEvery = 10 * time.Second
+	// hardForcedPerDay is how many of the 20 calls a day with force_refresh are used.
+	hardForcedPerDay = 10
+)
+
+// dailyQuota is the smallest quota of a day known for the interface of a rule (wechat-api §1.1, §1.2, §1.3).
+func (r rule) dailyQuota() int {
+	switch r {
+	case classicRule:
+		return 2000
+	case stableRule:
+		return 500_000
+	default:
+		return 10_000
+	}
+}
+
+// shanghai is where WeChat's days begin. China has had no other offset since 1991.
+var shanghai = time.FixedZone("Asia/Shanghai", 8*60*60)
+
+func day(now time.Time) string { return now.In(shanghai).Format(time.DateOnly) }
+
+// policy decides what is due. It has no clock and no state; random gives numbers of [0,1).
+type policy struct {
+	refreshBefore time.Duration
+	random        func() float64
+}
+
+// action is what a credential needs.
+type action uint8
+
+const (
+	wait    action = iota // until decision.at; a zero at: until something changes
+	publish               // put the value that this worker holds back into the bucket
+	fetch                 // ask WeChat
+)
+
+// reason is why: a label of logs, metrics and status.
+type reason string
+
+const (
+	reasonFresh       reason = "fresh"        // wait: the next refresh is planned
+	reasonBackoff     reason = "backoff"      // wait: the last attempt failed
+	reasonNoToken     reason = "no_token"     // wait: a ticket needs a living access_token
+	reasonPaced       reason = "paced"        // wait: too many calls in a short time
+	reasonLost        reason = "lost"         // publish: the bucket lost the record
+	reasonMissing     reason = "missing"      // fetch: there is no record
+	reasonExpired     reason = "expired"      // fetch: the record's life is over
+	reasonDue         reason = "due"          // fetch: the planned time has come
+	reasonRetry       reason = "retry"        // fetch: the wait after a failure is over
+	reasonNewSettings reason = "new_settings" // fetch: the settings that WeChat refused have been changed
+	reasonUnpublished reason = "unpublished"  // fetch: a value was obtained, but its worker died before publishing it
+	reasonReported    reason = "reported"     // fetch: a consumer reported the value as dead
+)
+
+// view is what a decision is made of.
+type view struct {
+	rule     rule
+	record   *kv.Credential // in the bucket; nil: none
+	held     *kv.Credential // the last one this worker saw, maybe newer than record; nil: none
+	ledger   kv.Ledger
+	settings string // fingerprint of the account
+	hasToken bool   // for a ticket: there is a living access_token
+}
+
+// decision is what to do, when, and why.
+type decision struct {
+	action action
+	at     time.Time
+	reason reason
+}
+
+// next decides about one credential.
+func (p *policy) next(now time.Time, v view) decision {
+	valid := v.record != nil && v.record.Valid(now)
+	if v.held != nil && v.held.Valid(now.Add(lifeTolerance)) && (!valid || v.record.Generation < v.held.Generation) {
+		return decision{publish, now, reasonLost}
+	}
+	if v.rule == ticketRule && !v.hasToken {
+		return decision{wait, time.Time{}, reasonNoToken}
+	}
+	d := p.due(now, v, valid)
+	if d.at.After(now) {
+		d.action = wait
+		if d.reason == reasonRetry {
+			d.reason = reasonBackoff
+		} else {
+			d.reason = reasonFresh
+		}
+		return d
+	}
+	if earliest := earliestCall(v.ledger); earliest.After(now) && earliest.Before(now.Add(saneFuture)) {
+		return decision{wait, earliest, reasonPaced}
+	}
+	return d
+}
+
+// due says when and why WeChat is asked next, pacing left aside.
+func (p *policy) due(now time.Time, v view, valid bool) decision {
+	l := v.ledger
+	planned := l.NextAttempt
+	if planned.After(now.Add(saneFuture)) {
+		planned = now
+	}
+	switch {
+	case l.Attempts > 0 && l.Failure != nil && l.Failure.Class == wechat.ClassAccount.String() && l.Config != v.settings:
+		return decision{fetch, now, reasonNewSettings}
+	case l.Attempts > 0:
+		return decision{fetch, planned, reasonRetry}
+	case !valid && (v.record != nil || hasExpired(now, l)):
+		return decision{fetch, now, reasonExpired}
+	case !valid:
+		return decision{fetch, now, reasonMissing}
+	case l.Generation > v.record.Generation:
+		return decision{fetch, now, reasonUnpublished}
+	case l.Generation < v.record.Generation || planned.IsZero(): // the ledger was lost, or not written any more
+		return decision{fetch, v.record.RefreshAt, reasonDue}
+	default:
+		return decision{fetch, planned, reasonDue}
+	}
+}
+
+// earliestCall is before when no scheduled call may be made.
+func earliestCall(l kv.Ledger) time.Time {
+	earliest := l.LastAttempt.Add(minGap)
+	if paced := l.Pace.Add(-paceBurst * paceEvery); paced.After(earliest) {
+		return paced
+	}
+	return earliest
+}
+
+// forcedAt is before when no report may cause a refresh: forcedGap after the last one, and once half of the quota of
+// the day is gone, evenly over what is left of the day, so that scheduled refreshes always find some.
+func forcedAt(now time.Time, l kv.Ledger, r rule) time.Time {
+	if l.LastForced.IsZero() || l.LastForced.After(now.Add(saneFuture)) {
+		return time.Time{}
+	}
+	gap := forcedGap
+	quota := r.dailyQuota()
+	if l.Day == day(now) && l.Calls > quota/2 {
+		midnight := now.In(shanghai).Truncate(time.Second)
+		midnight = time.Date(midnight.Year(), midnight.Month(), midnight.Day()+1, 0, 0, 0, 0, shanghai)
+		const reserve = 10 // of the quota: a tenth is never spent on reports
+		left := quota - quota/reserve - l.Calls
+		if left <= 0 {
+			return midnight
+		}
+		gap = max(gap, midnight.Sub(now)/time.Duration(left))
+	}
+	return l.LastForced.Add(gap)
+}
+
+// begin writes an attempt down before it is made: it counts as failed until it has succeeded, so that a worker that
+// dies in the middle, again and again, is spaced like any other failure.
+func (p *policy) begin(now time.Time, v view, why reason) kv.Ledger {
+	l := rollDay(now, v.ledger)
+	if l.Pace.Before(now) || l.Pace.After(now.Add(saneFuture)) {
+		l.Pace = now
+	}
+	l.Pace = l.Pace.Add(paceEvery)
+	l.Calls++
+	l.Attempts++
+	l.LastAttempt = now
+	l.Config = v.settings
+	l.NextAttempt = p.retryAt(now, wechat.ClassTransport, 0, l.Attempts)
+	for _, c := range []*kv.Credential{v.record, v.held} {
+		if c != nil && c.Generation > l.Generation { // the ledger was lost, or its last write was
+			l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, valueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
+		}
+	}
+	if hasExpired(now, l) {
+		l.Expired = l.Generation
+	}
+	if why == reasonReported {
+		l.LastForced = now
+		l.Forced++
+	}
+	return l
+}
+
+// hasExpired says whether the last value that the ledger knows is dead.
+func hasExpired(now time.Time, l kv.Ledger) bool { return l.Generation > 0 && !now.Before(l.ExpiresAt) }
+
+// restore is the record to publish when the bucket has none, or one of a lower generation than this worker holds: the
+// value that was obtained last, under a generation that every consumer takes.
+func restore(now time.Time, v view) kv.Credential {
+	c := *v.held
+	if v.record != nil && v.record.Valid(now) && v.record.Value != c.Value && v.record.ObtainedAt.After(c.ObtainedAt) {
+		generation := c.Generation + 1
+		c = *v.record
+		c.Generation = generation
+	}
+	return c
+}
+
+func rollDay(now time.Time, l kv.Ledger) kv.Ledger {
+	if d := day(now); l.Day != d {
+		l.Day, l.Calls, l.Forced, l.HardForced = d, 0, 0, 0
+	}
+	return l
+}
+
+// fail writes a failed attempt down.
+func (p *policy) fail(now time.Time, l kv.Ledger, f kv.Failure, class wechat.Class, atLeast time.Duration) kv.Ledger {
+	l.Failure = &f
+	l.NextAttempt = p.retryAt(now, class, atLeast, l.Attempts)
+	return l
+}
+
+// retryAt is when to try again after the attempts-th failure in a row: grown, capped, with full jitter above a floor.
+func (p *policy) retryAt(now time.Time, class wechat.Class, atLeast time.Duration, attempts int) time.Time {
+	grown := func(lo, hi time.Duration) time.Duration {
+		d := lo
+		for i := 1; i < attempts && d < hi; i++ {
+			d *= 2
+		}
+		return min(d, hi)
+	}
+	jitter := func(d time.Duration) time.Duration { return time.Duration(p.random() * float64(d)) }
+	var d time.Duration
+	switch class {
+	case wechat.ClassAccount, wechat.ClassPermission, wechat.ClassBug:
+		d = max(atLeast, grown(permanentMin, permanentMax))
+		d += jitter(d / 4)
+	case wechat.ClassDailyQuota:
+		d = max(atLeast, quotaWait)
+		d += jitter(d / 4)
+	case wechat.ClassMinuteQuota:
+		d = now.Truncate(time.Minute).Add(time.Minute).Sub(now) + jitter(grown(10*time.Second, retryMax))
+	case wechat.ClassUnknown, wechat.ClassRequest:
+		d = grown(unknownMin, unknownMax)
+		d += jitter(d / 4)
+	default: // busy, transport, server, broken, dead_token: it passes by itself
+		d = retryMin + jitter(grown(retryMin, retryMax))
+	}
+	return now.Add(max(d, atLeast))
+}
+
+// settle turns WeChat's answer into the record, says whether it is to be published, and writes the success down.
+func (p *policy) settle(v view, l kv.Ledger, appid string, kind kv.Kind, issued wechat.Issued) (kv.Credential, bool, kv.Ledger) {
+	sent := issued.SentAt.UTC().Truncate(time.Millisecond)
+	hash := valueSHA256(issued.Value)
+	c := kv.Credential{AppID: appid, Kind: kind, Value: issued.Value, ObtainedAt: sent, Generation: l.Generation}
+	same := l.ValueSHA256 == hash
+	stored := v.record != nil && v.record.Value == issued.Value
+	switch {
+	case stored:
+		c.ObtainedAt, c.Generation, same = v.record.ObtainedAt, v.record.Generation, true
+	case same && v.rule == ticketRule:
+		c.ObtainedAt = l.FirstSeen // its age counts from there, though the record has gone
+	case !same:
+		c.Generation++
+	}
+	c.ExpiresAt, c.RefreshAt = p.plan(v.rule, c.ObtainedAt, sent, issued.ExpiresIn, same)
+	drift := time.Duration(0)
+	if stored {
+		drift = c.ExpiresAt.Sub(v.record.ExpiresAt).Abs()
+	}
+	unchanged := stored && drift <= lifeTolerance
+	if unchanged {
+		c.ExpiresAt, c.Source, c.Worker, c.Revision = v.record.ExpiresAt, v.record.Source, v.record.Worker, v.record.Revision
+	}
+	l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, hash, c.ObtainedAt, c.ExpiresAt
+	l.Attempts, l.Failure, l.LastSuccess, l.NextAttempt = 0, nil, l.LastAttempt, c.RefreshAt
+	return c, !unchanged, l
+}
+
+// plan says when a value ends, and when WeChat is asked next. first is when the value was first seen, sent when the
+// answer at hand was asked for. The jitter is drawn here, once, and stored in the record and the ledger.
+func (p *policy) plan(r rule, first, sent time.Time, expiresIn time.Duration, same bool) (expires, refresh time.Time) {
+	jitter := func(d time.Duration) time.Duration { return time.Duration(p.random() * float64(d)) }
+	switch r {
+	case ticketRule:
+		interval := min(ticketInterval, expiresIn/3)
+		expires = first.Add(expiresIn)
+		if good := sent.Add(min(2*interval, expiresIn)); good.After(expires) {
+			expires = good // WeChat still gives it out
+		}
+		return expires, sent.Add(interval - jitter(interval/10))
+	case stableRule:
+		expires = sent.Add(expiresIn)
+		window := min(stableWindow, expires.Sub(first)/3)
+		refresh = expires.Add(-window + window/20 + jitter(window/5))
+		if same && !refresh.After(sent) { // in the last minutes, and still the old one
+			refresh = sent.Add(expiresIn / 2)
+		}
+		return expires, refresh
+	default:
+		expires = sent.Add(expiresIn)
+		before := min(p.refreshBefore, expiresIn/3)
+		return expires, expires.Add(-before - jitter(before/4))
+	}
+}
+
+func valueSHA256(value string) string {
+	sum := sha256.Sum256([]byte(value))
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,299 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+)
+
+// refresher renews credentials, one turn at a time: take the lease, look at the leader again, act, give the lease back.
+type refresher struct {
+	store    *kv.Store
+	reader   *kv.Reader
+	upstream *wechat.Client
+	policy   *policy
+	log      *slog.Logger
+	metrics  *metrics
+	emit     func(*Account, messages.Event)
+	// learned and seen are told what a turn wrote or read at the leader, before the watch brings it.
+	learned  func(kv.Ledger)
+	seen     func(appid string, kind kv.Kind, record *kv.Credential)
+	worker   string
+	leaseTTL time.Duration
+	reports  singleflight.Group
+	now      func() time.Time
+}
+
+// publishReserve is the part of a lease that is kept for publishing: the upstream call is given up before it begins.
+const publishReserve = time.Second
+
+// leaseFor is the TTL of a lease that covers one upstream call of at most timeout, and what comes before and after it.
+// Whole seconds; at most 15 s, because WeChat accepts the old token for 5 minutes only, and a frozen holder must cost
+// far less.
+func leaseFor(timeout time.Duration) time.Duration {
+	ttl := (2*timeout + 2*time.Second).Truncate(time.Second)
+	return min(max(ttl, 3*time.Second), 15*time.Second)
+}
+
+// turn is the work on one credential while its lease is held.
+type turn struct {
+	*refresher
+	account *Account
+	kind    kv.Kind
+	lease   *kv.Lease
+	view    view // as the leader has it
+}
+
+// take gives f a turn. Its errors are those of kv.Store (ErrLeaseHeld, ErrUnavailable) and of f.
+//
+// What a turn has begun it ends, within the lease, even when ctx ends: a token that was minted must be published.
+func (r *refresher) take(ctx context.Context, a *Account, kind kv.Kind, f func(context.Context, *turn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	lease, err := r.store.Acquire(ctx, a.AppID, kind, r.leaseTTL)
+	if err != nil {
+		return err
+	}
+	defer lease.Release(ctx)
+	ctx, cancel := context.WithDeadline(ctx, lease.Deadline())
+	defer cancel()
+	t := &turn{refresher: r, account: a, kind: kind, lease: lease}
+	if err := t.look(ctx); err != nil {
+		return err
+	}
+	return f(ctx, t)
+}
+
+// look reads the record and the ledger from the leader: done already means nothing to do.
+func (t *turn) look(ctx context.Context) error {
+	t.view = view{rule: t.account.rule(t.kind), settings: t.account.fingerprint()}
+	switch c, err := t.store.Get(ctx, t.account.AppID, t.kind); {
+	case err == nil:
+		t.view.record = &c
+		t.reader.Apply(c)
+		t.seen(c.AppID, c.Kind, &c)
+	case !errors.Is(err, kv.ErrNotFound) && !errors.Is(err, kv.ErrInvalid):
+		return err
+	}
+	ledger, err := t.store.Ledger(ctx, t.account.AppID, t.kind)
+	if err != nil {
+		return err
+	}
+	t.learned(ledger)
+	t.view.ledger = ledger
+	t.view.held = t.reader.Held(t.account.AppID, t.kind)
+	_, err = t.reader.Get(t.account.AppID, kv.AccessToken)
+	t.view.hasToken = err == nil
+	return nil
+}
+
+// scheduled gives one credential what it needs now, and says what it needs next.
+func (r *refresher) scheduled(ctx context.Context, a *Account, kind kv.Kind) error {
+	var deadToken uint64 // revision of the access_token that WeChat refused for a ticket
+	err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) error {
+		switch d := r.policy.next(r.now(), t.view); d.action {
+		case publish:
+			return t.republish(ctx)
+		case fetch:
+			_, err := t.fetch(ctx, d.reason, false)
+			var we *wechat.Error
+			if kind != kv.AccessToken && errors.As(err, &we) && we.Class == wechat.ClassDeadToken {
+				deadToken = t.reader.Held(a.AppID, kv.AccessToken).Revision
+			}
+			return err
+		default:
+			return nil
+		}
+	})
+	if deadToken != 0 {
+		// The ticket's own retry follows by its backoff, with the token that this brings.
+		if _, reportErr := r.report(ctx, a, kv.AccessToken, dead{revision: deadToken}); reportErr != nil {
+			r.log.Debug("the refused token was not renewed", "appid", a.AppID, "error", reportErr)
+		}
+	}
+	if errors.Is(err, kv.ErrLeaseLost) && a.rule(kind) == classicRule {
+		// The value was minted, and another worker minted one meanwhile: nobody knows which is the newer. One more
+		// makes the published one the newest.
+		r.log.Warn("lease lost in mid-refresh: refreshing once more", "appid", a.AppID, "kind", kind)
+		err = r.take(ctx, a, kind, func(ctx context.Context, t *turn) error {
+			_, err := t.fetch(ctx, reasonUnpublished, false)
+			return err
+		})
+	}
+	return err
+}
+
+// republish puts back what the bucket lost.
+func (t *turn) republish(ctx context.Context) error {
+	c := restore(t.now(), t.view)
+	rev, err := t.lease.Publish(ctx, c)
+	if err != nil {
+		return err
+	}
+	c.Revision = rev
+	t.reader.Apply(c)
+	l := t.view.ledger
+	l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, valueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
+	if l.NextAttempt.IsZero() {
+		l.NextAttempt = c.RefreshAt
+	}
+	if _, err := t.write(ctx, l); err != nil {
+		return err
+	}
+	t.metrics.refreshes.WithLabelValues(string(t.kind), "republished").Inc()
+	t.log.Warn("the bucket had lost a credential: published again", "appid", c.AppID, "kind", c.Kind,
+		"generation", c.Generation, "revision", rev)
+	return nil
+}
+
+// fetch asks WeChat for the credential, once, and publishes the answer where it tells something new. It returns the
+// credential that is current after it. Its error is a *wechat.Error where WeChat failed.
+func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential, error) {
+	began := t.now()
+	before := t.view.ledger
+	ledger := t.policy.begin(began, t.view, why)
+	if force {
+		ledger.HardForced++
+	}
+	ledger, err := t.write(ctx, ledger)
+	if err != nil {
+		return kv.Credential{}, err
+	}
+	if ledger.Expired != before.Expired {
+		t.log.Error("credential expired before it could be renewed", "appid", t.account.AppID, "kind", t.kind,
+			"generation", ledger.Generation, "expired_at", ledger.ExpiresAt)
+		t.tell(messages.EventExpired, messages.Event{Generation: ledger.Generation, ExpiresAt: ledger.ExpiresAt})
+	}
+	issued, err := t.ask(ctx, force)
+	if err != nil {
+		return kv.Credential{}, t.failed(ctx, err)
+	}
+	c, changed, ledger := t.policy.settle(t.view, ledger, t.account.AppID, t.kind, issued)
+	if !changed {
+		_, err := t.write(ctx, ledger)
+		t.metrics.refreshes.WithLabelValues(string(t.kind), "unchanged").Inc()
+		t.log.Debug("credential unchanged", "credential", c, "next_attempt", ledger.NextAttempt)
+		t.recovered(before, ledger, c)
+		return c, err
+	}
+	c.Source, c.Worker = t.source(), t.worker
+	if invalid := c.Validate(); invalid != nil || c.ExpiresAt.Sub(t.now()) < time.Second {
+		return kv.Credential{}, t.failed(ctx, fmt.Errorf("WeChat issued what cannot be published: %w", orTooShort(invalid)))
+	}
+	// Before the publication, so that no generation is ever given twice. Where it fails the value is published all the
+	// same: consumers need it more.
+	if written, err := t.write(ctx, ledger); err == nil {
+		ledger = written
+	} else {
+		t.log.Warn("a refresh could not be written down", "credential", c, "error", err)
+	}
+	rev, err := t.lease.Publish(ctx, c)
+	if err != nil {
+		if errors.Is(err, kv.ErrUnavailable) {
+			t.reader.Apply(c) // minted and not stored: this worker holds it, serves it, and publishes it when it can
+		}
+		t.metrics.refreshes.WithLabelValues(string(t.kind), "unpublished").Inc()
+		t.log.Warn("a new credential could not be published", "credential", c, "error", err)
+		return c, err
+	}
+	c.Revision = rev
+	t.reader.Apply(c)
+	t.metrics.refreshes.WithLabelValues(string(t.kind), "published").Inc()
+	t.log.Info("credential published", "appid", c.AppID, "kind", c.Kind, "reason", why, "generation", c.Generation,
+		"revision", rev, "source", c.Source, "expires_at", c.ExpiresAt, "refresh_at", c.RefreshAt, "took", t.now().Sub(began))
+	t.tell(messages.EventRefreshed, messages.Event{Generation: c.Generation, ExpiresAt: c.ExpiresAt})
+	t.recovered(before, ledger, c)
+	return c, nil
+}
+
+func orTooShort(err error) error {
+	if err == nil {
+		return errors.New("it lives for less than a second")
+	}
+	return err
+}
+
+// write writes the ledger and tells this worker's scheduler.
+func (t *turn) write(ctx context.Context, l kv.Ledger) (kv.Ledger, error) {
+	l, err := t.store.PutLedger(ctx, l)
+	if err == nil {
+		t.view.ledger = l
+		t.learned(l)
+	}
+	return l, err
+}
+
+// ask makes the one upstream call of the turn. It gives up before the lease ends.
+func (t *turn) ask(ctx context.Context, force bool) (wechat.Issued, error) {
+	ctx, cancel := context.WithDeadline(ctx, t.lease.Deadline().Add(-publishReserve))
+	defer cancel()
+	switch t.view.rule {
+	case classicRule:
+		return t.upstream.Token(ctx, t.account.AppID, t.account.Secret)
+	case stableRule:
+		return t.upstream.StableToken(ctx, t.account.AppID, t.account.Secret, force)
+	}
+	token, err := t.reader.AccessToken(t.account.AppID)
+	if err != nil {
+		return wechat.Issued{}, err
+	}
+	typ := wechat.TicketJSAPI
+	if t.kind == kv.WXCardTicket {
+		typ = wechat.TicketWXCard
+	}
+	return t.upstream.Ticket(ctx, token, typ)
+}
+
+func (t *turn) source() string {
+	if t.kind == kv.AccessToken {
+		return t.account.TokenAPI
+	}
+	return kv.SourceGetTicket
+}
+
+// failed writes a failed attempt down, tells it, and returns it.
+func (t *turn) failed(ctx context.Context, cause error) error {
+	f := kv.Failure{At: t.now().UTC(), Class: wechat.ClassBroken.String(), Message: cause.Error()}
+	class, atLeast := wechat.ClassBroken, time.Duration(0)
+	var we *wechat.Error
+	if errors.As(cause, &we) {
+		class, atLeast = we.Class, we.Wait
+		f.Class, f.Errcode, f.RID, f.Advice = class.String(), we.Errcode, we.RID, we.Advice
+	}
+	l := t.policy.fail(t.now(), t.view.ledger, f, class, atLeast)
+	if _, err := t.write(ctx, l); err != nil {
+		t.log.Warn("a failed refresh could not be written down", "appid", t.account.AppID, "kind", t.kind, "error", err)
+	}
+	t.metrics.refreshes.WithLabelValues(string(t.kind), "failed").Inc()
+	t.log.Warn("refresh failed", "appid", t.account.AppID, "kind", t.kind, "class", f.Class, "errcode", f.Errcode, "rid", f.RID,
+		"error", cause, "advice", f.Advice, "attempts", l.Attempts, "next_attempt", l.NextAttempt)
+	t.tell(messages.EventFailed, messages.Event{
+		Generation: l.Generation, ExpiresAt: l.ExpiresAt, Attempts: l.Attempts, Class: f.Class, Message: f.Message,
+		Advice: f.Advice, Errcode: f.Errcode, RID: f.RID,
+	})
+	return cause
+}
+
+// recovered tells the first success after a failure.
+func (t *turn) recovered(before, after kv.Ledger, c kv.Credential) {
+	if before.Attempts == 0 || before.Failure == nil {
+		return
+	}
+	t.log.Info("recovered", "appid", c.AppID, "kind", c.Kind, "attempts", before.Attempts, "next_attempt", after.NextAttempt)
+	t.tell(messages.EventRecovered, messages.Event{Generation: c.Generation, ExpiresAt: c.ExpiresAt, Attempts: before.Attempts})
+}
+
+func (t *turn) tell(event string, e messages.Event) {
+	e.Event, e.Kind = event, string(t.kind)
+	t.emit(t.account, e)
+}

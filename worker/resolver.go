@@ -1,0 +1,132 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+)
+
+// resolver answers code.resolve (design §6). What is in flight for one (appid, openid, code_ticket) is asked upstream
+// once, and every caller gets the answer.
+type resolver struct {
+	reader   *kv.Reader
+	upstream *wechat.Client
+	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
+	log      *slog.Logger
+	timeout  time.Duration
+	limit    int // flights at once; callers that join one are bounded by joinersPerFlight times it
+
+	mu      sync.Mutex
+	flights map[flightKey]*flight
+	joined  int
+}
+
+// joinersPerFlight bounds the callers that wait for the flights of others, as a multiple of limit.
+const joinersPerFlight = 16
+
+type flightKey struct{ appid, openid, codeTicket string }
+
+// flight is one question to WeChat. done is closed when reply and err are set.
+type flight struct {
+	done  chan struct{}
+	reply messages.RawCode
+	err   error
+}
+
+// resolve blocks until WeChat's answer, or until ctx ends. Its error is a *messages.Error.
+func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
+	key := flightKey{a.AppID, openid, codeTicket}
+	r.mu.Lock()
+	f := r.flights[key]
+	switch {
+	case f != nil && r.joined >= r.limit*joinersPerFlight, f == nil && len(r.flights) >= r.limit:
+		r.mu.Unlock()
+		return nil, messages.Errorf(messages.Overloaded, "this worker has %d resolutions in flight (WXKEEPER_RESOLVE_CONCURRENCY)", r.limit).
+			After(100 * time.Millisecond)
+	case f != nil:
+		r.joined++
+		r.mu.Unlock()
+		defer func() {
+			r.mu.Lock()
+			r.joined--
+			r.mu.Unlock()
+		}()
+		select {
+		case <-f.done:
+			return f.reply, f.err
+		case <-ctx.Done():
+			return nil, messages.Errorf(messages.UpstreamTimeout, "no answer in time")
+		}
+	}
+	f = &flight{done: make(chan struct{}), err: errors.New("the resolution ended without an answer")}
+	r.flights[key] = f
+	r.mu.Unlock()
+	defer func() { // also when it panics: a key that stayed would never be resolved again
+		r.mu.Lock()
+		delete(r.flights, key)
+		r.mu.Unlock()
+		close(f.done)
+	}()
+	// The caller's own cancellation must not harm those that join it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
+	defer cancel()
+	f.reply, f.err = r.fly(ctx, a, openid, codeTicket)
+	return f.reply, f.err
+}
+
+const (
+	resolvePauseMin = 50 * time.Millisecond // before a resolution that surely had no effect is sent again, doubled …
+	resolvePauseMax = time.Second           // … up to this
+)
+
+// fly asks WeChat until there is an answer that stands, or ctx ends.
+func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
+	token, err := r.reader.Get(a.AppID, kv.AccessToken)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	ambiguous, refused := false, false
+	for pause := resolvePauseMin; ; {
+		reply, err := r.upstream.TicketToCode(ctx, token.Value, openid, codeTicket)
+		if err == nil {
+			return reply, nil
+		}
+		var we *wechat.Error
+		if !errors.As(err, &we) {
+			return nil, asRefusal(fmt.Errorf("asking WeChat: %w", err))
+		}
+		r.log.Debug("resolution refused", "appid", a.AppID, "class", we.Class, "errcode", we.Errcode, "rid", we.RID)
+		switch {
+		case we.Class == wechat.ClassDeadToken:
+			if refused {
+				return nil, asRefusal(err)
+			}
+			refused = true
+			v, err := r.report(ctx, a, kv.AccessToken, dead{revision: token.Revision, sha256: valueSHA256(token.Value)})
+			if err != nil {
+				return nil, err
+			}
+			token = v.current // alive too: WeChat refuses young tokens now and then, and takes them a moment later
+			continue
+		case we.Class == wechat.ClassBusy, we.Class == wechat.ClassTransport && !we.Sent:
+			// It had no effect: again, for as long as there is time.
+		case (we.Class == wechat.ClassTransport || we.Class == wechat.ClassServer && we.HTTPStatus >= 500) && !ambiguous:
+			ambiguous = true // it may have had an effect, and whether a ticket is single-use is not documented: once more
+		default:
+			return nil, asRefusal(err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, asRefusal(err)
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, resolvePauseMax)
+	}
+}

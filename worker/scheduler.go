@@ -1,0 +1,213 @@
+package worker
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+)
+
+// item is one credential that this worker keeps, and what it knows of it. The scheduler's mutex guards it.
+type item struct {
+	account *Account
+	kind    kv.Kind
+	record  *kv.Credential // in the bucket, as the watch or a turn told; nil: none
+	ledger  kv.Ledger
+
+	next      decision
+	notBefore time.Time // after a turn that this worker could not have: another holds the lease, or NATS is away
+	running   bool
+	index     int // in the heap; -1: not in it
+}
+
+// scheduler runs what is due: one heap, one timer, at most a bounded number of turns at once.
+type scheduler struct {
+	policy   *policy
+	reader   *kv.Reader
+	settings func(*Account) string
+	now      func() time.Time
+	// work gives one credential its turn; retry is the least time before the next, 0: as the policy says.
+	work  func(ctx context.Context, a *Account, kind kv.Kind) (retry time.Duration)
+	slots chan struct{}
+
+	mu    sync.Mutex
+	items map[string]*item // by kv.Key
+	queue queue
+	wake  chan struct{}
+}
+
+func newScheduler(as accounts, concurrency int) *scheduler {
+	s := &scheduler{
+		items: make(map[string]*item), wake: make(chan struct{}, 1), slots: make(chan struct{}, concurrency),
+		settings: (*Account).fingerprint,
+	}
+	for _, a := range as {
+		for _, k := range a.kinds() {
+			s.items[kv.Key(a.AppID, k)] = &item{account: a, kind: k, index: -1}
+		}
+	}
+	return s
+}
+
+// run starts turns until ctx ends, and returns when the last of them has ended.
+func (s *scheduler) run(ctx context.Context) {
+	s.mu.Lock()
+	for _, it := range s.items {
+		s.plan(it)
+	}
+	s.mu.Unlock()
+	var turns sync.WaitGroup
+	defer turns.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		it, in := s.pop()
+		if it == nil {
+			timer.Reset(in)
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			case <-s.wake:
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case s.slots <- struct{}{}:
+		}
+		turns.Go(func() {
+			var retry time.Duration
+			defer func() { // also when it panics: a credential that stayed running would never be renewed again
+				<-s.slots
+				s.done(it, retry)
+			}()
+			retry = s.work(ctx, it.account, it.kind)
+		})
+	}
+}
+
+// idle bounds the sleep of the loop, so that a jump of the clock is noticed.
+const idle = 30 * time.Second
+
+// pop takes the next item that is due, or says how long to sleep.
+func (s *scheduler) pop() (*item, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		return nil, idle
+	}
+	it := s.queue[0]
+	if in := it.next.at.Sub(s.now()); in > 0 {
+		return nil, min(in, idle)
+	}
+	heap.Pop(&s.queue)
+	it.running = true
+	return it, 0
+}
+
+// done plans an item whose turn has ended.
+func (s *scheduler) done(it *item, retry time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	it.running = false
+	// Whatever this worker believes, one credential has at most one turn in minGap.
+	it.notBefore = s.now().Add(max(retry, minGap))
+	s.plan(it)
+}
+
+// learn changes what is known of a credential, and plans it anew. A token that comes or goes concerns its tickets too.
+func (s *scheduler) learn(key string, change func(*item)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	it := s.items[key]
+	if it == nil {
+		return
+	}
+	change(it)
+	s.plan(it)
+	if it.kind == kv.AccessToken {
+		for _, k := range it.account.Tickets {
+			s.plan(s.items[kv.Key(it.account.AppID, k)])
+		}
+	}
+}
+
+func (s *scheduler) learnRecord(appid string, kind kv.Kind, c *kv.Credential) {
+	s.learn(kv.Key(appid, kind), func(it *item) { it.record = c })
+}
+
+func (s *scheduler) learnLedger(l kv.Ledger) {
+	s.learn(kv.Key(l.AppID, l.Kind), func(it *item) { it.ledger = l })
+}
+
+// plan decides about an item and puts it where it belongs in the queue. s.mu is held.
+func (s *scheduler) plan(it *item) {
+	if it == nil || it.running {
+		return
+	}
+	it.next = s.policy.next(s.now(), s.view(it))
+	if it.next.at.Before(it.notBefore) && !it.next.at.IsZero() {
+		it.next.at = it.notBefore
+	}
+	switch waits := it.next.at.IsZero(); {
+	case waits && it.index >= 0:
+		heap.Remove(&s.queue, it.index)
+	case waits:
+	case it.index >= 0:
+		heap.Fix(&s.queue, it.index)
+	default:
+		heap.Push(&s.queue, it)
+	}
+	if it.index == 0 {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// view is what this worker knows of an item, without asking anybody. s.mu is held.
+func (s *scheduler) view(it *item) view {
+	_, err := s.reader.Get(it.account.AppID, kv.AccessToken)
+	return view{
+		rule: it.account.rule(it.kind), record: it.record, held: s.reader.Held(it.account.AppID, it.kind),
+		ledger: it.ledger, settings: s.settings(it.account), hasToken: err == nil,
+	}
+}
+
+// each calls f for every item. f must be quick.
+func (s *scheduler) each(f func(*item)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, it := range s.items {
+		f(it)
+	}
+}
+
+// queue is a heap of items by the time of their next turn.
+type queue []*item
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].next.at.Before(q[j].next.at) }
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+
+func (q *queue) Push(x any) {
+	it := x.(*item)
+	it.index = len(*q)
+	*q = append(*q, it)
+}
+
+func (q *queue) Pop() any {
+	old := *q
+	it := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	it.index = -1
+	return it
+}

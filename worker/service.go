@@ -1,0 +1,351 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+// maxReports bounds the reports that wait for a settlement in one worker.
+const maxReports = 16384
+
+// service answers the request-reply subjects as one NATS micro service in one queue group.
+type service struct {
+	nc       *nats.Conn
+	accounts accounts
+	prefix   string
+	version  string
+	timeout  time.Duration // of a resolution
+	resolver *resolver
+	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
+	reader   *kv.Reader
+	status   func(appid string) messages.Status
+	metrics  *metrics
+	log      *slog.Logger
+
+	svc      micro.Service
+	ctx      context.Context // of the requests in hand: ends when the worker gives up waiting for them
+	cancel   context.CancelFunc
+	hand     sync.WaitGroup // requests in hand
+	resolves atomic.Int64   // in hand, of code.resolve
+	reports  atomic.Int64   // in hand, of credential.refresh
+	counts   map[string]*counts
+}
+
+// counts are the numbers of one endpoint, shown by `nats micro stats`: micro itself sees only the dispatch.
+type counts struct{ OK, Errors atomic.Uint64 }
+
+// answer makes the reply to one request: any value that becomes JSON, or an error.
+type answer func(ctx context.Context, a *Account, body []byte) (any, error)
+
+// start registers the endpoints. From then on requests come.
+func (s *service) start() error {
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.counts = make(map[string]*counts)
+	svc, err := micro.AddService(s.nc, micro.Config{
+		Name: s.prefix, Version: s.version, QueueGroup: s.prefix,
+		Description: "wxkeeper: credentials and marketing codes of WeChat accounts",
+		StatsHandler: func(e *micro.Endpoint) any {
+			c := s.counts[strings.TrimSuffix(strings.TrimPrefix(e.Subject, s.prefix+"."), ".*")]
+			return map[string]uint64{"ok": c.OK.Load(), "errors": c.Errors.Load()}
+		},
+		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
+			s.log.Error("NATS error on an endpoint", "subject", e.Subject, "error", e.Description)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("registering the NATS service: %w", err)
+	}
+	s.svc = svc
+	for _, e := range []struct {
+		subject, request, reply string
+		handle                  func(subject string) micro.HandlerFunc
+	}{
+		{messages.SubjectCodeResolve, `{"appid"?,"openid","code_ticket"}`, "the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, s.maxResolves())},
+		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision", s.inline(s.credentialGet)},
+		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`, `{"appid","kind","revision","generation","expires_at","refreshed","reason"}`, s.pooled(s.credentialRefresh, &s.reports, maxReports)},
+		{messages.SubjectStatus, `{"appid"?}`, "every credential: state, reason, advice, times, attempts, calls today", s.inline(s.statusOf)},
+	} {
+		s.counts[e.subject] = new(counts)
+		name := strings.ReplaceAll(e.subject, ".", "_")
+		meta := micro.WithEndpointMetadata(map[string]string{"request": e.request, "reply": e.reply})
+		h := e.handle(e.subject)
+		if err := errors.Join(
+			svc.AddEndpoint(name, h, micro.WithEndpointSubject(s.prefix+"."+e.subject), meta),
+			svc.AddEndpoint(name+"_appid", h, micro.WithEndpointSubject(s.prefix+"."+e.subject+".*"), meta),
+		); err != nil {
+			_ = svc.Stop()
+			return fmt.Errorf("registering the endpoint %s: %w", e.subject, err)
+		}
+	}
+	return s.nc.Flush()
+}
+
+func (s *service) maxResolves() int64 { return int64(s.resolver.limit * (joinersPerFlight + 1)) }
+
+// stop leaves the queue group, answers what is in hand, and returns when that is done, or at the latest when ctx ends.
+func (s *service) stop(ctx context.Context) {
+	_ = s.svc.Stop() // queued requests are still handed over
+	_ = s.nc.FlushWithContext(ctx)
+	done := make(chan struct{})
+	go func() { s.hand.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.log.Warn("requests in hand are given up")
+	}
+	s.cancel()
+	<-done
+	_ = s.nc.FlushWithContext(context.WithoutCancel(ctx))
+}
+
+// inline answers in the endpoint's own goroutine: for what is answered from memory.
+func (s *service) inline(f answer) func(string) micro.HandlerFunc {
+	return func(subject string) micro.HandlerFunc {
+		return func(req micro.Request) { s.serve(subject, req, f) }
+	}
+}
+
+// pooled answers in a goroutine of its own: for what waits for WeChat. Handlers of micro run one after another. With
+// limit requests in hand the next are told at once to ask another worker.
+func (s *service) pooled(f answer, inHand *atomic.Int64, limit int64) func(string) micro.HandlerFunc {
+	return func(subject string) micro.HandlerFunc {
+		return func(req micro.Request) {
+			if inHand.Add(1) > limit {
+				inHand.Add(-1)
+				s.respond(subject, req, nil, messages.Errorf(messages.Overloaded, "this worker has %d requests in hand", limit).After(100*time.Millisecond))
+				return
+			}
+			s.hand.Go(func() {
+				defer inHand.Add(-1)
+				s.serve(subject, req, f)
+			})
+		}
+	}
+}
+
+// serve finds the account of a request and answers it.
+func (s *service) serve(subject string, req micro.Request, f answer) {
+	if req.Reply() == "" {
+		return // nobody waits for the answer
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic while answering a request", "subject", subject, "panic", fmt.Sprintf("%T", p))
+			s.respond(subject, req, nil, messages.Errorf(messages.Upstream, "internal error"))
+		}
+	}()
+	reply, err := func() (any, error) {
+		a, err := s.account(strings.TrimPrefix(req.Subject(), s.prefix+"."+subject), req.Data(), subject == messages.SubjectStatus)
+		if err != nil {
+			return nil, err
+		}
+		return f(s.ctx, a, req.Data())
+	}()
+	s.respond(subject, req, reply, err)
+}
+
+// account finds the account that a request is for. rest is what follows the endpoint's subject: "" or ".<appid>".
+// Where all is allowed and none is named, it is nil.
+func (s *service) account(rest string, body []byte, all bool) (*Account, error) {
+	if len(body) > messages.MaxRequest {
+		return nil, messages.Errorf(messages.InvalidRequest, "the request has %d bytes, at most %d are allowed", len(body), messages.MaxRequest)
+	}
+	var named struct {
+		AppID string `json:"appid"`
+	}
+	if err := decode(body, &named); err != nil {
+		return nil, err
+	}
+	ofSubject := strings.TrimPrefix(rest, ".")
+	appid := named.AppID
+	switch {
+	case ofSubject != "" && appid != "" && appid != ofSubject:
+		return nil, messages.Errorf(messages.InvalidRequest, "the appid of the body is not that of the subject")
+	case ofSubject != "":
+		appid = ofSubject
+	}
+	if appid == "" {
+		if a := s.accounts.only(); a != nil || all {
+			return a, nil
+		}
+		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts", len(s.accounts))
+	}
+	if err := kv.CheckAppID(appid); err != nil {
+		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", kv.ErrAppID)
+	}
+	a := s.accounts[appid]
+	if a == nil {
+		return nil, messages.Errorf(messages.UnknownAccount, "no account %s is configured here", appid)
+	}
+	return a, nil
+}
+
+// decode reads a request. An empty body is an empty object, for `nats req wechat.status ”`.
+func decode(body []byte, into any) error {
+	if len(body) == 0 {
+		return nil
+	}
+	err := json.Unmarshal(body, into)
+	var mistyped *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &mistyped) && mistyped.Field != "":
+		return messages.Errorf(messages.InvalidRequest, "%s must be a JSON %s", mistyped.Field, jsonType(mistyped.Type.Kind().String()))
+	default:
+		return messages.Errorf(messages.InvalidRequest, `the request is not a JSON object like {"openid":"…","code_ticket":"…"}`)
+	}
+}
+
+func jsonType(kind string) string {
+	if kind == "string" {
+		return kind
+	}
+	return "number"
+}
+
+// respond sends the reply. Errors go as a plain reply with the error headers: micro's own Error must not be called
+// from another goroutine than the endpoint's.
+func (s *service) respond(subject string, req micro.Request, reply any, err error) {
+	outcome := "ok"
+	var body []byte
+	var opts []micro.RespondOpt
+	if err == nil {
+		if raw, ok := reply.(json.RawMessage); ok {
+			body = raw // WeChat's own answer, unchanged
+		} else if body, err = json.Marshal(reply); err != nil {
+			err = messages.Errorf(messages.Upstream, "encoding the reply: %v", err)
+		}
+	}
+	if err == nil && int64(len(body)) > s.nc.MaxPayload() {
+		err = messages.Errorf(messages.Upstream, "the reply has %d bytes, NATS takes %d", len(body), s.nc.MaxPayload())
+	}
+	if err != nil {
+		var refusal *messages.Error
+		if !errors.As(asRefusal(err), &refusal) {
+			refusal = messages.Errorf(messages.Upstream, "internal error")
+		}
+		outcome = string(refusal.Symbol)
+		body, _ = json.Marshal(refusal) // strings and numbers only: cannot fail
+		opts = append(opts, micro.WithHeaders(micro.Headers(refusal.Header())))
+	}
+	c := s.counts[subject]
+	if outcome == "ok" {
+		c.OK.Add(1)
+	} else {
+		c.Errors.Add(1)
+	}
+	s.metrics.requests.WithLabelValues(subject, outcome).Inc()
+	if err := req.Respond(body, opts...); err != nil {
+		s.log.Warn("a reply could not be sent", "subject", subject, "error", err)
+	}
+}
+
+func (s *service) codeResolve(ctx context.Context, a *Account, body []byte) (any, error) {
+	began := time.Now()
+	defer func() { s.metrics.resolveT.Observe(time.Since(began).Seconds()) }()
+	var req messages.ResolveCode
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(
+		checkField("openid", req.OpenID, messages.MaxOpenID), checkField("code_ticket", req.CodeTicket, messages.MaxCodeTicket),
+	); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return s.resolver.resolve(ctx, a, req.OpenID, req.CodeTicket)
+}
+
+// checkField says what is wrong with a text of a request, without showing it.
+func checkField(name, value string, most int) error {
+	switch {
+	case value == "":
+		return messages.Errorf(messages.InvalidRequest, "%s is missing", name)
+	case len(value) > most:
+		return messages.Errorf(messages.InvalidRequest, "%s has %d bytes, at most %d are allowed", name, len(value), most)
+	}
+	for i := range len(value) {
+		if b := value[i]; b <= ' ' || b > '~' {
+			return messages.Errorf(messages.InvalidRequest, "%s has a byte at %d that is not printable ASCII", name, i)
+		}
+	}
+	return nil
+}
+
+// kindOf reads the kind of a request; access_token where it is left out.
+func kindOf(a *Account, s string) (kv.Kind, error) {
+	if s == "" {
+		return kv.AccessToken, nil
+	}
+	k := kv.Kind(s)
+	switch {
+	case !k.Valid():
+		return "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", s, kv.AccessToken, kv.JSAPITicket, kv.WXCardTicket)
+	case !a.keeps(k):
+		return "", messages.Errorf(messages.NotConfigured, "%s is not kept for account %s (WECHAT_TICKETS)", k, a.AppID)
+	}
+	return k, nil
+}
+
+func (s *service) credentialGet(_ context.Context, a *Account, body []byte) (any, error) {
+	var req messages.GetCredential
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	kind, err := kindOf(a, req.Kind)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.reader.Get(a.AppID, kind)
+	if err != nil {
+		return nil, err
+	}
+	return messages.Credential{
+		AppID: c.AppID, Kind: string(c.Kind), Value: c.Value, ObtainedAt: c.ObtainedAt, ExpiresAt: c.ExpiresAt,
+		RefreshAt: c.RefreshAt, Generation: c.Generation, Source: c.Source, Worker: c.Worker, Revision: c.Revision,
+	}, nil
+}
+
+func (s *service) credentialRefresh(ctx context.Context, a *Account, body []byte) (any, error) {
+	var req messages.RefreshCredential
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	kind, err := kindOf(a, req.Kind)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(req.ValueSHA256); n != 0 && (n != 64 || strings.Trim(req.ValueSHA256, "0123456789abcdefABCDEF") != "") {
+		return nil, messages.Errorf(messages.InvalidRequest, "value_sha256 must be 64 hexadecimal digits")
+	}
+	v, err := s.report(ctx, a, kind, dead{revision: req.Revision, sha256: strings.ToLower(req.ValueSHA256)})
+	if err != nil {
+		return nil, err
+	}
+	return messages.Refreshed{
+		AppID: a.AppID, Kind: string(kind), Revision: v.current.Revision, Generation: v.current.Generation,
+		ExpiresAt: v.current.ExpiresAt, Refreshed: v.reason == messages.ReasonRefreshed, Reason: v.reason,
+	}, nil
+}
+
+func (s *service) statusOf(_ context.Context, a *Account, _ []byte) (any, error) {
+	if a == nil {
+		return s.status(""), nil
+	}
+	return s.status(a.AppID), nil
+}

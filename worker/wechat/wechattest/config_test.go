@@ -1,0 +1,86 @@
+package wechattest
+
+import (
+	"go/parser"
+	"go/token"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestValidateNamesTheField(t *testing.T) {
+	t.Parallel()
+	if err := (Config{}).Validate(); err != nil {
+		t.Errorf("zero value: %v", err)
+	}
+	for field, cfg := range map[string]Config{
+		"Accounts[0]": {Accounts: []Account{{AppID: "wx1"}}},
+		"Accounts[1]": {Accounts: []Account{{"wx1", "s"}, {"wx1", "s"}}},
+		"TokenLife":   {TokenLife: 1500 * time.Millisecond},
+		"TicketLife":  {TicketLife: -time.Second},
+		"Overlap":     {TokenLife: 10 * time.Second, Overlap: 6 * time.Second},
+		"Latency":     {Latency: -1},
+		"AllowIPs":    {AllowIPs: []string{"172.0.0.*"}},
+	} {
+		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), field+":") {
+			t.Errorf("%s: %v", field, err)
+		}
+		panics(t, field, func() { New(cfg) })
+	}
+}
+
+func TestNonsenseInGoCodePanics(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Accounts: []Account{{app, secret}}})
+	panics(t, "AddAccount", func() { s.AddAccount(Account{AppID: "wx1"}) })
+	panics(t, "SetSecret, unknown account", func() { s.SetSecret("wx1", "s") })
+	panics(t, "SetSecret, empty", func() { s.SetSecret(app, "") })
+	for _, f := range []Fault{
+		{},
+		{After: true},
+		{Endpoint: "tokens", Errcode: -1},
+		{Body: "nonsense"},
+		{Times: -1, Errcode: -1},
+		{Status: 99},
+		{Delay: -1},
+		{Errmsg: "x"},
+		{Hang: true, Drop: true},
+	} {
+		panics(t, "Inject", func() { s.Inject(f) })
+	}
+}
+
+func panics(t *testing.T, what string, f func()) {
+	t.Helper()
+	defer func() {
+		if recover() == nil {
+			t.Errorf("%s: no panic", what)
+		}
+	}()
+	f()
+}
+
+func TestOnlyTheStandardLibraryIsImported(t *testing.T) {
+	t.Parallel()
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), e.Name(), nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range f.Imports {
+			path, _ := strconv.Unquote(i.Path.Value)
+			if first, _, _ := strings.Cut(path, "/"); strings.Contains(first, ".") {
+				t.Errorf("%s imports %s", e.Name(), path)
+			}
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package wechattest
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// ask calls the control API.
+func ask(h http.Handler, method, path, body string) (int, string) {
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, httptest.NewRequest(method, path, strings.NewReader(body)))
+	return rec.Code, strings.TrimSpace(rec.Body.String())
+}
+
+func TestControlDoesWhatTheMethodsDo(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	c := h.Control()
+	step := func(method, path, body string, want string) string {
+		t.Helper()
+		status, got := ask(c, method, path, body)
+		if status != http.StatusOK || want != "" && got != want {
+			t.Errorf("%s %s %s: %d %s, want %s", method, path, body, status, got, want)
+		}
+		return got
+	}
+	step("GET", "/healthz", "", `{"ok":true}`)
+	step("POST", "/accounts", `{"appid":"wx2","secret":"s2"}`, `{"appid":"wx2"}`)
+	step("GET", "/accounts", "", `{"accounts":[{"appid":"`+app+`"},{"appid":"wx2"}]}`)
+	step("POST", "/secrets", `{"appid":"wx2","secret":"new"}`, `{"appid":"wx2"}`)
+	token := h.ok(h.classicOf("wx2", "new")).AccessToken
+
+	step("POST", "/codes", `{"appid":"wx2","openid":"o","code_ticket":"t","reply":{"errcode":0,"code":"012345678"}}`, `{"ok":true}`)
+	h.equal("code", h.ok(h.code(token, "o", "t")).Code, "012345678")
+
+	step("POST", "/faults", `{"appid":"wx2","endpoint":"token","times":2,"errcode":-1,"delay_ms":1}`,
+		`{"faults":[{"appid":"wx2","endpoint":"token","times":2,"errcode":-1,"delay_ms":1}]}`)
+	h.refused(h.classicOf("wx2", "new"), -1, "system error")
+	step("GET", "/faults", "", `{"faults":[{"appid":"wx2","endpoint":"token","times":1,"errcode":-1,"delay_ms":1}]}`)
+	step("DELETE", "/faults", "", `{"ok":true}`)
+	step("GET", "/faults", "", `{"faults":[]}`)
+
+	var foreign struct{ Token string }
+	if err := json.Unmarshal([]byte(step("POST", "/foreign-refresh", `{"appid":"wx2","endpoint":"token"}`, "")), &foreign); err != nil {
+		t.Fatal(err)
+	}
+	step("POST", "/judge", `{"appid":"wx2","kind":"access_token","value":"`+foreign.Token+`"}`, `{"verdict":"valid"}`)
+	step("POST", "/revoke", `{"token":"`+foreign.Token+`"}`, `{"ok":true}`)
+	step("POST", "/judge", `{"appid":"wx2","kind":"access_token","value":"`+foreign.Token+`"}`, `{"verdict":"dead"}`)
+
+	step("GET", "/calls", "", `{"accounts":{"wx2":{`+
+		`"tickettocode":{"calls":1,"max_concurrent":1,"minted":0,"foreign":0,"faults":0,"errcodes":{"0":1}},`+
+		`"token":{"calls":2,"max_concurrent":1,"minted":1,"foreign":1,"faults":1,"errcodes":{"-1":1,"0":1}}}},"not_found":0}`)
+	step("POST", "/calls/reset", "", `{"ok":true}`)
+	step("GET", "/calls", "", `{"accounts":{},"not_found":0}`)
+	step("DELETE", "/accounts/wx2", "", `{"appid":"wx2"}`)
+	h.refused(h.classicOf("wx2", "new"), 40013, "")
+}
+
+func TestControlSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	c := newHouse(t).Control()
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+		text               string
+	}{
+		{"POST", "/accounts", `{"appid":"wx2"}`, 400, "secret"},
+		{"POST", "/accounts", `{"appid":"wx2","secrets":"x"}`, 400, "unknown field"},
+		{"POST", "/accounts", `{`, 400, "body"},
+		{"POST", "/accounts", ``, 400, "body"},
+		{"POST", "/accounts", `{"appid":"a","secret":"b"} {}`, 400, "more than one"},
+		{"POST", "/secrets", `{"appid":"wx2"}`, 400, "secret"},
+		{"POST", "/secrets", `{"appid":"wx2","secret":"x"}`, 404, "wx2"},
+		{"DELETE", "/accounts/wx2", ``, 404, "wx2"},
+		{"POST", "/codes", `{"code_ticket":"t"}`, 400, "openid"},
+		{"POST", "/codes", `{"openid":"o"}`, 400, "code_ticket"},
+		{"POST", "/codes", `{"appid":"wx2","openid":"o","code_ticket":"t"}`, 404, "wx2"},
+		{"POST", "/faults", `{}`, 400, "does nothing"},
+		{"POST", "/faults", `{"endpoint":"x","errcode":1}`, 400, "endpoint"},
+		{"POST", "/faults", `{"body":"x"}`, 400, "truncated"},
+		{"POST", "/faults", `{"delay":"1s"}`, 400, "unknown field"},
+		{"POST", "/foreign-refresh", `{"appid":"wx2","endpoint":"token"}`, 404, "wx2"},
+		{"POST", "/foreign-refresh", `{"appid":"` + app + `"}`, 400, "gives no token"},
+		{"POST", "/revoke", `{"token":"x"}`, 404, "token"},
+		{"POST", "/revoke", `{}`, 400, "token"},
+		{"POST", "/judge", `{"appid":"` + app + `","kind":"ticket","value":"x"}`, 400, "jsapi_ticket"},
+		{"PUT", "/faults", `{}`, 404, "PUT /faults"},
+		{"GET", "/nothing", ``, 404, "/nothing"},
+	} {
+		status, got := ask(c, tt.method, tt.path, tt.body)
+		var e struct{ Error string }
+		if err := json.Unmarshal([]byte(got), &e); err != nil || status != tt.status || !strings.Contains(e.Error, tt.text) {
+			t.Errorf("%s %s %s: %d %s, want %d with %q", tt.method, tt.path, tt.body, status, got, tt.status, tt.text)
+		}
+	}
+}
+
+func TestFaultSurvivesJSON(t *testing.T) {
+	t.Parallel()
+	for _, f := range []Fault{
+		{AppID: "a", Endpoint: "token", Times: 1, Errcode: 2, Errmsg: "m", Status: 500, Body: "raw:x", Delay: 1500 * time.Millisecond, Hang: true, After: true},
+		{Drop: true},
+	} {
+		b, err := json.Marshal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back Fault
+		if err := json.Unmarshal(b, &back); err != nil || back != f {
+			t.Errorf("%s: %+v, %v", b, back, err)
+		}
+	}
+}
+
+// TestEveryCurlLineOfThePackageCommentWorks runs them in their order.
+func TestEveryCurlLineOfThePackageCommentWorks(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(t)
+	c := h.Control()
+	lines := regexp.MustCompile(`(?m)^//\tcurl (?:-X (\w+) )?(?:-d '(.*)' )?\$C(\S+)$`).FindAllStringSubmatch(string(doc), -1)
+	if len(lines) < 16 {
+		t.Fatalf("only %d curl lines found", len(lines))
+	}
+	for _, l := range lines {
+		method, body, path := l[1], l[2], l[3]
+		switch {
+		case method == "" && body != "":
+			method = "POST"
+		case method == "":
+			method = "GET"
+		}
+		if path == "/accounts/wx1" { // the lines after it use the account still
+			defer ask(c, method, path, body)
+			continue
+		}
+		if strings.Contains(body, "97_…") {
+			body = strings.ReplaceAll(body, "97_…", h.ok(h.classic()).AccessToken)
+		}
+		if status, got := ask(c, method, path, body); status != http.StatusOK {
+			t.Errorf("%s: %d %s", l[0], status, got)
+		}
+	}
+}

@@ -1,0 +1,262 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+)
+
+// Config configures a [Worker]. The zero value works, but for Accounts.
+type Config struct {
+	Accounts []Account
+	// Name tells this worker from others in records, events and logs; "" is the host's name and the process id.
+	Name    string
+	Version string // SemVer, shown by `nats micro`; "" is 0.0.0
+
+	Bucket        string // "" is kv.DefaultBucket
+	SubjectPrefix string // "" is messages.DefaultPrefix
+	Replicas      int    // of the buckets; 0: 3 in a cluster, else 1
+
+	// WeChat configures the client of the server API. Its OnCall is taken.
+	WeChat wechat.Config
+	// RefreshBefore is how long before its end a classic token is renewed, at most a third of its life; 0 is 10 min.
+	RefreshBefore time.Duration
+	// RefreshConcurrency is how many refreshes this worker makes at once; 0 is 32.
+	RefreshConcurrency int
+	// ResolveConcurrency is how many code resolutions are in flight at once; 0 is 256.
+	ResolveConcurrency int
+	// ResolveTimeout is within which a code resolution is answered, whatever WeChat does; 0 is 4 s.
+	ResolveTimeout time.Duration
+
+	Log        *slog.Logger          // nil: nothing is logged
+	Registerer prometheus.Registerer // nil: a registry of its own
+	Now        func() time.Time      // nil is time.Now
+	Random     func() float64        // of [0,1), for jitter; nil is math/rand
+}
+
+func (c *Config) setDefaults() {
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "worker"
+		}
+		c.Name = fmt.Sprintf("%s-%d", host, os.Getpid())
+	}
+	if c.Version == "" {
+		c.Version = "0.0.0"
+	}
+	if c.SubjectPrefix == "" {
+		c.SubjectPrefix = messages.DefaultPrefix
+	}
+	if c.Bucket == "" {
+		c.Bucket = kv.DefaultBucket
+	}
+	if c.RefreshBefore == 0 {
+		c.RefreshBefore = 10 * time.Minute
+	}
+	if c.RefreshConcurrency == 0 {
+		c.RefreshConcurrency = 32
+	}
+	if c.ResolveConcurrency == 0 {
+		c.ResolveConcurrency = 256
+	}
+	if c.ResolveTimeout == 0 {
+		c.ResolveTimeout = 4 * time.Second
+	}
+	if c.WeChat.Timeout == 0 {
+		c.WeChat.Timeout = 5 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Random == nil {
+		c.Random = rand.Float64
+	}
+}
+
+// Worker is one worker of the fleet. Make it with [New], then call [Worker.Run] once.
+type Worker struct {
+	cfg       Config
+	nc        *nats.Conn
+	accounts  accounts
+	store     *kv.Store
+	reader    *kv.Reader
+	upstream  *wechat.Client
+	metrics   *metrics
+	scheduler *scheduler
+	refresher *refresher
+	service   *service
+	ready     chan struct{}
+}
+
+// New makes a worker on a connection made with nats.ReconnectBufSize(-1). It asks neither NATS nor WeChat for anything.
+// The connection stays the caller's.
+func New(nc *nats.Conn, cfg Config) (*Worker, error) {
+	cfg.setDefaults()
+	as, err := newAccounts(cfg.Accounts)
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{cfg: cfg, nc: nc, accounts: as, ready: make(chan struct{})}
+	if w.metrics, err = newMetrics(cfg.Registerer, w.collect); err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
+	cfg.WeChat.OnCall = w.metrics.called
+	if w.upstream, err = wechat.New(cfg.WeChat); err != nil {
+		return nil, err
+	}
+	if w.store, err = kv.NewStore(nc, kv.StoreConfig{
+		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas, Worker: cfg.Name, Now: cfg.Now,
+	}); err != nil {
+		return nil, err
+	}
+	w.scheduler = newScheduler(as, cfg.RefreshConcurrency)
+	if w.reader, err = kv.NewReader(nc, kv.ReaderConfig{
+		Bucket: cfg.Bucket, Now: cfg.Now, OnMissing: w.store.Ensure, OnTrouble: w.trouble("watching the credentials"),
+		OnChange: func(c kv.Change) {
+			if !c.Ready {
+				w.scheduler.learnRecord(c.AppID, c.Kind, c.Record)
+			}
+		},
+	}); err != nil {
+		return nil, err
+	}
+	p := &policy{refreshBefore: cfg.RefreshBefore, random: cfg.Random}
+	w.refresher = &refresher{
+		store: w.store, reader: w.reader, upstream: w.upstream, policy: p, log: cfg.Log, metrics: w.metrics, emit: w.emit,
+		learned: w.scheduler.learnLedger, seen: w.scheduler.learnRecord, worker: cfg.Name,
+		leaseTTL: leaseFor(cfg.WeChat.Timeout), now: cfg.Now,
+	}
+	s := w.scheduler
+	s.policy, s.reader, s.now, s.work = p, w.reader, cfg.Now, w.work
+	w.service = &service{
+		nc: nc, accounts: as, prefix: cfg.SubjectPrefix, version: cfg.Version, timeout: cfg.ResolveTimeout,
+		report: w.refresher.report, reader: w.reader, status: w.status, metrics: w.metrics, log: cfg.Log,
+		resolver: &resolver{
+			reader: w.reader, upstream: w.upstream, report: w.refresher.report, log: cfg.Log, timeout: cfg.ResolveTimeout,
+			limit: cfg.ResolveConcurrency, flights: make(map[flightKey]*flight),
+		},
+	}
+	return w, nil
+}
+
+// Ready is closed when the worker knows the buckets' state and answers requests. It does not say that WeChat answers.
+func (w *Worker) Ready() <-chan struct{} { return w.ready }
+
+// Run keeps the credentials fresh and answers requests until ctx ends. It then stops cleanly (design §5.11): it leaves
+// the queue group, answers what it holds, ends the refreshes that have begun and gives their leases back; that takes
+// at most about the longer of the resolve timeout and a lease. It returns nil after such a stop, and an error where it
+// could not start.
+func (w *Worker) Run(ctx context.Context) error {
+	defer w.upstream.Close()
+	if err := w.open(ctx); err != nil {
+		return ignoreStop(ctx, err)
+	}
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	var watches, turns sync.WaitGroup
+	defer watches.Wait()
+	defer stopWatching()
+	ledgersReady := make(chan struct{})
+	var once sync.Once
+	watches.Go(func() { _ = w.reader.Run(watching) })
+	watches.Go(func() {
+		w.store.WatchLedgers(watching, w.scheduler.learnLedger, func() { once.Do(func() { close(ledgersReady) }) }, w.trouble("watching the ledger"))
+	})
+	for _, known := range []<-chan struct{}{w.reader.Ready(), ledgersReady} {
+		select {
+		case <-known:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if err := w.service.start(); err != nil {
+		return ignoreStop(ctx, err)
+	}
+	turns.Go(func() { w.scheduler.run(ctx) })
+	w.cfg.Log.Info("worker ready", "worker", w.cfg.Name, "accounts", len(w.accounts), "bucket", w.cfg.Bucket, "subjects", w.cfg.SubjectPrefix+".>")
+	close(w.ready)
+
+	<-ctx.Done()
+	w.cfg.Log.Info("worker stops", "worker", w.cfg.Name)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(w.cfg.ResolveTimeout, w.refresher.leaseTTL)+time.Second)
+	defer cancel()
+	w.service.stop(grace)
+	turns.Wait()
+	return nil
+}
+
+// open makes and verifies the buckets, for as long as JetStream does not answer yet.
+func (w *Worker) open(ctx context.Context) error {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := w.store.Ensure(ctx)
+		if err == nil || errors.Is(err, kv.ErrBucket) {
+			return err
+		}
+		w.cfg.Log.Warn("the buckets cannot be opened yet", "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+func ignoreStop(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// work is one turn of the scheduler.
+func (w *Worker) work(ctx context.Context, a *Account, kind kv.Kind) (retry time.Duration) {
+	jitter := func(d time.Duration) time.Duration { return time.Duration(w.cfg.Random() * float64(d)) }
+	if !w.nc.IsConnected() {
+		return time.Second + jitter(2*time.Second)
+	}
+	err := w.refresher.scheduled(ctx, a, kind)
+	switch {
+	case errors.Is(err, kv.ErrLeaseHeld):
+		return w.refresher.leaseTTL + jitter(time.Second/2) // or earlier, when the watch tells that it is done
+	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrLeaseLost):
+		w.cfg.Log.Warn("a refresh was given up", "appid", a.AppID, "kind", kind, "error", err)
+		return time.Second + jitter(2*time.Second)
+	}
+	return 0 // the policy knows when, from the ledger
+}
+
+// trouble logs why a watch had to start over.
+func (w *Worker) trouble(doing string) func(error) {
+	return func(err error) { w.cfg.Log.Warn(doing+" starts over", "error", err) }
+}
+
+// emit publishes an event. It is lost where NATS is away: the ledger and the status tell the same.
+func (w *Worker) emit(a *Account, e messages.Event) {
+	e.AppID, e.Name, e.Worker, e.Time = a.AppID, a.Name, w.cfg.Name, w.cfg.Now().UTC()
+	body, err := json.Marshal(e)
+	if err == nil {
+		err = w.nc.Publish(messages.EventSubject(w.cfg.SubjectPrefix, e.AppID, e.Kind, e.Event), body)
+	}
+	if err != nil {
+		w.cfg.Log.Debug("an event could not be sent", "event", e.Event, "error", err)
+	}
+}
