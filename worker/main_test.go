@@ -4,10 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
@@ -17,7 +22,14 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// These tests wait for lives to end and servers to answer, not for the processor.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds waits for events that must come; it is not a claim about speed.
 const patience = 30 * time.Second
@@ -45,13 +57,46 @@ func newStage(tb testing.TB, cfg wechattest.Config) *stage {
 	return &stage{TB: tb, nats: natstest.Start(tb), wechat: wechattest.Start(tb, cfg)}
 }
 
+// seed puts a living token that is due for renewal into the bucket, as an earlier worker left it.
+func (s *stage) seed(endpoint string) kv.Credential {
+	s.Helper()
+	ctx := s.context()
+	st, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "earlier"})
+	if err == nil {
+		err = st.Ensure(ctx)
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+	token, err := s.wechat.ForeignRefresh(appid, endpoint)
+	if err != nil {
+		s.Fatal(err)
+	}
+	lease, err := st.Acquire(ctx, appid, kv.AccessToken, 5*time.Second)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer lease.Release(ctx)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	c := kv.Credential{
+		AppID: appid, Kind: kv.AccessToken, Value: token, ObtainedAt: now, ExpiresAt: now.Add(time.Hour), RefreshAt: now,
+		Generation: 1, Source: endpoint, Worker: "earlier",
+	}
+	if c.Revision, err = lease.Publish(ctx, c); err != nil {
+		s.Fatal(err)
+	}
+	return c
+}
+
 // actor is a running worker, and a connection to ask it.
 type actor struct {
 	*Worker
 	*stage
 	nc     *nats.Conn
 	client *messages.Client
-	stop   func() // stops the worker and waits for its end; may be called twice
+
+	registry *prometheus.Registry
+	stop     func() // stops the worker and waits for its end; may be called twice
 }
 
 // worker starts a worker with one account (stable_token, no tickets) unless change says otherwise.
@@ -65,6 +110,8 @@ func (s *stage) worker(change func(*Config)) *actor {
 	if change != nil {
 		change(&cfg)
 	}
+	registry := prometheus.NewRegistry()
+	cfg.Registerer = registry
 	w, err := New(s.nats.Connect(), cfg)
 	if err != nil {
 		s.Fatal(err)
@@ -73,7 +120,7 @@ func (s *stage) worker(change func(*Config)) *actor {
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
 	stopped := false
-	a := &actor{Worker: w, stage: s, nc: s.nats.Connect()}
+	a := &actor{Worker: w, stage: s, nc: s.nats.Connect(), registry: registry}
 	a.client = messages.NewClient(a.nc, cfg.SubjectPrefix)
 	a.stop = func() {
 		cancel()
@@ -115,6 +162,16 @@ func (a *actor) await(kind kv.Kind, generation uint64) kv.Credential {
 		a.Fatalf("%v; status: %+v", err, a.Worker.status(appid).Credentials)
 	}
 	return c
+}
+
+// pages asks the HTTP handler.
+func (a *actor) pages() func(path string) (int, string) {
+	h := a.Handler(a.registry)
+	return func(path string) (int, string) {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, path, nil))
+		return rec.Code, rec.Body.String()
+	}
 }
 
 // resolve asks over NATS for the sample's code.
@@ -191,3 +248,5 @@ func (s *stage) eventually(what string, cond func() bool) {
 		<-tick.C
 	}
 }
+
+func jetstreamOf(nc *nats.Conn) (jetstream.JetStream, error) { return jetstream.New(nc) }

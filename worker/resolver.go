@@ -40,7 +40,8 @@ type flight struct {
 	err   error
 }
 
-// resolve blocks until WeChat's answer, or until ctx ends. Its error is a *messages.Error.
+// resolve blocks until WeChat's answer, at most for the resolver's timeout; a caller that joins another's flight leaves
+// it when its ctx ends. Its error is a *messages.Error.
 func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
 	key := flightKey{a.AppID, openid, codeTicket}
 	r.mu.Lock()

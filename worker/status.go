@@ -64,7 +64,7 @@ func (w *Worker) describe(now time.Time, it *item) messages.CredentialStatus {
 		CallsToday: l.Calls, Forced: l.Forced, Conflicts: l.Conflicts,
 	}
 	if it.running {
-		s.Reason = "refreshing"
+		s.Reason, s.NextAttempt = "refreshing", time.Time{}
 	}
 	if held != nil {
 		s.Source, s.Generation, s.Revision, s.Worker = held.Source, held.Generation, held.Revision, held.Worker

@@ -3,6 +3,7 @@ package natstest
 
 import (
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -24,13 +25,25 @@ type Server struct {
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{tb: tb, opts: server.Options{
-		ServerName: "test", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: tb.TempDir(),
+		ServerName: "test", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: storeDir(tb),
 		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 30, NoSigs: true, NoLog: true,
 	}}
 	s.Restart()
 	s.opts.Port = s.srv.Addr().(*net.TCPAddr).Port
 	tb.Cleanup(s.Stop)
 	return s
+}
+
+// storeDir is in memory where the system has such a place: many servers at once wait for the disk otherwise, and what a
+// test proves does not depend on it.
+func storeDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "wxkeeper-test-")
+	if err != nil {
+		return tb.TempDir()
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // Stop stops the server and waits for its end. It may be called twice.

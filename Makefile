@@ -1,0 +1,50 @@
+# `make` lists the targets. Everything runs with Go and a C compiler (for the race detector) alone; tools are built from tools/go.mod.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+FUZZTIME ?= 10s
+BENCH ?= .
+
+.PHONY: help build demo test lint fuzz bench tools check-cli clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/wxkeeper
+	go build -trimpath -o bin/wxkeeper ./cmd/wxkeeper
+
+demo: ## run the demo: a simulated WeChat, NATS and a worker in one process
+	go run ./cmd/wxkeeper demo
+
+test: ## run all tests with the race detector
+	go test -race ./...
+
+lint: bin/golangci-lint ## check format, style and import directions
+	bin/golangci-lint run ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (10s) each
+	@grep -rHoE '^func Fuzz\w+' --include='*_test.go' . | sort | while IFS=: read -r file func; do \
+		target=$${func#func }; \
+		echo "fuzz $$target in $$(dirname "$$file") for $(FUZZTIME)"; \
+		go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+	done
+
+bench: ## run the benchmarks; BENCH=pattern selects
+	go test -run='^$$' -bench='$(BENCH)' -benchmem ./...
+
+tools: bin/golangci-lint bin/nats ## build the pinned tools into bin/
+
+check-cli: bin/nats ## test the binary with the real nats command
+	@grep -rqx '//go:build cli' cmd || { echo 'no test in cmd has the build tag cli' >&2; exit 1; }
+	PATH="$(CURDIR)/bin:$$PATH" go test -race -count=1 -tags=cli ./cmd/...
+
+clean: ## remove what was built
+	rm -rf bin
+
+bin/golangci-lint: tools/go.mod tools/go.sum
+	cd tools && go build -trimpath -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+bin/nats: tools/go.mod tools/go.sum
+	cd tools && go build -trimpath -o ../$@ github.com/nats-io/natscli/nats

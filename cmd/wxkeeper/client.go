@@ -1,0 +1,112 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/logging"
+	"github.com/wxkeeper/wxkeeper/internal/natsconn"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+// asking are the flags of the verbs that ask a worker.
+type asking struct {
+	Timeout time.Duration `default:"10s" help:"How long to wait for the answer."`
+}
+
+// account is the flag of the verbs that ask for one account.
+type account struct {
+	AppID string `name:"appid" placeholder:"APPID" help:"The account. Default: WECHAT_APPID, or the only one of the worker."`
+}
+
+// or is the account, or that of the environment.
+func (a account) or(cfg config.Config) string { return cmp.Or(a.AppID, cfg.AppID) }
+
+// ask connects, lets f ask, and makes plain what went wrong.
+func (a *asking) ask(ctx context.Context, t *terminal, f func(context.Context, *messages.Client, config.Config) error) error {
+	if a.Timeout <= 0 {
+		return usage(fmt.Errorf("--timeout: %s is not a positive duration", a.Timeout))
+	}
+	cfg, err := config.Load(nil)
+	if err != nil {
+		return usage(err)
+	}
+	nc, err := connect(ctx, t, cfg)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	asked, cancel := context.WithTimeout(ctx, a.Timeout)
+	defer cancel()
+	err = f(asked, messages.NewClient(nc.Conn, cfg.SubjectPrefix), cfg)
+	var refusal *messages.Error
+	switch where := redact.URLs(clientURL(cfg)); {
+	case err == nil, errors.As(err, &refusal):
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("no worker answers on %s.> at %s: start `wxkeeper run`, or set NATS_URL or WXKEEPER_SUBJECT_PREFIX", cfg.SubjectPrefix, where)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+		return fmt.Errorf("no answer from %s within %s: the worker is stuck or gone, or this NATS user may not ask it", where, a.Timeout)
+	}
+	return err
+}
+
+// connect connects to the NATS server of the environment, without waiting for one to come.
+func connect(ctx context.Context, t *terminal, cfg config.Config) (*natsconn.Conn, error) {
+	// What NATS tells only asynchronously, a refused subject above all, would otherwise look like silence.
+	log, err := logging.New(t.err, "text", "error")
+	if err != nil {
+		return nil, err
+	}
+	url := clientURL(cfg)
+	c := natsConfig(cfg, "wxkeeper client")
+	c.URL, c.FailFast, c.Logger = url, true, log
+	nc, err := natsconn.Connect(ctx, c)
+	var dial *net.OpError
+	switch {
+	case err == nil:
+		return nc, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), errors.As(err, &dial) && dial.Op == "dial":
+		return nil, fmt.Errorf("no wxkeeper at %s: start `wxkeeper run` or set NATS_URL", redact.URLs(url))
+	}
+	return nil, err
+}
+
+// natsConfig is the part of the environment that says how to connect to NATS.
+func natsConfig(cfg config.Config, name string) natsconn.Config {
+	return natsconn.Config{
+		URL: cfg.NATSURL, Creds: cfg.NATSCreds, NKey: cfg.NATSNKey, User: cfg.NATSUser, Password: cfg.NATSPassword, Token: cfg.NATSToken,
+		CA: cfg.NATSCA, Cert: cfg.NATSCert, Key: cfg.NATSKey, Name: name,
+	}
+}
+
+// clientURL is where the verbs look for a worker: NATS_URL, or where `wxkeeper run` with the same environment has its
+// embedded server.
+func clientURL(cfg config.Config) string {
+	if cfg.NATSURL != "" {
+		return cfg.NATSURL
+	}
+	host, port, err := net.SplitHostPort(cfg.NATSListen)
+	if err != nil || port == "0" {
+		return nats.DefaultURL
+	}
+	switch ip := net.ParseIP(host); {
+	case host == "", ip != nil && ip.IsUnspecified() && ip.To4() != nil:
+		host = "127.0.0.1"
+	case ip != nil && ip.IsUnspecified():
+		host = "::1"
+	}
+	return "nats://" + net.JoinHostPort(host, port)
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/wxkeeper/wxkeeper/internal/config"
+)
+
+type envVerb struct {
+	Markdown bool `help:"Print the table as it stands in the README."`
+}
+
+func (envVerb) Help() string {
+	return `An empty variable counts as not set. The NATS variables have the names that the nats command uses. Verbs that ask a worker read those, WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET and WECHAT_APPID.
+
+Example:
+
+    wxkeeper env --markdown
+`
+}
+
+func (v *envVerb) Run(t *terminal) error {
+	if v.Markdown {
+		_, err := fmt.Fprint(t.out, config.Markdown())
+		return err
+	}
+	for _, r := range config.Table() {
+		line := r.Name
+		if r.Default != "" {
+			line += "  (" + r.Default + ")"
+		}
+		fmt.Fprintln(t.out, line)
+		for _, text := range wrap(r.Meaning, 96) {
+			fmt.Fprintln(t.out, "    "+text)
+		}
+	}
+	return nil
+}
+
+// wrap breaks a text into lines of at most width characters, where its words allow.
+func wrap(text string, width int) (lines []string) {
+	line := ""
+	for _, word := range strings.Fields(text) {
+		switch {
+		case line == "":
+			line = word
+		case len(line)+1+len(word) > width:
+			lines, line = append(lines, line), word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, line)
+}

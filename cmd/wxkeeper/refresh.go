@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+type refreshVerb struct {
+	asking
+	account
+	Kind        string `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
+	Revision    uint64 `placeholder:"N" help:"Which one WeChat refused, by the revision of its record."`
+	ValueSHA256 string `name:"value-sha256" placeholder:"HEX" help:"Or by the SHA-256 of its value. With neither: the current one."`
+	JSON        bool   `name:"json" help:"Print the whole reply."`
+}
+
+func (refreshVerb) Help() string {
+	return `A report that names a credential which is not the current one costs no call of WeChat: the answer says which one is. Otherwise WeChat is asked whether it is dead, and it is renewed at most once a minute. The answer says: refreshed (there is a new value), not_current (use the current one), alive (WeChat accepts it), unchanged (WeChat still gives it out).
+
+Examples:
+
+    wxkeeper refresh
+    wxkeeper refresh jsapi_ticket --appid wx0123456789abcdef --revision 42
+    wxkeeper refresh --value-sha256 $(printf %s "$TOKEN" | sha256sum | cut -d' ' -f1)
+`
+}
+
+var reasons = map[string]string{
+	messages.ReasonRefreshed:  "WeChat issued a new value",
+	messages.ReasonNotCurrent: "the reported one is not the current one; use the current one",
+	messages.ReasonAlive:      "WeChat was asked and accepts it",
+	messages.ReasonUnchanged:  "WeChat still gives it out",
+}
+
+func (v *refreshVerb) Run(ctx context.Context, t *terminal) error {
+	var r messages.Refreshed
+	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
+		r, err = client.RefreshCredential(ctx, messages.RefreshCredential{
+			AppID: v.or(cfg), Kind: v.Kind, Revision: v.Revision, ValueSHA256: v.ValueSHA256,
+		})
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case v.JSON:
+		return t.json(r)
+	}
+	fmt.Fprintf(t.out, "%s: %s\n%s of %s is generation %d, revision %d, expires %s\n",
+		r.Reason, reasons[r.Reason], r.Kind, r.AppID, r.Generation, r.Revision, relative(t.now(), r.ExpiresAt))
+	return nil
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+type resolveVerb struct {
+	asking
+	account
+	OpenID     string `arg:"" name:"openid" help:"The openid of who scanned the code; or - to read the request as JSON from standard input."`
+	CodeTicket string `arg:"" optional:"" name:"code-ticket" help:"The code_ticket of the scan."`
+}
+
+func (resolveVerb) Help() string {
+	return `It prints WeChat's own answer. Other users of this machine can see the arguments of a command in the list of processes; with - the request comes from standard input instead: {"openid":"…","code_ticket":"…"}, and "appid" where the worker has more than one account. Before an openid or ticket that begins with a dash, write -- .
+
+Examples:
+
+    wxkeeper resolve oiV2luCau8Cx0TMOy9lvZSLqRcKc 6cb4bc95e1f1abc97034cbe8fd484989
+    wxkeeper resolve - < request.json
+`
+}
+
+func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
+	req := messages.ResolveCode{OpenID: v.OpenID, CodeTicket: v.CodeTicket}
+	switch {
+	case v.OpenID == "-" && v.CodeTicket != "":
+		return usage(errors.New("resolve -: the code_ticket is read from standard input too"))
+	case v.OpenID == "-":
+		var err error
+		if req, err = readRequest(t.in); err != nil {
+			return usage(err)
+		}
+	case v.CodeTicket == "":
+		return usage(errors.New("resolve: the code_ticket is missing: wxkeeper resolve OPENID CODE_TICKET, or wxkeeper resolve - to read both from standard input"))
+	}
+	if v.AppID != "" {
+		req.AppID = v.AppID
+	}
+	var answer messages.RawCode
+	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
+		req.AppID = cmp.Or(req.AppID, cfg.AppID)
+		answer, err = client.ResolveCode(ctx, req)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	answer = bytes.TrimSpace(answer)
+	if t.tty {
+		var pretty bytes.Buffer // names, order and digits stay as they came
+		if json.Indent(&pretty, answer, "", "  ") == nil {
+			answer = pretty.Bytes()
+		}
+	}
+	_, err = fmt.Fprintf(t.out, "%s\n", answer)
+	return err
+}
+
+// readRequest reads a request. Its errors do not quote it.
+func readRequest(r io.Reader) (req messages.ResolveCode, err error) {
+	body, err := io.ReadAll(io.LimitReader(r, messages.MaxRequest+1))
+	switch {
+	case err != nil:
+		return req, fmt.Errorf("resolve -: reading standard input: %w", err)
+	case len(body) > messages.MaxRequest:
+		return req, fmt.Errorf("resolve -: standard input has more than %d bytes", messages.MaxRequest)
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if d.Decode(&req) != nil || d.More() {
+		return req, errors.New(`resolve -: standard input is not one JSON object like {"openid":"…","code_ticket":"…"}`)
+	}
+	return req, nil
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/wxkeeper/wxkeeper/internal/buildinfo"
+	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/embedded"
+	"github.com/wxkeeper/wxkeeper/internal/logging"
+	"github.com/wxkeeper/wxkeeper/internal/natsconn"
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+)
+
+type runVerb struct{}
+
+func (runVerb) Help() string {
+	return `It is configured by environment variables alone: see "wxkeeper env". Without NATS_URL it starts a NATS server of its own; a second worker joins it with NATS_URL.
+
+SIGINT or SIGTERM stops it cleanly: it leaves the queue group and answers what it holds. A second signal ends it at once.
+
+Example:
+
+    WECHAT_APPID=wx0123456789abcdef WECHAT_SECRET_FILE=secret wxkeeper run
+`
+}
+
+func (runVerb) Run(ctx context.Context, t *terminal) error {
+	cfg, err := config.Load(nil)
+	if err != nil {
+		return usage(err)
+	}
+	accounts, err := cfg.Accounts()
+	if err != nil {
+		return usage(err)
+	}
+	log, err := logging.New(t.err, cfg.LogFormat, cfg.LogLevel)
+	if err != nil {
+		return usage(err)
+	}
+	err = serve(ctx, cfg, accounts, log)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil // stopped before it had started
+	}
+	return err
+}
+
+// serve runs a worker until ctx ends, and everything that it stands on. What was started last is stopped first.
+func serve(ctx context.Context, cfg config.Config, accounts []config.Account, log *slog.Logger) (err error) {
+	log.Debug("environment", "set", cfg)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer func() {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+			err = cause // the stop was not asked for
+		}
+		stop(nil)
+	}()
+	go ignoreHangups(ctx, log)
+
+	pages := new(pages)
+	if cfg.HTTPAddr != "" {
+		closePages, err := pages.listen(cfg.HTTPAddr, log, stop)
+		if err != nil {
+			return err
+		}
+		defer closePages()
+	}
+	nc, disconnect, err := connectWorker(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer disconnect()
+	go func() {
+		select {
+		case <-nc.Closed(): // for good: nothing reconnects it
+			stop(nc.Err())
+		case <-ctx.Done():
+		}
+	}()
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	w, err := worker.New(nc.Conn, workerConfig(cfg, accounts, log, registry))
+	if err != nil {
+		return err
+	}
+	pages.show(w.Handler(registry))
+	log.Info("wxkeeper started", "version", buildinfo.Version(), "accounts", len(accounts), "http", pages.url)
+	return w.Run(ctx)
+}
+
+// connectWorker connects to the NATS server of the environment, or to one that it starts in this process.
+func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (nc *natsconn.Conn, disconnect func(), err error) {
+	c := natsConfig(cfg, "wxkeeper worker")
+	c.Logger = log
+	var opts []nats.Option
+	shutdown := func() {}
+	if cfg.NATSURL == "" {
+		srv, err := embedded.Start(ctx, embedded.Config{
+			Listen: cfg.NATSListen, DataDir: cfg.DataDir, User: cfg.NATSUser, Password: cfg.NATSPassword, Token: cfg.NATSToken, Logger: log,
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		log.Info("other workers and services of this machine join with NATS_URL", "nats_url", srv.URL())
+		shutdown = srv.Shutdown
+		opts = append(opts, srv.InProcess())
+	}
+	nc, err = natsconn.Connect(ctx, c, opts...)
+	if err != nil {
+		shutdown()
+		return nil, nil, err
+	}
+	return nc, func() {
+		drained, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := nc.Drain(drained); err != nil {
+			log.Warn("the NATS connection was not drained", "error", err)
+		}
+		shutdown()
+		log.Info("wxkeeper has stopped")
+	}, nil
+}
+
+func workerConfig(cfg config.Config, accounts []config.Account, log *slog.Logger, reg prometheus.Registerer) worker.Config {
+	c := worker.Config{
+		Version: buildinfo.Version(), Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas,
+		WeChat:        wechat.Config{URLs: cfg.APIURLs, AllowInsecure: cfg.APIInsecure, Timeout: cfg.HTTPTimeout},
+		RefreshBefore: cfg.RefreshBefore, ResolveConcurrency: cfg.ResolveConcurrency, ResolveTimeout: cfg.ResolveTimeout,
+		Log: log, Registerer: reg,
+	}
+	kinds := map[string]kv.Kind{"jsapi": kv.JSAPITicket, "wx_card": kv.WXCardTicket}
+	for _, a := range accounts {
+		wa := worker.Account{AppID: a.AppID, Secret: a.Secret, Name: a.Name, TokenAPI: a.TokenAPI}
+		for _, ticket := range a.Tickets {
+			wa.Tickets = append(wa.Tickets, kinds[ticket])
+		}
+		c.Accounts = append(c.Accounts, wa)
+	}
+	return c
+}
+
+// ignoreHangups keeps SIGHUP from ending the process: to many it means "read your files again".
+func ignoreHangups(ctx context.Context, log *slog.Logger) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			log.Warn("SIGHUP is ignored: accounts are read at the start only, restart to read them again")
+		}
+	}
+}
+
+// pages are what the HTTP address serves: until there is a worker, that there is none yet.
+type pages struct {
+	handler atomic.Pointer[http.Handler]
+	url     string // empty: nothing is served
+}
+
+func (p *pages) show(h http.Handler) { p.handler.Store(&h) }
+
+func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := p.handler.Load()
+	switch {
+	case h != nil:
+		(*h).ServeHTTP(w, r)
+	case r.URL.Path == "/healthz":
+		fmt.Fprintln(w, "ok")
+	default:
+		http.Error(w, "starting: NATS is not connected yet", http.StatusServiceUnavailable)
+	}
+}
+
+// listen serves the pages until closePages is called. Where serving ends by itself, stop is told why.
+func (p *pages) listen(addr string, log *slog.Logger, stop context.CancelCauseFunc) (closePages func(), err error) {
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("another process listens on %s: set WXKEEPER_HTTP_ADDR to another address, or to none", addr)
+	} else if err != nil {
+		return nil, fmt.Errorf("serving HTTP, see WXKEEPER_HTTP_ADDR: %w", err)
+	}
+	srv := httpServer(p, log)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			stop(fmt.Errorf("serving HTTP on %s: %w", addr, err))
+		}
+	}()
+	p.url = "http://" + l.Addr().String()
+	return func() {
+		closing, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if srv.Shutdown(closing) != nil {
+			_ = srv.Close() // a client that does not take its answer
+		}
+		<-served
+	}, nil
+}
+
+// httpServer gives up clients that are slow to ask or to take the answer.
+func httpServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// canary stands in every secret of these tests: nothing may show it.
+const canary = "S3CRET"
+
+func TestMain(m *testing.M) {
+	testscript.Main(cleaned{m}, map[string]func(){"wxkeeper": main})
+}
+
+// cleaned runs what cleanups hold when all tests are over.
+type cleaned struct{ m *testing.M }
+
+var cleanups []func()
+
+func (c cleaned) Run() int {
+	code := c.m.Run()
+	for _, f := range cleanups {
+		f()
+	}
+	return code
+}
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":   exits,
+			"refuses": refuses,
+		},
+	})
+}
+
+// exits CODE COMMAND… runs a command and checks its exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// refuses TEXT… checks that `wxkeeper run` does not start in this environment: exit code 2, nothing on standard output,
+// and one line on standard error, which begins with the first text, has the others, and no secret.
+func refuses(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: refuses BEGIN [TEXT]...")
+	}
+	exits(ts, false, []string{"2", "wxkeeper", "run"})
+	if out := ts.ReadFile("stdout"); out != "" {
+		ts.Fatalf("standard output: %q", out)
+	}
+	line, rest, ok := strings.Cut(ts.ReadFile("stderr"), "\n")
+	switch {
+	case !ok, rest != "":
+		ts.Fatalf("standard error is not one line: %q %q", line, rest)
+	case !strings.HasPrefix(line, "wxkeeper: "+args[0]):
+		ts.Fatalf("%q does not begin with %q", line, "wxkeeper: "+args[0])
+	case strings.Contains(line, canary):
+		ts.Fatalf("%q shows a secret", line)
+	}
+	for _, text := range args[1:] {
+		if !strings.Contains(line, text) {
+			ts.Fatalf("%q lacks %q", line, text)
+		}
+	}
+}

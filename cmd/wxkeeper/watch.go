@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/kv"
+)
+
+type watchVerb struct {
+	AppID []string `name:"appid" placeholder:"APPID" help:"Follow this account alone. May be repeated."`
+	JSON  bool     `name:"json" help:"Print each change as one JSON object a line."`
+}
+
+func (watchVerb) Help() string {
+	return `It prints what stands in the bucket now, and then each change, one a line, until a signal stops it: time, account, kind, generation, revision, when it expires, source. It never prints a value. It reads the bucket itself, which needs more permissions than the other verbs do.
+
+Example:
+
+    wxkeeper watch --appid wx0123456789abcdef
+`
+}
+
+func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
+	cfg, err := config.Load(nil)
+	if err != nil {
+		return usage(err)
+	}
+	for _, id := range v.AppID {
+		if err := kv.CheckAppID(id); err != nil {
+			return usage(fmt.Errorf("--appid: %w", err))
+		}
+	}
+	nc, err := connect(ctx, t, cfg)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-nc.Closed():
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	r, err := kv.NewReader(nc.Conn, kv.ReaderConfig{
+		Bucket: cfg.Bucket, AppIDs: v.AppID,
+		OnChange:  func(c kv.Change) { v.print(t, c) },
+		OnTrouble: func(err error) { fmt.Fprintln(t.err, "wxkeeper: looking again: "+oneLine(err.Error())) },
+	})
+	if err != nil {
+		return err
+	}
+	_ = r.Run(ctx) // returns ctx's error alone
+	return nc.Err()
+}
+
+// change is one line of --json.
+type change struct {
+	Time  time.Time `json:"time"`
+	AppID string    `json:"appid"`
+	Kind  kv.Kind   `json:"kind"`
+	Gone  bool      `json:"gone,omitempty"` // deleted, expired, or lost with its bucket
+
+	Generation uint64    `json:"generation,omitempty"`
+	Revision   uint64    `json:"revision,omitempty"`
+	ObtainedAt time.Time `json:"obtained_at,omitzero"`
+	ExpiresAt  time.Time `json:"expires_at,omitzero"`
+	RefreshAt  time.Time `json:"refresh_at,omitzero"`
+	Source     string    `json:"source,omitempty"`
+	Worker     string    `json:"worker,omitempty"`
+}
+
+func (v *watchVerb) print(t *terminal, c kv.Change) {
+	if c.Ready {
+		return
+	}
+	now := t.now()
+	if !v.JSON {
+		fmt.Fprintf(t.out, "%s  %-18s  %-14s  ", now.Format(time.TimeOnly), c.AppID, c.Kind)
+		if r := c.Record; r != nil {
+			fmt.Fprintf(t.out, "generation %d  revision %d  expires %s  %s by %s\n",
+				r.Generation, r.Revision, relative(now, r.ExpiresAt), oneLine(r.Source), oneLine(r.Worker))
+		} else {
+			fmt.Fprintln(t.out, "gone: deleted or expired")
+		}
+		return
+	}
+	line := change{Time: now.UTC().Truncate(time.Millisecond), AppID: c.AppID, Kind: c.Kind, Gone: c.Record == nil}
+	if r := c.Record; r != nil {
+		line.Generation, line.Revision, line.Source, line.Worker = r.Generation, r.Revision, r.Source, r.Worker
+		line.ObtainedAt, line.ExpiresAt, line.RefreshAt = r.ObtainedAt, r.ExpiresAt, r.RefreshAt
+	}
+	one := *t
+	one.tty = false // one line a change, on a terminal too
+	_ = one.json(line)
+}

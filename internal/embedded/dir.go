@@ -1,0 +1,66 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// lockName is the file that carries the lock. It also marks a directory as ours.
+const lockName = "wxkeeper.lock"
+
+// errLocked is returned by lockDir when another process, or another Server of this one, has the directory.
+var errLocked = errors.New("locked by another process")
+
+// prepareDir makes the directory, or closes an existing one to other users: the store holds access tokens in the clear.
+// A directory with somebody else's files in it is not closed but refused, because its mode is somebody else's business:
+// WXKEEPER_DATA_DIR=/tmp must not make /tmp useless.
+func prepareDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("WXKEEPER_DATA_DIR: making the directory: %w", err)
+	}
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("WXKEEPER_DATA_DIR: %w", err)
+	}
+	if fi.Mode().Perm()&0o077 == 0 {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("WXKEEPER_DATA_DIR: %w", err)
+	}
+	if len(entries) > 0 {
+		if _, err := os.Stat(filepath.Join(dir, lockName)); err != nil {
+			return fmt.Errorf("WXKEEPER_DATA_DIR: %s has mode %04o and files that are not wxkeeper's: name a directory of its own, for example %s",
+				dir, fi.Mode().Perm(), filepath.Join(dir, "wxkeeper"))
+		}
+	}
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // 0700 is what a directory needs
+		return fmt.Errorf("WXKEEPER_DATA_DIR: %s has mode %04o and must be closed to others (chmod 700), or name a directory below it, for example %s: %w",
+			dir, fi.Mode().Perm(), filepath.Join(dir, "wxkeeper"), err)
+	}
+	return nil
+}
+
+// dirLock is held as long as its file is open: the kernel releases it when the process dies, however it dies.
+type dirLock struct{ f *os.File }
+
+func lockDir(dir string) (*dirLock, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f); err != nil {
+		_ = f.Close() // nothing was written
+		return nil, err
+	}
+	return &dirLock{f}, nil
+}
+
+// release leaves the file where it is: to remove it would let two processes lock two files of one name.
+func (l *dirLock) release() {
+	_ = funlock(l.f) // Close does it too, but not while a process that is just being started shares the open file
+	_ = l.f.Close()
+}

@@ -1,0 +1,274 @@
+package embedded_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/internal/embedded"
+)
+
+// start starts a server that ends with the test; what is empty in cfg gets a value that fits a test.
+func start(t *testing.T, cfg embedded.Config) *embedded.Server {
+	t.Helper()
+	if cfg.Listen == "" {
+		cfg.Listen = "127.0.0.1:0"
+	}
+	if cfg.DataDir == "" {
+		cfg.DataDir = t.TempDir()
+	}
+	s, err := embedded.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Shutdown)
+	return s
+}
+
+func connect(t *testing.T, url string, opts ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(url, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+func bucket(t *testing.T, nc *nats.Conn) jetstream.KeyValue {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kv
+}
+
+// refused asserts that cfg does not start, and that the error has all of want and never the secret.
+func refused(t *testing.T, cfg embedded.Config, want ...string) {
+	t.Helper()
+	s, err := embedded.Start(t.Context(), cfg)
+	if err == nil {
+		s.Shutdown()
+		t.Fatalf("started with %+v", cfg)
+	}
+	for _, w := range want {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q lacks %q", err, w)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "S3CRET") {
+		t.Errorf("error %q has a second line or a secret", err)
+	}
+}
+
+func TestRestartKeepsData(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "made", "by", "start")
+
+	s := start(t, embedded.Config{DataDir: dir})
+	nc := connect(t, s.URL())
+	if _, err := bucket(t, nc).PutString(t.Context(), "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	nc.Close()
+	s.Shutdown()
+	s.Shutdown() // twice does no harm
+
+	s = start(t, embedded.Config{DataDir: dir})
+	e, err := bucket(t, connect(t, "", s.InProcess())).Get(t.Context(), "k")
+	if err != nil || string(e.Value()) != "v" {
+		t.Fatalf("after a restart: %v, %v", e, err)
+	}
+}
+
+func TestDirectoryIsClosedToOthers(t *testing.T) {
+	t.Parallel()
+	mode := func(dir string) os.FileMode {
+		fi, err := os.Stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fi.Mode().Perm()
+	}
+
+	made := filepath.Join(t.TempDir(), "made")
+	start(t, embedded.Config{DataDir: made}).Shutdown()
+	if got := mode(made); got != 0o700 {
+		t.Errorf("a directory that Start makes has mode %04o", got)
+	}
+
+	chmod(t, made, 0o755)
+	start(t, embedded.Config{DataDir: made}).Shutdown()
+	if got := mode(made); got != 0o700 {
+		t.Errorf("a laxer directory of ours has mode %04o after Start", got)
+	}
+
+	foreign := t.TempDir()
+	chmod(t, foreign, 0o755)
+	if err := os.WriteFile(filepath.Join(foreign, "diary"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, embedded.Config{Listen: "127.0.0.1:0", DataDir: foreign}, "WXKEEPER_DATA_DIR", foreign, "0755", filepath.Join(foreign, "wxkeeper"))
+	if got := mode(foreign); got != 0o755 {
+		t.Errorf("the mode of a directory that is not ours was changed to %04o", got)
+	}
+
+	file := filepath.Join(foreign, "diary")
+	refused(t, embedded.Config{Listen: "127.0.0.1:0", DataDir: file}, "WXKEEPER_DATA_DIR", file)
+}
+
+func chmod(t *testing.T, dir string, mode os.FileMode) {
+	t.Helper()
+	if err := os.Chmod(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOneDirectoryHasOneServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, embedded.Config{DataDir: dir})
+	want := []string{dir, "another wxkeeper", "NATS_URL=nats://127.0.0.1:4999", "WXKEEPER_DATA_DIR"}
+
+	refused(t, embedded.Config{Listen: "127.0.0.1:4999", DataDir: dir}, want...)
+
+	out := inAnotherProcess(t, "127.0.0.1:4999", dir)
+	for _, w := range want {
+		if !strings.Contains(out, w) {
+			t.Errorf("another process said %q, which lacks %q", out, w)
+		}
+	}
+
+	s.Shutdown()
+	if out := inAnotherProcess(t, "127.0.0.1:0", dir); out != "started" {
+		t.Errorf("after Shutdown another process said %q", out)
+	}
+}
+
+func TestAddressThatIsTakenIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	addr, dir := l.Addr().String(), t.TempDir()
+
+	refused(t, embedded.Config{Listen: addr, DataDir: dir}, addr, "WXKEEPER_NATS_LISTEN", "NATS_URL=nats://"+addr)
+
+	// The refused start has given the directory back.
+	start(t, embedded.Config{DataDir: dir})
+}
+
+func TestBadConfigIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, tt := range map[string]struct {
+		cfg  embedded.Config
+		want []string
+	}{
+		"beyond loopback without authentication": {embedded.Config{Listen: "0.0.0.0:0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "NATS_USER", "NATS_TOKEN"}},
+		"all addresses":                          {embedded.Config{Listen: ":0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
+		"a name":                                 {embedded.Config{Listen: "nats.example.com:0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
+		"no port":                                {embedded.Config{Listen: "127.0.0.1", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "host:port"}},
+		"port out of range":                      {embedded.Config{Listen: "127.0.0.1:65536", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "65535"}},
+		"not an address of this machine":         {embedded.Config{Listen: "192.0.2.1:0", DataDir: dir, Token: "S3CRET"}, []string{"192.0.2.1:0"}},
+		"no directory":                           {embedded.Config{Listen: "127.0.0.1:0"}, []string{"WXKEEPER_DATA_DIR"}},
+		"user without password":                  {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u"}, []string{"NATS_PASSWORD"}},
+		"user and token":                         {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u", Password: "S3CRET", Token: "S3CRET"}, []string{"NATS_TOKEN"}},
+	} {
+		t.Run(name, func(t *testing.T) { refused(t, tt.cfg, tt.want...) })
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", DataDir: dir}); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+}
+
+func TestAuthenticationIsEnforced(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		cfg  embedded.Config
+		good nats.Option
+		bad  nats.Option
+	}{
+		"user":  {embedded.Config{User: "u", Password: "S3CRET"}, nats.UserInfo("u", "S3CRET"), nats.UserInfo("u", "guess")},
+		"token": {embedded.Config{Token: "S3CRET"}, nats.Token("S3CRET"), nats.Token("guess")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tt.cfg.Listen = "0.0.0.0:0" // with authentication any address will do
+			s := start(t, tt.cfg)
+			if !strings.HasPrefix(s.URL(), "nats://127.0.0.1:") || strings.Contains(s.URL(), "S3CRET") {
+				t.Errorf("URL is %q", s.URL())
+			}
+			for what, opt := range map[string]nats.Option{"nothing": nil, "a guess": tt.bad} {
+				if _, err := nats.Connect(s.URL(), opt); !errors.Is(err, nats.ErrAuthorization) {
+					t.Errorf("with %s: %v", what, err)
+				}
+			}
+			connect(t, s.URL(), tt.good)
+			bucket(t, connect(t, "", s.InProcess()))
+		})
+	}
+}
+
+// record is a slog handler that keeps what was logged.
+type record struct {
+	mu    sync.Mutex
+	lines []slog.Record
+}
+
+func (*record) Enabled(context.Context, slog.Level) bool { return true }
+func (r *record) Handle(_ context.Context, l slog.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(r.lines, l)
+	return nil
+}
+func (r *record) WithAttrs([]slog.Attr) slog.Handler { return r }
+func (r *record) WithGroup(string) slog.Handler      { return r }
+
+func TestServerLogsThroughSlog(t *testing.T) {
+	t.Parallel()
+	var r record
+	s := start(t, embedded.Config{User: "u", Password: "S3CRET", Logger: slog.New(&r)})
+	if _, err := nats.Connect(s.URL(), nats.UserInfo("u", "guess-S3CRET")); err == nil {
+		t.Fatal("connected with a guess")
+	}
+	s.Shutdown()
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := map[slog.Level]bool{}
+	for _, l := range r.lines {
+		seen[l.Level] = true
+		line := l.Message
+		l.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
+		if strings.Contains(line, "S3CRET") {
+			t.Errorf("a secret in the log: %s", line)
+		}
+	}
+	if !seen[slog.LevelDebug] || !seen[slog.LevelInfo] || !seen[slog.LevelError] { // notices, our own line, the refused client
+		t.Errorf("levels seen: %v", seen)
+	}
+}
+
+const patience = 20 * time.Second // for what must happen; reached only by a test that fails

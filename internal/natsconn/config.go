@@ -1,0 +1,157 @@
+package natsconn
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/wxkeeper/wxkeeper/internal/redact"
+)
+
+// Config says which NATS server to connect to, and as whom. Errors name the environment variables of the nats command,
+// from which the fields come.
+type Config struct {
+	URL string // NATS_URL: one, or a comma-separated list; empty means nats://127.0.0.1:4222
+
+	Creds          string // NATS_CREDS: file with a JWT and its seed
+	NKey           string // NATS_NKEY: file with the seed of a user's nkey
+	User, Password string // NATS_USER, NATS_PASSWORD
+	Token          string // NATS_TOKEN
+
+	CA        string // NATS_CA: PEM file of the authorities that may have signed the server's certificate
+	Cert, Key string // NATS_CERT, NATS_KEY: PEM files of the client's certificate
+
+	Name        string // how the server lists this connection
+	InboxPrefix string // first tokens of the subjects of replies; empty means _INBOX
+
+	Logger         *slog.Logger  // nil: nothing is logged
+	ConnectTimeout time.Duration // for one server and one attempt; zero means 2 s
+	FailFast       bool          // return an error when no server can be reached, rather than wait for one
+}
+
+const (
+	defaultTimeout = 2 * time.Second
+
+	// Two pings without an answer close a connection, so that a dead peer is noticed within a minute, not within the
+	// six of the default.
+	pingInterval = 20 * time.Second
+
+	reconnectWait   = 500 * time.Millisecond
+	reconnectJitter = 250 * time.Millisecond
+)
+
+// options are those of every connection. It reads every file once, because nats.go reads the credentials only at the
+// handshake, where a missing file looks like a server that cannot be reached.
+func (c Config) options() ([]nats.Option, error) {
+	if err := CheckURLs(c.URL); err != nil {
+		return nil, err
+	}
+	opts := []nats.Option{
+		nats.Name(c.Name),
+		nats.Timeout(c.ConnectTimeout),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.ReconnectBufSize(-1), // a write that failed is never sent later
+		nats.PingInterval(pingInterval),
+		nats.IgnoreAuthErrorAbort(), // credentials are rotated: without it two refusals end the connection for good
+	}
+	if c.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(c.InboxPrefix))
+	}
+	if c.Creds != "" {
+		if err := checkCreds(c.Creds); err != nil {
+			return nil, fmt.Errorf("NATS_CREDS: %w", err)
+		}
+		opts = append(opts, nats.UserCredentials(c.Creds))
+	}
+	if c.NKey != "" {
+		o, err := nats.NkeyOptionFromSeed(c.NKey)
+		if err != nil {
+			return nil, fmt.Errorf("NATS_NKEY: %s: %w", c.NKey, err)
+		}
+		opts = append(opts, o)
+	}
+	if c.User != "" {
+		opts = append(opts, nats.UserInfo(c.User, c.Password))
+	}
+	if c.Token != "" {
+		opts = append(opts, nats.Token(c.Token))
+	}
+	if c.CA != "" {
+		pem, err := os.ReadFile(c.CA)
+		if err != nil {
+			return nil, fmt.Errorf("NATS_CA: %w", err)
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("NATS_CA: %s has no PEM certificate", c.CA)
+		}
+		opts = append(opts, nats.RootCAs(c.CA))
+	}
+	if c.Cert != "" || c.Key != "" {
+		if c.Cert == "" || c.Key == "" {
+			return nil, errors.New("NATS_CERT and NATS_KEY: a client certificate needs both")
+		}
+		if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
+			return nil, fmt.Errorf("NATS_CERT, NATS_KEY: %w", err)
+		}
+		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
+	}
+	return opts, nil
+}
+
+func checkCreds(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	defer clear(b) // it has a private key
+	if _, err := nkeys.ParseDecoratedJWT(b); err != nil {
+		return fmt.Errorf("%s has no user JWT", file)
+	}
+	kp, err := nkeys.ParseDecoratedUserNKey(b)
+	if err != nil {
+		return fmt.Errorf("%s has no user seed", file)
+	}
+	kp.Wipe()
+	return nil
+}
+
+// CheckURLs checks a comma-separated list of NATS URLs; empty is none. It refuses what nats.go would refuse with an error
+// that quotes the URL and the password in it.
+func CheckURLs(list string) error {
+	if list == "" {
+		return nil
+	}
+	if strings.Trim(list, ", \t\n") == "" { // nats.go would connect to its default
+		return fmt.Errorf("NATS_URL: %q has no URL, for example nats://host:4222", list)
+	}
+	for s := range strings.SplitSeq(list, ",") {
+		s = strings.TrimSpace(s)
+		if s == "" {
+			continue
+		}
+		if !strings.Contains(s, "://") { // nats.go takes host:port too
+			s = "nats://" + s
+		}
+		u, err := url.Parse(s)
+		if err != nil || u.Host == "" {
+			return fmt.Errorf("NATS_URL: %q is not a URL like nats://host:4222 (special characters in a password must be percent-encoded)", redact.URLs(list))
+		}
+		switch u.Scheme {
+		case "nats", "tls", "ws", "wss":
+		default:
+			return fmt.Errorf("NATS_URL: %q has the scheme %q, which is not one of nats, tls, ws, wss", redact.URLs(list), u.Scheme)
+		}
+	}
+	return nil
+}

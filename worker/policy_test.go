@@ -1,0 +1,336 @@
+package worker
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+)
+
+var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func testPolicy(random float64) *policy {
+	return &policy{refreshBefore: 10 * time.Minute, random: func() float64 { return random }}
+}
+
+func record(generation uint64, obtained time.Time, life time.Duration) *kv.Credential {
+	return &kv.Credential{
+		AppID: "wx1", Kind: kv.AccessToken, Value: "v" + string(rune('0'+generation)), ObtainedAt: obtained, ExpiresAt: obtained.Add(life),
+		RefreshAt: obtained.Add(life - life/3), Generation: generation, Source: kv.SourceStableToken,
+	}
+}
+
+func TestNextDecides(t *testing.T) {
+	t.Parallel()
+	rec := record(5, t0, 2*time.Hour)
+	planned := kv.Ledger{Generation: 5, NextAttempt: t0.Add(time.Hour), ExpiresAt: rec.ExpiresAt, LastAttempt: t0}
+	failing := planned
+	failing.Attempts, failing.NextAttempt = 3, t0.Add(30*time.Second)
+	refused := failing
+	refused.Failure, refused.Config = &kv.Failure{Class: wechat.ClassAccount.String()}, "old"
+	paced := planned
+	paced.Pace = t0.Add(90 * time.Minute).Add(paceBurst * paceEvery)
+	ahead := planned
+	ahead.Generation = 6
+	clock := planned
+	clock.NextAttempt = t0.AddDate(10, 0, 0)
+	dead := kv.Ledger{Generation: 5, ExpiresAt: t0.Add(-time.Second)}
+
+	for name, tc := range map[string]struct {
+		at   time.Duration
+		view view
+		want decision
+	}{
+		"nothing known":                      {0, view{}, decision{fetch, t0, reasonMissing}},
+		"ticket without a token":             {0, view{rule: ticketRule}, decision{wait, time.Time{}, reasonNoToken}},
+		"ticket with a token":                {0, view{rule: ticketRule, hasToken: true}, decision{fetch, t0, reasonMissing}},
+		"fresh":                              {0, view{record: rec, ledger: planned}, decision{wait, t0.Add(time.Hour), reasonFresh}},
+		"due":                                {time.Hour, view{record: rec, ledger: planned}, decision{fetch, t0.Add(time.Hour), reasonDue}},
+		"ledger lost":                        {0, view{record: rec}, decision{wait, rec.RefreshAt, reasonFresh}},
+		"ledger behind":                      {0, view{record: rec, ledger: kv.Ledger{Generation: 4, NextAttempt: t0}}, decision{wait, rec.RefreshAt, reasonFresh}},
+		"obtained but not published":         {2 * time.Second, view{record: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
+		"failed, waiting":                    {0, view{record: rec, ledger: failing}, decision{wait, t0.Add(30 * time.Second), reasonBackoff}},
+		"failed, waited":                     {30 * time.Second, view{record: rec, ledger: failing}, decision{fetch, t0.Add(30 * time.Second), reasonRetry}},
+		"failed and no record":               {0, view{ledger: failing}, decision{wait, t0.Add(30 * time.Second), reasonBackoff}},
+		"refused, settings as then":          {2 * time.Second, view{ledger: refused, settings: "old"}, decision{wait, t0.Add(30 * time.Second), reasonBackoff}},
+		"refused, settings changed":          {2 * time.Second, view{ledger: refused, settings: "new"}, decision{fetch, t0.Add(2 * time.Second), reasonNewSettings}},
+		"expired in the bucket":              {3 * time.Hour, view{record: rec, ledger: planned}, decision{fetch, t0.Add(3 * time.Hour), reasonExpired}},
+		"expired and removed":                {0, view{ledger: dead}, decision{fetch, t0, reasonExpired}},
+		"due but paced":                      {time.Hour, view{record: rec, ledger: paced}, decision{wait, t0.Add(90 * time.Minute), reasonPaced}},
+		"called a moment ago":                {0, view{ledger: kv.Ledger{LastAttempt: t0.Add(-minGap / 2)}}, decision{wait, t0.Add(minGap / 2), reasonPaced}},
+		"a wrong clock wrote the ledger":     {2 * time.Second, view{record: rec, ledger: clock}, decision{fetch, t0.Add(2 * time.Second), reasonDue}},
+		"record lost, value held":            {0, view{held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
+		"record gone backwards, value held":  {0, view{record: record(4, t0, time.Hour), held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
+		"record lost, held value dead":       {3 * time.Hour, view{held: rec, ledger: planned}, decision{fetch, t0.Add(3 * time.Hour), reasonExpired}},
+		"record newer than what is held":     {0, view{record: rec, held: record(4, t0, time.Hour), ledger: planned}, decision{wait, t0.Add(time.Hour), reasonFresh}},
+		"lost, held, and a ticket, no token": {0, view{rule: ticketRule, held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
+	} {
+		now := t0.Add(tc.at)
+		got := testPolicy(0).next(now, tc.view)
+		if got.action != tc.want.action || got.reason != tc.want.reason || got.action == wait && !got.at.Equal(tc.want.at) || got.action != wait && got.at.After(now) {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
+// Each kind by its own rule (design §5.8).
+func TestPlanFollowsTheRuleOfEachKind(t *testing.T) {
+	t.Parallel()
+	const life = 2 * time.Hour
+	for _, random := range []float64{0, 0.5, 0.999} {
+		p := testPolicy(random)
+		if end, at := p.plan(classicRule, t0, t0, life, false); !end.Equal(t0.Add(life)) || at.After(end.Add(-10*time.Minute)) || at.Before(end.Add(-13*time.Minute)) {
+			t.Errorf("classic: ends %s, refreshed %s", end.Sub(t0), at.Sub(t0))
+		}
+		if end, at := p.plan(stableRule, t0, t0, life, false); !end.Equal(t0.Add(life)) || at.Before(end.Add(-stableWindow)) || at.After(end.Add(-3*time.Minute)) {
+			t.Errorf("stable: ends %s, refreshed %s: want within its last five minutes", end.Sub(t0), at.Sub(t0))
+		}
+		// The same token, 4 minutes before its end: half of what is left.
+		sent := t0.Add(life - 4*time.Minute)
+		if _, at := p.plan(stableRule, t0, sent, 4*time.Minute, true); !at.Equal(sent.Add(2*time.Minute)) && at.Before(sent) {
+			t.Errorf("stable, same token: asked again after %s", at.Sub(sent))
+		}
+		// A ticket: looked at every 15 minutes, dead 2 h after its first sight …
+		end, at := p.plan(ticketRule, t0, t0, life, false)
+		if !end.Equal(t0.Add(life)) || at.After(t0.Add(15*time.Minute)) || at.Before(t0.Add(13*time.Minute)) {
+			t.Errorf("ticket: ends %s, looked at %s", end.Sub(t0), at.Sub(t0))
+		}
+		if again, _ := p.plan(ticketRule, t0, t0.Add(time.Hour), life, true); !again.Equal(end) {
+			t.Errorf("ticket seen again after an hour: ends %s, its age counts from the first sight", again.Sub(t0))
+		}
+		// … but good for as long as WeChat gives it out.
+		if later, _ := p.plan(ticketRule, t0, t0.Add(life), life, true); !later.Equal(t0.Add(life + 30*time.Minute)) {
+			t.Errorf("ticket still given out at its end: ends %s", later.Sub(t0))
+		}
+	}
+}
+
+func TestSettlePublishesOnChangeOnly(t *testing.T) {
+	t.Parallel()
+	p := testPolicy(0.5)
+	rec := record(5, t0, 2*time.Hour)
+	ledger := kv.Ledger{Generation: 5, ValueSHA256: valueSHA256(rec.Value), FirstSeen: t0, Attempts: 2, Failure: &kv.Failure{}}
+	sent := t0.Add(time.Hour)
+	for name, tc := range map[string]struct {
+		view       view
+		issued     wechat.Issued
+		generation uint64
+		changed    bool
+	}{
+		"same value, same end":           {view{rule: stableRule, record: rec}, wechat.Issued{Value: rec.Value, ExpiresIn: time.Hour, SentAt: sent}, 5, false},
+		"same value, other end":          {view{rule: stableRule, record: rec}, wechat.Issued{Value: rec.Value, ExpiresIn: 50 * time.Minute, SentAt: sent}, 5, true},
+		"new value":                      {view{rule: stableRule, record: rec}, wechat.Issued{Value: "new", ExpiresIn: 2 * time.Hour, SentAt: sent}, 6, true},
+		"same value, record lost":        {view{rule: stableRule}, wechat.Issued{Value: rec.Value, ExpiresIn: time.Hour, SentAt: sent}, 5, true},
+		"ticket repeated, constant life": {view{rule: ticketRule, record: rec}, wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: sent}, 5, false},
+		"ticket repeated, record lost":   {view{rule: ticketRule}, wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: sent}, 5, true},
+		"first value":                    {view{rule: classicRule}, wechat.Issued{Value: "new", ExpiresIn: 2 * time.Hour, SentAt: sent}, 6, true},
+	} {
+		c, changed, l := p.settle(tc.view, ledger, "wx1", kv.AccessToken, tc.issued)
+		if c.Generation != tc.generation || changed != tc.changed {
+			t.Errorf("%s: generation %d, changed %t; want %d, %t", name, c.Generation, changed, tc.generation, tc.changed)
+		}
+		if l.Attempts != 0 || l.Failure != nil || !l.NextAttempt.After(sent) || l.Generation != c.Generation {
+			t.Errorf("%s: the ledger after a success is %+v", name, l)
+		}
+		if tc.view.rule == ticketRule && !c.ExpiresAt.Equal(t0.Add(2*time.Hour)) {
+			t.Errorf("%s: ends %s, want two hours after the first sight", name, c.ExpiresAt.Sub(t0))
+		}
+	}
+}
+
+func TestRestorePublishesTheNewerValueUnderAHigherGeneration(t *testing.T) {
+	t.Parallel()
+	held := record(17, t0, 2*time.Hour)
+	if c := restore(t0, view{held: held}); c.Value != held.Value || c.Generation != 17 {
+		t.Errorf("bucket empty: %v", c)
+	}
+	older := record(1, t0.Add(-time.Hour), 2*time.Hour)
+	if c := restore(t0, view{held: held, record: older}); c.Value != held.Value || c.Generation != 17 {
+		t.Errorf("an older value in the bucket: %v", c)
+	}
+	// Another worker, which knew nothing, fetched anew: its value is the one that WeChat accepts.
+	newer := record(1, t0.Add(time.Minute), 2*time.Hour)
+	if c := restore(t0.Add(2*time.Minute), view{held: held, record: newer}); c.Value != newer.Value || c.Generation != 18 {
+		t.Errorf("a newer value in the bucket: %v", c)
+	}
+}
+
+func TestReportsKeepAReserveOfTheQuota(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, shanghai)
+	ledger := func(calls int) kv.Ledger {
+		return kv.Ledger{Day: day(noon), Calls: calls, LastForced: noon}
+	}
+	if at := forcedAt(noon, kv.Ledger{}, classicRule); !at.IsZero() {
+		t.Errorf("the first report has to wait until %s", at)
+	}
+	if at := forcedAt(noon, ledger(10), classicRule); !at.Equal(noon.Add(forcedGap)) {
+		t.Errorf("the second may be served at %s, want a minute later", at)
+	}
+	if at := forcedAt(noon, ledger(1700), classicRule); !at.After(noon.Add(5 * time.Minute)) {
+		t.Errorf("with 100 calls left for 12 hours the next is at %s", at)
+	}
+	if at := forcedAt(noon, ledger(1800), classicRule); !at.Equal(noon.Add(12 * time.Hour)) {
+		t.Errorf("with the reserve reached the next is at %s, want the next day", at)
+	}
+	yesterday := ledger(1900)
+	yesterday.Day = "2026-01-01"
+	if at := forcedAt(noon, yesterday, classicRule); at.After(noon.Add(forcedGap)) {
+		t.Errorf("yesterday's calls count today: %s", at)
+	}
+}
+
+func TestBackoffGapsGrowAndCap(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		class     wechat.Class
+		first, hi time.Duration
+	}{
+		{wechat.ClassBusy, retryMin, retryMin + retryMax},
+		{wechat.ClassTransport, retryMin, retryMin + retryMax},
+		{wechat.ClassBroken, retryMin, retryMin + retryMax},
+		{wechat.ClassUnknown, unknownMin, unknownMax + unknownMax/4},
+		{wechat.ClassAccount, permanentMin, permanentMax + permanentMax/4},
+		{wechat.ClassDailyQuota, quotaWait, quotaWait + quotaWait/4},
+	} {
+		p := testPolicy(1)
+		gap := time.Duration(0)
+		for attempt := 1; attempt < 20; attempt++ {
+			next := p.retryAt(t0, tc.class, 0, attempt).Sub(t0)
+			if next < gap || next < tc.first || next > tc.hi {
+				t.Errorf("%s, attempt %d: %s after %s, want growing within [%s, %s]", tc.class, attempt, next, gap, tc.first, tc.hi)
+			}
+			gap = next
+		}
+		if gap != tc.hi {
+			t.Errorf("%s: grown to %s, want the cap %s", tc.class, gap, tc.hi)
+		}
+		if soonest := testPolicy(0).retryAt(t0, tc.class, 0, 19).Sub(t0); soonest < min(tc.first, retryMin) {
+			t.Errorf("%s: jitter brings a retry after %s", tc.class, soonest)
+		}
+		if asked := p.retryAt(t0, tc.class, 24*time.Hour, 1).Sub(t0); asked < 24*time.Hour {
+			t.Errorf("%s: WeChat asked for a day, the retry comes after %s", tc.class, asked)
+		}
+	}
+}
+
+// world runs the policy of one credential under virtual time, against answers and failures of any kind.
+type world struct {
+	*rapid.T
+	policy *policy
+	view   view
+	now    time.Time
+	calls  []time.Time
+}
+
+func newWorld(t *rapid.T) *world {
+	return &world{T: t, now: t0, view: view{rule: rapid.SampledFrom([]rule{classicRule, stableRule, ticketRule}).Draw(t, "rule"), hasToken: true},
+		policy: &policy{refreshBefore: rapid.SampledFrom([]time.Duration{time.Second, 10 * time.Minute, time.Hour}).Draw(t, "refresh before"),
+			random: func() float64 { return rapid.Float64Range(0, 0.999).Draw(t, "random") }}}
+}
+
+// step sleeps until something is to be done, and does it.
+func (w *world) step(answer func() (wechat.Issued, *wechat.Error)) {
+	if w.view.record != nil && !w.view.record.Valid(w.now) {
+		w.view.record = nil // the server's TTL
+	}
+	d := w.policy.next(w.now, w.view)
+	switch d.action {
+	case wait:
+		if !d.at.After(w.now) {
+			w.Fatalf("waits until %s, which is not later than %s", d.at, w.now)
+		}
+		w.now = d.at
+		return
+	case publish:
+		c := restore(w.now, w.view)
+		w.view.record = &c
+		return
+	}
+	w.calls = append(w.calls, w.now)
+	before := w.view.ledger
+	w.view.ledger = w.policy.begin(w.now, w.view, d.reason)
+	issued, refused := answer()
+	issued.SentAt = w.now
+	if refused != nil {
+		w.view.ledger = w.policy.fail(w.now, w.view.ledger, kv.Failure{Class: refused.Class.String()}, refused.Class, refused.Wait)
+		return
+	}
+	c, changed, ledger := w.policy.settle(w.view, w.view.ledger, "wx1", kv.AccessToken, issued)
+	w.view.ledger = ledger
+	if c.Generation < before.Generation {
+		w.Fatalf("generation %d after %d", c.Generation, before.Generation)
+	}
+	if changed {
+		if !c.Valid(w.now) {
+			w.Fatalf("publishes what is dead: %v at %s", c, w.now)
+		}
+		w.view.record, w.view.held = &c, &c
+	}
+}
+
+// No answer of WeChat and no setting makes a storm (design §5.10): whatever it says, a day has at most 1,560 calls and
+// two calls are at least a second apart.
+func TestNoAnswerMakesAStorm(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		lives := []time.Duration{time.Second, 2 * time.Second, 10 * time.Second, time.Minute, 2 * time.Hour}
+		life := rapid.SampledFrom(lives).Draw(t, "life")
+		values := rapid.IntRange(1, 3).Draw(t, "values")
+		classes := []wechat.Class{wechat.ClassBusy, wechat.ClassTransport, wechat.ClassBroken, wechat.ClassDeadToken, wechat.ClassUnknown}
+		failing := rapid.IntRange(0, 10).Draw(t, "failing")
+		n := 0
+		for w.now.Before(t0.Add(6*time.Hour)) && n < 2000 {
+			w.step(func() (wechat.Issued, *wechat.Error) {
+				n++
+				if n%10 < failing {
+					return wechat.Issued{}, &wechat.Error{Class: classes[n%len(classes)]}
+				}
+				return wechat.Issued{Value: string(rune('a' + n%values)), ExpiresIn: life}, nil
+			})
+		}
+		for i := 1; i < len(w.calls); i++ {
+			if gap := w.calls[i].Sub(w.calls[i-1]); gap < minGap {
+				t.Fatalf("calls %d and %d are %s apart", i-1, i, gap)
+			}
+		}
+		if most := paceBurst + 1 + int(w.now.Sub(t0)/paceEvery); len(w.calls) > most {
+			t.Fatalf("%d calls in %s, at most %d are allowed", len(w.calls), w.now.Sub(t0), most)
+		}
+	})
+}
+
+// While WeChat answers, a credential of any sensible life is never without a valid value once it has one.
+func TestNoGapWhileWeChatAnswers(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		life := time.Duration(rapid.IntRange(10*60, 7200).Draw(t, "life in seconds")) * time.Second
+		minted, mint := time.Time{}, 0 // the value that WeChat has now
+		for range 400 {
+			w.step(func() (wechat.Issued, *wechat.Error) {
+				left := minted.Add(life).Sub(w.now)
+				window := min(stableWindow, life/3)
+				if mint == 0 || w.view.rule == classicRule || left <= 0 || w.view.rule == stableRule && left <= window {
+					minted, mint, left = w.now, mint+1, life
+				}
+				issued := wechat.Issued{Value: "v" + string(rune(0x4e00+mint)), ExpiresIn: left.Truncate(time.Second)}
+				if w.view.rule == ticketRule {
+					issued.ExpiresIn = life // constant
+				}
+				return issued, nil
+			})
+			if w.view.record == nil || !w.view.record.Valid(w.now) {
+				t.Fatalf("no valid value at %s, after %d calls", w.now.Sub(t0), len(w.calls))
+			}
+		}
+		lives := float64(w.now.Sub(t0)) / float64(life)
+		if w.view.rule != ticketRule && float64(len(w.calls)) > 2+1.6*lives {
+			t.Fatalf("%d calls in %.1f lives", len(w.calls), lives)
+		}
+	})
+}

@@ -1,0 +1,206 @@
+package worker
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
+)
+
+func TestReportOfAValueThatIsNotCurrentCostsNothing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(nil)
+	c := w.await(kv.AccessToken, 0)
+	before := s.wechat.Calls("", "")
+	for name, r := range map[string]messages.RefreshCredential{
+		"by revision": {Revision: c.Revision - 1},
+		"by hash":     {ValueSHA256: valueSHA256("an older one")},
+	} {
+		got, err := w.report(r)
+		if err != nil || got.Refreshed || got.Reason != messages.ReasonNotCurrent || got.Revision != c.Revision {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if n := s.wechat.Calls("", "") - before; n != 0 {
+		t.Errorf("%d upstream calls", n)
+	}
+}
+
+func TestReportOfALivingTokenIsCheckedWithWeChatAndRefusedNothing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(nil)
+	c := w.await(kv.AccessToken, 0)
+	for range 20 {
+		got, err := w.report(messages.RefreshCredential{Revision: c.Revision})
+		if err != nil || got.Refreshed || got.Reason != messages.ReasonAlive {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	if n := s.wechat.Calls("", "get_api_domain_ip"); n != 1 {
+		t.Errorf("WeChat was asked %d times whether the token lives, want once", n)
+	}
+	if n := s.wechat.Calls("", "stable_token"); n != 1 {
+		t.Errorf("%d token calls, want the first one alone", n)
+	}
+}
+
+// A foreign system fetched classic tokens until ours died.
+func TestTenThousandReportsMakeOneRefresh(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{Latency: 20 * time.Millisecond})
+	events := s.events()
+	w := s.worker(classic)
+	c := w.await(kv.AccessToken, 0)
+	for range 2 {
+		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := s.wechat.Calls("", "token")
+	var refreshed, others atomic.Int64
+	var wg sync.WaitGroup
+	for range 10_000 {
+		wg.Go(func() {
+			got, err := w.report(messages.RefreshCredential{ValueSHA256: valueSHA256(c.Value)})
+			switch {
+			case err != nil:
+				t.Error(err)
+			case got.Generation != c.Generation+1:
+				t.Errorf("%+v", got)
+			case got.Refreshed:
+				refreshed.Add(1)
+			default:
+				others.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := s.wechat.Calls("", "token") - before; n != 1 {
+		t.Errorf("%d refreshes for 10,000 reports, want 1", n)
+	}
+	if refreshed.Load() == 0 {
+		t.Errorf("nobody was told of the refresh, %d of something else", others.Load())
+	}
+	if e := events.next(messages.EventConflict); e.Advice == "" || e.Generation != c.Generation {
+		t.Errorf("the conflict is told as %+v", e)
+	}
+	if st := w.Worker.status(appid).Credentials[0]; st.Conflicts != 1 || st.Advice == "" || st.Forced != 1 {
+		t.Errorf("the status says %+v", st)
+	}
+}
+
+func TestReporterCannotSpendTheQuota(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(classic)
+	c := w.await(kv.AccessToken, 0)
+	s.wechat.Revoke(c.Value)
+	got, err := w.report(messages.RefreshCredential{})
+	if err != nil || !got.Refreshed {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	calls := s.wechat.Calls("", "token")
+	for generation := got.Generation; generation < got.Generation+5; generation++ {
+		s.wechat.Revoke(w.await(kv.AccessToken, generation-1).Value)
+		_, err := w.report(messages.RefreshCredential{})
+		if e := new(messages.Error); symbol(err) != messages.Throttled {
+			t.Fatalf("%v, want throttled", err)
+		} else if e, _ = err.(*messages.Error); e.RetryAfterMS < 30_000 || e.RetryAfterMS > 60_000 {
+			t.Errorf("try again in %d ms", e.RetryAfterMS)
+		}
+		break
+	}
+	if n := s.wechat.Calls("", "token") - calls; n != 0 {
+		t.Errorf("%d more token calls within the minute", n)
+	}
+}
+
+// force_refresh only when the normal mode returned the very token that WeChat refuses (design §5.5).
+func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
+	t.Parallel()
+	t.Run("foreign forced refresh", func(t *testing.T) {
+		t.Parallel()
+		s := newStage(t, wechattest.Config{ForceGap: -1, Overlap: -1})
+		w := s.worker(nil)
+		c := w.await(kv.AccessToken, 0)
+		for range 2 {
+			if _, err := s.wechat.ForeignRefresh(appid, "stable_token"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := w.report(messages.RefreshCredential{Revision: c.Revision})
+		if err != nil || !got.Refreshed {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if n := s.wechat.Minted(appid, "stable_token"); n != 1 {
+			t.Errorf("%d tokens were minted for us: the normal mode had a living one", n)
+		}
+	})
+	t.Run("repeated and refused", func(t *testing.T) {
+		t.Parallel()
+		s := newStage(t, wechattest.Config{})
+		w := s.worker(nil)
+		c := w.await(kv.AccessToken, 0)
+		s.wechat.Revoke(c.Value)
+		got, err := w.report(messages.RefreshCredential{Revision: c.Revision})
+		if err != nil || !got.Refreshed || got.Generation != 2 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if n := s.wechat.Calls(appid, "stable_token"); n != 3 { // at the start, normal, forced
+			t.Errorf("%d calls, want 3", n)
+		}
+		if v := s.wechat.Judge(appid, "access_token", w.await(kv.AccessToken, 1).Value); v != wechattest.Valid {
+			t.Errorf("WeChat says of the new one: %v", v)
+		}
+	})
+	t.Run("repeated, and nobody knows", func(t *testing.T) {
+		t.Parallel()
+		s := newStage(t, wechattest.Config{})
+		w := s.worker(nil)
+		c := w.await(kv.AccessToken, 0)
+		s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
+		got, err := w.report(messages.RefreshCredential{Revision: c.Revision})
+		if err != nil || got.Refreshed || got.Reason != messages.ReasonUnchanged {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if n := s.wechat.Minted(appid, "stable_token"); n != 1 {
+			t.Errorf("%d tokens were minted", n)
+		}
+	})
+}
+
+func TestReportOfATicketAsksForTheTicketAgain(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(everything)
+	c := w.await(kv.JSAPITicket, 0)
+	s.eventually("the floor between two calls is over", func() bool {
+		got, err := w.report(messages.RefreshCredential{Kind: string(kv.JSAPITicket), Revision: c.Revision})
+		return err == nil && !got.Refreshed && got.Reason == messages.ReasonUnchanged
+	})
+	if n := s.wechat.Minted(appid, "getticket"); n != 2 {
+		t.Errorf("%d tickets were minted, want the two of the start", n)
+	}
+	if _, err := w.report(messages.RefreshCredential{Kind: string(kv.JSAPITicket), Revision: c.Revision}); symbol(err) != messages.Throttled {
+		t.Errorf("the next report: %v, want throttled", err)
+	}
+}
+
+func TestReportAsksAgainWhereThereIsNothing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	s.wechat.Inject(wechattest.Fault{Errcode: 40164, Times: 1})
+	events := s.events()
+	w := s.worker(nil)
+	events.next(messages.EventFailed) // the next scheduled try is ten minutes away; the operator has put it right
+	got, err := w.report(messages.RefreshCredential{})
+	if err != nil || !got.Refreshed || got.Generation != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

@@ -1,0 +1,187 @@
+package wechat
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	maxValue     = 2048                // bytes of a credential; WeChat asks for room for 512 (getaccesstoken.txt)
+	maxExpiresIn = 30 * 24 * time.Hour // beyond that an expires_in is a mistake; today it is 7200 s
+)
+
+// An answer is a body, as far as all interfaces have it in common. The errors of this file say what is wrong and where;
+// they quote nothing of the body beyond one character.
+type answer struct {
+	raw     []byte // the JSON object, without byte order mark and surrounding white space
+	fields  map[string]json.RawMessage
+	errcode int
+	errmsg  string
+}
+
+var byteOrderMark = []byte("\xEF\xBB\xBF")
+
+// parse reads one JSON object. Nothing is repaired: tickettocode.txt itself prints a sample without a comma, and whoever
+// guesses where it belongs guesses what a code means.
+func parse(body []byte) (answer, error) {
+	raw := bytes.TrimPrefix(body, byteOrderMark)
+	raw = bytes.Trim(raw, " \t\r\n")
+	if len(raw) == 0 {
+		return answer{}, errors.New("it is empty")
+	}
+	a := answer{raw: raw}
+	// A map, not a struct: encoding/json matches the fields of a struct in any case of letters.
+	if err := json.Unmarshal(raw, &a.fields); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			// Offset counts the bytes read, so the offending byte is the one before, unless the text just ends.
+			at := bytes.Index(body, raw) + int(syntax.Offset) - 1
+			if syntax.Error() == endsEarly {
+				at++
+			}
+			return answer{}, fmt.Errorf("not JSON at offset %d of %d bytes: %w", at, len(body), syntax)
+		}
+		return answer{}, errors.New("not a JSON object")
+	}
+	if a.fields == nil {
+		return answer{}, errors.New("not a JSON object but null")
+	}
+	if err := a.readErrcode(); err != nil {
+		return answer{}, err
+	}
+	if a.errcode == 0 && !utf8.Valid(raw) {
+		return answer{}, fmt.Errorf("not UTF-8 at offset %d of %d bytes", bytes.Index(body, raw)+invalidUTF8(raw), len(body))
+	}
+	return a, nil
+}
+
+// endsEarly is what encoding/json says of a truncated text.
+const endsEarly = "unexpected end of JSON input"
+
+// invalidUTF8 is the offset of the first byte that is not UTF-8.
+func invalidUTF8(b []byte) int {
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(b)
+}
+
+// readErrcode reads errcode, a number or a numeric string, and errmsg. A success of token has no errcode
+// (getaccesstoken.txt), one of getticket has errcode 0 (getticket.txt): no errcode reads as 0.
+func (a *answer) readErrcode() error {
+	raw, ok := a.fields["errcode"]
+	if !ok {
+		return nil
+	}
+	digits := string(raw)
+	if s, ok := text(raw); ok {
+		digits = s
+	}
+	n, err := strconv.ParseInt(digits, 10, 32)
+	if err != nil {
+		return errors.New("errcode is not an integer")
+	}
+	a.errcode = int(n)
+	a.errmsg, _ = text(a.fields["errmsg"])
+	return nil
+}
+
+// text is the value of a JSON string.
+func text(raw json.RawMessage) (s string, ok bool) {
+	if len(raw) == 0 || raw[0] != '"' {
+		return "", false
+	}
+	return s, json.Unmarshal(raw, &s) == nil
+}
+
+// textField is the non-empty string called name.
+func (a *answer) textField(name string) (string, error) {
+	raw, ok := a.fields[name]
+	if !ok {
+		return "", fmt.Errorf("it has no %s", name)
+	}
+	s, ok := text(raw)
+	switch {
+	case !ok:
+		return "", fmt.Errorf("%s is not a string", name)
+	case s == "":
+		return "", fmt.Errorf("%s is empty", name)
+	}
+	return s, nil
+}
+
+// issued reads a credential: its value from the field called name, its life from expires_in (getaccesstoken.txt and
+// getticket.txt: a number of seconds).
+func (a *answer) issued(name string) (Issued, error) {
+	value, err := a.textField(name)
+	if err != nil {
+		return Issued{}, err
+	}
+	if len(value) > maxValue {
+		return Issued{}, fmt.Errorf("%s has %d bytes, at most %d are plausible", name, len(value), maxValue)
+	}
+	for i := range len(value) {
+		if b := value[i]; b <= ' ' || b > '~' {
+			return Issued{}, fmt.Errorf("%s has an unprintable byte at %d", name, i)
+		}
+	}
+	raw, ok := a.fields["expires_in"]
+	if !ok {
+		return Issued{}, errors.New("it has no expires_in")
+	}
+	seconds, err := strconv.ParseInt(string(raw), 10, 64)
+	switch {
+	case err != nil:
+		return Issued{}, errors.New("expires_in is not an integer")
+	case seconds <= 0:
+		return Issued{}, fmt.Errorf("expires_in is %d", seconds)
+	case seconds > int64(maxExpiresIn/time.Second):
+		return Issued{}, fmt.Errorf("expires_in is %d, at most %d is plausible", seconds, int64(maxExpiresIn/time.Second))
+	}
+	return Issued{Value: value, ExpiresIn: time.Duration(seconds) * time.Second}, nil
+}
+
+// code is the body of tickettocode itself, once it is sure that it holds a code. The code is a string of up to nine
+// characters whose leading zeros count (wechat-api.md 1.4), so a number is refused.
+func (a *answer) code() (json.RawMessage, error) {
+	if _, err := a.textField("code"); err != nil {
+		return nil, err
+	}
+	return json.RawMessage(a.raw), nil
+}
+
+// ips is the ip_list of get_api_domain_ip. The sister interface getcallbackip lists networks among the addresses, so
+// both are read.
+func (a *answer) ips() ([]string, error) {
+	raw, ok := a.fields["ip_list"]
+	if !ok {
+		return nil, errors.New("it has no ip_list")
+	}
+	var list []*string
+	if err := json.Unmarshal(raw, &list); err != nil || list == nil {
+		return nil, errors.New("ip_list is not an array of strings")
+	}
+	ips := make([]string, 0, len(list))
+	for i, s := range list {
+		if s == nil {
+			return nil, errors.New("ip_list is not an array of strings")
+		}
+		if _, err := netip.ParseAddr(*s); err != nil {
+			if _, err := netip.ParsePrefix(*s); err != nil {
+				return nil, fmt.Errorf("ip_list has no IP at place %d", i)
+			}
+		}
+		ips = append(ips, *s)
+	}
+	return ips, nil
+}

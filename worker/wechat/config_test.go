@@ -1,0 +1,64 @@
+package wechat
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestZeroConfigWorks(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, Config{})
+	if len(c.bases) != 1 || c.bases[0].String() != DefaultURL || c.timeout != 5*time.Second || c.transport == nil {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestURLsAreChecked(t *testing.T) {
+	t.Parallel()
+	const hidden = "HIDDEN"
+	tests := map[string]struct {
+		url      string
+		insecure bool
+		want     string // part of the error; empty: accepted
+	}{
+		"https":              {url: "https://api2.weixin.qq.com"},
+		"https with a path":  {url: "https://relay.example/wechat/"},
+		"http on loopback":   {url: "http://127.0.0.1:8080"},
+		"http on loopback 6": {url: "http://[::1]:8080"},
+		"http on localhost":  {url: "http://LocalHost:8080"},
+		"http allowed":       {url: "http://relay.example", insecure: true},
+		"http":               {url: "http://relay.example", want: "http://relay.example would show the AppSecret"},
+		"http on a name":     {url: "http://localhost.example", want: "use https://"},
+		"empty":              {url: "", want: "right would be https://api.weixin.qq.com"},
+		"no scheme":          {url: "api.weixin.qq.com", want: "not an https:// URL"},
+		"ftp":                {url: "ftp://api.weixin.qq.com", insecure: true, want: "not an https:// URL"},
+		"no host":            {url: "https://:443/x", want: "not an https:// URL"},
+		"userinfo":           {url: "https://u:" + hidden + "@relay.example", want: "user or password"},
+		"query":              {url: "https://relay.example?key=" + hidden, want: "query or fragment"},
+		"empty query":        {url: "https://relay.example?", want: "query or fragment"},
+		"fragment":           {url: "https://relay.example#" + hidden, want: "query or fragment"},
+		"empty fragment":     {url: "https://relay.example#", want: "query or fragment"},
+		"not a URL":          {url: "https://u:" + hidden + "@relay.example:port", want: "not a URL"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := New(Config{URLs: []string{DefaultURL, tt.url}, AllowInsecure: tt.insecure})
+			switch {
+			case tt.want == "" && err == nil:
+			case err == nil || tt.want == "":
+				t.Errorf("got %v, want %q", err, tt.want)
+			case !strings.Contains(err.Error(), "Config.URLs[1]: ") || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), hidden):
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestNegativeTimeoutIsRefused(t *testing.T) {
+	t.Parallel()
+	if _, err := New(Config{Timeout: -1}); err == nil || !strings.Contains(err.Error(), "Config.Timeout") {
+		t.Errorf("got %v", err)
+	}
+}

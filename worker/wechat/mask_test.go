@@ -1,0 +1,74 @@
+package wechat
+
+import (
+	"encoding/json"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestMaskFindsEverySpelling(t *testing.T) {
+	t.Parallel()
+	for _, secret := range []string{"plain_SECRET-1", `a/b+c=&"<é>\ d`, "with\x00control\n"} {
+		js, _ := json.Marshal(secret)
+		inJSON := string(js[1 : len(js)-1])
+		spelled := map[string]string{
+			"plain": secret, "query": url.QueryEscape(secret), "lower query": strings.ToLower(url.QueryEscape(secret)),
+			"path": url.PathEscape(secret), "JSON": inJSON, "PHP JSON": strings.ReplaceAll(inJSON, "/", `\/`),
+			"Go": strings.Trim(strconv.Quote(secret), `"`), "JSON in Go": strings.Trim(strconv.Quote(inJSON), `"`),
+			"tidied": printable(secret),
+		}
+		if strings.ToLower(secret) != secret {
+			delete(spelled, "lower query")
+		}
+		for name, s := range spelled {
+			for _, text := range []string{s, "x" + s + "y", s + s, "x" + s[:len(s)-1]} {
+				got := newMask(EndpointTicketToCode, secret).line(text)
+				if strings.Contains(got, printable(s[:len(s)-1])) || !strings.Contains(got, masked) {
+					t.Errorf("%s of %q: %q became %q", name, secret, text, got)
+				}
+			}
+		}
+	}
+}
+
+func TestMask(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		endpoint Endpoint
+		secrets  []string
+		in, want string
+	}{
+		{EndpointTicketToCode, []string{"abcdef", "defghi"}, "-abcdefghi-", "-[masked]-"},
+		{EndpointTicketToCode, []string{"aa"}, "baaab", "b[masked]b"},
+		{EndpointTicketToCode, []string{""}, "nothing to hide", "nothing to hide"},
+		{EndpointTicketToCode, []string{"secret"}, "sec\x00ret", "[masked]"},
+		{EndpointTicketToCode, []string{"secret"}, "broken off in secr", "broken off in [masked]"},
+		{EndpointTicketToCode, []string{"secret"}, "too short: sec", "too short: sec"},
+		{EndpointTicketToCode, nil, `{"wxa_appid":"wx3sxjifjwojfsffef"}`, `{"wxa_appid":"wx3sxjifjwojfsffef"}`},
+		{EndpointToken, nil, `{"access_token":"x y","expires_in":1}`, `{"access_token":"[masked]","expires_in":1}`},
+		{EndpointToken, nil, `{"access_token" : "x\"y" }`, `{"access_token" : "[masked]" }`},
+		{EndpointToken, nil, `{"ACCESS_TOKEN":"x y`, `{"ACCESS_TOKEN[masked]`},
+		{EndpointToken, nil, `{"access_token":"x"y"}`, `{"access_token[masked]`},
+		{EndpointToken, nil, `{"access_token":12}`, `{"access_token[masked]`},
+		{EndpointToken, nil, `access_token=x&y`, `access_token[masked]`},
+		{EndpointTicket, nil, `malformed HTTP response "{\"ticket\":\"x`, `malformed HTTP response "{\"ticket[masked]`},
+		{EndpointTicket, nil, `{"ticket":"x","jsapi_ticket":"y"}`, `{"ticket":"[masked]","jsapi_ticket":"[masked]"}`},
+		{EndpointTicket, nil, `abcdefghij-12345_6 abcdefghij-1234`, `[masked] abcdefghij-1234`},
+		{EndpointTicket, nil, `{"errcode":0,"ticket`, `{"errcode":0,"ticket`},
+	}
+	for _, tt := range tests {
+		if got := newMask(tt.endpoint, tt.secrets...).quote(tt.in); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.in, got, tt.want)
+		}
+	}
+}
+
+func TestAHugeTextIsMaskedQuickly(t *testing.T) {
+	t.Parallel()
+	got := newMask(EndpointToken, "a").line(strings.Repeat("a", 1<<20))
+	if strings.Contains(strings.ReplaceAll(got, masked, ""), "a") {
+		t.Errorf("got %d bytes", len(got))
+	}
+}

@@ -1,0 +1,311 @@
+package wechat
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Everything secret in this file contains MARK, and nothing else does. Plain secrets are like WeChat's, odd ones are not.
+var secretCalls = map[string]func(*Client, context.Context) error{
+	"token": func(c *Client, ctx context.Context) error {
+		_, err := c.Token(ctx, testAppID, "0123456789MARKabcdef0123456789ab")
+		return err
+	},
+	"token odd": func(c *Client, ctx context.Context) error {
+		_, err := c.Token(ctx, testAppID, `x/+=&"MARK<é>\ y`)
+		return err
+	},
+	"stable_token": func(c *Client, ctx context.Context) error {
+		_, err := c.StableToken(ctx, testAppID, "0123456789MARKabcdef0123456789ab", false)
+		return err
+	},
+	"stable_token odd": func(c *Client, ctx context.Context) error {
+		_, err := c.StableToken(ctx, testAppID, `x/+=&"MARK<é>\ y`, true)
+		return err
+	},
+	"getticket": func(c *Client, ctx context.Context) error {
+		_, err := c.Ticket(ctx, "77_token-MARK_abc", TicketJSAPI)
+		return err
+	},
+	"tickettocode": func(c *Client, ctx context.Context) error {
+		_, err := c.TicketToCode(ctx, "77_token-MARK_abc", "openid-MARK-openid", "6cb4MARK2b1")
+		return err
+	},
+	"tickettocode odd": func(c *Client, ctx context.Context) error {
+		_, err := c.TicketToCode(ctx, `t/+=&"MARK<é>`, `o "MARK\u0041`, "c\x00MARK\x1b[31m\nc")
+		return err
+	},
+	"get_api_domain_ip": func(c *Client, ctx context.Context) error {
+		_, err := c.APIDomainIP(ctx, "77_token-MARK_abc")
+		return err
+	},
+}
+
+// spelled are the secrets that the server saw, in all the ways in which it could say them back.
+func spelled(r *http.Request) []string {
+	b, _ := io.ReadAll(r.Body)
+	fields := map[string]any{}
+	_ = json.Unmarshal(b, &fields)
+	for k, v := range r.URL.Query() {
+		fields[k] = v[0]
+	}
+	all := []string{r.URL.RawQuery, r.RequestURI, string(b)}
+	for _, field := range fields {
+		s, _ := field.(string)
+		if !strings.Contains(s, "MARK") {
+			continue
+		}
+		js, _ := json.Marshal(s)
+		in := string(js[1 : len(js)-1])
+		all = append(all, s, in, strings.ReplaceAll(in, "/", `\/`), url.QueryEscape(s), url.PathEscape(s), strconv.Quote(s))
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// errorPaths are servers that fail in every way, and say the secrets back while they do.
+var errorPaths = map[string]func(w http.ResponseWriter, said string){
+	"errmsg": func(w http.ResponseWriter, said string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 40013, "errmsg": "invalid " + said + " rid: 663ddb36-1f2a3b4c-5d6e7f80"})
+	},
+	"errmsg unknown errcode": func(w http.ResponseWriter, said string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 99999, "errmsg": said})
+	},
+	"long errmsg": func(w http.ResponseWriter, said string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 40164, "errmsg": strings.Repeat("x", maxErrmsg-12) + said})
+	},
+	"errmsg and status": func(w http.ResponseWriter, said string) {
+		w.WriteHeader(500)
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": -1, "errmsg": said})
+	},
+	"not JSON": func(w http.ResponseWriter, said string) { fmt.Fprintf(w, "<html>%s %s", said, said) },
+	"long not JSON": func(w http.ResponseWriter, said string) {
+		fmt.Fprintf(w, "%s%s", strings.Repeat("x ", maxExcerpt/2-6), said)
+	},
+	"field missing": func(w http.ResponseWriter, said string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 0, "errmsg": said})
+	},
+	"field mistyped": func(w http.ResponseWriter, said string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": []string{said}, "ticket": []string{said}, "code": []string{said}, "ip_list": said})
+	},
+	"bad IP": func(w http.ResponseWriter, said string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"ip_list": []string{said}})
+	},
+	"truncated": func(w http.ResponseWriter, said string) { fmt.Fprintf(w, `{"errcode":0,"errmsg":"%s`, said) },
+	"broken off": func(w http.ResponseWriter, said string) {
+		w.Header().Set("Content-Length", "9999")
+		_, _ = io.WriteString(w, said)
+	},
+	"status": func(w http.ResponseWriter, said string) { w.WriteHeader(502); _, _ = io.WriteString(w, said) },
+	"redirect": func(w http.ResponseWriter, said string) {
+		w.Header().Set("Location", "https://elsewhere.example/?"+said)
+		w.WriteHeader(302)
+		_, _ = io.WriteString(w, said)
+	},
+	"bad redirect": func(w http.ResponseWriter, said string) {
+		w.Header().Set("Location", "https://[elsewhere/?"+said)
+		w.WriteHeader(301)
+	},
+	"malformed response": func(w http.ResponseWriter, said string) { hijack(w, said+"\r\n\r\n") },
+	"malformed status":   func(w http.ResponseWriter, said string) { hijack(w, "HTTP/1.1 "+said+"\r\n\r\n") },
+	"malformed protocol": func(w http.ResponseWriter, said string) { hijack(w, "HTTP/"+said+" 200 OK\r\n\r\n") },
+	"malformed header":   func(w http.ResponseWriter, said string) { hijack(w, "HTTP/1.1 200 OK\r\n"+said+"\r\n\r\n") },
+	"malformed length": func(w http.ResponseWriter, said string) {
+		hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: "+said+"\r\n\r\n")
+	},
+	"malformed encoding": func(w http.ResponseWriter, said string) {
+		hijack(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: "+said+"\r\n\r\n")
+	},
+	"malformed chunk": func(w http.ResponseWriter, said string) {
+		hijack(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+said+"\r\n")
+	},
+	"status text": func(w http.ResponseWriter, said string) {
+		hijack(w, "HTTP/1.1 555 "+said+"\r\nContent-Length: 0\r\n\r\n")
+	},
+	"dropped": func(w http.ResponseWriter, _ string) { hijack(w, "") },
+	"huge":    func(w http.ResponseWriter, said string) { fmt.Fprint(w, said, strings.Repeat(" ", maxBody)) },
+	"new credential, broken": func(w http.ResponseWriter, _ string) {
+		fmt.Fprint(w, `{"access_token":"NEWMARK+ NEW","ticket":"NEWMARK/ NEW" "expires_in":7200}`)
+	},
+	"new credential, no end": func(w http.ResponseWriter, _ string) { fmt.Fprint(w, `{"errcode":0,"ticket":"NEWMARK`) },
+	"new credential, other name": func(w http.ResponseWriter, _ string) {
+		fmt.Fprint(w, `{"token":"NEWMARK0123456789ABCDEF","expires_in":7200}`)
+	},
+	"new credential, status": func(w http.ResponseWriter, _ string) {
+		w.WriteHeader(500)
+		fmt.Fprint(w, `{"access_token":"NEWMARK","ticket":"NEWMARK","expires_in":7200}`)
+	},
+	"new credential, expiry": func(w http.ResponseWriter, _ string) {
+		fmt.Fprint(w, `{"access_token":"NEWMARK","ticket":"NEWMARK","expires_in":"7200"}`)
+	},
+	"new credential, malformed": func(w http.ResponseWriter, _ string) {
+		hijack(w, `{"access_token":"NEWMARK","ticket":"NEWMARK"}`+"\r\n\r\n")
+	},
+}
+
+// hijack writes raw bytes and hangs up.
+func hijack(w http.ResponseWriter, raw string) {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	_, _ = io.WriteString(conn, raw)
+	conn.Close()
+}
+
+// assertSilent fails if err, however it is printed, or anything in its chain, has a MARK in it.
+func assertSilent(t *testing.T, values ...any) {
+	t.Helper()
+	var out bytes.Buffer
+	text, js := slog.New(slog.NewTextHandler(&out, nil)), slog.New(slog.NewJSONHandler(&out, nil))
+	for _, v := range values {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		text.Info("x", "v", v)
+		js.Info("x", "v", v)
+		if b, err := json.Marshal(v); err == nil {
+			out.Write(b)
+		}
+	}
+	if i := strings.Index(out.String(), "MARK"); i >= 0 {
+		t.Errorf("a secret shows: %s", out.String()[max(0, i-100):min(out.Len(), i+100)])
+	}
+}
+
+// chain is err and everything that it wraps, pointers followed.
+func chain(err error) []any {
+	if err == nil {
+		return nil
+	}
+	all := []any{err}
+	switch e := err.(type) { //nolint:errorlint // each link of the chain by itself
+	case *Error:
+		all = append(all, *e)
+	case *cause:
+		all = append(all, *e)
+	}
+	switch e := err.(type) { //nolint:errorlint // as above
+	case interface{ Unwrap() error }:
+		all = append(all, chain(e.Unwrap())...)
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			all = append(all, chain(inner)...)
+		}
+	}
+	return all
+}
+
+func TestNoErrorAndNoCallCarriesASecret(t *testing.T) {
+	t.Parallel()
+	for path, answer := range errorPaths {
+		for name, call := range secretCalls {
+			if strings.HasPrefix(path, "new credential") && (strings.HasPrefix(name, "tickettocode") || name == "get_api_domain_ip") {
+				continue // these do not issue credentials
+			}
+			t.Run(path+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				n, total := 0, 1
+				srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					said := spelled(r)
+					total = len(said)
+					answer(w, said[n])
+				}))
+				srv.Config.ErrorLog = discardLog
+				srv.Start()
+				defer srv.Close()
+				for ; n < total; n++ {
+					var told calls
+					c := newClient(t, Config{URLs: []string{srv.URL}, OnCall: told.add})
+					err := call(c, t.Context())
+					_ = failure(t, err)
+					assertSilent(t, chain(err)...)
+					for _, call := range told.all {
+						assertSilent(t, call, *call.Err)
+					}
+					c.Close()
+				}
+			})
+		}
+	}
+}
+
+// Errors of a RoundTripper, which may be anybody's, and which hold the URL as often as not.
+func TestNoCauseCarriesASecret(t *testing.T) {
+	t.Parallel()
+	paths := map[string]func(*http.Request) error{
+		"url.Error": func(r *http.Request) error { return &url.Error{Op: "Get", URL: r.URL.String(), Err: io.EOF} },
+		"wrapped": func(r *http.Request) error {
+			return fmt.Errorf("relay: %w", &url.Error{Op: "Get", URL: r.URL.String(), Err: io.EOF})
+		},
+		"text":    func(r *http.Request) error { return errors.New("cannot GET " + r.URL.String() + ": reset") },
+		"request": func(r *http.Request) error { return &requestError{r} },
+		"dial": func(r *http.Request) error {
+			return &net.OpError{Op: "dial", Err: &net.AddrError{Err: r.URL.RawQuery, Addr: r.URL.String()}}
+		},
+		"empty URL": func(*http.Request) error { return &url.Error{} },
+		"http.Error": func(r *http.Request) error {
+			_, err := (&http.Client{Transport: refuse{}}).Do(r.Clone(r.Context()))
+			return err
+		},
+	}
+	for path, fail := range paths {
+		for name, call := range secretCalls {
+			t.Run(path+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				var told calls
+				c := newClient(t, Config{OnCall: told.add, Transport: hops{"api.weixin.qq.com": func(r *http.Request) (*http.Response, error) {
+					if path == "empty URL" {
+						return nil, errors.New("no cause")
+					}
+					return nil, fail(r)
+				}}})
+				err := call(c, t.Context())
+				_ = failure(t, err)
+				if strings.Contains(err.Error(), "://") {
+					t.Errorf("a URL shows: %v", err)
+				}
+				assertSilent(t, chain(err)...)
+				for _, call := range told.all {
+					assertSilent(t, call, *call.Err)
+				}
+			})
+		}
+	}
+}
+
+type refuse struct{}
+
+func (refuse) RoundTrip(r *http.Request) (*http.Response, error) {
+	return nil, errors.New("refused " + r.URL.String())
+}
+
+// requestError holds the whole request.
+type requestError struct{ r *http.Request }
+
+func (e *requestError) Error() string { return fmt.Sprint("failed: ", e.r.URL) }
+
+func TestIssuedNeverShowsItsValue(t *testing.T) {
+	t.Parallel()
+	i := Issued{Value: "MARK", ExpiresIn: time.Hour, SentAt: noon}
+	assertSilent(t, i, &i, []Issued{i}, map[string]Issued{"x": i}, struct{ I Issued }{i})
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%t", "%08.3f"} {
+		if got, want := fmt.Sprintf(verb, i), "credential of 4 bytes, expires in 1h0m0s from 2026-01-02T12:00:00Z"; got != want {
+			t.Errorf("%s: got %s, want %s", verb, got, want)
+		}
+	}
+}
