@@ -294,7 +294,7 @@ func (s *story) killAndHeal(ctx context.Context) {
 		key, mask(victim.Value), victim.Generation, span(time.Until(victim.ExpiresAt)))
 
 	grown := func() bool { return s.current[key].Generation > victim.Generation }
-	how := "the next resolve met 40001, fetched generation %d, and got its code"
+	how := "a resolve met 40001, fetched generation %d, got its code"
 	for {
 		_, err := s.ask(ctx, appid)
 		if err == nil {

@@ -1,0 +1,471 @@
+//go:build cli
+
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+const (
+	appid  = "wx0123456789abcdef"
+	secret = "0123456789abcdef0123456789abcdef"
+
+	// The sample of WeChat's page of tickettocode.
+	sampleOpenID = "oiV2luCau8Cx0TMOy9lvZSLqRcKc"
+	sampleTicket = "6cb4bc95e1f1abc97034cbe8fd484989"
+	sample       = `{"openid":"` + sampleOpenID + `","code_ticket":"` + sampleTicket + `"}`
+)
+
+// sampleReply is what the page says comes back, its lost comma put back.
+func sampleReply(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("../../worker/wechat/testdata/tickettocode_repaired.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// account is the environment of a worker with one account of a simulation.
+func (s *simulation) account(t *testing.T) vars {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil { // as editors leave it
+		t.Fatal(err)
+	}
+	return vars{"WECHAT_API_URL": s.api, "WECHAT_APPID": appid, "WECHAT_SECRET_FILE": file}
+}
+
+// The nats command and nothing else is what an operator, or a service in any language, has.
+func TestNATSCommand(t *testing.T) {
+	t.Parallel()
+	nats := natsCommand(t)
+	sim := simulate(t, "--account="+appid+":"+secret, "--token-life=8s", "--ticket-life=8s")
+	k := run(t, sim.account(t))
+	k.settled(t)
+	env := vars{"NATS_URL": k.nats}
+	ask := func(args ...string) string {
+		t.Helper()
+		r := call(t, env, "", nats, args...)
+		if r.code != 0 {
+			t.Fatalf("nats %s: exit code %d\n%s%s", strings.Join(args, " "), r.code, r.out, r.err)
+		}
+		return r.out + r.err
+	}
+
+	for _, subject := range []string{"wechat.code.resolve", "wechat.code.resolve." + appid} {
+		got := ask("req", subject, sample)
+		t.Logf("nats req %s '%s'\n%s", subject, sample, got)
+		sameJSON(t, jsonOf(t, got), sampleReply(t))
+		if strings.Contains(got, messages.HeaderErrorCode) {
+			t.Errorf("a good answer has the header of an error:\n%s", got)
+		}
+	}
+	sameJSON(t, ask("req", "wechat.code.resolve", sample, "--raw"), sampleReply(t))
+
+	for _, tt := range []struct{ name, subject, request, code, symbol, errcode string }{
+		{"refused by WeChat", "wechat.code.resolve", `{"openid":"o1","code_ticket":"unknown"}`, "422", "rejected", "40097"},
+		{"not JSON", "wechat.code.resolve", `openid=o1`, "400", "invalid_request", ""},
+		{"field missing", "wechat.code.resolve", `{"openid":"o1"}`, "400", "invalid_request", ""},
+		{"other appid in the body", "wechat.code.resolve." + appid, `{"appid":"wx2","openid":"o1","code_ticket":"t"}`, "400", "invalid_request", ""},
+		{"unknown account", "wechat.credential.get.wx2", `{}`, "404", "unknown_account", ""},
+		{"unknown kind", "wechat.credential.get", `{"kind":"password"}`, "404", "unknown_kind", ""},
+	} {
+		got := ask("req", tt.subject, tt.request)
+		if !strings.Contains(got, messages.HeaderErrorCode+": "+tt.code) || !strings.Contains(got, messages.HeaderError+": ") {
+			t.Errorf("%s: no header with %s:\n%s", tt.name, tt.code, got)
+		}
+		var e messages.Error
+		if err := json.Unmarshal([]byte(jsonOf(t, got)), &e); err != nil || string(e.Symbol) != tt.symbol {
+			t.Errorf("%s: symbol %q, want %q: %v\n%s", tt.name, e.Symbol, tt.symbol, err, got)
+		}
+		if tt.errcode != "" && (fmt.Sprint(e.Errcode) != tt.errcode || e.RID == "") {
+			t.Errorf("%s: errcode %d, rid %q", tt.name, e.Errcode, e.RID)
+		}
+	}
+
+	// The watch sees a renewal: two records of the token, the second with the next generation.
+	watch := start(t, env, nats, "kv", "watch", "wechat", "*.*")
+	token := regexp.MustCompile(`PUT .*` + appid + `\.access_token: (\{.*\})`)
+	var records [][]string
+	if !watch.stdout.await(testContext(t), func(text string) bool { records = token.FindAllStringSubmatch(text, -1); return len(records) >= 2 }) {
+		t.Fatalf("`nats kv watch` saw no renewal:\n%s", watch.stdout)
+	}
+	var first, second messages.Credential
+	for i, c := range []*messages.Credential{&first, &second} {
+		if err := json.Unmarshal([]byte(records[i][1]), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if second.Generation != first.Generation+1 || second.Value == first.Value || !second.ExpiresAt.After(first.ExpiresAt) || first.ExpiresAt.Before(second.ObtainedAt) {
+		t.Errorf("renewal: %+v, then %+v", first, second)
+	}
+
+	// What stands in the bucket is what WeChat accepts.
+	var c messages.Credential
+	if err := json.Unmarshal([]byte(ask("kv", "get", "wechat", appid+".access_token", "--raw")), &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.AppID != appid || c.Kind != "access_token" || c.Source != "stable_token" || c.Generation < 2 || c.Worker == "" {
+		t.Errorf("nats kv get: %+v", c)
+	}
+	if verdict := sim.post(t, "/judge", map[string]string{"appid": appid, "kind": "access_token", "value": c.Value}); !strings.Contains(verdict, "valid") {
+		t.Errorf("WeChat says of the token in the bucket: %s", verdict)
+	}
+
+	if got := ask("micro", "ls"); !strings.Contains(got, "wechat") {
+		t.Errorf("nats micro ls:\n%s", got)
+	}
+	if got := ask("micro", "info", "wechat"); !strings.Contains(got, "wechat.code.resolve.*") || !strings.Contains(got, "code_ticket") || !strings.Contains(got, "wechat.status") {
+		t.Errorf("nats micro info:\n%s", got)
+	}
+	if got := ask("micro", "stats", "wechat"); !strings.Contains(got, "code_resolve") {
+		t.Errorf("nats micro stats:\n%s", got)
+	}
+	if got := ask("kv", "get", "wechat", appid+".jsapi_ticket", "--raw"); !strings.Contains(got, `"source":"getticket"`) {
+		t.Errorf("nats kv get, ticket: %s", got)
+	}
+	for _, p := range []*process{k.process, sim.process} {
+		if code := p.stop(t, syscall.SIGTERM); code != 0 {
+			t.Errorf("%s: exit code %d after SIGTERM", p.name, code)
+		}
+	}
+}
+
+// A second worker, a stop and a kill cost WeChat nothing.
+func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
+	t.Parallel()
+	sim := simulate(t, "--account="+appid+":"+secret)
+	env := sim.account(t).with(vars{"WXKEEPER_DATA_DIR": filepath.Join(t.TempDir(), "data")})
+	unchanged := func(when string, want map[string]int) {
+		t.Helper()
+		if got := sim.calls(t, appid); !maps.Equal(got, want) {
+			t.Fatalf("%s: calls %v, want %v", when, got, want)
+		}
+	}
+
+	first := run(t, env)
+	first.settled(t)
+	calls := map[string]int{"stable_token": 1, "getticket": 2}
+	unchanged("after the start", calls)
+
+	second := run(t, sim.account(t).with(vars{"NATS_URL": first.nats}))
+	second.settled(t)
+	infos := call(t, vars{"NATS_URL": first.nats}, "", natsCommand(t), "micro", "ls")
+	if n := strings.Count(infos.out, "wechat"); n < 2 {
+		t.Errorf("nats micro ls shows %d workers:\n%s", n, infos.out)
+	}
+	if code := second.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("the second worker: exit code %d after SIGTERM", code)
+	}
+	unchanged("after a second worker has come and gone", calls)
+	if r := call(t, vars{"NATS_URL": first.nats}, "", wxkeeper(t), "resolve", sampleOpenID, sampleTicket); r.code != 0 {
+		t.Errorf("after the second worker has gone: %+v", r)
+	}
+	calls["tickettocode"] = 1
+
+	// kill -9, and the same data directory again.
+	if code := first.stop(t, syscall.SIGKILL); code != -1 {
+		t.Errorf("killed: exit code %d", code)
+	}
+	third := run(t, env)
+	third.settled(t)
+	if r := call(t, vars{"NATS_URL": third.nats}, "", wxkeeper(t), "get"); r.code != 0 || len(r.out) < 100 {
+		t.Errorf("after the kill: %+v", r)
+	}
+	// A second worker on the same directory is told how to join.
+	r := call(t, env.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}), "", wxkeeper(t), "run")
+	if r.code != 1 || !strings.Contains(r.err, "NATS_URL=nats://") || strings.Count(r.err, "\n") != 1 {
+		t.Errorf("a second worker on the same directory: %+v", r)
+	}
+	if code := third.stop(t, syscall.SIGINT); code != 0 {
+		t.Errorf("exit code %d after SIGINT", code)
+	}
+	unchanged("after kill -9 and a restart", calls)
+}
+
+func TestVerbs(t *testing.T) {
+	t.Parallel()
+	sim := simulate(t, "--account="+appid+":"+secret, "--account=wx2:other", "--force-gap=0s")
+	accounts := filepath.Join(t.TempDir(), "accounts.json")
+	if err := os.WriteFile(accounts, []byte(`[{"appid":"`+appid+`","secret":"`+secret+`","name":"shop"},{"appid":"wx2","secret":"wrong"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// WeChat's quota of tickets for wx2 is not the point here: its token never comes.
+	k := run(t, vars{"WECHAT_API_URL": sim.api, "WECHAT_ACCOUNTS_FILE": accounts})
+	k.find(t, k.stderr, `"msg":"refresh failed","appid":"wx2"`)
+	k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"jsapi_ticket"`)
+	k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"wx_card_ticket"`)
+	env := vars{"NATS_URL": k.nats}
+	mine := env.with(vars{"WECHAT_APPID": appid})
+	bin := wxkeeper(t)
+	ok := func(env vars, stdin string, args ...string) string {
+		t.Helper()
+		r := call(t, env, stdin, bin, args...)
+		if r.code != 0 || r.err != "" {
+			t.Fatalf("wxkeeper %s: %+v", strings.Join(args, " "), r)
+		}
+		return r.out
+	}
+	refused := func(env vars, stdin string, symbol string, args ...string) result {
+		t.Helper()
+		r := call(t, env, stdin, bin, args...)
+		if r.code != 1 || r.out != "" || !strings.HasPrefix(r.err, "wxkeeper: "+symbol+" (") {
+			t.Errorf("wxkeeper %s: %+v, want %s", strings.Join(args, " "), r, symbol)
+		}
+		return r
+	}
+
+	t.Run("get", func(t *testing.T) {
+		value := ok(mine, "", "get")
+		if strings.Count(value, "\n") != 1 || len(value) < 100 || strings.ContainsAny(value, " {") {
+			t.Errorf("get to a pipe: %q", value)
+		}
+		var c messages.Credential
+		if err := json.Unmarshal([]byte(ok(env, "", "get", "--appid="+appid, "--json")), &c); err != nil {
+			t.Fatal(err)
+		}
+		if c.Value+"\n" != value || c.Revision == 0 || c.Generation != 1 || c.AppID != appid {
+			t.Errorf("get --json: %+v", c)
+		}
+		for _, kind := range []string{"jsapi_ticket", "wx_card_ticket"} {
+			if got := ok(mine, "", "get", kind); got == value || len(got) < 10 {
+				t.Errorf("get %s: %q", kind, got)
+			}
+		}
+		refused(env, "", "invalid_request", "get") // two accounts, and none named
+		refused(env, "", "unknown_account", "get", "--appid=wx3")
+		r := refused(env, "", "no_credential", "get", "--appid=wx2")
+		if !strings.Contains(r.err, "\n  try again in: ") {
+			t.Errorf("no retry-after: %q", r.err)
+		}
+	})
+
+	t.Run("resolve", func(t *testing.T) {
+		sameJSON(t, ok(mine, "", "resolve", sampleOpenID, sampleTicket), sampleReply(t))
+		sameJSON(t, ok(mine, sample, "resolve", "-"), sampleReply(t))
+		sameJSON(t, ok(env, `{"appid":"`+appid+`",`+sample[1:], "resolve", "-"), sampleReply(t))
+		sim.post(t, "/codes", map[string]string{"appid": appid, "openid": "o1", "code_ticket": "-dash"})
+		if got := ok(mine, "", "resolve", "o1", "--", "-dash"); !strings.Contains(got, `"code"`) {
+			t.Errorf("a ticket with a dash: %s", got)
+		}
+		r := refused(mine, "", "rejected", "resolve", "o1", "unknown")
+		if !strings.Contains(r.err, "\n  errcode: 40097 ") || !strings.Contains(r.err, "\n  rid: ") {
+			t.Errorf("no errcode or rid: %q", r.err)
+		}
+		refused(mine, "", "invalid_request", "resolve", strings.Repeat("o", 129), "t")
+	})
+
+	t.Run("refresh", func(t *testing.T) {
+		value := strings.TrimSpace(ok(mine, "", "get"))
+		report := func(args ...string) (r messages.Refreshed) {
+			t.Helper()
+			if err := json.Unmarshal([]byte(ok(mine, "", append([]string{"refresh", "--json"}, args...)...)), &r); err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		if r := report("--revision=1"); r.Reason != messages.ReasonNotCurrent && r.Revision != 1 {
+			t.Errorf("of an old revision: %+v", r)
+		}
+		if r := report("--value-sha256=" + strings.Repeat("0", 64)); r.Reason != messages.ReasonNotCurrent || r.Refreshed {
+			t.Errorf("of another value: %+v", r)
+		}
+		sum := sha256.Sum256([]byte(value))
+		if r := report("--value-sha256=" + hex.EncodeToString(sum[:])); r.Reason != messages.ReasonAlive || r.Refreshed {
+			t.Errorf("of a living value: %+v", r)
+		}
+		if got := ok(mine, "", "refresh", "--value-sha256="+strings.Repeat("0", 64)); !strings.HasPrefix(got, "not_current: ") || !strings.Contains(got, "expires in ") {
+			t.Errorf("refresh: %q", got)
+		}
+		refused(mine, "", "invalid_request", "refresh", "--value-sha256=zz")
+	})
+
+	t.Run("status", func(t *testing.T) {
+		r := call(t, env, "", bin, "status")
+		t.Logf("wxkeeper status\n%s", r.out)
+		if r.code != 1 || r.err != "" {
+			t.Errorf("with a credential missing: exit code %d, %q", r.code, r.err)
+		}
+		for _, want := range []string{
+			`(?m)^STATE +ACCOUNT +KIND`, `(?m)^MISSING +wx2 +access_token`, `(?m)^fresh +` + appid + ` \(shop\) +access_token +in 1h5\dm`,
+			`(?m)^    why: .*40125`, `(?m)^    do: `, `(?m)^2 accounts, 6 credentials: 3 missing, 3 fresh; worker `,
+		} {
+			if !regexp.MustCompile(want).MatchString(r.out) {
+				t.Errorf("status lacks %q", want)
+			}
+		}
+		if got := ok(env, "", "status", "--appid="+appid); !strings.Contains(got, ", 3 credentials: 3 fresh;") {
+			t.Errorf("status of one account:\n%s", got)
+		}
+		var st messages.Status
+		if err := json.Unmarshal([]byte(call(t, env, "", bin, "status", "--json").out), &st); err != nil || len(st.Credentials) != 6 {
+			t.Errorf("status --json: %d credentials, %v", len(st.Credentials), err)
+		}
+		refused(env, "", "unknown_account", "status", "--appid=wx3")
+	})
+
+	t.Run("watch", func(t *testing.T) {
+		w := start(t, env, bin, "watch", "--json", "--appid="+appid)
+		text := start(t, env, bin, "watch")
+		w.find(t, w.stdout, `(?m)^\{.*"kind":"access_token","generation":1,.*"source":"stable_token".*\}$`)
+		w.find(t, w.stdout, `"kind":"wx_card_ticket","generation":1`)
+		text.find(t, text.stdout, `(?m)^\d\d:\d\d:\d\d  `+appid+`  access_token    generation 1  revision \d+  expires in 1h5\dm  stable_token by `)
+		value := strings.TrimSpace(ok(mine, "", "get"))
+
+		// Another system forces a new token, twice: the one of the bucket is dead, the next report heals it.
+		for range 2 {
+			sim.post(t, "/foreign-refresh", map[string]string{"appid": appid, "endpoint": "stable_token"})
+		}
+		if got := ok(mine, "", "refresh"); !strings.HasPrefix(got, "refreshed: ") || !strings.Contains(got, "is generation 2,") {
+			t.Errorf("refresh of a dead token: %q", got)
+		}
+		w.find(t, w.stdout, `(?m)^\{.*"kind":"access_token","generation":2,`)
+		text.find(t, text.stdout, `access_token    generation 2  `)
+		if now := strings.TrimSpace(ok(mine, "", "get")); now == value {
+			t.Error("the value is still the dead one")
+		}
+		for _, p := range []*process{w, text} {
+			if code := p.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(p.stdout.String(), value) || p.stderr.String() != "" {
+				t.Errorf("%s: exit code %d, or it shows a value:\n%s%s", p.name, code, p.stdout, p.stderr)
+			}
+		}
+		if got := call(t, env, "", bin, "status", "--appid="+appid).out; !strings.Contains(got, "another system") {
+			t.Errorf("the conflict is not in the status:\n%s", got)
+		}
+	})
+
+	t.Run("no worker", func(t *testing.T) {
+		r := call(t, mine.with(vars{"WXKEEPER_SUBJECT_PREFIX": "other"}), "", bin, "get")
+		if r.code != 1 || strings.Count(r.err, "\n") != 1 || !strings.Contains(r.err, "no worker answers on other.> at nats://") {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestRunSaysWhyItCannotStart(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	base := vars{"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}
+	for _, tt := range []struct {
+		name, want string
+		env        vars
+	}{
+		{"HTTP address taken", "another process listens on " + l.Addr().String() + ": set WXKEEPER_HTTP_ADDR", vars{"WXKEEPER_HTTP_ADDR": l.Addr().String()}},
+		{"HTTP address of another machine", "WXKEEPER_HTTP_ADDR", vars{"WXKEEPER_HTTP_ADDR": "192.0.2.1:80"}},
+		{"NATS address taken", "NATS_URL=nats://" + l.Addr().String(), vars{"WXKEEPER_NATS_LISTEN": l.Addr().String()}},
+	} {
+		r := call(t, base.with(tt.env), "", wxkeeper(t), "run")
+		if r.code != 1 || r.out != "" || strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, "wxkeeper: ") || !strings.Contains(r.err, tt.want) {
+			t.Errorf("%s: %+v", tt.name, r)
+		}
+	}
+	sim := call(t, nil, "", wxkeeper(t), "simulate", "--listen="+l.Addr().String())
+	if sim.code != 1 || !strings.HasPrefix(sim.err, "wxkeeper: --listen: ") {
+		t.Errorf("simulate: %+v", sim)
+	}
+}
+
+// A server that closes the connection for good: a worker that nothing reconnects must end, so that it is started anew.
+func TestRunEndsWithItsConnection(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	serving := make(chan struct{})
+	go func() {
+		defer close(serving)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		fmt.Fprint(c, `INFO {"server_id":"x","server_name":"x","version":"2.15.2","proto":1,"headers":true,"max_payload":1048576,"jetstream":true}`+"\r\n")
+		buf := make([]byte, 4096)
+		for {
+			n, err := c.Read(buf)
+			if err != nil {
+				return
+			}
+			if strings.Contains(string(buf[:n]), "PING\r\n") {
+				fmt.Fprint(c, "PONG\r\n")
+			}
+			if strings.Contains(string(buf[:n]), "$JS.API.") { // the worker has begun its work
+				fmt.Fprint(c, "-ERR 'This Server Wants Nobody'\r\n")
+			}
+		}
+	}()
+	k := start(t, vars{
+		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://" + l.Addr().String(),
+	}, wxkeeper(t), "run")
+	if code := k.wait(t); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	lines := strings.Split(strings.TrimSpace(k.stderr.String()), "\n")
+	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "wxkeeper: the NATS connection was closed") || !strings.Contains(last, "This Server Wants Nobody") {
+		t.Errorf("it says %q", last)
+	}
+	<-serving
+}
+
+// The first signal asks for a clean stop, which waits for the request in hand; the second does not.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	sim := simulate(t, "--account="+appid+":"+secret)
+	k := run(t, sim.account(t).with(vars{"WXKEEPER_RESOLVE_TIMEOUT": "60s", "WECHAT_HTTP_TIMEOUT": "10s"}))
+	k.settled(t)
+	sim.post(t, "/faults", map[string]any{"endpoint": "tickettocode", "hang": true})
+	asking := start(t, vars{"NATS_URL": k.nats}, wxkeeper(t), "resolve", "--timeout=60s", sampleOpenID, sampleTicket)
+	for ctx := testContext(t); sim.calls(t, appid)["tickettocode"] == 0; {
+		if ctx.Err() != nil {
+			t.Fatal("the resolution did not reach WeChat")
+		}
+	}
+	if err := k.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	k.find(t, k.stderr, `"msg":"worker stops"`)
+	if code := k.stop(t, syscall.SIGTERM); code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+	if code := asking.stop(t, syscall.SIGINT); code != exitInterrupted || !strings.Contains(asking.stderr.String(), "interrupted") {
+		t.Errorf("an interrupted request: exit code %d", code)
+	}
+	// A call hangs in the simulation, or a caller has just gone: its stop is clean all the same.
+	if code := sim.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("the simulation: exit code %d", code)
+	}
+}
+
+// A service manager that reloads with SIGHUP must not end the worker.
+func TestHangupDoesNotEndTheWorker(t *testing.T) {
+	t.Parallel()
+	sim := simulate(t, "--account="+appid+":"+secret)
+	k := run(t, sim.account(t))
+	if err := k.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	k.find(t, k.stderr, `SIGHUP is ignored`)
+	if code := k.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}

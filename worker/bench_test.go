@@ -1,0 +1,164 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
+)
+
+// bench is what code.resolve is measured beside, all in one process and one run: a raw NATS echo and a direct HTTP call
+// to the same simulated upstream.
+type bench struct {
+	*actor
+	http  *http.Client
+	url   string
+	asked atomic.Uint64
+}
+
+func newBench(b *testing.B) *bench {
+	s := newStage(b, wechattest.Config{AnyCode: true})
+	w := s.worker(nil)
+	c := w.await(kv.AccessToken, 0)
+	echo := s.nats.Connect()
+	if _, err := echo.Subscribe("echo", func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
+		b.Fatal(err)
+	}
+	if err := echo.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 256
+	b.Cleanup(transport.CloseIdleConnections)
+	return &bench{actor: w, http: &http.Client{Transport: transport}, url: s.wechat.URL + "/intp/marketcode/tickettocode?access_token=" + c.Value}
+}
+
+// body is a request for a ticket of its own: resolutions of one ticket share one call.
+func (b *bench) body() []byte {
+	return fmt.Appendf(nil, `{"openid":"%s","code_ticket":"ticket-%d"}`, openid, b.asked.Add(1))
+}
+
+func (b *bench) echo() error {
+	_, err := b.nc.Request("echo", b.body(), patience)
+	return err
+}
+
+func (b *bench) direct() error {
+	resp, err := b.http.Post(b.url, "application/json", bytes.NewReader(b.body()))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return check(io.ReadAll(resp.Body))
+}
+
+func (b *bench) viaWorker() error {
+	m, err := b.nc.Request("wechat.code.resolve", b.body(), patience)
+	if err != nil {
+		return err
+	}
+	return check(m.Data, nil)
+}
+
+// check makes sure that a benchmark measures successes.
+func check(body []byte, err error) error {
+	var code struct {
+		Errcode int    `json:"errcode"`
+		Code    string `json:"code"`
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &code)
+	}
+	if err == nil && (code.Errcode != 0 || code.Code == "") {
+		err = fmt.Errorf("not a code: %s", body)
+	}
+	return err
+}
+
+// BenchmarkResolveOneAtATime: design §8, row 2. The metric x is code.resolve over (NATS echo + direct HTTP).
+func BenchmarkResolveOneAtATime(tb *testing.B) {
+	b := newBench(tb)
+	var spent [3]time.Duration
+	ways := [3]func() error{b.echo, b.direct, b.viaWorker}
+	turn := func() {
+		for i, way := range ways { // in turns, so that noise meets all alike
+			began := time.Now()
+			if err := way(); err != nil {
+				tb.Fatal(err)
+			}
+			spent[i] += time.Since(began)
+		}
+	}
+	for range 500 {
+		turn()
+	}
+	spent = [3]time.Duration{}
+	tb.ReportAllocs()
+	for tb.Loop() {
+		turn()
+	}
+	us := func(i int) float64 { return float64(spent[i].Microseconds()) / float64(tb.N) }
+	tb.ReportMetric(us(0), "echo-µs")
+	tb.ReportMetric(us(1), "direct-µs")
+	tb.ReportMetric(us(2), "resolve-µs")
+	tb.ReportMetric(us(2)/(us(0)+us(1)), "x")
+}
+
+// BenchmarkResolveSaturated: design §8, row 3. The metric x is the throughput of code.resolve over that of direct HTTP
+// calls from the same cores at the same concurrency.
+func BenchmarkResolveSaturated(tb *testing.B) {
+	const concurrency, batch = 64, 4096
+	b := newBench(tb)
+	run := func(way func() error) time.Duration {
+		var left atomic.Int64
+		left.Store(batch)
+		var wg sync.WaitGroup
+		began := time.Now()
+		for range concurrency {
+			wg.Go(func() {
+				for left.Add(-1) >= 0 {
+					if err := way(); err != nil {
+						tb.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return time.Since(began)
+	}
+	run(b.direct)
+	run(b.viaWorker)
+	var direct, resolve time.Duration
+	for tb.Loop() {
+		direct += run(b.direct)
+		resolve += run(b.viaWorker)
+	}
+	perSecond := func(d time.Duration) float64 { return float64(tb.N) * batch / d.Seconds() }
+	tb.ReportMetric(perSecond(direct), "direct/s")
+	tb.ReportMetric(perSecond(resolve), "resolve/s")
+	tb.ReportMetric(perSecond(resolve)/perSecond(direct), "x")
+}
+
+// BenchmarkResolver is the worker's own part of a resolution, without NATS: for allocations and profiles.
+func BenchmarkResolver(tb *testing.B) {
+	b := newBench(tb)
+	a := b.accounts[appid]
+	tb.ReportAllocs()
+	for tb.Loop() {
+		if _, err := b.service.resolver.resolve(context.Background(), a, openid, fmt.Sprint("t", b.asked.Add(1))); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
