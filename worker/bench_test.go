@@ -140,12 +140,14 @@ func BenchmarkResolveSaturated(tb *testing.B) {
 	}
 	run(b.direct)
 	run(b.viaWorker)
-	var direct, resolve time.Duration
+	var echo, direct, resolve time.Duration
 	for tb.Loop() {
+		echo += run(b.echo)
 		direct += run(b.direct)
 		resolve += run(b.viaWorker)
 	}
 	perSecond := func(d time.Duration) float64 { return float64(tb.N) * batch / d.Seconds() }
+	tb.ReportMetric(perSecond(echo), "echo/s")
 	tb.ReportMetric(perSecond(direct), "direct/s")
 	tb.ReportMetric(perSecond(resolve), "resolve/s")
 	tb.ReportMetric(perSecond(resolve)/perSecond(direct), "x")

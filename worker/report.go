@@ -126,7 +126,10 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 		}
 	}
 	if at := forcedAt(now, t.view.ledger, t.view.rule); at.After(now) {
-		return verdict{}, messages.Errorf(messages.Throttled, "%s was refreshed for a report at %s; the next such refresh is at %s",
+		if l := t.view.ledger; l.Attempts > 0 && l.NextAttempt.Before(at) {
+			at = l.NextAttempt // the last one failed, and is tried again by the schedule
+		}
+		return verdict{}, messages.Errorf(messages.Throttled, "%s was refreshed for a report at %s; it may be refreshed again at %s",
 			kv.Key(t.account.AppID, t.kind), t.view.ledger.LastForced.UTC().Format(time.TimeOnly), at.UTC().Format(time.TimeOnly)).After(at.Sub(now))
 	}
 	if err := t.standing(now); err != nil {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -106,15 +107,13 @@ func TestReporterCannotSpendTheQuota(t *testing.T) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	calls := s.wechat.Calls("", "token")
-	for generation := got.Generation; generation < got.Generation+5; generation++ {
-		s.wechat.Revoke(w.await(kv.AccessToken, generation-1).Value)
+	s.wechat.Revoke(w.await(kv.AccessToken, got.Generation-1).Value)
+	for range 5 {
 		_, err := w.report(messages.RefreshCredential{})
-		if e := new(messages.Error); symbol(err) != messages.Throttled {
-			t.Fatalf("%v, want throttled", err)
-		} else if e, _ = err.(*messages.Error); e.RetryAfterMS < 30_000 || e.RetryAfterMS > 60_000 {
-			t.Errorf("try again in %d ms", e.RetryAfterMS)
+		var e *messages.Error
+		if !errors.As(err, &e) || e.Symbol != messages.Throttled || e.RetryAfterMS < 30_000 || e.RetryAfterMS > 60_000 {
+			t.Errorf("%v, want throttled for most of a minute", err)
 		}
-		break
 	}
 	if n := s.wechat.Calls("", "token") - calls; n != 0 {
 		t.Errorf("%d more token calls within the minute", n)
@@ -203,4 +202,22 @@ func TestReportAsksAgainWhereThereIsNothing(t *testing.T) {
 	if err != nil || !got.Refreshed || got.Generation != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
+}
+
+// A refresh for a report that fails uses up the minute, but the schedule tries again soon: the caller is told of that.
+func TestReportAfterAFailedRefreshIsToldOfTheNextTry(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(classic)
+	c := w.await(kv.AccessToken, 0)
+	s.wechat.Revoke(c.Value)
+	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: -1, Times: 1})
+	if _, err := w.report(messages.RefreshCredential{Revision: c.Revision}); symbol(err) != messages.Upstream {
+		t.Fatalf("%v, want upstream", err)
+	}
+	var e *messages.Error
+	if _, err := w.report(messages.RefreshCredential{Revision: c.Revision}); errors.As(err, &e) && e.RetryAfterMS > 10_000 {
+		t.Errorf("%v", err)
+	}
+	w.await(kv.AccessToken, c.Generation)
 }

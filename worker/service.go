@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +26,6 @@ type service struct {
 	accounts accounts
 	prefix   string
 	version  string
-	timeout  time.Duration // of a resolution
 	resolver *resolver
 	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
 	reader   *kv.Reader
@@ -38,21 +36,23 @@ type service struct {
 	svc      micro.Service
 	ctx      context.Context // of the requests in hand: ends when the worker gives up waiting for them
 	cancel   context.CancelFunc
-	hand     sync.WaitGroup // requests in hand
-	resolves atomic.Int64   // in hand, of code.resolve
-	reports  atomic.Int64   // in hand, of credential.refresh
+	pool     *pool        // answers what waits for WeChat
+	resolves atomic.Int64 // in hand, of code.resolve
+	reports  atomic.Int64 // in hand, of credential.refresh
 	counts   map[string]*counts
 }
 
 // counts are the numbers of one endpoint, shown by `nats micro stats`: micro itself sees only the dispatch.
 type counts struct{ OK, Errors atomic.Uint64 }
 
-// answer makes the reply to one request: any value that becomes JSON, or an error.
-type answer func(ctx context.Context, a *Account, body []byte) (any, error)
+// answer makes the reply to one request: any value that becomes JSON, or an error. ofSubject is the account that the
+// subject names, or "".
+type answer func(ctx context.Context, ofSubject string, body []byte) (any, error)
 
 // start registers the endpoints. From then on requests come.
 func (s *service) start() error {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.pool = newPool(s.resolver.limit)
 	s.counts = make(map[string]*counts)
 	svc, err := micro.AddService(s.nc, micro.Config{
 		Name: s.prefix, Version: s.version, QueueGroup: s.prefix,
@@ -97,18 +97,27 @@ func (s *service) maxResolves() int64 { return int64(s.resolver.limit * (joiners
 
 // stop leaves the queue group, answers what is in hand, and returns when that is done, or at the latest when ctx ends.
 func (s *service) stop(ctx context.Context) {
-	_ = s.svc.Stop() // queued requests are still handed over
+	_ = s.svc.Stop() // sends the unsubscriptions
 	_ = s.nc.FlushWithContext(ctx)
-	done := make(chan struct{})
-	go func() { s.hand.Wait(); close(done) }()
+	// From here on no request arrives. The barrier passes when those that have arrived are handed over.
+	handedOver := make(chan struct{})
+	if s.nc.Barrier(func() { close(handedOver) }) != nil {
+		close(handedOver) // the connection is closed: nothing can be answered
+	}
 	select {
-	case <-done:
+	case <-handedOver:
+	case <-ctx.Done():
+	}
+	answered := make(chan struct{})
+	go func() { s.pool.stop(); close(answered) }()
+	select {
+	case <-answered:
 	case <-ctx.Done():
 		s.log.Warn("requests in hand are given up")
 	}
 	s.cancel()
-	<-done
-	_ = s.nc.FlushWithContext(context.WithoutCancel(ctx))
+	<-answered
+	_ = s.nc.FlushTimeout(time.Second)
 }
 
 // inline answers in the endpoint's own goroutine: for what is answered from memory.
@@ -128,7 +137,7 @@ func (s *service) pooled(f answer, inHand *atomic.Int64, limit int64) func(strin
 				s.respond(subject, req, nil, messages.Errorf(messages.Overloaded, "this worker has %d requests in hand", limit).After(100*time.Millisecond))
 				return
 			}
-			s.hand.Go(func() {
+			s.pool.do(func() {
 				defer inHand.Add(-1)
 				s.serve(subject, req, f)
 			})
@@ -147,30 +156,13 @@ func (s *service) serve(subject string, req micro.Request, f answer) {
 			s.respond(subject, req, nil, messages.Errorf(messages.Upstream, "internal error"))
 		}
 	}()
-	reply, err := func() (any, error) {
-		a, err := s.account(strings.TrimPrefix(req.Subject(), s.prefix+"."+subject), req.Data(), subject == messages.SubjectStatus)
-		if err != nil {
-			return nil, err
-		}
-		return f(s.ctx, a, req.Data())
-	}()
+	ofSubject := strings.TrimPrefix(strings.TrimPrefix(req.Subject(), s.prefix+"."+subject), ".")
+	reply, err := f(s.ctx, ofSubject, req.Data())
 	s.respond(subject, req, reply, err)
 }
 
-// account finds the account that a request is for. rest is what follows the endpoint's subject: "" or ".<appid>".
-// Where all is allowed and none is named, it is nil.
-func (s *service) account(rest string, body []byte, all bool) (*Account, error) {
-	if len(body) > messages.MaxRequest {
-		return nil, messages.Errorf(messages.InvalidRequest, "the request has %d bytes, at most %d are allowed", len(body), messages.MaxRequest)
-	}
-	var named struct {
-		AppID string `json:"appid"`
-	}
-	if err := decode(body, &named); err != nil {
-		return nil, err
-	}
-	ofSubject := strings.TrimPrefix(rest, ".")
-	appid := named.AppID
+// account finds the account that a request is for: by its subject, its body, or because there is only one.
+func (s *service) account(ofSubject, appid string) (*Account, error) {
 	switch {
 	case ofSubject != "" && appid != "" && appid != ofSubject:
 		return nil, messages.Errorf(messages.InvalidRequest, "the appid of the body is not that of the subject")
@@ -178,7 +170,7 @@ func (s *service) account(rest string, body []byte, all bool) (*Account, error) 
 		appid = ofSubject
 	}
 	if appid == "" {
-		if a := s.accounts.only(); a != nil || all {
+		if a := s.accounts.only(); a != nil {
 			return a, nil
 		}
 		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts", len(s.accounts))
@@ -195,8 +187,11 @@ func (s *service) account(rest string, body []byte, all bool) (*Account, error) 
 
 // decode reads a request. An empty body is an empty object, for `nats req wechat.status ”`.
 func decode(body []byte, into any) error {
-	if len(body) == 0 {
+	switch {
+	case len(body) == 0:
 		return nil
+	case len(body) > messages.MaxRequest:
+		return messages.Errorf(messages.InvalidRequest, "the request has %d bytes, at most %d are allowed", len(body), messages.MaxRequest)
 	}
 	err := json.Unmarshal(body, into)
 	var mistyped *json.UnmarshalTypeError
@@ -254,20 +249,23 @@ func (s *service) respond(subject string, req micro.Request, reply any, err erro
 	}
 }
 
-func (s *service) codeResolve(ctx context.Context, a *Account, body []byte) (any, error) {
+func (s *service) codeResolve(ctx context.Context, ofSubject string, body []byte) (any, error) {
 	began := time.Now()
 	defer func() { s.metrics.resolveT.Observe(time.Since(began).Seconds()) }()
 	var req messages.ResolveCode
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(
-		checkField("openid", req.OpenID, messages.MaxOpenID), checkField("code_ticket", req.CodeTicket, messages.MaxCodeTicket),
-	); err != nil {
+	if err := checkField("openid", req.OpenID, messages.MaxOpenID); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
+	if err := checkField("code_ticket", req.CodeTicket, messages.MaxCodeTicket); err != nil {
+		return nil, err
+	}
+	a, err := s.account(ofSubject, req.AppID)
+	if err != nil {
+		return nil, err
+	}
 	return s.resolver.resolve(ctx, a, req.OpenID, req.CodeTicket)
 }
 
@@ -302,9 +300,13 @@ func kindOf(a *Account, s string) (kv.Kind, error) {
 	return k, nil
 }
 
-func (s *service) credentialGet(_ context.Context, a *Account, body []byte) (any, error) {
+func (s *service) credentialGet(_ context.Context, ofSubject string, body []byte) (any, error) {
 	var req messages.GetCredential
 	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	a, err := s.account(ofSubject, req.AppID)
+	if err != nil {
 		return nil, err
 	}
 	kind, err := kindOf(a, req.Kind)
@@ -321,9 +323,13 @@ func (s *service) credentialGet(_ context.Context, a *Account, body []byte) (any
 	}, nil
 }
 
-func (s *service) credentialRefresh(ctx context.Context, a *Account, body []byte) (any, error) {
+func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body []byte) (any, error) {
 	var req messages.RefreshCredential
 	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	a, err := s.account(ofSubject, req.AppID)
+	if err != nil {
 		return nil, err
 	}
 	kind, err := kindOf(a, req.Kind)
@@ -343,9 +349,17 @@ func (s *service) credentialRefresh(ctx context.Context, a *Account, body []byte
 	}, nil
 }
 
-func (s *service) statusOf(_ context.Context, a *Account, _ []byte) (any, error) {
-	if a == nil {
+func (s *service) statusOf(_ context.Context, ofSubject string, body []byte) (any, error) {
+	var req messages.GetStatus
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	if ofSubject == "" && req.AppID == "" {
 		return s.status(""), nil
+	}
+	a, err := s.account(ofSubject, req.AppID)
+	if err != nil {
+		return nil, err
 	}
 	return s.status(a.AppID), nil
 }

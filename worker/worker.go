@@ -149,7 +149,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	s := w.scheduler
 	s.policy, s.reader, s.now, s.work = p, w.reader, cfg.Now, w.work
 	w.service = &service{
-		nc: nc, accounts: as, prefix: cfg.SubjectPrefix, version: cfg.Version, timeout: cfg.ResolveTimeout,
+		nc: nc, accounts: as, prefix: cfg.SubjectPrefix, version: cfg.Version,
 		report: w.refresher.report, reader: w.reader, status: w.status, metrics: w.metrics, log: cfg.Log,
 		resolver: &resolver{
 			reader: w.reader, upstream: w.upstream, report: w.refresher.report, log: cfg.Log, timeout: cfg.ResolveTimeout,

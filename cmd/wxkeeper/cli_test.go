@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
 )
@@ -63,15 +65,23 @@ func TestNATSCommand(t *testing.T) {
 		if r.code != 0 {
 			t.Fatalf("nats %s: exit code %d\n%s%s", strings.Join(args, " "), r.code, r.out, r.err)
 		}
-		return r.out + r.err
+		return r.out
+	}
+	request := func(subject, body string) (headers, reply string) { // nats prints the reply to stdout, all else to stderr
+		t.Helper()
+		r := call(t, env, "", nats, "req", subject, body)
+		if r.code != 0 {
+			t.Fatalf("nats req %s: %+v", subject, r)
+		}
+		return r.err, r.out
 	}
 
 	for _, subject := range []string{"wechat.code.resolve", "wechat.code.resolve." + appid} {
-		got := ask("req", subject, sample)
-		t.Logf("nats req %s '%s'\n%s", subject, sample, got)
-		sameJSON(t, jsonOf(t, got), sampleReply(t))
-		if strings.Contains(got, messages.HeaderErrorCode) {
-			t.Errorf("a good answer has the header of an error:\n%s", got)
+		headers, reply := request(subject, sample)
+		t.Logf("nats req %s '%s'\n%s%s", subject, sample, headers, reply)
+		sameJSON(t, reply, sampleReply(t))
+		if strings.Contains(headers, messages.HeaderErrorCode) {
+			t.Errorf("a good answer has the header of an error:\n%s", headers)
 		}
 	}
 	sameJSON(t, ask("req", "wechat.code.resolve", sample, "--raw"), sampleReply(t))
@@ -84,13 +94,13 @@ func TestNATSCommand(t *testing.T) {
 		{"unknown account", "wechat.credential.get.wx2", `{}`, "404", "unknown_account", ""},
 		{"unknown kind", "wechat.credential.get", `{"kind":"password"}`, "404", "unknown_kind", ""},
 	} {
-		got := ask("req", tt.subject, tt.request)
-		if !strings.Contains(got, messages.HeaderErrorCode+": "+tt.code) || !strings.Contains(got, messages.HeaderError+": ") {
-			t.Errorf("%s: no header with %s:\n%s", tt.name, tt.code, got)
+		headers, reply := request(tt.subject, tt.request)
+		if !strings.Contains(headers, messages.HeaderErrorCode+": "+tt.code) || !strings.Contains(headers, messages.HeaderError+": ") {
+			t.Errorf("%s: no header with %s:\n%s", tt.name, tt.code, headers)
 		}
 		var e messages.Error
-		if err := json.Unmarshal([]byte(jsonOf(t, got)), &e); err != nil || string(e.Symbol) != tt.symbol {
-			t.Errorf("%s: symbol %q, want %q: %v\n%s", tt.name, e.Symbol, tt.symbol, err, got)
+		if err := json.Unmarshal([]byte(reply), &e); err != nil || string(e.Symbol) != tt.symbol {
+			t.Errorf("%s: symbol %q, want %q: %v\n%s", tt.name, e.Symbol, tt.symbol, err, reply)
 		}
 		if tt.errcode != "" && (fmt.Sprint(e.Errcode) != tt.errcode || e.RID == "") {
 			t.Errorf("%s: errcode %d, rid %q", tt.name, e.Errcode, e.RID)
@@ -165,7 +175,7 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	second := run(t, sim.account(t).with(vars{"NATS_URL": first.nats}))
 	second.settled(t)
 	infos := call(t, vars{"NATS_URL": first.nats}, "", natsCommand(t), "micro", "ls")
-	if n := strings.Count(infos.out, "wechat"); n < 2 {
+	if n := len(regexp.MustCompile(`\b[A-Za-z0-9]{22}\b`).FindAllString(infos.out, -1)); n != 2 {
 		t.Errorf("nats micro ls shows %d workers:\n%s", n, infos.out)
 	}
 	if code := second.stop(t, syscall.SIGTERM); code != 0 {
@@ -269,31 +279,6 @@ func TestVerbs(t *testing.T) {
 		refused(mine, "", "invalid_request", "resolve", strings.Repeat("o", 129), "t")
 	})
 
-	t.Run("refresh", func(t *testing.T) {
-		value := strings.TrimSpace(ok(mine, "", "get"))
-		report := func(args ...string) (r messages.Refreshed) {
-			t.Helper()
-			if err := json.Unmarshal([]byte(ok(mine, "", append([]string{"refresh", "--json"}, args...)...)), &r); err != nil {
-				t.Fatal(err)
-			}
-			return r
-		}
-		if r := report("--revision=1"); r.Reason != messages.ReasonNotCurrent && r.Revision != 1 {
-			t.Errorf("of an old revision: %+v", r)
-		}
-		if r := report("--value-sha256=" + strings.Repeat("0", 64)); r.Reason != messages.ReasonNotCurrent || r.Refreshed {
-			t.Errorf("of another value: %+v", r)
-		}
-		sum := sha256.Sum256([]byte(value))
-		if r := report("--value-sha256=" + hex.EncodeToString(sum[:])); r.Reason != messages.ReasonAlive || r.Refreshed {
-			t.Errorf("of a living value: %+v", r)
-		}
-		if got := ok(mine, "", "refresh", "--value-sha256="+strings.Repeat("0", 64)); !strings.HasPrefix(got, "not_current: ") || !strings.Contains(got, "expires in ") {
-			t.Errorf("refresh: %q", got)
-		}
-		refused(mine, "", "invalid_request", "refresh", "--value-sha256=zz")
-	})
-
 	t.Run("status", func(t *testing.T) {
 		r := call(t, env, "", bin, "status")
 		t.Logf("wxkeeper status\n%s", r.out)
@@ -346,6 +331,31 @@ func TestVerbs(t *testing.T) {
 		if got := call(t, env, "", bin, "status", "--appid="+appid).out; !strings.Contains(got, "another system") {
 			t.Errorf("the conflict is not in the status:\n%s", got)
 		}
+	})
+
+	t.Run("refresh", func(t *testing.T) {
+		value := strings.TrimSpace(ok(mine, "", "get"))
+		report := func(args ...string) (r messages.Refreshed) {
+			t.Helper()
+			if err := json.Unmarshal([]byte(ok(mine, "", append([]string{"refresh", "--json"}, args...)...)), &r); err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		if r := report("--revision=1"); r.Reason != messages.ReasonNotCurrent || r.Generation != 2 {
+			t.Errorf("of an old revision: %+v", r)
+		}
+		if r := report("--value-sha256=" + strings.Repeat("0", 64)); r.Reason != messages.ReasonNotCurrent || r.Refreshed {
+			t.Errorf("of another value: %+v", r)
+		}
+		sum := sha256.Sum256([]byte(value))
+		if r := report("--value-sha256=" + hex.EncodeToString(sum[:])); r.Reason != messages.ReasonAlive || r.Refreshed {
+			t.Errorf("of a living value: %+v", r)
+		}
+		if got := ok(mine, "", "refresh", "--value-sha256="+strings.Repeat("0", 64)); !strings.HasPrefix(got, "not_current: ") || !strings.Contains(got, "expires in ") {
+			t.Errorf("refresh: %q", got)
+		}
+		refused(mine, "", "invalid_request", "refresh", "--value-sha256=zz")
 	})
 
 	t.Run("no worker", func(t *testing.T) {
@@ -427,6 +437,30 @@ func TestRunEndsWithItsConnection(t *testing.T) {
 	<-serving
 }
 
+// While NATS is away a worker waits for it: alive, not ready, and easy to stop.
+func TestRunWaitsForNATS(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close() // free now, and named in the environment, because the log does not name it before there is a worker
+	k := start(t, vars{
+		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": addr, "NATS_URL": "nats://127.0.0.1:1",
+	}, wxkeeper(t), "run")
+	k.find(t, k.stderr, `"msg":"NATS cannot be reached, trying again"`)
+	if got := fetch(t, http.MethodGet, "http://"+addr+"/healthz", ""); got != "ok\n" {
+		t.Errorf("/healthz: %q", got)
+	}
+	if got := fetch(t, http.MethodGet, "http://"+addr+"/readyz", ""); !strings.Contains(got, "NATS is not connected yet") {
+		t.Errorf("/readyz: %q", got)
+	}
+	if code := k.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 // The first signal asks for a clean stop, which waits for the request in hand; the second does not.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
@@ -436,8 +470,10 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	sim.post(t, "/faults", map[string]any{"endpoint": "tickettocode", "hang": true})
 	asking := start(t, vars{"NATS_URL": k.nats}, wxkeeper(t), "resolve", "--timeout=60s", sampleOpenID, sampleTicket)
 	for ctx := testContext(t); sim.calls(t, appid)["tickettocode"] == 0; {
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			t.Fatal("the resolution did not reach WeChat")
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 	if err := k.cmd.Process.Signal(syscall.SIGTERM); err != nil {

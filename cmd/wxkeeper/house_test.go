@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -71,7 +70,7 @@ func natsCommand(t *testing.T) string {
 type vars map[string]string
 
 func (v vars) environ(home string) []string {
-	env := []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir(), "PATH=" + os.Getenv("PATH"), "NO_COLOR=1", "GORACE=halt_on_error=0"}
+	env := []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir(), "NO_COLOR=1", "GORACE=atexit_sleep_ms=10"}
 	for k, s := range v {
 		env = append(env, k+"="+s)
 	}
@@ -370,14 +369,3 @@ func sameJSON(t *testing.T, got, want string) {
 		}
 	}
 }
-
-// lines that begin with {: what a command printed as JSON.
-func jsonOf(t *testing.T, text string) string {
-	t.Helper()
-	i := slices.IndexFunc(strings.Split(text, "\n"), func(l string) bool { return strings.HasPrefix(strings.TrimSpace(l), "{") })
-	if i < 0 {
-		t.Fatalf("no JSON in %q", text)
-	}
-	return strings.Join(strings.Split(text, "\n")[i:], "\n")
-}
-

@@ -55,7 +55,7 @@ func (runVerb) Run(ctx context.Context, t *terminal) error {
 	}
 	err = serve(ctx, cfg, accounts, log)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return nil // stopped before it had started
+		err = nil // stopped before it had started
 	}
 	return err
 }
@@ -118,7 +118,7 @@ func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (nc
 			return nil, nil, err
 		}
 		log.Info("other workers and services of this machine join with NATS_URL", "nats_url", srv.URL())
-		shutdown = srv.Shutdown
+		shutdown, c.URL = srv.Shutdown, srv.URL() // the URL is for the log: the connection goes through memory
 		opts = append(opts, srv.InProcess())
 	}
 	nc, err = natsconn.Connect(ctx, c, opts...)

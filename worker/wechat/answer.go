@@ -20,7 +20,7 @@ const (
 // they quote nothing of the body beyond one character.
 type answer struct {
 	raw     []byte // the JSON object, without byte order mark and surrounding white space
-	fields  map[string]json.RawMessage
+	fields  fields
 	errcode int
 	errmsg  string
 }
@@ -36,22 +36,22 @@ func parse(body []byte) (answer, error) {
 		return answer{}, errors.New("it is empty")
 	}
 	a := answer{raw: raw}
-	// A map, not a struct: encoding/json matches the fields of a struct in any case of letters.
-	if err := json.Unmarshal(raw, &a.fields); err != nil {
+	if !json.Valid(raw) {
 		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			// Offset counts the bytes read, so the offending byte is the one before, unless the text just ends.
-			at := bytes.Index(body, raw) + int(syntax.Offset) - 1
-			if syntax.Error() == endsEarly {
-				at++
-			}
-			return answer{}, fmt.Errorf("not JSON at offset %d of %d bytes: %w", at, len(body), syntax)
+		if err := json.Unmarshal(raw, new(any)); !errors.As(err, &syntax) {
+			return answer{}, errors.New("not JSON")
 		}
+		// Offset counts the bytes read, so the offending byte is the one before, unless the text just ends.
+		at := bytes.Index(body, raw) + int(syntax.Offset) - 1
+		if syntax.Error() == endsEarly {
+			at++
+		}
+		return answer{}, fmt.Errorf("not JSON at offset %d of %d bytes: %w", at, len(body), syntax)
+	}
+	if raw[0] != '{' {
 		return answer{}, errors.New("not a JSON object")
 	}
-	if a.fields == nil {
-		return answer{}, errors.New("not a JSON object but null")
-	}
+	members(raw, a.fields.set)
 	if err := a.readErrcode(); err != nil {
 		return answer{}, err
 	}
@@ -79,8 +79,8 @@ func invalidUTF8(b []byte) int {
 // readErrcode reads errcode, a number or a numeric string, and errmsg. A success of token has no errcode
 // (getaccesstoken.txt), one of getticket has errcode 0 (getticket.txt): no errcode reads as 0.
 func (a *answer) readErrcode() error {
-	raw, ok := a.fields["errcode"]
-	if !ok {
+	raw := a.fields.get("errcode")
+	if raw == nil {
 		return nil
 	}
 	digits := string(raw)
@@ -92,7 +92,7 @@ func (a *answer) readErrcode() error {
 		return errors.New("errcode is not an integer")
 	}
 	a.errcode = int(n)
-	a.errmsg, _ = text(a.fields["errmsg"])
+	a.errmsg, _ = text(a.fields.get("errmsg"))
 	return nil
 }
 
@@ -106,8 +106,8 @@ func text(raw json.RawMessage) (s string, ok bool) {
 
 // textField is the non-empty string called name.
 func (a *answer) textField(name string) (string, error) {
-	raw, ok := a.fields[name]
-	if !ok {
+	raw := a.fields.get(name)
+	if raw == nil {
 		return "", fmt.Errorf("it has no %s", name)
 	}
 	s, ok := text(raw)
@@ -135,8 +135,8 @@ func (a *answer) issued(name string) (Issued, error) {
 			return Issued{}, fmt.Errorf("%s has an unprintable byte at %d", name, i)
 		}
 	}
-	raw, ok := a.fields["expires_in"]
-	if !ok {
+	raw := a.fields.get("expires_in")
+	if raw == nil {
 		return Issued{}, errors.New("it has no expires_in")
 	}
 	seconds, err := strconv.ParseInt(string(raw), 10, 64)
@@ -163,8 +163,8 @@ func (a *answer) code() (json.RawMessage, error) {
 // ips is the ip_list of get_api_domain_ip. The sister interface getcallbackip lists networks among the addresses, so
 // both are read.
 func (a *answer) ips() ([]string, error) {
-	raw, ok := a.fields["ip_list"]
-	if !ok {
+	raw := a.fields.get("ip_list")
+	if raw == nil {
 		return nil, errors.New("it has no ip_list")
 	}
 	var list []*string

@@ -39,8 +39,12 @@ type report struct {
 // attempt sends r once to base and reads the answer.
 func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error, report) {
 	// Each attempt has a deadline of its own, so that a host that swallows packets leaves time for the next.
-	own, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
+	own := ctx
+	if end, ok := ctx.Deadline(); !ok || time.Until(end) > c.timeout {
+		var cancel context.CancelFunc
+		own, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
 	var t trace
 	req := c.newRequest(httptrace.WithClientTrace(own, t.hooks()), base, r)
 

@@ -1,0 +1,363 @@
+//go:build cli
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+// fault is what can go wrong at one endpoint, as the control API of the simulation takes it.
+type fault map[string]any
+
+func (f fault) with(more fault) fault {
+	all := fault{}
+	for _, m := range []fault{f, more} {
+		for k, v := range m {
+			all[k] = v
+		}
+	}
+	return all
+}
+
+// everywhere are the faults of every endpoint. To those of the issue come the ones in which an answer quotes the request:
+// quoted is what the request to that endpoint carried.
+func everywhere(quoted string) map[string]fault {
+	return map[string]fault{
+		"busy": {"errcode": -1}, "dead-token": {"errcode": 40001}, "expired-token": {"errcode": 42001}, "bad-ticket": {"errcode": 40097},
+		"quota": {"errcode": 45009}, "minute": {"errcode": 45011}, "white-list": {"errcode": 40164}, "unknown-code": {"errcode": 99999},
+		"quoting": {"errcode": 40125, "errmsg": "invalid request " + quoted},
+		"gateway": {"status": 502}, "refusing": {"status": 403}, "hang": {"hang": true}, "late": {"hang": true, "after": true}, "drop": {"drop": true},
+		"truncated": {"body": "truncated"}, "half": {"body": "truncated", "after": true}, "cut": {"body": "cut", "after": true}, "html": {"body": "html"},
+		"empty": {"body": "empty"}, "binary": {"body": "binary"}, "huge": {"body": "huge"}, "types": {"body": "wrong_type", "after": true},
+		"no-life": {"body": "zero_life", "after": true}, "no-value": {"body": "no_value"}, "empty-value": {"body": "empty_value"},
+		"long": {"body": "long_value"}, "unprintable": {"body": "unprintable_value"},
+		"page": {"body": "raw:<html>cannot serve " + quoted + "</html>", "status": 500},
+	}
+}
+
+// evidence is everything that a worker lets out, by where it was seen.
+type evidence struct {
+	mu    sync.Mutex
+	seen  map[string]string
+	marks map[string]bool // that must not stand in it
+}
+
+func (e *evidence) add(where, what string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.seen[where] += what + "\n"
+}
+
+func (e *evidence) mark(value string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.marks[value] = true
+}
+
+// tokenLike are tokens of the simulation, also those that were never published.
+var tokenLike = regexp.MustCompile(`9\d_[A-Za-z0-9_-]{8,}`)
+
+func (e *evidence) check(t *testing.T) {
+	t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for where, what := range e.seen {
+		for mark := range e.marks {
+			if i := strings.Index(what, mark); i >= 0 {
+				t.Errorf("%s shows %q: …%s…", where, mark, what[max(0, i-300):min(len(what), i+300)])
+			}
+		}
+		for _, i := range tokenLike.FindAllStringIndex(what, 3) {
+			t.Errorf("%s shows a token: …%s…", where, what[max(0, i[0]-300):min(len(what), i[1]+100)])
+		}
+	}
+}
+
+// All ways in which things go wrong, at debug level, with marked secrets, tokens, tickets and openids: none of them comes
+// out anywhere, no account is asked for in a storm, and what was good stays good.
+func TestNoSecretComesOut(t *testing.T) {
+	t.Parallel()
+	const (
+		good     = "wx-good"
+		openid   = "o" + canary + "_openid"
+		ticket   = "t" + canary + "-ticket"
+		user     = "keeper"
+		password = "p" + canary + "-password"
+	)
+	e := &evidence{seen: map[string]string{}, marks: map[string]bool{canary: true}}
+	secretOf := func(appid string) string { return canary + "0123456789" + appid }
+
+	// One account for each fault, so that a long pause after one does not hide another.
+	type entry struct {
+		AppID    string `json:"appid"`
+		Secret   string `json:"secret"`
+		TokenAPI string `json:"token_api"`
+	}
+	accounts := []entry{{AppID: good, Secret: secretOf(good), TokenAPI: "stable_token"}}
+	faults := map[string]fault{}
+	for name := range everywhere("") {
+		accounts = append(accounts, entry{AppID: "report-" + name, Secret: secretOf("report-" + name), TokenAPI: "stable_token"})
+		for _, endpoint := range []string{"stable_token", "token", "getticket"} {
+			a := entry{AppID: endpoint + "-" + name, TokenAPI: "stable_token"}
+			if endpoint == "token" {
+				a.TokenAPI = "token"
+			}
+			a.Secret = secretOf(a.AppID)
+			accounts = append(accounts, a)
+			quoted := "/cgi-bin/" + endpoint + "?grant_type=client_credential&appid=" + a.AppID + "&secret=" + a.Secret + ` {"secret":"` + a.Secret + `"}`
+			if endpoint == "getticket" {
+				quoted = "/cgi-bin/ticket/getticket" // its token is not known yet; it is quoted below
+			}
+			faults[a.AppID] = everywhere(quoted)[name].with(fault{"appid": a.AppID, "endpoint": endpoint, "times": 2})
+		}
+	}
+	args := []string{"--latency=0s"}
+	for _, a := range accounts {
+		args = append(args, "--account="+a.AppID+":"+a.Secret)
+	}
+	sim := simulate(t, args...)
+	for _, f := range faults {
+		sim.post(t, "/faults", f)
+	}
+	file := filepath.Join(t.TempDir(), "accounts.json")
+	body, err := json.Marshal(accounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, body, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	// The first worker is there for its NATS server: so the test listens before the second one begins.
+	base := vars{
+		"WECHAT_API_URL": sim.api, "WXKEEPER_LOG_LEVEL": "debug", "WECHAT_HTTP_TIMEOUT": "300ms", "WXKEEPER_RESOLVE_TIMEOUT": "1s",
+		"NATS_USER": user, "NATS_PASSWORD": password,
+	}
+	sim.post(t, "/accounts", map[string]string{"appid": "wx-host", "secret": secretOf("wx-host")})
+	host := run(t, base.with(vars{
+		"WECHAT_APPID": "wx-host", "WECHAT_SECRET": secretOf("wx-host"), "WXKEEPER_BUCKET": "host", "WXKEEPER_SUBJECT_PREFIX": "host",
+	}))
+	nc, err := nats.Connect(host.nats, nats.UserInfo(user, password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	events := newOutput()
+	subscribe := func(subject string, f func(m *nats.Msg)) {
+		t.Helper()
+		if _, err := nc.Subscribe(subject, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	subscribe("*.published.>", func(m *nats.Msg) {
+		var c messages.Credential
+		if json.Unmarshal(m.Data, &c) == nil && c.Value != "" {
+			e.mark(c.Value)
+		}
+	})
+	subscribe("*.event.>", func(m *nats.Msg) {
+		fmt.Fprintf(events, "%s %v %s\n", m.Subject, m.Header, m.Data)
+	})
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	withPassword := strings.Replace(host.nats, "nats://", "nats://"+user+":"+password+"@", 1)
+	k := run(t, base.with(vars{"WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "", "NATS_PASSWORD": ""}))
+
+	// Every fault strikes, and is told.
+	for appid, f := range faults {
+		kind := "access_token"
+		if f["endpoint"] == "getticket" {
+			kind = "(jsapi|wx_card)_ticket"
+		}
+		k.find(t, k.stderr, `"msg":"refresh failed","appid":"`+appid+`","kind":"`+kind)
+		struck := regexp.MustCompile(`(?m)^wechat\.event\.` + appid + `\.` + kind + `\.failed `)
+		if !events.await(testContext(t), struck.MatchString) {
+			t.Errorf("no event of the failure of %s", appid)
+		}
+	}
+	k.find(t, k.stderr, `"msg":"credential published","appid":"`+good+`","kind":"access_token"`)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := testContext(t)
+	value := func(bucket, key string) string {
+		t.Helper()
+		b, err := js.KeyValue(ctx, bucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry, err := b.Get(ctx, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c messages.Credential
+		if err := json.Unmarshal(entry.Value(), &c); err != nil {
+			t.Fatal(err)
+		}
+		e.mark(c.Value)
+		return c.Value
+	}
+	value("host", "wx-host.access_token")
+	token := value("wechat", good+".access_token")
+
+	// Requests: what comes back where it is an error, and in what words.
+	symbols := map[string]int{}
+	ask := func(what, subject, body string) messages.Symbol {
+		t.Helper()
+		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		m, err := nc.RequestWithContext(asking, subject, []byte(body))
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if m.Header.Get(messages.HeaderErrorCode) == "" {
+			symbols["ok"]++
+			return "ok"
+		}
+		e.add("the error reply to "+what, fmt.Sprintf("%v %s", m.Header, m.Data))
+		var refusal messages.Error
+		if err := json.Unmarshal(m.Data, &refusal); err != nil || refusal.Symbol.Code() == 0 {
+			t.Errorf("%s: %s", what, m.Data)
+		}
+		symbols[string(refusal.Symbol)]++
+		return refusal.Symbol
+	}
+	marked := fmt.Sprintf(`{"appid":%q,"openid":%q,"code_ticket":%q}`, good, openid, ticket)
+	sim.post(t, "/codes", map[string]string{"appid": good, "openid": openid, "code_ticket": ticket})
+	if s := ask("a good request", "wechat.code.resolve", marked); s != "ok" {
+		t.Fatalf("a good request: %s", s)
+	}
+	quoted := "/intp/marketcode/tickettocode?access_token=" + token + " " + marked + " openid=" + openid + " Bearer " + token
+	for name, f := range everywhere(quoted) {
+		sim.post(t, "/faults", f.with(fault{"appid": good, "endpoint": "tickettocode"}))
+		ask("a resolution with "+name, "wechat.code.resolve", marked)
+		fetch(t, http.MethodDelete, sim.control+"/faults", "")
+	}
+	// A token that WeChat refuses, and then everything that can go wrong while that is looked into; each on an account
+	// of its own, because a report is followed by a pause.
+	for name := range everywhere("") {
+		appid := "report-" + name
+		for _, kind := range []string{"access_token", "jsapi_ticket", "wx_card_ticket"} {
+			k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"`+kind)
+		}
+		token := value("wechat", appid+".access_token")
+		jsapi := value("wechat", appid+".jsapi_ticket")
+		sim.post(t, "/faults", fault{"appid": appid, "endpoint": "tickettocode", "errcode": 40001, "errmsg": "invalid credential, access_token " + token + " is invalid or not latest"})
+		for endpoint, sent := range map[string]string{
+			"get_api_domain_ip": "?access_token=" + token + " Bearer " + token, "getticket": "?access_token=" + token + "&type=jsapi " + token, "stable_token": secretOf(appid),
+		} {
+			sim.post(t, "/faults", everywhere(sent)[name].with(fault{"appid": appid, "endpoint": endpoint, "times": 1}))
+		}
+		ask("a resolution with a dead token and "+name, "wechat.code.resolve."+appid, `{"openid":"`+openid+`","code_ticket":"`+ticket+`"}`)
+		ask("a report and "+name, "wechat.credential.refresh."+appid, `{}`)
+		ask("a report of a ticket and "+name, "wechat.credential.refresh."+appid, `{"kind":"jsapi_ticket"}`)
+		ask("a report of a value and "+name, "wechat.credential.refresh."+appid, `{"kind":"jsapi_ticket","value_sha256":"`+jsapi+`"}`)
+	}
+	fetch(t, http.MethodDelete, sim.control+"/faults", "")
+	for what, r := range map[string][2]string{
+		"no JSON":                {"wechat.code.resolve", "openid=" + openid + "&code_ticket=" + ticket},
+		"half of it":             {"wechat.code.resolve", marked[:len(marked)-4]},
+		"an array":               {"wechat.code.resolve", "[" + marked + "]"},
+		"a number":               {"wechat.code.resolve", `{"appid":"` + good + `","openid":1,"code_ticket":"` + ticket + `"}`},
+		"an object":              {"wechat.code.resolve", `{"appid":"` + good + `","openid":{"` + openid + `":"` + ticket + `"},"code_ticket":"t"}`},
+		"no ticket":              {"wechat.code.resolve." + good, `{"openid":"` + openid + `"}`},
+		"no account":             {"wechat.code.resolve", `{"openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
+		"another account":        {"wechat.code.resolve." + good, `{"appid":"wx-other","openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
+		"an overlong openid":     {"wechat.code.resolve." + good, `{"openid":"` + strings.Repeat(openid, 20) + `","code_ticket":"` + ticket + `"}`},
+		"an overlong ticket":     {"wechat.code.resolve." + good, `{"openid":"` + openid + `","code_ticket":"` + strings.Repeat(ticket, 20) + `"}`},
+		"a ticket with a break":  {"wechat.code.resolve." + good, `{"openid":"` + openid + `","code_ticket":"` + ticket + `\u0000"}`},
+		"a secret for a kind":    {"wechat.credential.get." + good, `{"kind":1,"value":"` + token + `"}`},
+		"a report of no digest":  {"wechat.credential.refresh." + good, `{"value_sha256":"` + token + `"}`},
+		"a report of a number":   {"wechat.credential.refresh." + good, `{"revision":"` + token + `"}`},
+		"a revision of tomorrow": {"wechat.credential.refresh." + good, `{"revision":18446744073709551615}`},
+		"an account of nobody":   {"wechat.status.wx-nobody", `{}`},
+	} {
+		ask("a request with "+what, r[0], r[1])
+	}
+	t.Logf("replies: %v", symbols)
+	if !strings.Contains(events.String(), ".conflict ") || !strings.Contains(events.String(), ".recovered ") {
+		t.Error("no event of a conflict, or of a recovery")
+	}
+	for _, s := range []messages.Symbol{
+		messages.InvalidRequest, messages.UnknownAccount, messages.Rejected, messages.Throttled, messages.QuotaExhausted, messages.Upstream, messages.UpstreamTimeout,
+	} {
+		if symbols[string(s)] == 0 {
+			t.Errorf("no reply was %s: a way of failing is not covered", s)
+		}
+	}
+
+	// After all that: the worker lives, and the good account is what it was.
+	if s := ask("a good request at the end", "wechat.code.resolve", marked); s != "ok" {
+		t.Errorf("a good request at the end: %s", s)
+	}
+	value("wechat", good+".access_token")
+	for appid, f := range faults {
+		endpoint := f["endpoint"].(string)
+		if n := sim.calls(t, appid)[endpoint]; n > 20 {
+			t.Errorf("%d calls of %s for %s: a storm", n, endpoint, appid)
+		}
+	}
+
+	// What comes out in other ways.
+	m, err := nc.RequestWithContext(ctx, "wechat.status", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.add("the status", string(m.Data))
+	env := vars{"NATS_URL": withPassword}
+	for _, args := range [][]string{
+		{"status"}, {"status", "--json"}, {"resolve", "--appid=" + good, openid, "no" + ticket}, {"get", "--appid=wx-nobody"}, {"refresh", "--appid=" + good},
+	} {
+		r := call(t, env, "", wxkeeper(t), args...)
+		e.add("wxkeeper "+args[0], r.out+r.err)
+	}
+	r := call(t, vars{"NATS_URL": "nats://" + user + ":" + password + "@127.0.0.1:1"}, "", wxkeeper(t), "get")
+	e.add("wxkeeper get without a server", r.out+r.err)
+	r = call(t, vars{"NATS_URL": strings.Replace(withPassword, password, password+"x", 1)}, "", wxkeeper(t), "get")
+	e.add("wxkeeper get with a wrong password", r.out+r.err)
+	if r.code != 1 || !strings.Contains(r.err, "refuses this client") {
+		t.Errorf("wxkeeper get with a wrong password: %+v", r)
+	}
+	for _, args := range [][]string{{"micro", "stats", "wechat"}, {"micro", "info", "wechat"}} {
+		r := call(t, env, "", natsCommand(t), args...)
+		e.add("nats "+strings.Join(args, " "), r.out)
+	}
+	for _, w := range []*keeper{host, k} {
+		for _, page := range []string{"/", "/metrics", "/healthz", "/readyz", "/nothing"} {
+			e.add("the page "+page, fetch(t, http.MethodGet, w.http+page, ""))
+		}
+	}
+	for _, w := range []*keeper{k, host} {
+		if code := w.stop(t, syscall.SIGTERM); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+		e.add("standard output", w.stdout.String())
+		e.add("standard error", w.stderr.String())
+	}
+	e.add("the events", events.String())
+	if !strings.Contains(k.stderr.String(), `"level":"DEBUG"`) {
+		t.Error("no line at debug level")
+	}
+	if len(e.marks) < 50 {
+		t.Errorf("only %d values were marked", len(e.marks))
+	}
+	e.check(t)
+}

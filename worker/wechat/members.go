@@ -1,0 +1,101 @@
+package wechat
+
+import "encoding/json"
+
+// fieldNames are the fields that this package reads. All others stay in the raw answer.
+var fieldNames = [...]string{"errcode", "errmsg", "code", "access_token", "expires_in", "ticket", "ip_list"}
+
+// fields are the values of fieldNames, as they stand in the answer; nil: not there.
+type fields [len(fieldNames)]json.RawMessage
+
+func (f *fields) get(name string) json.RawMessage {
+	for i, n := range fieldNames {
+		if n == name {
+			return f[i]
+		}
+	}
+	return nil
+}
+
+// set keeps a value; of a name that stands there twice the last, as encoding/json does.
+func (f *fields) set(name []byte, value json.RawMessage) {
+	for i, n := range fieldNames {
+		if n == string(name) {
+			f[i] = value
+		}
+	}
+}
+
+// members calls visit for each member of a JSON object, which must be valid (json.Valid) and without white space around
+// it. name and value are parts of object.
+//
+// It stands here because encoding/json matches the fields of a struct in any case of letters, and decoding into a map
+// was the largest single cost of a resolution.
+func members(object []byte, visit func(name []byte, value json.RawMessage)) {
+	for i := 1; ; {
+		i = skipSpace(object, i)
+		if object[i] == ',' {
+			i = skipSpace(object, i+1)
+		}
+		if object[i] == '}' {
+			return
+		}
+		end := skipValue(object, i)
+		name := object[i+1 : end-1]
+		i = skipSpace(object, skipSpace(object, end)+1) // over the colon
+		end = skipValue(object, i)
+		visit(plain(name), object[i:end])
+		i = end
+	}
+}
+
+// plain is a name without its escapes.
+func plain(name []byte) []byte {
+	for _, b := range name {
+		if b == '\\' {
+			var s string
+			_ = json.Unmarshal(append(append([]byte{'"'}, name...), '"'), &s) // valid, so it decodes
+			return []byte(s)
+		}
+	}
+	return name
+}
+
+func skipSpace(text []byte, i int) int {
+	for text[i] == ' ' || text[i] == '\t' || text[i] == '\n' || text[i] == '\r' {
+		i++
+	}
+	return i
+}
+
+// skipValue returns the end of the value that begins at i.
+func skipValue(text []byte, i int) int {
+	depth := 0
+	for ; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			for i++; text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return i + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return i // the end of what encloses a number or a word
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ',', ':', ' ', '\t', '\n', '\r':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return i
+}
