@@ -12,6 +12,7 @@ import (
 const patience = 20 * time.Second
 
 func testContext(tb testing.TB) context.Context {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	tb.Cleanup(cancel)
 	return ctx

@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrExpired: the last credential known has expired, and no newer one has arrived.
+// ErrExpired is returned where the last credential known has expired, and no newer one has arrived.
 var ErrExpired = errors.New("kv: the credential has expired")
 
 // ReaderConfig configures a [Reader]. The zero value works: it follows all accounts of the default bucket.

@@ -224,6 +224,7 @@ func TestReaderIgnoresWhatIsNotACredential(t *testing.T) {
 	}
 }
 
+//nolint:paralleltest // it counts the allocations of the whole process
 func TestReadingAllocatesNothing(t *testing.T) {
 	r, err := NewReader(natstest.Start(t).Connect(), ReaderConfig{})
 	if err != nil {

@@ -28,6 +28,7 @@ type bench struct {
 }
 
 func newBench(b *testing.B) *bench {
+	b.Helper()
 	s := newStage(b, wechattest.Config{AnyCode: true})
 	w := s.worker(nil)
 	c := w.await(kv.AccessToken, 0)

@@ -304,6 +304,7 @@ func (p *policy) settle(v view, l kv.Ledger, appid string, kind kv.Kind, issued 
 		c.Generation++
 	}
 	c.ExpiresAt, c.RefreshAt = p.plan(v.rule, c.ObtainedAt, sent, issued.ExpiresIn, same)
+	c.ExpiresAt, c.RefreshAt = c.ExpiresAt.Truncate(time.Millisecond), c.RefreshAt.Truncate(time.Millisecond) // as kv.Credential promises
 	drift := time.Duration(0)
 	if stored {
 		drift = c.ExpiresAt.Sub(v.record.ExpiresAt).Abs()

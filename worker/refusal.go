@@ -43,13 +43,13 @@ func refusalOf(we *wechat.Error) *messages.Error {
 		e.Symbol = messages.Rejected
 	case wechat.ClassDailyQuota:
 		e.Symbol = messages.QuotaExhausted
-		e.After(max(we.Wait, quotaWait))
+		e = e.After(max(we.Wait, quotaWait))
 	case wechat.ClassMinuteQuota:
 		e.Symbol = messages.Throttled
-		e.After(max(we.Wait, time.Minute))
+		e = e.After(max(we.Wait, time.Minute))
 	case wechat.ClassDeadToken:
 		e.Symbol = messages.NoCredential
-		e.After(retryMin)
+		e = e.After(retryMin)
 	case wechat.ClassTransport:
 		e.Symbol = messages.Upstream
 		if errors.Is(we, context.DeadlineExceeded) {

@@ -170,7 +170,7 @@ func TestSameTicketInFlightIsAskedOnce(t *testing.T) {
 	const callers = 40
 	var wg sync.WaitGroup
 	for i := range callers {
-		ctx := context.Context(context.Background())
+		ctx := context.Background()
 		if i == 0 {
 			ctx = gone
 		}

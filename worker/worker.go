@@ -131,7 +131,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	}
 	w.scheduler = newScheduler(as, cfg.RefreshConcurrency)
 	if w.reader, err = kv.NewReader(nc, kv.ReaderConfig{
-		Bucket: cfg.Bucket, Now: cfg.Now, OnMissing: w.store.Ensure, OnTrouble: w.trouble("watching the credentials"),
+		Bucket: cfg.Bucket, Now: cfg.Now, OnMissing: w.store.Ensure, OnTrouble: w.trouble("credentials"),
 		OnChange: func(c kv.Change) {
 			if !c.Ready {
 				w.scheduler.learnRecord(c.AppID, c.Kind, c.Record)
@@ -179,7 +179,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var once sync.Once
 	watches.Go(func() { _ = w.reader.Run(watching) })
 	watches.Go(func() {
-		w.store.WatchLedgers(watching, w.scheduler.learnLedger, func() { once.Do(func() { close(ledgersReady) }) }, w.trouble("watching the ledger"))
+		w.store.WatchLedgers(watching, w.scheduler.learnLedger, func() { once.Do(func() { close(ledgersReady) }) }, w.trouble("ledger"))
 	})
 	for _, known := range []<-chan struct{}{w.reader.Ready(), ledgersReady} {
 		select {
@@ -221,10 +221,10 @@ func (w *Worker) open(ctx context.Context) error {
 }
 
 func ignoreStop(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // work is one turn of the scheduler.
@@ -245,8 +245,8 @@ func (w *Worker) work(ctx context.Context, a *Account, kind kv.Kind) (retry time
 }
 
 // trouble logs why a watch had to start over.
-func (w *Worker) trouble(doing string) func(error) {
-	return func(err error) { w.cfg.Log.Warn(doing+" starts over", "error", err) }
+func (w *Worker) trouble(bucket string) func(error) {
+	return func(err error) { w.cfg.Log.Warn("a watch starts over", "bucket", bucket, "error", err) }
 }
 
 // emit publishes an event. It is lost where NATS is away: the ledger and the status tell the same.

@@ -38,7 +38,7 @@ func Start(tb testing.TB) *Server {
 // test proves does not depend on it.
 func storeDir(tb testing.TB) string {
 	tb.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "wxkeeper-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "wxkeeper-test-") //nolint:usetesting // its place is the point
 	if err != nil {
 		return tb.TempDir()
 	}

@@ -14,6 +14,9 @@ const (
 	masked = "[masked]"
 	// shortestPart is the shortest beginning of a secret that is masked where a text breaks off inside it.
 	shortestPart = 4
+	// shortestSecret is the shortest secret that is masked. WeChat's own have 28 characters and more; an openid "o" of a
+	// caller who tries things out would mask every o of WeChat's words.
+	shortestSecret = 6
 	// maskWindow bounds the work of masking a text of which some 200 bytes are shown.
 	maskWindow = 8192
 )
@@ -34,6 +37,9 @@ func newMask(e Endpoint, secrets ...string) *mask {
 
 func (m *mask) makeForms() {
 	for _, s := range m.secrets {
+		if len(s) < shortestSecret {
+			continue
+		}
 		for _, form := range spellings(s) {
 			if form != "" && !slices.Contains(m.forms, form) {
 				m.forms = append(m.forms, form)
