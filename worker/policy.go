@@ -51,6 +51,9 @@ const (
 	forcedGap = time.Minute
 	// probeEvery is the least time between two questions to WeChat whether one token lives.
 	probeEvery = 10 * time.Second
+	// probeFirsthand is the same when a worker itself was refused: a token that another system kills just after WeChat
+	// was asked must not be taken for alive much longer.
+	probeFirsthand = time.Second
 	// hardForcedPerDay is how many of the 20 calls a day with force_refresh are used.
 	hardForcedPerDay = 10
 )

@@ -117,7 +117,7 @@ func (r *refresher) scheduled(ctx context.Context, a *Account, kind kv.Kind) err
 	})
 	if deadToken != 0 {
 		// The ticket's own retry follows by its backoff, with the token that this brings.
-		if _, reportErr := r.report(ctx, a, kv.AccessToken, dead{revision: deadToken}); reportErr != nil {
+		if _, reportErr := r.report(ctx, a, kv.AccessToken, dead{revision: deadToken, firsthand: true}); reportErr != nil {
 			r.log.Debug("the refused token was not renewed", "appid", a.AppID, "error", reportErr)
 		}
 	}
@@ -210,7 +210,7 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 	t.reader.Apply(c)
 	t.metrics.refreshes.WithLabelValues(string(t.kind), "published").Inc()
 	t.log.Info("credential published", "appid", c.AppID, "kind", c.Kind, "reason", why, "generation", c.Generation,
-		"revision", rev, "source", c.Source, "expires_at", c.ExpiresAt, "refresh_at", c.RefreshAt, "took", t.now().Sub(began))
+		"revision", rev, "source", c.Source, "expires_at", c.ExpiresAt, "refresh_at", c.RefreshAt, "took_ms", t.now().Sub(began).Milliseconds())
 	t.tell(messages.EventRefreshed, messages.Event{Generation: c.Generation, ExpiresAt: c.ExpiresAt})
 	t.recovered(before, ledger, c)
 	return c, nil

@@ -23,6 +23,8 @@ func asRefusal(err error) error {
 		return messages.Errorf(messages.NoCredential, "another worker is refreshing this credential").After(retryMin)
 	case errors.Is(err, kv.ErrNotFound), errors.Is(err, kv.ErrExpired):
 		return messages.Errorf(messages.NoCredential, "there is no living credential now; wxkeeper status says why").After(retryMin)
+	case errors.Is(err, context.Canceled): // requests are cancelled by the stop alone
+		return messages.Errorf(messages.ShuttingDown, "this worker is stopping; ask again, another answers").After(100 * time.Millisecond)
 	case errors.Is(err, context.DeadlineExceeded):
 		return messages.Errorf(messages.UpstreamTimeout, "no answer in time")
 	case errors.Is(err, kv.ErrUnavailable):

@@ -15,6 +15,9 @@ import (
 type dead struct {
 	revision uint64
 	sha256   string
+	// firsthand: this worker itself was refused. Its word is checked again sooner than that of a consumer, who might
+	// say the same for ever.
+	firsthand bool
 }
 
 // is reports whether c is the value that d names.
@@ -69,6 +72,9 @@ func (r *refresher) report(ctx context.Context, a *Account, kind kv.Kind, d dead
 		r.metrics.reports.WithLabelValues(label).Inc()
 		return res.Val.(verdict), res.Err
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return verdict{}, asRefusal(ctx.Err())
+		}
 		return verdict{}, messages.Errorf(messages.UpstreamTimeout, "the refresh is still under way").After(retryMin)
 	}
 }
@@ -118,7 +124,7 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 	answer := verdictInconclusive
 	if rec != nil && t.kind == kv.AccessToken {
 		var err error
-		if answer, err = t.probe(ctx, rec); err != nil {
+		if answer, err = t.probe(ctx, rec, d.firsthand); err != nil {
 			return verdict{}, err
 		}
 		if answer == verdictAlive {
@@ -178,11 +184,15 @@ func (t *turn) standing(now time.Time) error {
 }
 
 // probe asks WeChat whether it accepts a token: GET /cgi-bin/get_api_domain_ip, the cheapest interface that needs one.
-// An answer stands for probeEvery, for the whole fleet. An inconclusive one counts as dead when it comes to refreshing,
+// An answer stands for some seconds, for the whole fleet. An inconclusive one counts as dead when it comes to refreshing,
 // but is no proof.
-func (t *turn) probe(ctx context.Context, c *kv.Credential) (string, error) {
+func (t *turn) probe(ctx context.Context, c *kv.Credential, firsthand bool) (string, error) {
 	now := t.now()
-	if p := t.view.ledger.Probe; p != nil && p.Generation == c.Generation && now.Sub(p.At) < probeEvery && !p.At.After(now) {
+	stands := probeEvery
+	if firsthand {
+		stands = probeFirsthand
+	}
+	if p := t.view.ledger.Probe; p != nil && p.Generation == c.Generation && now.Sub(p.At) < stands && !p.At.After(now) {
 		return p.Verdict, nil
 	}
 	asking, cancel := context.WithDeadline(ctx, t.lease.Deadline().Add(-t.leaseTTL/2))

@@ -56,7 +56,7 @@ func TestTenThousandReportsMakeOneRefresh(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{Latency: 20 * time.Millisecond})
 	events := s.events()
-	w := s.worker(classic)
+	w := s.worker(func(c *Config) { classic(c); c.WeChat.Timeout = 5 * time.Second })
 	c := w.await(kv.AccessToken, 0)
 	for range 2 {
 		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
@@ -220,4 +220,22 @@ func TestReportAfterAFailedRefreshIsToldOfTheNextTry(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	w.await(kv.AccessToken, c.Generation)
+}
+
+// WeChat has just said that the token lives when another system kills it: the worker's own refusal is not answered with
+// the old verdict for long.
+func TestTokenKilledRightAfterAProbeIsHealedSoon(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(classic)
+	c := w.await(kv.AccessToken, 0)
+	if got, err := w.report(messages.RefreshCredential{Revision: c.Revision}); err != nil || got.Reason != messages.ReasonAlive {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	s.wechat.Revoke(c.Value)
+	began := time.Now()
+	s.eventually("a resolution succeeds", func() bool { _, err := w.resolve(); return err == nil })
+	if waited := time.Since(began); waited >= probeEvery {
+		t.Errorf("healed after %s, only when the verdict for consumers was over", waited)
+	}
 }

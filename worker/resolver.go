@@ -43,6 +43,9 @@ type flight struct {
 // resolve blocks until WeChat's answer, at most for the resolver's timeout; a caller that joins another's flight leaves
 // it when its ctx ends. Its error is a *messages.Error.
 func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, asRefusal(err)
+	}
 	key := flightKey{a.AppID, openid, codeTicket}
 	r.mu.Lock()
 	f := r.flights[key]
@@ -63,7 +66,7 @@ func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket s
 		case <-f.done:
 			return f.reply, f.err
 		case <-ctx.Done():
-			return nil, messages.Errorf(messages.UpstreamTimeout, "no answer in time")
+			return nil, asRefusal(ctx.Err())
 		}
 	}
 	f = &flight{done: make(chan struct{}), err: errors.New("the resolution ended without an answer")}
@@ -110,7 +113,7 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 				return nil, asRefusal(err)
 			}
 			refused = true
-			v, err := r.report(ctx, a, kv.AccessToken, dead{revision: token.Revision, sha256: valueSHA256(token.Value)})
+			v, err := r.report(ctx, a, kv.AccessToken, dead{revision: token.Revision, sha256: valueSHA256(token.Value), firsthand: true})
 			if err != nil {
 				return nil, err
 			}

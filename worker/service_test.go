@@ -287,3 +287,25 @@ func TestMonitoringPages(t *testing.T) {
 		t.Errorf("alive, but /healthz says %d", code)
 	}
 }
+
+func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(nil)
+	w.await(kv.AccessToken, 0)
+	s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Hang: true, Times: 1})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := w.refresher.report(ctx, w.accounts[appid], kv.AccessToken, dead{})
+		ended <- err
+	}()
+	s.eventually("WeChat is asked", func() bool { return s.wechat.Calls("", "get_api_domain_ip") == 1 })
+	cancel() // as the service does when the grace of a stop is over
+	if err := <-ended; symbol(err) != messages.ShuttingDown {
+		t.Errorf("a report: %v, want shutting_down", err)
+	}
+	if _, err := w.service.resolver.resolve(ctx, w.accounts[appid], openid, codeTicket); symbol(err) != messages.ShuttingDown {
+		t.Errorf("a resolution: %v, want shutting_down", err)
+	}
+}

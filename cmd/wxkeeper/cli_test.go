@@ -358,6 +358,14 @@ func TestVerbs(t *testing.T) {
 		refused(mine, "", "invalid_request", "refresh", "--value-sha256=zz")
 	})
 
+	t.Run("no bucket", func(t *testing.T) {
+		w := start(t, env.with(vars{"WXKEEPER_BUCKET": "other"}), bin, "watch")
+		w.find(t, w.stderr, `^wxkeeper: there is no bucket other: .*WXKEEPER_BUCKET`)
+		if code := w.stop(t, syscall.SIGINT); code != 0 || w.stdout.String() != "" {
+			t.Errorf("exit code %d, %q", code, w.stdout)
+		}
+	})
+
 	t.Run("no worker", func(t *testing.T) {
 		r := call(t, mine.with(vars{"WXKEEPER_SUBJECT_PREFIX": "other"}), "", bin, "get")
 		if r.code != 1 || strings.Count(r.err, "\n") != 1 || !strings.Contains(r.err, "no worker answers on other.> at nats://") {

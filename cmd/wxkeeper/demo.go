@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/demo"
@@ -25,5 +26,9 @@ Examples:
 }
 
 func (v *demoVerb) Run(ctx context.Context, t *terminal) error {
-	return demo.Run(ctx, demo.Config{Out: t.out, For: v.For, Life: v.Life, Listen: v.Listen, Color: v.Color && t.tty})
+	err := demo.Run(ctx, demo.Config{Out: t.out, For: v.For, Life: v.Life, Listen: v.Listen, Color: v.Color && t.tty})
+	if errors.Is(err, demo.ErrConfig) {
+		return usage(err)
+	}
+	return err
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/kv"
@@ -47,10 +50,20 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 		case <-ctx.Done():
 		}
 	}()
+	said := ""
 	r, err := kv.NewReader(nc.Conn, kv.ReaderConfig{
 		Bucket: cfg.Bucket, AppIDs: v.AppID,
-		OnChange:  func(c kv.Change) { v.print(t, c) },
-		OnTrouble: func(err error) { fmt.Fprintln(t.err, "wxkeeper: looking again: "+oneLine(err.Error())) },
+		OnChange: func(c kv.Change) { said = ""; v.print(t, c) },
+		OnTrouble: func(err error) {
+			text := oneLine(err.Error())
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				text = fmt.Sprintf("there is no bucket %s: no worker has run here yet, or see WXKEEPER_BUCKET", cfg.Bucket)
+			}
+			if text != said { // once, not at every new try
+				fmt.Fprintln(t.err, "wxkeeper: "+text+" (looking again until it is there)")
+			}
+			said = text
+		},
 	})
 	if err != nil {
 		return err

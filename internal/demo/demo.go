@@ -31,6 +31,9 @@ type Config struct {
 	Color  bool // of the words that say what happened; the text is complete without
 }
 
+// ErrConfig is returned for a Config that makes no sense.
+var ErrConfig = errors.New("demo")
+
 const (
 	defaultLife   = time.Minute
 	minLife       = 6 * time.Second // below it the lags of a busy machine would count
@@ -51,9 +54,9 @@ func (c *Config) setDefaults() error {
 	case c.Out == nil:
 		return errors.New("demo: Out is not set")
 	case c.Life < minLife || c.Life%time.Second != 0:
-		return fmt.Errorf("demo: a life of %s is not a whole number of seconds, at least %s", c.Life, minLife)
+		return fmt.Errorf("%w: a life of %s is not a whole number of seconds, at least %s", ErrConfig, c.Life, minLife)
 	case c.For < 0 || c.For > 0 && c.For < 2*c.Life:
-		return fmt.Errorf("demo: %s is too short for the story: at least %s", c.For, 2*c.Life)
+		return fmt.Errorf("%w: %s is too short for the story: at least %s", ErrConfig, c.For, 2*c.Life)
 	}
 	return nil
 }
