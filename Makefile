@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 FUZZTIME ?= 10s
 BENCH ?= .
+BENCHTIME ?= 3s
 
 .PHONY: help build demo test lint fuzz bench tools check-cli clean
 
@@ -31,8 +32,8 @@ fuzz: ## run every fuzz target for FUZZTIME (10s) each
 		go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
 	done
 
-bench: ## run the benchmarks; BENCH=pattern selects
-	go test -run='^$$' -bench='$(BENCH)' -benchmem ./...
+bench: ## run the benchmarks for BENCHTIME (3s) each; BENCH=pattern selects
+	go test -run='^$$' -bench='$(BENCH)' -benchtime=$(BENCHTIME) -benchmem ./...
 
 tools: bin/golangci-lint bin/nats ## build the pinned tools into bin/
 
