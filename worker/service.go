@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -285,19 +286,20 @@ func checkField(name, value string, most int) error {
 	return nil
 }
 
-// kindOf reads the kind of a request; access_token where it is left out.
-func kindOf(a *Account, s string) (kv.Kind, error) {
-	if s == "" {
-		return kv.AccessToken, nil
+// credential finds the account and the kind that a request is for; the kind is access_token where it is left out.
+func (s *service) credential(ofSubject, appid, kind string) (*Account, kv.Kind, error) {
+	a, err := s.account(ofSubject, appid)
+	if err != nil {
+		return nil, "", err
 	}
-	k := kv.Kind(s)
+	k := cmp.Or(kv.Kind(kind), kv.AccessToken)
 	switch {
 	case !k.Valid():
-		return "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", s, kv.AccessToken, kv.JSAPITicket, kv.WXCardTicket)
+		return nil, "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", kind, kv.AccessToken, kv.JSAPITicket, kv.WXCardTicket)
 	case !a.keeps(k):
-		return "", messages.Errorf(messages.NotConfigured, "%s is not kept for account %s (WECHAT_TICKETS)", k, a.AppID)
+		return nil, "", messages.Errorf(messages.NotConfigured, "%s is not kept for account %s (WECHAT_TICKETS)", k, a.AppID)
 	}
-	return k, nil
+	return a, k, nil
 }
 
 func (s *service) credentialGet(_ context.Context, ofSubject string, body []byte) (any, error) {
@@ -305,11 +307,7 @@ func (s *service) credentialGet(_ context.Context, ofSubject string, body []byte
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	a, err := s.account(ofSubject, req.AppID)
-	if err != nil {
-		return nil, err
-	}
-	kind, err := kindOf(a, req.Kind)
+	a, kind, err := s.credential(ofSubject, req.AppID, req.Kind)
 	if err != nil {
 		return nil, err
 	}
@@ -328,11 +326,7 @@ func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body 
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
-	a, err := s.account(ofSubject, req.AppID)
-	if err != nil {
-		return nil, err
-	}
-	kind, err := kindOf(a, req.Kind)
+	a, kind, err := s.credential(ofSubject, req.AppID, req.Kind)
 	if err != nil {
 		return nil, err
 	}
