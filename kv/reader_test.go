@@ -31,7 +31,9 @@ func (w *watchedReader) observe(out chan<- Change) {
 	w.out = out
 }
 
-func startReader(tb testing.TB, s *natstest.Server, cfg ReaderConfig) *watchedReader {
+func startReader(tb testing.TB, s interface {
+	Connect(...nats.Option) *nats.Conn
+}, cfg ReaderConfig) *watchedReader {
 	tb.Helper()
 	w := new(watchedReader)
 	cfg.OnChange = func(c Change) {

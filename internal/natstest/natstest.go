@@ -19,17 +19,23 @@ type Server struct {
 	tb   testing.TB
 	opts server.Options
 	srv  *server.Server
+	url  string
 }
 
 // Start starts a server that ends with the test.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, opts: server.Options{
-		ServerName: "test", Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: storeDir(tb),
-		JetStreamMaxMemory: 64 << 20, JetStreamMaxStore: 1 << 30, NoSigs: true, NoLog: true,
-	}}
+	return start(tb, server.Options{ServerName: "test"})
+}
+
+func start(tb testing.TB, opts server.Options) *Server {
+	tb.Helper()
+	opts.Host, opts.Port, opts.JetStream, opts.StoreDir = "127.0.0.1", server.RANDOM_PORT, true, storeDir(tb)
+	opts.JetStreamMaxMemory, opts.JetStreamMaxStore, opts.NoSigs, opts.NoLog = 64<<20, 1<<30, true, true
+	s := &Server{tb: tb, opts: opts}
 	s.Restart()
 	s.opts.Port = s.srv.Addr().(*net.TCPAddr).Port
+	s.url = s.srv.ClientURL()
 	tb.Cleanup(s.Stop)
 	return s
 }
@@ -68,19 +74,24 @@ func (s *Server) Restart() {
 }
 
 // URL is where clients connect.
-func (s *Server) URL() string { return s.srv.ClientURL() }
+func (s *Server) URL() string { return s.url }
 
 // Connect opens a connection as workers use it; it is closed with the test.
 func (s *Server) Connect(opts ...nats.Option) *nats.Conn {
 	s.tb.Helper()
+	return connect(s.tb, s.url, opts...)
+}
+
+func connect(tb testing.TB, url string, opts ...nats.Option) *nats.Conn {
+	tb.Helper()
 	opts = append([]nats.Option{
 		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}, opts...)
-	nc, err := nats.Connect(s.URL(), opts...)
+	nc, err := nats.Connect(url, opts...)
 	if err != nil {
-		s.tb.Fatalf("connecting to the test's server: %v", err)
+		tb.Fatalf("connecting to the test's server: %v", err)
 	}
-	s.tb.Cleanup(nc.Close)
+	tb.Cleanup(nc.Close)
 	return nc
 }

@@ -1,0 +1,107 @@
+package natstest
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// Cluster is three servers of one JetStream cluster, in this process.
+type Cluster struct {
+	Servers [3]*Server
+	tb      testing.TB
+}
+
+// StartCluster starts a cluster that ends with the test, and waits until it has a leader and all its members.
+func StartCluster(tb testing.TB) *Cluster {
+	tb.Helper()
+	c := &Cluster{tb: tb}
+	var routes []*url.URL
+	var ports [len(c.Servers)]int
+	for i := range ports {
+		ports[i] = freePort(tb)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[i])})
+	}
+	for i := range c.Servers {
+		c.Servers[i] = start(tb, server.Options{
+			ServerName: fmt.Sprint("test-", i), Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]}, Routes: routes,
+		})
+	}
+	c.AwaitReady()
+	return c
+}
+
+// AwaitReady waits until every running server is a current member of a cluster with a leader.
+func (c *Cluster) AwaitReady() {
+	c.tb.Helper()
+	end := time.Now().Add(deadline)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !c.ready() {
+		if time.Now().After(end) {
+			c.tb.Fatal("the cluster does not become ready")
+		}
+		<-tick.C
+	}
+}
+
+func (c *Cluster) ready() bool {
+	leaders, running := 0, 0
+	for _, s := range c.Servers {
+		if !s.srv.Running() {
+			continue
+		}
+		running++
+		if !s.srv.JetStreamIsCurrent() {
+			return false
+		}
+		if s.srv.JetStreamIsLeader() {
+			leaders++
+			if len(s.srv.JetStreamClusterPeers()) < len(c.Servers) {
+				return false
+			}
+		}
+	}
+	return leaders == 1 && running > len(c.Servers)/2
+}
+
+// URL names all servers.
+func (c *Cluster) URL() string {
+	urls := make([]string, len(c.Servers))
+	for i, s := range c.Servers {
+		urls[i] = s.url
+	}
+	return strings.Join(urls, ",")
+}
+
+// Connect opens a connection as workers use it; it is closed with the test.
+func (c *Cluster) Connect(opts ...nats.Option) *nats.Conn {
+	c.tb.Helper()
+	return connect(c.tb, c.URL(), opts...)
+}
+
+// StreamLeader is the server that leads a stream, or nil.
+func (c *Cluster) StreamLeader(stream string) *Server {
+	for _, s := range c.Servers {
+		if s.srv.Running() && s.srv.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
+			return s
+		}
+	}
+	return nil
+}
+
+func freePort(tb testing.TB) int {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
