@@ -32,16 +32,26 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind Kind, ttl time.D
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	asked := time.Now() // monotonic; not the configured clock: this deadline is a duration, counted here and at the server
 	rev, err := creds.Create(ctx, leaseKey(appid, kind), []byte(s.cfg.Worker), jetstream.KeyTTL(ttl))
 	switch {
 	case err == nil:
 		return &Lease{s: s, appid: appid, kind: kind, revision: rev, deadline: asked.Add(ttl - ttl/leaseSafety)}, nil
-	case errors.Is(err, jetstream.ErrKeyExists), errors.Is(err, jetstream.ErrKeyRevisionMismatch):
+	case errors.Is(err, jetstream.ErrKeyExists), errors.Is(err, jetstream.ErrKeyRevisionMismatch), isConflict(err):
 		return nil, fmt.Errorf("%w: %s", ErrLeaseHeld, Key(appid, kind))
 	default:
 		return nil, unavailable("taking the lease of "+Key(appid, kind), err)
 	}
+}
+
+// isConflict reports whether the server refused a write because another came first, or is just coming (10164): over the
+// marker of a released lease, Create returns the bare answer.
+func isConflict(err error) bool {
+	var ae *jetstream.APIError
+	return errors.As(err, &ae) &&
+		(ae.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || ae.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
 // Deadline is until when the holder may act. It lies before the end of the lease at the server.

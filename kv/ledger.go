@@ -47,9 +47,9 @@ type Ledger struct {
 	// Expired is the last generation that was told as expired.
 	Expired uint64 `json:"expired,omitempty"`
 
-	// Config is a fingerprint of the account's settings at the last attempt: a refusal for a wrong secret does not
-	// hold back the right one.
-	Config string `json:"config,omitempty"`
+	// Refused are fingerprints of the settings of the account that WeChat has refused since the last success, the latest
+	// last: a refusal of a wrong secret does not hold back the right one.
+	Refused []string `json:"refused,omitempty"`
 
 	// Revision is the bucket's revision; 0: not stored yet. It is not part of the stored JSON.
 	Revision uint64 `json:"-"`

@@ -38,8 +38,11 @@ type Change struct {
 	// Record is what stands in the bucket now; nil: nothing valid does (deleted, expired, lost with its bucket). The
 	// Reader may still hold a newer value.
 	Record *Credential
-	// Ready marks the end of a snapshot; the other fields are zero.
-	Ready bool
+	// Revision is that of the change in the bucket; 0: the record was lost with its bucket.
+	Revision uint64
+	// Reset marks the beginning of a snapshot, after which revisions may be lower than before; Ready marks its end. The
+	// other fields are zero then.
+	Reset, Ready bool
 }
 
 // Reader always has the current credentials of one or many accounts in memory, as a watch of the bucket brings them:
@@ -180,6 +183,7 @@ func (r *Reader) told(e event) {
 	switch {
 	case e.reset:
 		r.epoch++
+		changes = append(changes, Change{Reset: true})
 	case e.ready:
 		changes = append(r.lost(), Change{Ready: true})
 	default:
@@ -187,7 +191,7 @@ func (r *Reader) told(e event) {
 		if !ok {
 			break
 		}
-		change := Change{AppID: appid, Kind: kind}
+		change := Change{AppID: appid, Kind: kind, Revision: e.rev}
 		if !e.gone {
 			c, err := decodeCredential(e.value, appid, kind, e.rev)
 			switch {

@@ -254,3 +254,60 @@ func TestCredentialNeverShowsItsValue(t *testing.T) {
 		}
 	}
 }
+
+// A restored backup: the stream's birth date is the same, its sequences are lower.
+func TestReaderNoticesABucketThatWentBackInTime(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	publish(t, s, credential(1, time.Hour))
+	srv.Stop()
+	restore := srv.Save()
+	srv.Restart()
+	r := startReader(t, srv, ReaderConfig{})
+	for g := uint64(2); g <= 6; g++ {
+		publishSoon(t, s, credential(g, time.Hour))
+	}
+	ctx := testContext(t)
+	if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 5); err != nil {
+		t.Fatal(err)
+	}
+	changes := make(chan Change, 100)
+	r.observe(changes)
+	srv.Stop()
+	restore()
+	srv.Restart()
+	for c := range changes {
+		if c.Record != nil && c.Record.Generation == 1 {
+			break
+		}
+	}
+	publishSoon(t, s, credential(7, time.Hour))
+	if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 6); err != nil {
+		t.Errorf("what is published after it is not seen: %v", err)
+	}
+}
+
+func TestReaderNoticesAPurgedBucket(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	publish(t, s, credential(1, time.Hour))
+	r := startReader(t, srv, ReaderConfig{})
+	changes := make(chan Change, 100)
+	r.observe(changes)
+	st, err := s.js.Stream(testContext(t), "KV_wechat")
+	if err == nil {
+		err = st.Purge(testContext(t))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Stop() // so that the watch looks at once and not when its half minute is over
+	srv.Restart()
+	for c := range changes {
+		if c.AppID == "wx1" && c.Record == nil {
+			return
+		}
+	}
+}

@@ -136,12 +136,14 @@ func (s *Store) PutLedger(ctx context.Context, l Ledger) (Ledger, error) {
 	if err != nil {
 		return l, fmt.Errorf("kv: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	rev, err := ledgers.Update(ctx, Key(l.AppID, l.Kind), data, l.Revision)
 	switch {
 	case err == nil:
 		l.Revision = rev
 		return l, nil
-	case errors.Is(err, jetstream.ErrKeyRevisionMismatch), errors.Is(err, jetstream.ErrKeyExists):
+	case errors.Is(err, jetstream.ErrKeyRevisionMismatch), errors.Is(err, jetstream.ErrKeyExists), isConflict(err):
 		return l, fmt.Errorf("%w: ledger %s", ErrConflict, Key(l.AppID, l.Kind))
 	default:
 		return l, unavailable("writing the ledger of "+Key(l.AppID, l.Kind), err)
@@ -200,15 +202,25 @@ func (s *Store) leaderGet(ctx context.Context, bucket, key string) ([]byte, uint
 	return reply.Message.Data, reply.Message.Seq, nil
 }
 
-// WatchLedgers follows the ledger of all credentials until ctx ends: told is called for each entry of a snapshot and
-// for each change after it, ready at the end of each snapshot, both from one goroutine; they must not block. It starts
-// over by itself after any trouble, and makes the buckets anew where they have vanished. trouble is told why.
-func (s *Store) WatchLedgers(ctx context.Context, told func(Ledger), ready func(), trouble func(error)) {
+// LedgerWatch says whom to tell of the ledger. Its functions are called from one goroutine and must not block.
+type LedgerWatch struct {
+	Reset   func()       // a snapshot begins: revisions may be lower than before
+	Told    func(Ledger) // an entry of the snapshot, or a change after it
+	Ready   func()       // the snapshot is complete
+	Trouble func(error)  // why the watch had to start over
+}
+
+// WatchLedgers follows the ledger of all credentials until ctx ends. It starts over by itself after any trouble, and
+// makes the buckets anew where they have vanished.
+func (s *Store) WatchLedgers(ctx context.Context, to LedgerWatch) {
 	w := watch{
-		js: s.js, bucket: s.cfg.Bucket + "_ledger", keys: []string{"*.*"}, missing: s.Ensure, trouble: trouble,
+		js: s.js, bucket: s.cfg.Bucket + "_ledger", keys: []string{"*.*"}, missing: s.Ensure, trouble: to.Trouble,
 		emit: func(e event) {
-			if e.ready {
-				ready()
+			switch {
+			case e.reset:
+				to.Reset()
+			case e.ready:
+				to.Ready()
 			}
 			appid, kind, ok := splitKey(e.key)
 			if !ok || e.gone {
@@ -219,7 +231,7 @@ func (s *Store) WatchLedgers(ctx context.Context, told func(Ledger), ready func(
 				return
 			}
 			l.Revision = e.rev
-			told(l)
+			to.Told(l)
 		},
 	}
 	w.run(ctx)

@@ -70,8 +70,8 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-// errRecreated ends a session when the bucket is another one than at its start.
-var errRecreated = errors.New("kv: the bucket was made anew")
+// errRecreated ends a session when the bucket is not the one that the consumer began with.
+var errRecreated = errors.New("kv: the bucket was made anew, purged, or went back in time")
 
 func (w *watch) session(ctx context.Context) error {
 	stream := "KV_" + w.bucket
@@ -85,6 +85,7 @@ func (w *watch) session(ctx context.Context) error {
 		return err
 	}
 	born := st.CachedInfo().Created
+	seen := st.CachedInfo().State.LastSeq // the highest sequence that the stream is known to have had
 	consumer, err := w.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: filters, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 	})
@@ -136,6 +137,7 @@ func (w *watch) session(ctx context.Context) error {
 			if err != nil {
 				continue
 			}
+			seen = max(seen, md.Sequence.Stream)
 			h := m.Headers()
 			w.emit(event{
 				key: strings.TrimPrefix(m.Subject(), prefix), value: m.Data(), rev: md.Sequence.Stream,
@@ -157,9 +159,12 @@ func (w *watch) session(ctx context.Context) error {
 			return err
 		case err != nil: // nobody answers now: ask again soon
 			check.Reset(watchCheckSoon)
-		case !now.Created.Equal(born):
+		case !now.Created.Equal(born), now.State.LastSeq < seen, now.State.FirstSeq > seen:
+			// Made anew, gone back to an earlier state (a restored backup), or purged: the consumer would wait for
+			// sequences that do not come. Where all messages are merely newer than seen, starting over does no harm.
 			return errRecreated
 		default:
+			seen = now.State.LastSeq
 			check.Reset(watchCheckEvery)
 		}
 	}

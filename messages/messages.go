@@ -123,6 +123,7 @@ type Status struct {
 // States of a credential.
 const (
 	StateFresh   = "fresh"   // valid, and the last refresh succeeded
+	StateRefused = "refused" // its life is not over, but WeChat refuses it; it is renewed as soon as may be
 	StateFailing = "failing" // valid, but refreshing it fails
 	StateExpired = "expired" // the last value is dead, and none has replaced it
 	StateMissing = "missing" // never obtained
@@ -130,28 +131,29 @@ const (
 
 // CredentialStatus is the state of one credential.
 type CredentialStatus struct {
-	AppID       string    `json:"appid"`
-	Name        string    `json:"name,omitempty"`
-	Kind        string    `json:"kind"`
-	State       string    `json:"state"`
-	Reason      string    `json:"reason"`           // what the worker does next, and why
-	Advice      string    `json:"advice,omitempty"` // what an operator should do
-	Source      string    `json:"source,omitempty"`
-	Generation  uint64    `json:"generation,omitempty"`
-	Revision    uint64    `json:"revision,omitempty"`
-	ObtainedAt  time.Time `json:"obtained_at,omitzero"`
-	ExpiresAt   time.Time `json:"expires_at,omitzero"`
-	NextAttempt time.Time `json:"next_attempt,omitzero"`
-	LastAttempt time.Time `json:"last_attempt,omitzero"`
-	Attempts    int       `json:"attempts"`    // failed since the last success
-	CallsToday  int       `json:"calls_today"` // upstream, of the day in Asia/Shanghai
-	Forced      int       `json:"forced_today"`
-	Conflicts   int       `json:"conflicts"` // times that another system made it die
-	Error       string    `json:"error,omitempty"`
-	ErrorClass  string    `json:"error_class,omitempty"`
-	Errcode     int       `json:"errcode,omitempty"`
-	RID         string    `json:"rid,omitempty"`
-	Worker      string    `json:"worker,omitempty"` // that published the value
+	AppID        string    `json:"appid"`
+	Name         string    `json:"name,omitempty"`
+	Kind         string    `json:"kind"`
+	State        string    `json:"state"`
+	Reason       string    `json:"reason"`           // what the worker does next, and why
+	Advice       string    `json:"advice,omitempty"` // what an operator should do
+	Source       string    `json:"source,omitempty"`
+	Generation   uint64    `json:"generation,omitempty"`
+	Revision     uint64    `json:"revision,omitempty"`
+	ObtainedAt   time.Time `json:"obtained_at,omitzero"`
+	ExpiresAt    time.Time `json:"expires_at,omitzero"`
+	NextAttempt  time.Time `json:"next_attempt,omitzero"`
+	LastAttempt  time.Time `json:"last_attempt,omitzero"`
+	Attempts     int       `json:"attempts"`    // failed since the last success
+	CallsToday   int       `json:"calls_today"` // upstream, of the day in Asia/Shanghai
+	Forced       int       `json:"forced_today"`
+	Conflicts    int       `json:"conflicts"` // times that WeChat refused it long before its end
+	LastConflict time.Time `json:"last_conflict,omitzero"`
+	Error        string    `json:"error,omitempty"`
+	ErrorClass   string    `json:"error_class,omitempty"`
+	Errcode      int       `json:"errcode,omitempty"`
+	RID          string    `json:"rid,omitempty"`
+	Worker       string    `json:"worker,omitempty"` // that published the value
 }
 
 // Events, the last token of their subject.

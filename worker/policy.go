@@ -3,6 +3,7 @@ package worker
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
@@ -46,6 +47,9 @@ const (
 	// saneFuture bounds what the ledger may ask to wait: 24 h is the longest wait in WeChat's table. More than that
 	// was written by a worker whose clock was wrong.
 	saneFuture = 26 * time.Hour
+	// clockTolerance is by how much the clocks of two workers may differ before the ledger of the one that is ahead is
+	// no longer believed.
+	clockTolerance = time.Minute
 
 	// forcedGap is the least time between two refreshes that reports cause for one credential.
 	forcedGap = time.Minute
@@ -88,6 +92,7 @@ const (
 	wait    action = iota // until decision.at; a zero at: until something changes
 	publish               // put the value that this worker holds back into the bucket
 	fetch                 // ask WeChat
+	tell                  // that it has expired
 )
 
 // reason is why: a label of logs, metrics and status.
@@ -105,7 +110,8 @@ const (
 	reasonRetry       reason = "retry"        // fetch: the wait after a failure is over
 	reasonNewSettings reason = "new_settings" // fetch: the settings that WeChat refused have been changed
 	reasonUnpublished reason = "unpublished"  // fetch: a value was obtained, but its worker died before publishing it
-	reasonReported    reason = "reported"     // fetch: a consumer reported the value as dead
+	reasonReported    reason = "reported"     // fetch: WeChat refuses the value, as a consumer reported
+	reasonRefused     reason = "refused"      // wait: the same, but the throttle of reports holds
 )
 
 // view is what a decision is made of.
@@ -128,37 +134,79 @@ type decision struct {
 // next decides about one credential.
 func (p *policy) next(now time.Time, v view) decision {
 	valid := v.record != nil && v.record.Valid(now)
+	v.ledger = sane(now, v.ledger)
 	if v.held != nil && v.held.Valid(now.Add(lifeTolerance)) && (!valid || v.record.Generation < v.held.Generation) {
 		return decision{publish, now, reasonLost}
 	}
+	d := p.call(now, v, valid)
+	// However long the next call has to wait: that the value has died is told when it does.
+	if l := v.ledger; d.action == wait && l.Expired < l.Generation {
+		end := l.ExpiresAt
+		if valid {
+			end = v.record.ExpiresAt
+		}
+		switch {
+		case !end.After(now):
+			return decision{tell, now, d.reason}
+		case d.at.IsZero(), d.at.After(end):
+			d.at = end
+		}
+	}
+	return d
+}
+
+// call says when WeChat is asked next.
+func (p *policy) call(now time.Time, v view, valid bool) decision {
 	if v.rule == ticketRule && !v.hasToken {
 		return decision{wait, time.Time{}, reasonNoToken}
 	}
 	d := p.due(now, v, valid)
 	if d.at.After(now) {
 		d.action = wait
-		if d.reason == reasonRetry {
+		switch d.reason {
+		case reasonRetry:
 			d.reason = reasonBackoff
-		} else {
+		case reasonReported:
+			d.reason = reasonRefused
+		default:
 			d.reason = reasonFresh
 		}
 		return d
 	}
-	if earliest := earliestCall(v.ledger); earliest.After(now) && earliest.Before(now.Add(saneFuture)) {
+	if earliest := earliestCall(v.ledger); earliest.After(now) {
 		return decision{wait, earliest, reasonPaced}
 	}
 	return d
+}
+
+// sane leaves out the times that a worker wrote whose clock was ahead: nobody waits for a time that never was.
+func sane(now time.Time, l kv.Ledger) kv.Ledger {
+	end := now.Add(clockTolerance)
+	if l.LastAttempt.After(end) {
+		l.LastAttempt, l.NextAttempt, l.Pace = time.Time{}, time.Time{}, time.Time{}
+	}
+	if l.LastForced.After(end) {
+		l.LastForced = time.Time{}
+	}
+	if l.Probe != nil && l.Probe.At.After(end) {
+		l.Probe = nil
+	}
+	return l
 }
 
 // due says when and why WeChat is asked next, pacing left aside.
 func (p *policy) due(now time.Time, v view, valid bool) decision {
 	l := v.ledger
 	planned := l.NextAttempt
-	if planned.After(now.Add(saneFuture)) {
+	if planned.After(now.Add(saneFuture)) && (!valid || planned.After(v.record.ExpiresAt)) {
 		planned = now
 	}
 	switch {
-	case l.Attempts > 0 && l.Failure != nil && l.Failure.Class == wechat.ClassAccount.String() && l.Config != v.settings:
+	case valid && l.Attempts == 0 && isRefused(l, v.record):
+		return decision{fetch, forcedAt(now, l, v.rule), reasonReported}
+	case valid && v.record.Generation > l.Generation && !v.record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond)):
+		return decision{fetch, v.record.RefreshAt, reasonDue} // it succeeded, but that could not be written down
+	case l.Attempts > 0 && l.Failure != nil && l.Failure.Class == wechat.ClassAccount.String() && !slices.Contains(l.Refused, v.settings):
 		return decision{fetch, now, reasonNewSettings}
 	case l.Attempts > 0:
 		return decision{fetch, planned, reasonRetry}
@@ -187,7 +235,7 @@ func earliestCall(l kv.Ledger) time.Time {
 // forcedAt is before when no report may cause a refresh: forcedGap after the last one, and once half of the quota of
 // the day is gone, evenly over what is left of the day, so that scheduled refreshes always find some.
 func forcedAt(now time.Time, l kv.Ledger, r rule) time.Time {
-	if l.LastForced.IsZero() || l.LastForced.After(now.Add(saneFuture)) {
+	if l.LastForced.IsZero() || l.LastForced.After(now.Add(clockTolerance)) {
 		return time.Time{}
 	}
 	gap := forcedGap
@@ -208,15 +256,14 @@ func forcedAt(now time.Time, l kv.Ledger, r rule) time.Time {
 // begin writes an attempt down before it is made: it counts as failed until it has succeeded, so that a worker that
 // dies in the middle, again and again, is spaced like any other failure.
 func (p *policy) begin(now time.Time, v view, why reason) kv.Ledger {
-	l := rollDay(now, v.ledger)
-	if l.Pace.Before(now) || l.Pace.After(now.Add(saneFuture)) {
+	l := rollDay(now, sane(now, v.ledger))
+	if l.Pace.Before(now) {
 		l.Pace = now
 	}
 	l.Pace = l.Pace.Add(paceEvery)
 	l.Calls++
 	l.Attempts++
 	l.LastAttempt = now
-	l.Config = v.settings
 	l.NextAttempt = p.retryAt(now, wechat.ClassTransport, 0, l.Attempts)
 	for _, c := range []*kv.Credential{v.record, v.held} {
 		if c != nil && c.Generation > l.Generation { // the ledger was lost, or its last write was
@@ -231,6 +278,20 @@ func (p *policy) begin(now time.Time, v view, why reason) kv.Ledger {
 		l.Forced++
 	}
 	return l
+}
+
+// isUnderWay says whether an attempt has begun whose outcome is not written down, and whose worker may still be at it;
+// or has succeeded, and its value has not arrived here. current is the living value that this worker has, or nil.
+func isUnderWay(now time.Time, l kv.Ledger, current *kv.Credential, leaseTTL time.Duration) bool {
+	if current != nil && l.Generation > current.Generation || current == nil && l.Generation > 0 && !hasExpired(now, l) {
+		return true
+	}
+	return l.Attempts > 0 && now.Sub(l.LastAttempt) < leaseTTL && (l.Failure == nil || l.Failure.At.Before(l.LastAttempt))
+}
+
+// isRefused says whether WeChat was asked about a value and refuses it.
+func isRefused(l kv.Ledger, c *kv.Credential) bool {
+	return c != nil && l.Probe != nil && l.Probe.Verdict == verdictDead && l.Probe.Generation == c.Generation
 }
 
 // hasExpired says whether the last value that the ledger knows is dead.
@@ -255,9 +316,13 @@ func rollDay(now time.Time, l kv.Ledger) kv.Ledger {
 	return l
 }
 
-// fail writes a failed attempt down.
-func (p *policy) fail(now time.Time, l kv.Ledger, f kv.Failure, class wechat.Class, atLeast time.Duration) kv.Ledger {
+// fail writes a failed attempt down; settings are those it was made with.
+func (p *policy) fail(now time.Time, l kv.Ledger, f kv.Failure, class wechat.Class, atLeast time.Duration, settings string) kv.Ledger {
 	l.Failure = &f
+	if class == wechat.ClassAccount && !slices.Contains(l.Refused, settings) {
+		const most = 4 // of the settings that workers of one fleet may have in the course of a change
+		l.Refused = append(slices.Clone(l.Refused[max(0, len(l.Refused)-most+1):]), settings)
+	}
 	l.NextAttempt = p.retryAt(now, class, atLeast, l.Attempts)
 	return l
 }
@@ -317,7 +382,7 @@ func (p *policy) settle(v view, l kv.Ledger, appid string, kind kv.Kind, issued 
 		c.ExpiresAt, c.Source, c.Worker, c.Revision = v.record.ExpiresAt, v.record.Source, v.record.Worker, v.record.Revision
 	}
 	l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, hash, c.ObtainedAt, c.ExpiresAt
-	l.Attempts, l.Failure, l.LastSuccess, l.NextAttempt = 0, nil, l.LastAttempt, c.RefreshAt
+	l.Attempts, l.Failure, l.Refused, l.LastSuccess, l.NextAttempt = 0, nil, nil, l.LastAttempt, c.RefreshAt
 	return c, !unchanged, l
 }
 

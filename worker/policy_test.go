@@ -30,7 +30,7 @@ func TestNextDecides(t *testing.T) {
 	failing := planned
 	failing.Attempts, failing.NextAttempt = 3, t0.Add(30*time.Second)
 	refused := failing
-	refused.Failure, refused.Config = &kv.Failure{Class: wechat.ClassAccount.String()}, "old"
+	refused.Failure, refused.Refused = &kv.Failure{Class: wechat.ClassAccount.String()}, []string{"older", "old"}
 	paced := planned
 	paced.Pace = t0.Add(90 * time.Minute).Add(paceBurst * paceEvery)
 	ahead := planned
@@ -38,6 +38,19 @@ func TestNextDecides(t *testing.T) {
 	clock := planned
 	clock.NextAttempt = t0.AddDate(10, 0, 0)
 	dead := kv.Ledger{Generation: 5, ExpiresAt: t0.Add(-time.Second)}
+	deadAndWaiting := dead
+	deadAndWaiting.Attempts, deadAndWaiting.NextAttempt = 2, t0.Add(time.Hour)
+	told := deadAndWaiting
+	told.Expired = 5
+	waitingLong := failing
+	waitingLong.NextAttempt = t0.Add(5 * time.Hour)
+	probedDead := planned
+	probedDead.Probe = &kv.Probe{At: t0, Generation: 5, Verdict: verdictDead}
+	throttled := probedDead
+	throttled.LastForced = t0.Add(-10 * time.Second)
+	unwritten := kv.Ledger{Generation: 4, Attempts: 1, LastAttempt: t0, NextAttempt: t0.Add(time.Second)}
+	long := kv.Ledger{Generation: 5, NextAttempt: t0.Add(47 * time.Hour), ExpiresAt: t0.Add(48 * time.Hour), LastAttempt: t0}
+	fromTheFuture := kv.Ledger{Attempts: 3, LastAttempt: t0.Add(3 * time.Hour), NextAttempt: t0.Add(3*time.Hour + time.Minute), Pace: t0.Add(9 * time.Hour)}
 
 	for name, tc := range map[string]struct {
 		at   time.Duration
@@ -62,6 +75,15 @@ func TestNextDecides(t *testing.T) {
 		"due but paced":                      {time.Hour, view{record: rec, ledger: paced}, decision{wait, t0.Add(90 * time.Minute), reasonPaced}},
 		"called a moment ago":                {0, view{ledger: kv.Ledger{LastAttempt: t0.Add(-minGap / 2)}}, decision{wait, t0.Add(minGap / 2), reasonPaced}},
 		"a wrong clock wrote the ledger":     {2 * time.Second, view{record: rec, ledger: clock}, decision{fetch, t0.Add(2 * time.Second), reasonDue}},
+		"expired, and the next try far away": {0, view{ledger: deadAndWaiting}, decision{tell, t0, reasonBackoff}},
+		"expired and told":                   {0, view{ledger: told}, decision{wait, t0.Add(time.Hour), reasonBackoff}},
+		"expires before the next try":        {2 * time.Second, view{record: rec, ledger: waitingLong}, decision{wait, rec.ExpiresAt, reasonBackoff}},
+		"ticket expired, no token":           {0, view{rule: ticketRule, ledger: deadAndWaiting}, decision{tell, t0, reasonNoToken}},
+		"WeChat refuses it":                  {2 * time.Second, view{record: rec, ledger: probedDead}, decision{fetch, t0.Add(2 * time.Second), reasonReported}},
+		"WeChat refuses it, throttled":       {0, view{record: rec, ledger: throttled}, decision{wait, t0.Add(50 * time.Second), reasonRefused}},
+		"success not written down":           {2 * time.Second, view{record: rec, ledger: unwritten}, decision{wait, rec.RefreshAt, reasonFresh}},
+		"a life of two days":                 {2 * time.Second, view{record: record(5, t0, 48*time.Hour), ledger: long}, decision{wait, t0.Add(47 * time.Hour), reasonFresh}},
+		"a clock ahead wrote the ledger":     {0, view{ledger: fromTheFuture}, decision{fetch, t0, reasonRetry}},
 		"record lost, value held":            {0, view{held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
 		"record gone backwards, value held":  {0, view{record: record(4, t0, time.Hour), held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
 		"record lost, held value dead":       {3 * time.Hour, view{held: rec, ledger: planned}, decision{fetch, t0.Add(3 * time.Hour), reasonExpired}},
@@ -249,6 +271,9 @@ func (w *world) step(answer func() (wechat.Issued, *wechat.Error)) {
 		c := restore(w.now, w.view)
 		w.view.record = &c
 		return
+	case tell:
+		w.view.ledger.Expired = w.view.ledger.Generation
+		return
 	}
 	w.calls = append(w.calls, w.now)
 	before := w.view.ledger
@@ -256,7 +281,7 @@ func (w *world) step(answer func() (wechat.Issued, *wechat.Error)) {
 	issued, refused := answer()
 	issued.SentAt = w.now
 	if refused != nil {
-		w.view.ledger = w.policy.fail(w.now, w.view.ledger, kv.Failure{Class: refused.Class.String()}, refused.Class, refused.Wait)
+		w.view.ledger = w.policy.fail(w.now, w.view.ledger, kv.Failure{Class: refused.Class.String()}, refused.Class, refused.Wait, w.view.settings)
 		return
 	}
 	c, changed, ledger := w.policy.settle(w.view, w.view.ledger, "wx1", kv.AccessToken, issued)

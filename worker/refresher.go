@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -23,13 +22,16 @@ type refresher struct {
 	log      *slog.Logger
 	metrics  *metrics
 	emit     func(*Account, messages.Event)
-	// learned and seen are told what a turn wrote or read at the leader, before the watch brings it.
-	learned  func(kv.Ledger)
-	seen     func(appid string, kind kv.Kind, record *kv.Credential)
-	worker   string
-	leaseTTL time.Duration
-	reports  singleflight.Group
-	now      func() time.Time
+	known    func(*Account, kv.Kind) (kv.Ledger, time.Time)
+	// seenLedger and seenRecord are told what a turn wrote or read at the leader, before the watch brings it.
+	seenLedger func(kv.Ledger)
+	seenRecord func(*kv.Credential)
+	worker     string
+	leaseTTL   time.Duration
+
+	settlements flights[string, verdict]
+	settling    sync.WaitGroup // the settlements under way: a stop waits for them
+	now         func() time.Time
 }
 
 // publishReserve is the part of a lease that is kept for publishing: the upstream call is given up before it begins.
@@ -49,13 +51,45 @@ type turn struct {
 	account *Account
 	kind    kv.Kind
 	lease   *kv.Lease
-	view    view // as the leader has it
+	view    view   // as the leader has it
+	token   string // SHA-256 of the access_token that a ticket was asked for with
 }
+
+// errUnplaced is returned when a value was minted and the server refused its publication, because the lease was lost.
+var errUnplaced = errors.New("a new value was minted and could not be published")
 
 // take gives f a turn. Its errors are those of kv.Store (ErrLeaseHeld, ErrUnavailable) and of f.
 //
-// What a turn has begun it ends, within the lease, even when ctx ends: a token that was minted must be published.
+// A classic token that was minted and could not be published, because the lease was lost, means that another worker has
+// minted one too, and nobody knows which is the newer: one more refresh, under a new lease, makes the published one the
+// newest (design §5.2). take sees to that, and waits for the other's turn to end.
 func (r *refresher) take(ctx context.Context, a *Account, kind kv.Kind, f func(context.Context, *turn) error) error {
+	err := r.takeOnce(ctx, a, kind, f)
+	if !errors.Is(err, errUnplaced) || a.rule(kind) != classicRule {
+		return err
+	}
+	r.log.Warn("lease lost in mid-refresh: refreshing once more", "appid", a.AppID, "kind", kind)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*r.leaseTTL)
+	defer cancel()
+	for {
+		err = r.takeOnce(ctx, a, kind, func(ctx context.Context, t *turn) error {
+			_, err := t.fetch(ctx, reasonUnpublished, false)
+			return err
+		})
+		if !errors.Is(err, kv.ErrLeaseHeld) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(retryMin / 4):
+		}
+	}
+}
+
+// takeOnce is take without the second refresh. What a turn has begun it ends, within the lease, even when ctx ends: a
+// token that was minted must be published.
+func (r *refresher) takeOnce(ctx context.Context, a *Account, kind kv.Kind, f func(context.Context, *turn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -80,8 +114,7 @@ func (t *turn) look(ctx context.Context) error {
 	switch c, err := t.store.Get(ctx, t.account.AppID, t.kind); {
 	case err == nil:
 		t.view.record = &c
-		t.reader.Apply(c)
-		t.seen(c.AppID, c.Kind, &c)
+		t.hold(c)
 	case !errors.Is(err, kv.ErrNotFound) && !errors.Is(err, kv.ErrInvalid):
 		return err
 	}
@@ -89,7 +122,7 @@ func (t *turn) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.learned(ledger)
+	t.seenLedger(ledger)
 	t.view.ledger = ledger
 	t.view.held = t.reader.Held(t.account.AppID, t.kind)
 	_, err = t.reader.Get(t.account.AppID, kv.AccessToken)
@@ -97,40 +130,59 @@ func (t *turn) look(ctx context.Context) error {
 	return nil
 }
 
-// scheduled gives one credential what it needs now, and says what it needs next.
+// hold takes what stands in the bucket before the watch brings it.
+func (t *turn) hold(c kv.Credential) {
+	t.reader.Apply(c)
+	t.seenRecord(&c)
+}
+
+// scheduled gives one credential what it needs now.
 func (r *refresher) scheduled(ctx context.Context, a *Account, kind kv.Kind) error {
-	var deadToken uint64 // revision of the access_token that WeChat refused for a ticket
+	var refused dead // the access_token that WeChat refused for a ticket
 	err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) error {
-		switch d := r.policy.next(r.now(), t.view); d.action {
-		case publish:
+		d := r.policy.next(r.now(), t.view)
+		switch {
+		case d.action == publish:
 			return t.republish(ctx)
-		case fetch:
+		case d.action == tell:
+			return t.expired(ctx)
+		case d.action == fetch && d.reason == reasonReported:
+			_, err := t.settle(ctx, dead{})
+			return err
+		case d.action == fetch:
 			_, err := t.fetch(ctx, d.reason, false)
 			var we *wechat.Error
 			if kind != kv.AccessToken && errors.As(err, &we) && we.Class == wechat.ClassDeadToken {
-				deadToken = t.reader.Held(a.AppID, kv.AccessToken).Revision
+				refused = dead{sha256: t.token, firsthand: true}
 			}
 			return err
-		default:
-			return nil
 		}
+		return nil
 	})
-	if deadToken != 0 {
+	if refused.sha256 != "" {
 		// The ticket's own retry follows by its backoff, with the token that this brings.
-		if _, reportErr := r.report(ctx, a, kv.AccessToken, dead{revision: deadToken, firsthand: true}); reportErr != nil {
+		if _, reportErr := r.report(ctx, a, kv.AccessToken, refused); reportErr != nil {
 			r.log.Debug("the refused token was not renewed", "appid", a.AppID, "error", reportErr)
 		}
 	}
-	if errors.Is(err, kv.ErrLeaseLost) && a.rule(kind) == classicRule {
-		// The value was minted, and another worker minted one meanwhile: nobody knows which is the newer. One more
-		// makes the published one the newest.
-		r.log.Warn("lease lost in mid-refresh: refreshing once more", "appid", a.AppID, "kind", kind)
-		err = r.take(ctx, a, kind, func(ctx context.Context, t *turn) error {
-			_, err := t.fetch(ctx, reasonUnpublished, false)
-			return err
-		})
+	return err
+}
+
+// expired notes and tells that the last value has died, though nothing replaces it yet.
+func (t *turn) expired(ctx context.Context) error {
+	l := t.view.ledger
+	l.Expired = l.Generation
+	l, err := t.write(ctx, l)
+	if err == nil {
+		t.tellExpired(l)
 	}
 	return err
+}
+
+func (t *turn) tellExpired(l kv.Ledger) {
+	t.log.Error("credential expired before it could be renewed", "appid", t.account.AppID, "kind", t.kind,
+		"generation", l.Generation, "expired_at", l.ExpiresAt)
+	t.tell(messages.EventExpired, messages.Event{Generation: l.Generation, ExpiresAt: l.ExpiresAt})
 }
 
 // republish puts back what the bucket lost.
@@ -141,7 +193,7 @@ func (t *turn) republish(ctx context.Context) error {
 		return err
 	}
 	c.Revision = rev
-	t.reader.Apply(c)
+	t.hold(c)
 	l := t.view.ledger
 	l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, valueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
 	if l.NextAttempt.IsZero() {
@@ -170,9 +222,7 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 		return kv.Credential{}, err
 	}
 	if ledger.Expired != before.Expired {
-		t.log.Error("credential expired before it could be renewed", "appid", t.account.AppID, "kind", t.kind,
-			"generation", ledger.Generation, "expired_at", ledger.ExpiresAt)
-		t.tell(messages.EventExpired, messages.Event{Generation: ledger.Generation, ExpiresAt: ledger.ExpiresAt})
+		t.tellExpired(ledger)
 	}
 	issued, err := t.ask(ctx, force)
 	if err != nil {
@@ -192,22 +242,28 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 	}
 	// Before the publication, so that no generation is ever given twice. Where it fails the value is published all the
 	// same: consumers need it more.
-	if written, err := t.write(ctx, ledger); err == nil {
+	writing, cancel := context.WithTimeout(ctx, time.Until(t.lease.Deadline())/3)
+	written, err := t.write(writing, ledger)
+	cancel()
+	if err == nil {
 		ledger = written
 	} else {
 		t.log.Warn("a refresh could not be written down", "credential", c, "error", err)
 	}
 	rev, err := t.lease.Publish(ctx, c)
 	if err != nil {
-		if errors.Is(err, kv.ErrUnavailable) {
+		switch {
+		case errors.Is(err, kv.ErrUnavailable):
 			t.reader.Apply(c) // minted and not stored: this worker holds it, serves it, and publishes it when it can
+		case errors.Is(err, kv.ErrLeaseLost):
+			err = fmt.Errorf("%w: %w", errUnplaced, err)
 		}
 		t.metrics.refreshes.WithLabelValues(string(t.kind), "unpublished").Inc()
 		t.log.Warn("a new credential could not be published", "credential", c, "error", err)
 		return c, err
 	}
 	c.Revision = rev
-	t.reader.Apply(c)
+	t.hold(c)
 	t.metrics.refreshes.WithLabelValues(string(t.kind), "published").Inc()
 	t.log.Info("credential published", "appid", c.AppID, "kind", c.Kind, "reason", why, "generation", c.Generation,
 		"revision", rev, "source", c.Source, "expires_at", c.ExpiresAt, "refresh_at", c.RefreshAt, "took_ms", t.now().Sub(began).Milliseconds())
@@ -228,7 +284,7 @@ func (t *turn) write(ctx context.Context, l kv.Ledger) (kv.Ledger, error) {
 	l, err := t.store.PutLedger(ctx, l)
 	if err == nil {
 		t.view.ledger = l
-		t.learned(l)
+		t.seenLedger(l)
 	}
 	return l, err
 }
@@ -247,6 +303,7 @@ func (t *turn) ask(ctx context.Context, force bool) (wechat.Issued, error) {
 	if err != nil {
 		return wechat.Issued{}, err
 	}
+	t.token = valueSHA256(token)
 	typ := wechat.TicketJSAPI
 	if t.kind == kv.WXCardTicket {
 		typ = wechat.TicketWXCard
@@ -270,13 +327,23 @@ func (t *turn) failed(ctx context.Context, cause error) error {
 		class, atLeast = we.Class, we.Wait
 		f.Class, f.Errcode, f.RID, f.Advice = class.String(), we.Errcode, we.RID, we.Advice
 	}
-	l := t.policy.fail(t.now(), t.view.ledger, f, class, atLeast)
+	l := t.policy.fail(t.now(), t.view.ledger, f, class, atLeast, t.view.settings)
 	if _, err := t.write(ctx, l); err != nil {
 		t.log.Warn("a failed refresh could not be written down", "appid", t.account.AppID, "kind", t.kind, "error", err)
 	}
 	t.metrics.refreshes.WithLabelValues(string(t.kind), "failed").Inc()
-	t.log.Warn("refresh failed", "appid", t.account.AppID, "kind", t.kind, "class", f.Class, "errcode", f.Errcode, "rid", f.RID,
-		"error", cause, "advice", f.Advice, "attempts", l.Attempts, "next_attempt", l.NextAttempt)
+	level := slog.LevelWarn
+	if class == wechat.ClassAccount || class == wechat.ClassPermission {
+		level = slog.LevelError // an operator must act
+	}
+	args := []any{"appid", t.account.AppID, "kind", t.kind, "class", f.Class, "error", cause, "attempts", l.Attempts, "next_attempt", l.NextAttempt}
+	if f.Errcode != 0 {
+		args = append(args, "errcode", f.Errcode, "rid", f.RID)
+	}
+	if f.Advice != "" {
+		args = append(args, "advice", f.Advice)
+	}
+	t.log.Log(ctx, level, "refresh failed", args...)
 	t.tell(messages.EventFailed, messages.Event{
 		Generation: l.Generation, ExpiresAt: l.ExpiresAt, Attempts: l.Attempts, Class: f.Class, Message: f.Message,
 		Advice: f.Advice, Errcode: f.Errcode, RID: f.RID,

@@ -367,3 +367,112 @@ func TestShortLifeMakesNoStorm(t *testing.T) {
 	}
 	w.stop()
 }
+
+// Two workers with two wrong secrets, in the middle of a change: each is tried once, not again and again.
+func TestTwoWrongSecretsMakeNoStorm(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	events := s.events()
+	var workers []*actor
+	for _, wrong := range []string{"CANARY-wrong-1", "CANARY-wrong-2", "CANARY-wrong-3"} {
+		workers = append(workers, s.worker(func(c *Config) { c.Accounts[0].Secret = wrong }))
+		events.next(messages.EventFailed)
+	}
+	for _, w := range workers {
+		s.eventually("each waits for minutes", func() bool {
+			st := w.Worker.status(appid).Credentials[0]
+			return st.Reason == string(reasonBackoff) && time.Until(st.NextAttempt) > permanentMin/2
+		})
+	}
+	if n := s.wechat.Calls("", ""); n != 3 {
+		t.Errorf("%d calls with three wrong secrets, want 3", n)
+	}
+}
+
+// The alarm must not wait for the next attempt, which may be an hour away.
+func TestExpiryIsToldWhenItHappens(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{TokenLife: 4 * time.Second, TicketLife: 6 * time.Second})
+	events := s.events()
+	w := s.worker(everything)
+	w.await(kv.JSAPITicket, 0)
+	s.wechat.Inject(wechattest.Fault{Errcode: 40164})
+	expired := map[string]bool{}
+	for len(expired) < 3 { // the tickets too, though without a token they cannot even be asked for
+		expired[events.next(messages.EventExpired).Kind] = true
+	}
+	for _, c := range w.Worker.status(appid).Credentials {
+		if c.State != messages.StateExpired {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
+func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(everything)
+	for _, k := range kv.Kinds {
+		w.await(k, 0)
+	}
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := js.Stream(s.context(), "KV_wechat")
+	if err == nil {
+		err = st.Purge(s.context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.nats.Stop()
+	s.nats.Restart()
+	s.eventually("all are there again", func() bool {
+		for _, k := range kv.Kinds {
+			if _, err := w.store.Get(s.context(), appid, k); err != nil {
+				return false
+			}
+		}
+		return true
+	})
+	if n := s.wechat.Calls("", ""); n != 3 {
+		t.Errorf("%d calls, want those of the start", n)
+	}
+}
+
+// The lease is lost in the refresh of a report too, and the rival is not done with its own yet.
+func TestRefusedWriteOfAReportIsFollowedByOneMoreRefresh(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	rival, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "rival"})
+	if err == nil {
+		err = rival.Ensure(s.context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	between := &interloper{RoundTripper: http.DefaultTransport.(*http.Transport).Clone()}
+	w := s.worker(func(c *Config) { classic(c); c.WeChat.Transport = between })
+	first := w.await(kv.AccessToken, 0)
+	s.wechat.Revoke(first.Value)
+	between.strike = func() { // at the probe: arm for the token call that follows
+		between.strike = func() {
+			s.dropLease(appid, kv.AccessToken)
+			if _, err := rival.Acquire(s.context(), appid, kv.AccessToken, time.Second); err != nil { // it dies with it
+				t.Error(err)
+			}
+		}
+	}
+	got, err := w.report(messages.RefreshCredential{Revision: first.Revision})
+	if err != nil || !got.Refreshed {
+		t.Errorf("%+v, %v", got, err)
+	}
+	c := w.await(kv.AccessToken, first.Generation)
+	if v := s.wechat.Judge(appid, "access_token", c.Value); v != wechattest.Valid {
+		t.Errorf("WeChat says of the published token: %v", v)
+	}
+	if n := s.wechat.Calls(appid, "token"); n != 3 {
+		t.Errorf("%d token calls, want the first, the refused one, and one more", n)
+	}
+}

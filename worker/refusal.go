@@ -40,8 +40,17 @@ func refusalOf(we *wechat.Error) *messages.Error {
 	if we.Advice != "" {
 		e.Message += ": " + we.Advice
 	}
+	switch we.Endpoint {
+	case wechat.EndpointToken, wechat.EndpointStableToken, wechat.EndpointTicket:
+		// It is the account that WeChat refuses, not the request: that may be asked again when the account is well.
+		switch we.Class {
+		case wechat.ClassAccount, wechat.ClassPermission, wechat.ClassRequest, wechat.ClassBug:
+			e.Symbol = messages.NoCredential
+			return e.After(max(we.Wait, permanentMin))
+		}
+	}
 	switch we.Class {
-	case wechat.ClassRequest, wechat.ClassAccount, wechat.ClassPermission:
+	case wechat.ClassRequest, wechat.ClassPermission:
 		e.Symbol = messages.Rejected
 	case wechat.ClassDailyQuota:
 		e.Symbol = messages.QuotaExhausted
@@ -57,7 +66,7 @@ func refusalOf(we *wechat.Error) *messages.Error {
 		if errors.Is(we, context.DeadlineExceeded) {
 			e.Symbol = messages.UpstreamTimeout
 		}
-	default: // busy, server, broken, unknown, bug
+	default: // busy, server, broken, unknown, bug; account: an operator can put it right, so not this request for good
 		e.Symbol = messages.Upstream
 	}
 	return e

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
@@ -44,39 +45,120 @@ const (
 	verdictInconclusive = "inconclusive"
 )
 
-// report settles that a value is said to be dead (design §5.5). A value that is not the current one is answered at
-// once, from memory. Otherwise all reports of one credential share one settlement, here by singleflight, across the
-// fleet by the lease. It blocks until ctx ends at the latest. Its error is a *messages.Error.
+// report settles that a value is said to be dead (design §5.5). What this worker knows already is answered at once, from
+// memory: that the value is not the current one, that WeChat has just said that it lives, that it was refreshed a moment
+// ago. Otherwise all reports of one credential share one settlement, here by one flight, across the fleet by the lease.
+// It blocks until ctx ends at the latest. Its error is a *messages.Error.
 func (r *refresher) report(ctx context.Context, a *Account, kind kv.Kind, d dead) (verdict, error) {
-	if c, err := r.reader.Get(a.AppID, kind); err == nil && !d.is(c) && d.revision <= c.Revision {
-		r.metrics.reports.WithLabelValues(messages.ReasonNotCurrent).Inc()
-		return verdict{c, messages.ReasonNotCurrent}, nil
+	v, err := r.reportOnce(ctx, a, kind, d)
+	label := v.reason
+	var refusal *messages.Error
+	if errors.As(err, &refusal) {
+		label = string(refusal.Symbol)
 	}
-	ch := r.reports.DoChan(kv.Key(a.AppID, kind), func() (any, error) {
-		// Not the caller's context: others share the outcome.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.leaseTTL+publishReserve)
-		defer cancel()
-		v, err := r.settleReport(ctx, a, kind, d)
-		if err != nil {
+	r.metrics.reports.WithLabelValues(label).Inc()
+	return v, err
+}
+
+func (r *refresher) reportOnce(ctx context.Context, a *Account, kind kv.Kind, d dead) (verdict, error) {
+	if err := ctx.Err(); err != nil {
+		return verdict{}, asRefusal(err)
+	}
+	c, err := r.reader.Get(a.AppID, kind)
+	if err == nil && d.revision > c.Revision {
+		// Newer than what this worker knows, or made up: the leader knows.
+		if c, err = r.store.Get(ctx, a.AppID, kind); err == nil {
+			r.reader.Apply(c)
+		} else if !errors.Is(err, kv.ErrNotFound) {
 			return verdict{}, asRefusal(err)
 		}
-		return v, nil
-	})
-	select {
-	case res := <-ch:
-		label := res.Val.(verdict).reason
-		var refusal *messages.Error
-		if errors.As(res.Err, &refusal) {
-			label = string(refusal.Symbol)
+	}
+	var current *kv.Credential
+	if err == nil {
+		if current = &c; !d.is(c) {
+			return verdict{c, messages.ReasonNotCurrent}, nil
 		}
-		r.metrics.reports.WithLabelValues(label).Inc()
-		return res.Val.(verdict), res.Err
+	}
+	if ledger, _ := r.known(a, kind); !isUnderWay(r.now(), ledger, current, r.leaseTTL) {
+		if v, ok, err := r.decided(a, kind, ledger, current, d.firsthand); ok {
+			return v, err
+		}
+	}
+	key := kv.Key(a.AppID, kind)
+	f, leads, _ := r.settlements.join(key, nil)
+	if leads {
+		f.err = messages.Errorf(messages.Upstream, "internal error") // if it panics
+		// Not the caller's context: others share the outcome, and a stop waits for it.
+		settling := context.WithoutCancel(ctx)
+		r.settling.Go(func() {
+			defer r.settlements.end(key, f)
+			defer func() {
+				if p := recover(); p != nil {
+					r.log.Error("panic in a settlement", "appid", a.AppID, "kind", kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+				}
+			}()
+			ctx, cancel := context.WithTimeout(settling, r.leaseTTL+publishReserve)
+			defer cancel()
+			v, err := r.settleReport(ctx, a, kind, d)
+			f.value, f.err = v, nil
+			if err != nil {
+				f.err = asRefusal(err)
+			}
+		})
+	}
+	select {
+	case <-f.done:
+		return f.value, f.err
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return verdict{}, asRefusal(ctx.Err())
 		}
 		return verdict{}, messages.Errorf(messages.UpstreamTimeout, "the refresh is still under way").After(retryMin)
 	}
+}
+
+// decided answers a report of the current value from what is remembered, where that is enough. current is nil where
+// there is no living value.
+func (r *refresher) decided(a *Account, kind kv.Kind, l kv.Ledger, current *kv.Credential, firsthand bool) (v verdict, known bool, err error) {
+	now := r.now()
+	probed := remembered(now, l, current, firsthand)
+	switch {
+	case probed == verdictAlive:
+		return verdict{*current, messages.ReasonAlive}, true, nil
+	case probed == "" && current != nil && kind == kv.AccessToken:
+		return verdict{}, false, nil // WeChat is to be asked
+	}
+	if f := l.Failure; f != nil && l.NextAttempt.After(now) && !l.NextAttempt.After(now.Add(saneFuture)) {
+		symbol := map[string]messages.Symbol{
+			wechat.ClassDailyQuota.String(): messages.QuotaExhausted, wechat.ClassMinuteQuota.String(): messages.Throttled,
+		}[f.Class]
+		if symbol != "" {
+			e := messages.Errorf(symbol, "%s", f.Message).After(l.NextAttempt.Sub(now))
+			e.Errcode, e.RID = f.Errcode, f.RID
+			return verdict{}, true, e
+		}
+	}
+	if at := forcedAt(now, l, a.rule(kind)); at.After(now) {
+		if l.Attempts > 0 && l.NextAttempt.Before(at) {
+			at = l.NextAttempt // the last one failed, and is tried again by the schedule
+		}
+		return verdict{}, true, messages.Errorf(messages.Throttled, "%s was refreshed for a report at %s; it may be refreshed again at %s",
+			kv.Key(a.AppID, kind), l.LastForced.UTC().Format(time.TimeOnly), at.UTC().Format(time.TimeOnly)).After(at.Sub(now))
+	}
+	return verdict{}, false, nil
+}
+
+// remembered is WeChat's last verdict of a token, or "" where it must be asked. A verdict stands for probeEvery, for the
+// whole fleet, and shorter for a worker that was itself refused.
+func remembered(now time.Time, l kv.Ledger, c *kv.Credential, firsthand bool) string {
+	stands := probeEvery
+	if firsthand {
+		stands = probeFirsthand
+	}
+	if p := l.Probe; p != nil && c != nil && p.Generation == c.Generation && now.Sub(p.At) < stands && !p.At.After(now.Add(clockTolerance)) {
+		return p.Verdict
+	}
+	return ""
 }
 
 // settleReport takes a turn for the report, however long another worker's turn lasts.
@@ -87,23 +169,27 @@ func (r *refresher) settleReport(ctx context.Context, a *Account, kind kv.Kind, 
 			v, err = t.settle(ctx, d)
 			return err
 		})
-		if errors.Is(err, kv.ErrLeaseHeld) {
-			// Its turn may bring a newer value; if not, ours is next.
-			held := uint64(0)
-			if c := r.reader.Held(a.AppID, kind); c != nil {
-				held = c.Generation
-			}
-			waiting, cancel := context.WithTimeout(ctx, retryMin/4)
-			c, newer := r.reader.WaitNewer(waiting, a.AppID, kind, held)
-			cancel()
-			if newer == nil && !d.is(c) {
-				return verdict{c, messages.ReasonNotCurrent}, nil
-			}
-			if ctx.Err() == nil {
-				continue
-			}
+		switch {
+		case err == nil && v.reason == "": // take itself refreshed once more
+			c, err := r.reader.Get(a.AppID, kind)
+			return verdict{c, messages.ReasonRefreshed}, err
+		case !errors.Is(err, kv.ErrLeaseHeld):
+			return v, err
 		}
-		return v, err
+		// Its turn may bring a newer value; if not, ours is next.
+		held := uint64(0)
+		if c := r.reader.Held(a.AppID, kind); c != nil {
+			held = c.Generation
+		}
+		waiting, cancel := context.WithTimeout(ctx, retryMin/4)
+		c, newer := r.reader.WaitNewer(waiting, a.AppID, kind, held)
+		cancel()
+		switch {
+		case newer == nil && !d.is(c):
+			return verdict{c, messages.ReasonNotCurrent}, nil
+		case ctx.Err() != nil:
+			return v, err
+		}
 	}
 }
 
@@ -121,26 +207,15 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 	if t.kind != kv.AccessToken && !t.view.hasToken {
 		return verdict{}, messages.Errorf(messages.NoCredential, "a ticket needs an access_token, and there is none now").After(retryMin)
 	}
-	answer := verdictInconclusive
-	if rec != nil && t.kind == kv.AccessToken {
-		var err error
-		if answer, err = t.probe(ctx, rec, d.firsthand); err != nil {
+	if rec != nil && t.kind == kv.AccessToken && remembered(now, t.view.ledger, rec, d.firsthand) == "" {
+		if err := t.probe(ctx, rec); err != nil {
 			return verdict{}, err
 		}
-		if answer == verdictAlive {
-			return verdict{*rec, messages.ReasonAlive}, nil
-		}
 	}
-	if at := forcedAt(now, t.view.ledger, t.view.rule); at.After(now) {
-		if l := t.view.ledger; l.Attempts > 0 && l.NextAttempt.Before(at) {
-			at = l.NextAttempt // the last one failed, and is tried again by the schedule
-		}
-		return verdict{}, messages.Errorf(messages.Throttled, "%s was refreshed for a report at %s; it may be refreshed again at %s",
-			kv.Key(t.account.AppID, t.kind), t.view.ledger.LastForced.UTC().Format(time.TimeOnly), at.UTC().Format(time.TimeOnly)).After(at.Sub(now))
+	if v, ok, err := t.decided(t.account, t.kind, t.view.ledger, rec, d.firsthand); ok {
+		return v, err
 	}
-	if err := t.standing(now); err != nil {
-		return verdict{}, err
-	}
+	answer := remembered(now, t.view.ledger, rec, d.firsthand)
 	if answer == verdictDead {
 		t.conflict(rec)
 	}
@@ -169,32 +244,10 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 	return verdict{c, messages.ReasonRefreshed}, nil
 }
 
-// standing refuses a refresh that WeChat has just refused for a reason that only an operator, or time, can remove.
-func (t *turn) standing(now time.Time) error {
-	l := t.view.ledger
-	if f := l.Failure; f != nil && l.Config == t.view.settings && l.NextAttempt.After(now) {
-		switch f.Class {
-		case wechat.ClassDailyQuota.String(), wechat.ClassMinuteQuota.String():
-			e := messages.Errorf(messages.QuotaExhausted, "%s", f.Message).After(l.NextAttempt.Sub(now))
-			e.Errcode, e.RID = f.Errcode, f.RID
-			return e
-		}
-	}
-	return nil
-}
-
-// probe asks WeChat whether it accepts a token: GET /cgi-bin/get_api_domain_ip, the cheapest interface that needs one.
-// An answer stands for some seconds, for the whole fleet. An inconclusive one counts as dead when it comes to refreshing,
-// but is no proof.
-func (t *turn) probe(ctx context.Context, c *kv.Credential, firsthand bool) (string, error) {
-	now := t.now()
-	stands := probeEvery
-	if firsthand {
-		stands = probeFirsthand
-	}
-	if p := t.view.ledger.Probe; p != nil && p.Generation == c.Generation && now.Sub(p.At) < stands && !p.At.After(now) {
-		return p.Verdict, nil
-	}
+// probe asks WeChat whether it accepts a token: GET /cgi-bin/get_api_domain_ip, the cheapest interface that needs one. It
+// writes the verdict down, for the whole fleet. An inconclusive one counts as dead when it comes to refreshing, but is
+// no proof.
+func (t *turn) probe(ctx context.Context, c *kv.Credential) error {
 	asking, cancel := context.WithDeadline(ctx, t.lease.Deadline().Add(-t.leaseTTL/2))
 	_, err := t.upstream.APIDomainIP(asking, c.Value)
 	cancel()
@@ -208,11 +261,11 @@ func (t *turn) probe(ctx context.Context, c *kv.Credential, firsthand bool) (str
 	}
 	t.log.Info("a token was reported as dead: asked WeChat", "appid", c.AppID, "generation", c.Generation, "verdict", answer)
 	l := t.view.ledger
-	l.Probe = &kv.Probe{At: now, Generation: c.Generation, Verdict: answer}
+	l.Probe = &kv.Probe{At: t.now(), Generation: c.Generation, Verdict: answer}
 	if _, err := t.write(ctx, l); err != nil {
-		return "", fmt.Errorf("writing the answer of WeChat down: %w", err)
+		return fmt.Errorf("writing the answer of WeChat down: %w", err)
 	}
-	return answer, nil
+	return nil
 }
 
 // conflict notes that WeChat refuses a token whose life is not nearly over and that the fleet did not replace: another
@@ -225,14 +278,21 @@ func (t *turn) conflict(c *kv.Credential) {
 	t.view.ledger.Conflicts++
 	t.view.ledger.LastConflict = now
 	t.metrics.conflicts.Inc()
-	t.log.Error("conflict: another system refreshes this account", "appid", c.AppID, "generation", c.Generation,
-		"obtained_at", c.ObtainedAt, "conflicts", t.view.ledger.Conflicts, "advice", adviceConflict)
+	advice := adviceConflict(t.view.rule)
+	t.log.Error("conflict: WeChat refuses a token that was not replaced here", "appid", c.AppID, "generation", c.Generation,
+		"obtained_at", c.ObtainedAt, "conflicts", t.view.ledger.Conflicts, "advice", advice)
 	t.tell(messages.EventConflict, messages.Event{
-		Generation: c.Generation, ExpiresAt: c.ExpiresAt, Advice: adviceConflict,
+		Generation: c.Generation, ExpiresAt: c.ExpiresAt, Advice: advice,
 		Message: "WeChat refuses the token long before its end, and wxkeeper did not replace it",
 	})
 }
 
 // adviceConflict is for an operator.
-const adviceConflict = "another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read the " +
-	"credential from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface"
+func adviceConflict(r rule) string {
+	if r == classicRule {
+		return "another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read the credential " +
+			"from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface"
+	}
+	return "another system called stable_token with force_refresh for this account, or its AppSecret was reset or frozen in the " +
+		"console: find out which, and let the other system read the credential from NATS"
+}

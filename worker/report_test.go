@@ -239,3 +239,81 @@ func TestTokenKilledRightAfterAProbeIsHealedSoon(t *testing.T) {
 		t.Errorf("healed after %s, only when the verdict for consumers was over", waited)
 	}
 }
+
+// A token that WeChat is known to refuse, while the throttle of reports holds: said, and healed when the throttle ends,
+// though nobody reports it again.
+func TestRefusedTokenIsRenewedWhenTheThrottleEnds(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	var ahead atomic.Int64
+	w := s.worker(func(c *Config) {
+		classic(c)
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	first := w.await(kv.AccessToken, 0)
+	s.wechat.Revoke(first.Value)
+	if got, err := w.report(messages.RefreshCredential{}); err != nil || !got.Refreshed {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	second := w.await(kv.AccessToken, first.Generation)
+	s.wechat.Revoke(second.Value)
+	if _, err := w.report(messages.RefreshCredential{}); symbol(err) != messages.Throttled {
+		t.Fatalf("%v, want throttled", err)
+	}
+	s.eventually("the status says so", func() bool {
+		st := w.Worker.status(appid)
+		return st.Summary[messages.StateRefused] == 1 && st.Credentials[0].Reason == string(reasonRefused)
+	})
+	ahead.Store(int64(2 * forcedGap))
+	w.scheduler.wake <- struct{}{} // its timer does not know of the other clock
+	third := w.await(kv.AccessToken, second.Generation)
+	if v := s.wechat.Judge(appid, "access_token", third.Value); v != wechattest.Valid {
+		t.Errorf("WeChat says of the new one: %v", v)
+	}
+}
+
+func TestWhatIsKnownIsAnsweredWithoutALease(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(nil)
+	c := w.await(kv.AccessToken, 0)
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	writes := func() uint64 {
+		st, err := js.Stream(s.context(), "KV_wechat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.CachedInfo().State.LastSeq
+	}
+	if _, err := w.report(messages.RefreshCredential{Revision: c.Revision}); err != nil {
+		t.Fatal(err)
+	}
+	before := writes()
+	for range 100 {
+		for _, revision := range []uint64{c.Revision, c.Revision + 1000} { // the second was never given
+			if _, err := w.report(messages.RefreshCredential{Revision: revision}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := writes() - before; n > 4 { // the markers of the first lease may still expire
+		t.Errorf("200 reports of a living token made %d writes", n)
+	}
+}
+
+// What the account is refused is not the request's fault: it may be asked again.
+func TestRefusedAccountIsNoReasonToDropARequest(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(classic)
+	s.wechat.Revoke(w.await(kv.AccessToken, 0).Value)
+	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: 40164})
+	_, err := w.resolve()
+	var e *messages.Error
+	if !errors.As(err, &e) || e.Symbol != messages.NoCredential || e.Errcode != 40164 || e.RetryAfterMS == 0 {
+		t.Errorf("%v, want no_credential with WeChat's errcode", err)
+	}
+}

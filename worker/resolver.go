@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
@@ -19,26 +19,19 @@ type resolver struct {
 	reader   *kv.Reader
 	upstream *wechat.Client
 	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
+	missing  func(*Account, kv.Kind) error
 	log      *slog.Logger
 	timeout  time.Duration
 	limit    int // flights at once; callers that join one are bounded by joinersPerFlight times it
 
-	mu      sync.Mutex
-	flights map[flightKey]*flight
-	joined  int
+	flights flights[flightKey, messages.RawCode]
+	joined  atomic.Int64
 }
 
 // joinersPerFlight bounds the callers that wait for the flights of others, as a multiple of limit.
 const joinersPerFlight = 16
 
 type flightKey struct{ appid, openid, codeTicket string }
-
-// flight is one question to WeChat. done is closed when reply and err are set.
-type flight struct {
-	done  chan struct{}
-	reply messages.RawCode
-	err   error
-}
 
 // resolve blocks until WeChat's answer, at most for the resolver's timeout; a caller that joins another's flight leaves
 // it when its ctx ends. Its error is a *messages.Error.
@@ -47,42 +40,33 @@ func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket s
 		return nil, asRefusal(err)
 	}
 	key := flightKey{a.AppID, openid, codeTicket}
-	r.mu.Lock()
-	f := r.flights[key]
+	f, leads, err := r.flights.join(key, func(flights int, leads bool) error {
+		if leads && flights >= r.limit || !leads && r.joined.Load() >= int64(r.limit*joinersPerFlight) {
+			return messages.Errorf(messages.Overloaded, "this worker has %d resolutions in flight (WXKEEPER_RESOLVE_CONCURRENCY)", r.limit).
+				After(100 * time.Millisecond)
+		}
+		return nil
+	})
 	switch {
-	case f != nil && r.joined >= r.limit*joinersPerFlight, f == nil && len(r.flights) >= r.limit:
-		r.mu.Unlock()
-		return nil, messages.Errorf(messages.Overloaded, "this worker has %d resolutions in flight (WXKEEPER_RESOLVE_CONCURRENCY)", r.limit).
-			After(100 * time.Millisecond)
-	case f != nil:
-		r.joined++
-		r.mu.Unlock()
-		defer func() {
-			r.mu.Lock()
-			r.joined--
-			r.mu.Unlock()
-		}()
+	case err != nil:
+		return nil, err
+	case !leads:
+		r.joined.Add(1)
+		defer r.joined.Add(-1)
 		select {
 		case <-f.done:
-			return f.reply, f.err
+			return f.value, f.err
 		case <-ctx.Done():
 			return nil, asRefusal(ctx.Err())
 		}
 	}
-	f = &flight{done: make(chan struct{}), err: errors.New("the resolution ended without an answer")}
-	r.flights[key] = f
-	r.mu.Unlock()
-	defer func() { // also when it panics: a key that stayed would never be resolved again
-		r.mu.Lock()
-		delete(r.flights, key)
-		r.mu.Unlock()
-		close(f.done)
-	}()
+	f.err = messages.Errorf(messages.Upstream, "internal error") // if it panics
+	defer r.flights.end(key, f)
 	// The caller's own cancellation must not harm those that join it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
 	defer cancel()
-	f.reply, f.err = r.fly(ctx, a, openid, codeTicket)
-	return f.reply, f.err
+	f.value, f.err = r.fly(ctx, a, openid, codeTicket)
+	return f.value, f.err
 }
 
 const (
@@ -94,7 +78,7 @@ const (
 func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
 	token, err := r.reader.Get(a.AppID, kv.AccessToken)
 	if err != nil {
-		return nil, asRefusal(err)
+		return nil, r.missing(a, kv.AccessToken)
 	}
 	ambiguous, refused := false, false
 	for pause := resolvePauseMin; ; {
@@ -113,7 +97,7 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 				return nil, asRefusal(err)
 			}
 			refused = true
-			v, err := r.report(ctx, a, kv.AccessToken, dead{revision: token.Revision, sha256: valueSHA256(token.Value), firsthand: true})
+			v, err := r.report(ctx, a, kv.AccessToken, dead{sha256: valueSHA256(token.Value), firsthand: true})
 			if err != nil {
 				return nil, err
 			}

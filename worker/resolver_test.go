@@ -114,7 +114,7 @@ func TestRetriesWhatHadNoEffectAndOnceWhatMayHaveHad(t *testing.T) {
 		"quota of the day":     {wechattest.Fault{Errcode: 45009}, 1, messages.QuotaExhausted},
 		"quota of the minute":  {wechattest.Fault{Errcode: 45011}, 1, messages.Throttled},
 		"no permission":        {wechattest.Fault{Errcode: 48001}, 1, messages.Rejected},
-		"not on the whitelist": {wechattest.Fault{Errcode: 40164}, 1, messages.Rejected},
+		"not on the whitelist": {wechattest.Fault{Errcode: 40164}, 1, messages.Upstream},
 		"invalid openid":       {wechattest.Fault{Errcode: 40003}, 1, messages.Rejected},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -182,9 +182,7 @@ func TestSameTicketInFlightIsAskedOnce(t *testing.T) {
 		})
 	}
 	s.eventually("all have joined", func() bool {
-		w.service.resolver.mu.Lock()
-		defer w.service.resolver.mu.Unlock()
-		return w.service.resolver.joined == callers-1
+		return w.service.resolver.joined.Load() == callers-1
 	})
 	leave() // whoever leads: its caller's cancellation harms nobody
 	// The call hangs for the client's timeout, and is then made once more.

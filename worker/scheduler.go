@@ -3,6 +3,9 @@ package worker
 import (
 	"container/heap"
 	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -14,6 +17,7 @@ type item struct {
 	account *Account
 	kind    kv.Kind
 	record  *kv.Credential // in the bucket, as the watch or a turn told; nil: none
+	rev     uint64         // of the last change of the record that was learned
 	ledger  kv.Ledger
 
 	next      decision
@@ -31,6 +35,7 @@ type scheduler struct {
 	// work gives one credential its turn; retry is the least time before the next, 0: as the policy says.
 	work  func(ctx context.Context, a *Account, kind kv.Kind) (retry time.Duration)
 	slots chan struct{}
+	log   *slog.Logger
 
 	mu    sync.Mutex
 	items map[string]*item // by kv.Key
@@ -79,8 +84,11 @@ func (s *scheduler) run(ctx context.Context) {
 		case s.slots <- struct{}{}:
 		}
 		turns.Go(func() {
-			var retry time.Duration
+			retry := poisoned
 			defer func() { // also when it panics: a credential that stayed running would never be renewed again
+				if p := recover(); p != nil {
+					s.log.Error("panic in a turn", "appid", it.account.AppID, "kind", it.kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+				}
 				<-s.slots
 				s.done(it, retry)
 			}()
@@ -88,6 +96,9 @@ func (s *scheduler) run(ctx context.Context) {
 		})
 	}
 }
+
+// poisoned is the least time before a turn that panicked is tried again.
+const poisoned = time.Minute
 
 // idle bounds the sleep of the loop, so that a jump of the clock is noticed.
 const idle = 30 * time.Second
@@ -135,12 +146,46 @@ func (s *scheduler) learn(key string, change func(*item)) {
 	}
 }
 
-func (s *scheduler) learnRecord(appid string, kind kv.Kind, c *kv.Credential) {
-	s.learn(kv.Key(appid, kind), func(it *item) { it.record = c })
+// learnRecord takes a change of the bucket from the watch. One that is older than what a turn has told is ignored.
+func (s *scheduler) learnRecord(c kv.Change) {
+	s.learn(kv.Key(c.AppID, c.Kind), func(it *item) {
+		if c.Revision == 0 || c.Revision >= it.rev {
+			it.record, it.rev = c.Record, c.Revision
+		}
+	})
 }
 
+// seenRecord takes what a turn has read at the leader or published.
+func (s *scheduler) seenRecord(c *kv.Credential) {
+	s.learn(kv.Key(c.AppID, c.Kind), func(it *item) { it.record, it.rev = c, c.Revision })
+}
+
+// learnLedger takes an entry from the watch. One that is older than what a turn has told is ignored.
 func (s *scheduler) learnLedger(l kv.Ledger) {
+	s.learn(kv.Key(l.AppID, l.Kind), func(it *item) {
+		if l.Revision >= it.ledger.Revision {
+			it.ledger = l
+		}
+	})
+}
+
+// seenLedger takes what a turn has read at the leader or written.
+func (s *scheduler) seenLedger(l kv.Ledger) {
 	s.learn(kv.Key(l.AppID, l.Kind), func(it *item) { it.ledger = l })
+}
+
+// resetRecords and resetLedgers: a watch begins anew, on a bucket whose revisions may be lower.
+func (s *scheduler) resetRecords() { s.each(func(it *item) { it.rev = 0 }) }
+func (s *scheduler) resetLedgers() { s.each(func(it *item) { it.ledger.Revision = 0 }) }
+
+// known is what this worker knows of the ledger of a credential, and when it plans its next turn.
+func (s *scheduler) known(a *Account, kind kv.Kind) (kv.Ledger, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if it := s.items[kv.Key(a.AppID, kind)]; it != nil {
+		return it.ledger, it.next.at
+	}
+	return kv.Ledger{}, time.Time{}
 }
 
 // plan decides about an item and puts it where it belongs in the queue. s.mu is held.

@@ -27,6 +27,7 @@ type service struct {
 	accounts accounts
 	prefix   string
 	version  string
+	worker   string
 	resolver *resolver
 	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
 	reader   *kv.Reader
@@ -46,6 +47,9 @@ type service struct {
 // counts are the numbers of one endpoint, shown by `nats micro stats`: micro itself sees only the dispatch.
 type counts struct{ OK, Errors atomic.Uint64 }
 
+// ofAccount ends the subjects that name the account.
+const ofAccount = ".*"
+
 // answer makes the reply to one request: any value that becomes JSON, or an error. ofSubject is the account that the
 // subject names, or "".
 type answer func(ctx context.Context, ofSubject string, body []byte) (any, error)
@@ -55,11 +59,15 @@ func (s *service) start() error {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.pool = newPool(s.resolver.limit)
 	s.counts = make(map[string]*counts)
+	for _, subject := range []string{messages.SubjectCodeResolve, messages.SubjectCredentialGet, messages.SubjectCredentialRefresh, messages.SubjectStatus} {
+		s.counts[subject], s.counts[subject+ofAccount] = new(counts), new(counts)
+	}
 	svc, err := micro.AddService(s.nc, micro.Config{
 		Name: s.prefix, Version: s.version, QueueGroup: s.prefix,
 		Description: "wxkeeper: credentials and marketing codes of WeChat accounts",
+		Metadata:    map[string]string{"worker": s.worker},
 		StatsHandler: func(e *micro.Endpoint) any {
-			c := s.counts[strings.TrimSuffix(strings.TrimPrefix(e.Subject, s.prefix+"."), ".*")]
+			c := s.counts[strings.TrimPrefix(e.Subject, s.prefix+".")]
 			return map[string]uint64{"ok": c.OK.Load(), "errors": c.Errors.Load()}
 		},
 		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
@@ -79,13 +87,11 @@ func (s *service) start() error {
 		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`, `{"appid","kind","revision","generation","expires_at","refreshed","reason"}`, s.pooled(s.credentialRefresh, &s.reports, maxReports)},
 		{messages.SubjectStatus, `{"appid"?}`, "every credential: state, reason, advice, times, attempts, calls today", s.inline(s.statusOf)},
 	} {
-		s.counts[e.subject] = new(counts)
 		name := strings.ReplaceAll(e.subject, ".", "_")
 		meta := micro.WithEndpointMetadata(map[string]string{"request": e.request, "reply": e.reply})
-		h := e.handle(e.subject)
 		if err := errors.Join(
-			svc.AddEndpoint(name, h, micro.WithEndpointSubject(s.prefix+"."+e.subject), meta),
-			svc.AddEndpoint(name+"_appid", h, micro.WithEndpointSubject(s.prefix+"."+e.subject+".*"), meta),
+			svc.AddEndpoint(name, e.handle(e.subject), micro.WithEndpointSubject(s.prefix+"."+e.subject), meta),
+			svc.AddEndpoint(name+"_appid", e.handle(e.subject+ofAccount), micro.WithEndpointSubject(s.prefix+"."+e.subject+ofAccount), meta),
 		); err != nil {
 			_ = svc.Stop()
 			return fmt.Errorf("registering the endpoint %s: %w", e.subject, err)
@@ -99,7 +105,7 @@ func (s *service) maxResolves() int64 { return int64(s.resolver.limit * (joiners
 // stop leaves the queue group, answers what is in hand, and returns when that is done, or at the latest when ctx ends.
 func (s *service) stop(ctx context.Context) {
 	_ = s.svc.Stop() // sends the unsubscriptions
-	_ = s.nc.FlushWithContext(ctx)
+	s.flush()
 	// From here on no request arrives. The barrier passes when those that have arrived are handed over.
 	handedOver := make(chan struct{})
 	if s.nc.Barrier(func() { close(handedOver) }) != nil {
@@ -118,7 +124,14 @@ func (s *service) stop(ctx context.Context) {
 	}
 	s.cancel()
 	<-answered
-	_ = s.nc.FlushTimeout(time.Second)
+	s.flush()
+}
+
+// flush waits until the server has what was sent, for a moment: without a connection there is nothing to wait for.
+func (s *service) flush() {
+	if s.nc.IsConnected() {
+		_ = s.nc.FlushTimeout(time.Second)
+	}
 }
 
 // inline answers in the endpoint's own goroutine: for what is answered from memory.
@@ -157,7 +170,10 @@ func (s *service) serve(subject string, req micro.Request, f answer) {
 			s.respond(subject, req, nil, messages.Errorf(messages.Upstream, "internal error"))
 		}
 	}()
-	ofSubject := strings.TrimPrefix(strings.TrimPrefix(req.Subject(), s.prefix+"."+subject), ".")
+	ofSubject := ""
+	if named, ok := strings.CutSuffix(subject, ofAccount); ok {
+		ofSubject = strings.TrimPrefix(req.Subject(), s.prefix+"."+named+".")
+	}
 	reply, err := f(s.ctx, ofSubject, req.Data())
 	s.respond(subject, req, reply, err)
 }
@@ -244,7 +260,7 @@ func (s *service) respond(subject string, req micro.Request, reply any, err erro
 	} else {
 		c.Errors.Add(1)
 	}
-	s.metrics.requests.WithLabelValues(subject, outcome).Inc()
+	s.metrics.requests.WithLabelValues(strings.TrimSuffix(subject, ofAccount), outcome).Inc()
 	if err := req.Respond(body, opts...); err != nil {
 		s.log.Warn("a reply could not be sent", "subject", subject, "error", err)
 	}
@@ -313,7 +329,7 @@ func (s *service) credentialGet(_ context.Context, ofSubject string, body []byte
 	}
 	c, err := s.reader.Get(a.AppID, kind)
 	if err != nil {
-		return nil, err
+		return nil, s.resolver.missing(a, kind)
 	}
 	return messages.Credential{
 		AppID: c.AppID, Kind: string(c.Kind), Value: c.Value, ObtainedAt: c.ObtainedAt, ExpiresAt: c.ExpiresAt,

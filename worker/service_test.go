@@ -309,3 +309,25 @@ func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
 		t.Errorf("a resolution: %v, want shutting_down", err)
 	}
 }
+
+// The settlement of a report outlives its callers; a stop waits for it: the token that is minted is published.
+func TestStopEndsTheSettlementThatHasBegun(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(func(c *Config) { classic(c); c.ResolveTimeout = 200 * time.Millisecond })
+	first := w.await(kv.AccessToken, 0)
+	s.wechat.Revoke(first.Value)
+	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Delay: time.Second})
+	if _, err := w.resolve(); err == nil {
+		t.Error("resolved with a dead token")
+	}
+	s.eventually("the token call is under way", func() bool { return s.wechat.Calls("", "token") == 2 })
+	w.stop()
+	w = s.worker(classic)
+	if c := w.await(kv.AccessToken, first.Generation); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
+		t.Errorf("%v", c)
+	}
+	if n := s.wechat.Calls("", "token"); n != 2 {
+		t.Errorf("%d token calls, want 2", n)
+	}
+}

@@ -15,11 +15,13 @@ import (
 const maxStatus = 600
 
 // urgency orders states for people: what needs attention comes first.
-var urgency = map[string]int{messages.StateExpired: 0, messages.StateMissing: 1, messages.StateFailing: 2, messages.StateFresh: 3}
+var urgency = map[string]int{messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3, messages.StateFresh: 4}
 
 // state names the state of a credential; see the diagram in doc.go.
 func state(now time.Time, held *kv.Credential, l kv.Ledger) string {
 	switch {
+	case held != nil && held.Valid(now) && isRefused(l, held):
+		return messages.StateRefused
 	case held != nil && held.Valid(now) && (l.Failure != nil || l.Attempts > 1):
 		return messages.StateFailing
 	case held != nil && held.Valid(now):
@@ -61,7 +63,7 @@ func (w *Worker) describe(now time.Time, it *item) messages.CredentialStatus {
 	s := messages.CredentialStatus{
 		AppID: it.account.AppID, Name: it.account.Name, Kind: string(it.kind), State: state(now, held, l),
 		Reason: string(it.next.reason), NextAttempt: it.next.at, LastAttempt: l.LastAttempt, Attempts: l.Attempts,
-		CallsToday: l.Calls, Forced: l.Forced, Conflicts: l.Conflicts,
+		CallsToday: l.Calls, Forced: l.Forced, Conflicts: l.Conflicts, LastConflict: l.LastConflict,
 	}
 	if it.running {
 		s.Reason, s.NextAttempt = "refreshing", time.Time{}
@@ -73,9 +75,9 @@ func (w *Worker) describe(now time.Time, it *item) messages.CredentialStatus {
 	if f := l.Failure; f != nil {
 		s.Error, s.ErrorClass, s.Errcode, s.RID, s.Advice = f.Message, f.Class, f.Errcode, f.RID, f.Advice
 	}
-	// A conflict of the last day is still worth a word, though the credential is fresh again.
-	if s.Advice == "" && l.Conflicts > 0 && now.Sub(l.LastConflict) < 24*time.Hour {
-		s.Advice = adviceConflict
+	// A conflict of the last hour is worth a word, though the credential is fresh again.
+	if s.Advice == "" && l.Conflicts > 0 && now.Sub(l.LastConflict) < time.Hour {
+		s.Advice = adviceConflict(it.account.rule(it.kind))
 	}
 	return s
 }

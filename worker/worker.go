@@ -133,8 +133,11 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	if w.reader, err = kv.NewReader(nc, kv.ReaderConfig{
 		Bucket: cfg.Bucket, Now: cfg.Now, OnMissing: w.store.Ensure, OnTrouble: w.trouble("credentials"),
 		OnChange: func(c kv.Change) {
-			if !c.Ready {
-				w.scheduler.learnRecord(c.AppID, c.Kind, c.Record)
+			switch {
+			case c.Reset:
+				w.scheduler.resetRecords()
+			case !c.Ready:
+				w.scheduler.learnRecord(c)
 			}
 		},
 	}); err != nil {
@@ -143,17 +146,17 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	p := &policy{refreshBefore: cfg.RefreshBefore, random: cfg.Random}
 	w.refresher = &refresher{
 		store: w.store, reader: w.reader, upstream: w.upstream, policy: p, log: cfg.Log, metrics: w.metrics, emit: w.emit,
-		learned: w.scheduler.learnLedger, seen: w.scheduler.learnRecord, worker: cfg.Name,
+		known: w.scheduler.known, seenLedger: w.scheduler.seenLedger, seenRecord: w.scheduler.seenRecord, worker: cfg.Name,
 		leaseTTL: leaseFor(cfg.WeChat.Timeout), now: cfg.Now,
 	}
 	s := w.scheduler
-	s.policy, s.reader, s.now, s.work = p, w.reader, cfg.Now, w.work
+	s.policy, s.reader, s.now, s.work, s.log = p, w.reader, cfg.Now, w.work, cfg.Log
 	w.service = &service{
-		nc: nc, accounts: as, prefix: cfg.SubjectPrefix, version: cfg.Version,
+		nc: nc, accounts: as, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name,
 		report: w.refresher.report, reader: w.reader, status: w.status, metrics: w.metrics, log: cfg.Log,
 		resolver: &resolver{
 			reader: w.reader, upstream: w.upstream, report: w.refresher.report, log: cfg.Log, timeout: cfg.ResolveTimeout,
-			limit: cfg.ResolveConcurrency, flights: make(map[flightKey]*flight),
+			limit: cfg.ResolveConcurrency, missing: w.missing,
 		},
 	}
 	return w, nil
@@ -179,7 +182,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	var once sync.Once
 	watches.Go(func() { _ = w.reader.Run(watching) })
 	watches.Go(func() {
-		w.store.WatchLedgers(watching, w.scheduler.learnLedger, func() { once.Do(func() { close(ledgersReady) }) }, w.trouble("ledger"))
+		w.store.WatchLedgers(watching, kv.LedgerWatch{
+			Reset: w.scheduler.resetLedgers, Told: w.scheduler.learnLedger, Trouble: w.trouble("ledger"),
+			Ready: func() { once.Do(func() { close(ledgersReady) }) },
+		})
 	})
 	for _, known := range []<-chan struct{}{w.reader.Ready(), ledgersReady} {
 		select {
@@ -201,6 +207,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer cancel()
 	w.service.stop(grace)
 	turns.Wait()
+	w.refresher.settling.Wait() // no more begin: neither requests nor turns are left
 	return nil
 }
 
@@ -236,12 +243,23 @@ func (w *Worker) work(ctx context.Context, a *Account, kind kv.Kind) (retry time
 	err := w.refresher.scheduled(ctx, a, kind)
 	switch {
 	case errors.Is(err, kv.ErrLeaseHeld):
-		return w.refresher.leaseTTL + jitter(time.Second/2) // or earlier, when the watch tells that it is done
+		return w.refresher.leaseTTL + jitter(time.Second/2) // its outcome comes by the watch; if it has died, its lease ends
 	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrLeaseLost):
 		w.cfg.Log.Warn("a refresh was given up", "appid", a.AppID, "kind", kind, "error", err)
 		return time.Second + jitter(2*time.Second)
 	}
 	return 0 // the policy knows when, from the ledger
+}
+
+// missing is the error of a request that needs a credential where there is none: it says when that may change.
+func (w *Worker) missing(a *Account, kind kv.Kind) error {
+	l, next := w.scheduler.known(a, kind)
+	e := messages.Errorf(messages.NoCredential, "there is no living %s of %s now", kind, a.AppID)
+	if l.Failure != nil {
+		e.Message += ": " + l.Failure.Message
+		e.Errcode, e.RID = l.Failure.Errcode, l.Failure.RID
+	}
+	return e.After(max(next.Sub(w.cfg.Now()), retryMin))
 }
 
 // trouble logs why a watch had to start over.

@@ -73,6 +73,23 @@ func (s *Server) Restart() {
 	s.srv = srv
 }
 
+// Save copies the store of a stopped server, and returns a function that puts the copy back: a restored backup.
+func (s *Server) Save() (restore func()) {
+	s.tb.Helper()
+	saved := storeDir(s.tb)
+	replace := func(to, from string) {
+		err := os.RemoveAll(to)
+		if err == nil {
+			err = os.CopyFS(to, os.DirFS(from))
+		}
+		if err != nil {
+			s.tb.Fatal(err)
+		}
+	}
+	replace(saved, s.opts.StoreDir)
+	return func() { replace(s.opts.StoreDir, saved) }
+}
+
 // URL is where clients connect.
 func (s *Server) URL() string { return s.url }
 

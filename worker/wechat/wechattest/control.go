@@ -1,35 +1,80 @@
 package wechattest
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 )
 
+// controlRoute is one call of the control API. Its example is a complete one.
+type controlRoute struct {
+	pattern string // of http.ServeMux: "POST /accounts"
+	example string // the path, where the pattern has a wildcard; "": that of the pattern
+	body    string // JSON; "": none
+	does    string
+	handle  http.HandlerFunc
+}
+
+// controlRoutes are the calls, in the order in which GET / lists them.
+func (s *Simulator) controlRoutes() []controlRoute {
+	done := func(do func()) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { do(); reply(w, okJSON{true}) }
+	}
+	return []controlRoute{
+		{"GET /calls", "", "", "count what was called, by account and endpoint", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Snapshot()) }},
+		{"POST /calls/reset", "", "", "count anew", done(s.ResetCounters)},
+		{"GET /faults", "", "", "list the faults in force", s.controlListFaults},
+		{"POST /faults", "", `{"appid":"wx1","endpoint":"token","times":3,"errcode":-1}`, "let calls fail, hang, or be late", post(s.controlInject)},
+		{"DELETE /faults", "", "", "end all faults", done(s.ClearFaults)},
+		{"POST /foreign-refresh", "", `{"appid":"wx1","endpoint":"token"}`, "fetch a token as another system would", post(s.controlForeignRefresh)},
+		{"POST /revoke", "", `{"token":"97_…"}`, "kill one token", post(s.controlRevoke)},
+		{"POST /judge", "", `{"appid":"wx1","kind":"access_token","value":"97_…"}`, "say whether a value is good now", post(s.controlJudge)},
+		{"POST /codes", "", `{"appid":"wx1","openid":"o1","code_ticket":"t1","reply":{"errcode":0,"errmsg":"ok","code":"012345678"}}`, "add what a code_ticket resolves to", post(s.controlAddCode)},
+		{"GET /accounts", "", "", "list the accounts", s.controlListAccounts},
+		{"POST /accounts", "", `{"appid":"wx1","secret":"s1"}`, "add an account", post(s.controlAddAccount)},
+		{"POST /secrets", "", `{"appid":"wx1","secret":"rotated"}`, "change its AppSecret", post(s.controlSetSecret)},
+		{"DELETE /accounts/{appid}", "/accounts/wx1", "", "remove it", s.controlRemoveAccount},
+		{"GET /healthz", "", "", "answer", done(func() {})},
+	}
+}
+
+// curl is the route as a command line.
+func (c controlRoute) curl(base string) string {
+	method, path, _ := strings.Cut(c.pattern, " ")
+	line := "curl "
+	switch {
+	case c.body != "":
+		line += "-d '" + c.body + "' "
+	case method != http.MethodGet:
+		line += "-X " + method + " "
+	}
+	return line + base + cmp.Or(c.example, path)
+}
+
 // Control is the simulation's own API: what the methods of Simulator do, over HTTP.
-// See the package comment. Serve it on a listener of its own, or under a path of
-// your choice with http.StripPrefix.
+// See the package comment; GET / lists it. Serve it on a listener of its own, or
+// under a path of your choice with http.StripPrefix.
 func (s *Simulator) Control() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, http.StatusNotFound, fmt.Errorf("no such control call: %s %s", r.Method, r.URL.Path))
+		fail(w, http.StatusNotFound, fmt.Errorf("no such control call: %s %s; GET / lists them", r.Method, r.URL.Path))
 	})
-	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { reply(w, okJSON{true}) })
-	m.HandleFunc("GET /accounts", s.controlListAccounts)
-	m.HandleFunc("POST /accounts", post(s.controlAddAccount))
-	m.HandleFunc("DELETE /accounts/{appid}", s.controlRemoveAccount)
-	m.HandleFunc("POST /secrets", post(s.controlSetSecret))
-	m.HandleFunc("POST /codes", post(s.controlAddCode))
-	m.HandleFunc("GET /faults", s.controlListFaults)
-	m.HandleFunc("POST /faults", post(s.controlInject))
-	m.HandleFunc("DELETE /faults", func(w http.ResponseWriter, _ *http.Request) { s.ClearFaults(); reply(w, okJSON{true}) })
-	m.HandleFunc("POST /foreign-refresh", post(s.controlForeignRefresh))
-	m.HandleFunc("POST /revoke", post(s.controlRevoke))
-	m.HandleFunc("POST /judge", post(s.controlJudge))
-	m.HandleFunc("GET /calls", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Snapshot()) })
-	m.HandleFunc("POST /calls/reset", func(w http.ResponseWriter, _ *http.Request) { s.ResetCounters(); reply(w, okJSON{true}) })
+	routes := s.controlRoutes()
+	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		var b strings.Builder
+		b.WriteString("The control API of the simulated WeChat. JSON in, JSON out; what is wrong is said with {\"error\":\"…\"}.\n")
+		for _, route := range routes {
+			fmt.Fprintf(&b, "\n# %s\n%s\n", route.does, route.curl("http://"+r.Host))
+		}
+		write(w, http.StatusOK, "text/plain; charset=utf-8", []byte(b.String()))
+	})
+	for _, route := range routes {
+		m.HandleFunc(route.pattern, route.handle)
+	}
 	return m
 }
 

@@ -119,20 +119,14 @@ func TestFaultSurvivesJSON(t *testing.T) {
 	}
 }
 
-// TestEveryCurlLineOfThePackageCommentWorks runs them in their order.
-func TestEveryCurlLineOfThePackageCommentWorks(t *testing.T) {
-	t.Parallel()
-	doc, err := os.ReadFile("doc.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+// runCurl runs the curl lines of a text in their order, with $C or the host of httptest as the base.
+func runCurl(t *testing.T, text string) (ran int) {
+	t.Helper()
 	h := newHouse(t)
 	c := h.Control()
-	lines := regexp.MustCompile(`(?m)^//\tcurl (?:-X (\w+) )?(?:-d '(.*)' )?\$C(\S+)$`).FindAllStringSubmatch(string(doc), -1)
-	if len(lines) < 16 {
-		t.Fatalf("only %d curl lines found", len(lines))
-	}
-	for _, l := range lines {
+	h.AddAccount(Account{AppID: "wx1", Secret: "s1"})
+	for _, l := range regexp.MustCompile(`(?m)^(?://\t)?curl (?:-X (\w+) )?(?:-d '(.*)' )?(?:\$C|http://example\.com)(\S+)$`).FindAllStringSubmatch(text, -1) {
+		ran++
 		method, body, path := l[1], l[2], l[3]
 		switch {
 		case method == "" && body != "":
@@ -150,5 +144,33 @@ func TestEveryCurlLineOfThePackageCommentWorks(t *testing.T) {
 		if status, got := ask(c, method, path, body); status != http.StatusOK {
 			t.Errorf("%s: %d %s", l[0], status, got)
 		}
+		if path == "/faults" && body != "" {
+			h.ClearFaults() // or the tokens of the lines below would not come
+		}
+	}
+	return ran
+}
+
+func TestEveryCurlLineOfThePackageCommentWorks(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := runCurl(t, string(doc)); n < 17 {
+		t.Errorf("only %d curl lines found", n)
+	}
+}
+
+func TestTheListOfCallsIsCompleteAndWorks(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	status, list := ask(h.Control(), "GET", "/", "")
+	if status != http.StatusOK {
+		t.Fatalf("%d %s", status, list)
+	}
+	routes := h.controlRoutes()
+	if n := runCurl(t, list); n != len(routes) {
+		t.Errorf("%d curl lines for %d calls:\n%s", n, len(routes), list)
 	}
 }

@@ -56,7 +56,8 @@
 // {"error":"…"}; 404 is for an account or value that is not there. Unknown
 // fields are refused, so that a typing error is not a silent no-op.
 //
-//	C=http://127.0.0.1:8090
+//	C=http://127.0.0.1:8091
+//	curl $C/
 //	curl $C/healthz
 //	curl $C/accounts
 //	curl -d '{"appid":"wx1","secret":"s1"}' $C/accounts
