@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 
 	"github.com/wxkeeper/wxkeeper/kv"
 )
@@ -75,36 +76,48 @@ func (a *Account) fingerprint() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// accounts are the accounts of a worker, by AppID.
-type accounts map[string]*Account
+// accounts are the accounts of a worker. They can be exchanged while it runs; an Account itself never changes.
+type accounts struct {
+	m atomic.Pointer[map[string]*Account]
+}
 
-func newAccounts(list []Account) (accounts, error) {
+// set exchanges the accounts. Where the list makes no sense it changes nothing.
+func (as *accounts) set(list []Account) error {
 	if len(list) == 0 {
-		return nil, errors.New("no account: set WECHAT_APPID and WECHAT_SECRET, or WECHAT_ACCOUNTS_FILE")
+		return errors.New("no account: set WECHAT_APPID and WECHAT_SECRET, or WECHAT_ACCOUNTS_FILE")
 	}
-	as := make(accounts, len(list))
+	m := make(map[string]*Account, len(list))
 	for i := range list {
 		a := list[i]
 		if a.TokenAPI == "" {
 			a.TokenAPI = kv.SourceStableToken
 		}
 		if err := a.validate(); err != nil {
-			return nil, err
+			return err
 		}
-		if as[a.AppID] != nil {
-			return nil, fmt.Errorf("account %s is there twice", a.AppID)
+		if m[a.AppID] != nil {
+			return fmt.Errorf("account %s is there twice", a.AppID)
 		}
-		as[a.AppID] = &a
+		m[a.AppID] = &a
 	}
-	return as, nil
+	as.m.Store(&m)
+	return nil
 }
 
+func (as *accounts) get(appid string) *Account { return (*as.m.Load())[appid] }
+
+func (as *accounts) len() int { return len(*as.m.Load()) }
+
+// all are the accounts by AppID. The map must not be changed.
+func (as *accounts) all() map[string]*Account { return *as.m.Load() }
+
 // only is the account of a worker that has a single one, or nil.
-func (as accounts) only() *Account {
-	if len(as) != 1 {
+func (as *accounts) only() *Account {
+	m := *as.m.Load()
+	if len(m) != 1 {
 		return nil
 	}
-	for _, a := range as {
+	for _, a := range m {
 		return a
 	}
 	return nil

@@ -181,7 +181,7 @@ func BenchmarkResolveSaturated(tb *testing.B) {
 // BenchmarkResolver is the worker's own part of a resolution, without NATS: for allocations and profiles.
 func BenchmarkResolver(tb *testing.B) {
 	b := newBench(tb)
-	a := b.accounts[appid]
+	a := b.accounts.get(appid)
 	tb.ReportAllocs()
 	for tb.Loop() {
 		if _, err := b.service.resolver.resolve(context.Background(), a, openid, fmt.Sprint("t", b.asked.Add(1))); err != nil {

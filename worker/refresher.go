@@ -24,10 +24,11 @@ type refresher struct {
 	emit     func(*Account, messages.Event)
 	known    func(*Account, kv.Kind) (kv.Ledger, time.Time)
 	// seenLedger and seenRecord are told what a turn wrote or read at the leader, before the watch brings it.
-	seenLedger func(kv.Ledger)
-	seenRecord func(*kv.Credential)
-	worker     string
-	leaseTTL   time.Duration
+	seenLedger     func(kv.Ledger)
+	seenRecord     func(*kv.Credential)
+	worker         string
+	accountRefused func(appid string)
+	leaseTTL       time.Duration
 
 	settlements flights[string, verdict]
 	settling    sync.WaitGroup // the settlements under way: a stop waits for them
@@ -326,6 +327,9 @@ func (t *turn) failed(ctx context.Context, cause error) error {
 	if errors.As(cause, &we) {
 		class, atLeast = we.Class, we.Wait
 		f.Class, f.Errcode, f.RID, f.Advice = class.String(), we.Errcode, we.RID, we.Advice
+	}
+	if class == wechat.ClassAccount {
+		t.accountRefused(t.account.AppID)
 	}
 	l := t.policy.fail(t.now(), t.view.ledger, f, class, atLeast, t.view.settings)
 	if _, err := t.write(ctx, l); err != nil {

@@ -166,7 +166,7 @@ func TestSameTicketInFlightIsAskedOnce(t *testing.T) {
 	w.await(kv.AccessToken, 0)
 	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true, Times: 1})
 	gone, leave := context.WithCancel(context.Background())
-	a := w.accounts[appid]
+	a := w.accounts.get(appid)
 	const callers = 40
 	var wg sync.WaitGroup
 	for i := range callers {

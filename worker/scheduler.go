@@ -43,24 +43,50 @@ type scheduler struct {
 	wake  chan struct{}
 }
 
-func newScheduler(as accounts, concurrency int) *scheduler {
-	s := &scheduler{
+func newScheduler(concurrency int) *scheduler {
+	return &scheduler{
 		items: make(map[string]*item), wake: make(chan struct{}, 1), slots: make(chan struct{}, concurrency),
 		settings: (*Account).fingerprint,
 	}
+}
+
+// setAccounts exchanges what is scheduled. What is known of a credential that stays, stays known.
+func (s *scheduler) setAccounts(as map[string]*Account) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := make(map[string]bool)
 	for _, a := range as {
 		for _, k := range a.kinds() {
-			s.items[kv.Key(a.AppID, k)] = &item{account: a, kind: k, index: -1}
+			key := kv.Key(a.AppID, k)
+			wanted[key] = true
+			it := s.items[key]
+			if it == nil {
+				it = &item{kind: k, index: -1}
+				if c := s.reader.Held(a.AppID, k); c != nil && c.Revision != 0 {
+					it.record, it.rev = c, c.Revision
+				}
+				s.items[key] = it
+			}
+			it.account = a
+			s.plan(it)
 		}
 	}
-	return s
+	for key, it := range s.items {
+		if wanted[key] {
+			continue
+		}
+		delete(s.items, key) // a turn that is running ends, and is not planned again
+		if it.index >= 0 {
+			heap.Remove(&s.queue, it.index)
+		}
+	}
 }
 
 // run starts turns until ctx ends, and returns when the last of them has ended.
 func (s *scheduler) run(ctx context.Context) {
 	s.mu.Lock()
 	for _, it := range s.items {
-		s.plan(it)
+		s.plan(it) // what was planned before the buckets were known is void
 	}
 	s.mu.Unlock()
 	var turns sync.WaitGroup
@@ -68,7 +94,7 @@ func (s *scheduler) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		it, in := s.pop()
+		it, a, in := s.pop()
 		if it == nil {
 			timer.Reset(in)
 			select {
@@ -87,12 +113,12 @@ func (s *scheduler) run(ctx context.Context) {
 			retry := poisoned
 			defer func() { // also when it panics: a credential that stayed running would never be renewed again
 				if p := recover(); p != nil {
-					s.log.Error("panic in a turn", "appid", it.account.AppID, "kind", it.kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+					s.log.Error("panic in a turn", "appid", a.AppID, "kind", it.kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 				}
 				<-s.slots
 				s.done(it, retry)
 			}()
-			retry = s.work(ctx, it.account, it.kind)
+			retry = s.work(ctx, a, it.kind)
 		})
 	}
 }
@@ -104,19 +130,19 @@ const poisoned = time.Minute
 const idle = 30 * time.Second
 
 // pop takes the next item that is due, or says how long to sleep.
-func (s *scheduler) pop() (*item, time.Duration) {
+func (s *scheduler) pop() (*item, *Account, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.queue) == 0 {
-		return nil, idle
+		return nil, nil, idle
 	}
 	it := s.queue[0]
 	if in := it.next.at.Sub(s.now()); in > 0 {
-		return nil, min(in, idle)
+		return nil, nil, min(in, idle)
 	}
 	heap.Pop(&s.queue)
 	it.running = true
-	return it, 0
+	return it, it.account, 0
 }
 
 // done plans an item whose turn has ended.
@@ -124,6 +150,9 @@ func (s *scheduler) done(it *item, retry time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	it.running = false
+	if s.items[kv.Key(it.account.AppID, it.kind)] != it {
+		return // its account has gone
+	}
 	// Whatever this worker believes, one credential has at most one turn in minGap.
 	it.notBefore = s.now().Add(max(retry, minGap))
 	s.plan(it)

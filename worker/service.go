@@ -24,7 +24,7 @@ const maxReports = 16384
 // service answers the request-reply subjects as one NATS micro service in one queue group.
 type service struct {
 	nc       *nats.Conn
-	accounts accounts
+	accounts *accounts
 	prefix   string
 	version  string
 	worker   string
@@ -190,12 +190,12 @@ func (s *service) account(ofSubject, appid string) (*Account, error) {
 		if a := s.accounts.only(); a != nil {
 			return a, nil
 		}
-		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts", len(s.accounts))
+		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts", s.accounts.len())
 	}
 	if err := kv.CheckAppID(appid); err != nil {
 		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", kv.ErrAppID)
 	}
-	a := s.accounts[appid]
+	a := s.accounts.get(appid)
 	if a == nil {
 		return nil, messages.Errorf(messages.UnknownAccount, "no account %s is configured here", appid)
 	}

@@ -233,10 +233,10 @@ func TestNATSAwayResolvesFromMemoryAndFetchesNothing(t *testing.T) {
 	w := s.worker(nil)
 	c := w.await(kv.AccessToken, 0)
 	s.nats.Stop()
-	if reply, err := w.service.resolver.resolve(context.Background(), w.accounts[appid], openid, codeTicket); err != nil || len(reply) == 0 {
+	if reply, err := w.service.resolver.resolve(context.Background(), w.accounts.get(appid), openid, codeTicket); err != nil || len(reply) == 0 {
 		t.Errorf("resolving from memory: %v", err)
 	}
-	if err := w.refresher.scheduled(s.context(), w.accounts[appid], kv.AccessToken); !errors.Is(err, kv.ErrUnavailable) {
+	if err := w.refresher.scheduled(s.context(), w.accounts.get(appid), kv.AccessToken); !errors.Is(err, kv.ErrUnavailable) {
 		t.Errorf("a refresh while NATS is away: %v, want ErrUnavailable", err)
 	}
 	if n := s.wechat.Calls("", "stable_token"); n != 1 {
@@ -297,7 +297,7 @@ func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := w.refresher.report(ctx, w.accounts[appid], kv.AccessToken, dead{})
+		_, err := w.refresher.report(ctx, w.accounts.get(appid), kv.AccessToken, dead{})
 		ended <- err
 	}()
 	s.eventually("WeChat is asked", func() bool { return s.wechat.Calls("", "get_api_domain_ip") == 1 })
@@ -305,7 +305,7 @@ func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
 	if err := <-ended; symbol(err) != messages.ShuttingDown {
 		t.Errorf("a report: %v, want shutting_down", err)
 	}
-	if _, err := w.service.resolver.resolve(ctx, w.accounts[appid], openid, codeTicket); symbol(err) != messages.ShuttingDown {
+	if _, err := w.service.resolver.resolve(ctx, w.accounts.get(appid), openid, codeTicket); symbol(err) != messages.ShuttingDown {
 		t.Errorf("a resolution: %v, want shutting_down", err)
 	}
 }

@@ -37,7 +37,7 @@ func state(now time.Time, held *kv.Credential, l kv.Ledger) string {
 func (w *Worker) status(appid string) messages.Status {
 	now := w.cfg.Now()
 	st := messages.Status{
-		Worker: w.cfg.Name, Version: w.cfg.Version, Time: now.UTC(), Accounts: len(w.accounts),
+		Worker: w.cfg.Name, Version: w.cfg.Version, Time: now.UTC(), Accounts: w.accounts.len(),
 		Summary: make(map[string]int), Credentials: []messages.CredentialStatus{},
 	}
 	w.scheduler.each(func(it *item) {

@@ -41,6 +41,10 @@ type Config struct {
 	// ResolveTimeout is within which a code resolution is answered, whatever WeChat does; 0 is 4 s.
 	ResolveTimeout time.Duration
 
+	// OnAccountRefused is told the AppID of an account that WeChat refuses, maybe for its AppSecret; it must not block. Who
+	// is told may read the secret again and call SetAccounts. nil: nobody is told.
+	OnAccountRefused func(appid string)
+
 	Log        *slog.Logger          // nil: nothing is logged
 	Registerer prometheus.Registerer // nil: a registry of its own
 	Now        func() time.Time      // nil is time.Now
@@ -79,6 +83,9 @@ func (c *Config) setDefaults() {
 	if c.WeChat.Timeout == 0 {
 		c.WeChat.Timeout = 5 * time.Second
 	}
+	if c.OnAccountRefused == nil {
+		c.OnAccountRefused = func(string) {}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -97,7 +104,7 @@ func (c *Config) setDefaults() {
 type Worker struct {
 	cfg       Config
 	nc        *nats.Conn
-	accounts  accounts
+	accounts  accounts // exchanged by SetAccounts
 	store     *kv.Store
 	reader    *kv.Reader
 	upstream  *wechat.Client
@@ -106,17 +113,19 @@ type Worker struct {
 	refresher *refresher
 	service   *service
 	ready     chan struct{}
+
+	setting sync.Mutex // one SetAccounts at a time
 }
 
 // New makes a worker on a connection made with nats.ReconnectBufSize(-1). It asks neither NATS nor WeChat for anything.
 // The connection stays the caller's.
 func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	cfg.setDefaults()
-	as, err := newAccounts(cfg.Accounts)
+	w := &Worker{cfg: cfg, nc: nc, ready: make(chan struct{})}
+	err := w.accounts.set(cfg.Accounts)
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{cfg: cfg, nc: nc, accounts: as, ready: make(chan struct{})}
 	if w.metrics, err = newMetrics(cfg.Registerer, w.collect); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
@@ -129,7 +138,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	}); err != nil {
 		return nil, err
 	}
-	w.scheduler = newScheduler(as, cfg.RefreshConcurrency)
+	w.scheduler = newScheduler(cfg.RefreshConcurrency)
 	if w.reader, err = kv.NewReader(nc, kv.ReaderConfig{
 		Bucket: cfg.Bucket, Now: cfg.Now, OnMissing: w.store.Ensure, OnTrouble: w.trouble("credentials"),
 		OnChange: func(c kv.Change) {
@@ -146,13 +155,14 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	p := &policy{refreshBefore: cfg.RefreshBefore, random: cfg.Random}
 	w.refresher = &refresher{
 		store: w.store, reader: w.reader, upstream: w.upstream, policy: p, log: cfg.Log, metrics: w.metrics, emit: w.emit,
-		known: w.scheduler.known, seenLedger: w.scheduler.seenLedger, seenRecord: w.scheduler.seenRecord, worker: cfg.Name,
+		known: w.scheduler.known, seenLedger: w.scheduler.seenLedger, seenRecord: w.scheduler.seenRecord, worker: cfg.Name, accountRefused: cfg.OnAccountRefused,
 		leaseTTL: leaseFor(cfg.WeChat.Timeout), now: cfg.Now,
 	}
 	s := w.scheduler
 	s.policy, s.reader, s.now, s.work, s.log = p, w.reader, cfg.Now, w.work, cfg.Log
+	s.setAccounts(w.accounts.all())
 	w.service = &service{
-		nc: nc, accounts: as, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name,
+		nc: nc, accounts: &w.accounts, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name,
 		report: w.refresher.report, reader: w.reader, status: w.status, metrics: w.metrics, log: cfg.Log,
 		resolver: &resolver{
 			reader: w.reader, upstream: w.upstream, report: w.refresher.report, log: cfg.Log, timeout: cfg.ResolveTimeout,
@@ -164,6 +174,19 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 
 // Ready is closed when the worker knows the buckets' state and answers requests. It does not say that WeChat answers.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
+
+// SetAccounts exchanges the accounts that the worker keeps. A new account, and a changed secret that WeChat had refused,
+// are tried at once; an account that is gone is renewed no more and answered with unknown_account, and its records are left to
+// their TTL. Where the list makes no sense it changes nothing, and returns why. Safe for concurrent use.
+func (w *Worker) SetAccounts(list []Account) error {
+	w.setting.Lock()
+	defer w.setting.Unlock()
+	if err := w.accounts.set(list); err != nil {
+		return err
+	}
+	w.scheduler.setAccounts(w.accounts.all())
+	return nil
+}
 
 // Run keeps the credentials fresh and answers requests until ctx ends. It then stops cleanly (design §5.11): it leaves
 // the queue group, answers what it holds, ends the refreshes that have begun and gives their leases back; that takes
@@ -198,7 +221,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return ignoreStop(ctx, err)
 	}
 	turns.Go(func() { w.scheduler.run(ctx) })
-	w.cfg.Log.Info("worker ready", "worker", w.cfg.Name, "accounts", len(w.accounts), "bucket", w.cfg.Bucket, "subjects", w.cfg.SubjectPrefix+".>")
+	w.cfg.Log.Info("worker ready", "worker", w.cfg.Name, "accounts", w.accounts.len(), "bucket", w.cfg.Bucket, "subjects", w.cfg.SubjectPrefix+".>")
 	close(w.ready)
 
 	<-ctx.Done()

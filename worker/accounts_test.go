@@ -1,0 +1,93 @@
+package worker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
+)
+
+func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: "x"}}, TokenLife: 6 * time.Second})
+	w := s.worker(nil)
+	first := w.await(kv.AccessToken, 0)
+	ask := func(id string) error {
+		_, err := w.client.GetCredential(s.context(), messages.GetCredential{AppID: id})
+		return err
+	}
+	if err := ask("wx2"); symbol(err) != messages.UnknownAccount {
+		t.Errorf("before it is there: %v", err)
+	}
+	one, two := Account{AppID: appid, Secret: secret}, Account{AppID: "wx2", Secret: "x", Tickets: []kv.Kind{kv.JSAPITicket}}
+	if err := w.SetAccounts([]Account{one, two}); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []kv.Kind{kv.AccessToken, kv.JSAPITicket} {
+		if _, err := w.reader.Wait(s.context(), "wx2", k); err != nil {
+			t.Error(err)
+		}
+	}
+	// What makes no sense changes nothing.
+	for name, list := range map[string][]Account{"empty": nil, "twice": {one, one}, "no secret": {{AppID: "wx3"}}} {
+		if err := w.SetAccounts(list); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if err := ask("wx2"); err != nil {
+		t.Errorf("after refused lists: %v", err)
+	}
+	if n := s.wechat.Calls(appid, ""); n != 1 {
+		t.Errorf("%d calls for the account that was there all the time, want its first", n)
+	}
+	if err := w.SetAccounts([]Account{two}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(appid); symbol(err) != messages.UnknownAccount {
+		t.Errorf("after it has gone: %v", err)
+	}
+	if st := w.Worker.status(""); st.Accounts != 1 || len(st.Credentials) != 2 {
+		t.Errorf("%+v", st)
+	}
+	// It is renewed no more, and its record is left to its TTL.
+	s.eventually("its record has expired", func() bool {
+		_, err := w.store.Get(s.context(), appid, kv.AccessToken)
+		return err != nil
+	})
+	if c := w.reader.Held(appid, kv.AccessToken); c.Generation != first.Generation {
+		t.Errorf("it was renewed: %v", c)
+	}
+	if n := s.wechat.Calls(appid, ""); n != 1 {
+		t.Errorf("%d calls for it, want 1", n)
+	}
+	if _, err := w.reader.Get("wx2", kv.AccessToken); err != nil {
+		t.Errorf("the other one: %v", err)
+	}
+}
+
+func TestRefusedSecretIsToldAndTheRightOneTriedAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	refused := make(chan string, 1)
+	w := s.worker(func(c *Config) {
+		c.Accounts[0].Secret = "CANARY-WRONG"
+		c.OnAccountRefused = func(appid string) { refused <- appid }
+	})
+	select {
+	case id := <-refused:
+		if id != appid {
+			t.Errorf("told of %s", id)
+		}
+	case <-time.After(patience):
+		t.Fatal("nobody was told")
+	}
+	if err := w.SetAccounts([]Account{{AppID: appid, Secret: secret}}); err != nil {
+		t.Fatal(err)
+	}
+	w.await(kv.AccessToken, 0)
+	if n := s.wechat.Calls("", ""); n != 2 {
+		t.Errorf("%d calls, want 2", n)
+	}
+}
