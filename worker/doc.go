@@ -21,15 +21,18 @@
 //
 // # The states of a credential
 //
-//	            first value published
-//	missing ───────────────────────────▶ fresh ◀──────────────┐
-//	   │                                 │   ▲                │ a refresh succeeds
-//	   │ WeChat refuses                  │   │ succeeds       │
-//	   ▼                    refresh fails▼   │                │
-//	missing, with an error            failing (old value served)
-//	                                         │ its life ends  │
-//	                                         ▼                │
-//	                                      expired (nothing served)
+//	         first value published               a refresh succeeds
+//	missing ───────────────────────▶ fresh ◀─────────────────────────┐
+//	                                 │ │                             │
+//	             a refresh fails ┌───┘ └───┐ WeChat refuses the value│
+//	                             ▼         ▼                         │
+//	                          failing   refused  ────────────────────┤
+//	                             │         │                         │
+//	                             └────┬────┘ its life ends           │
+//	                                  ▼                              │
+//	                               expired ──────────────────────────┘
+//
+// The value is handed out in fresh, failing and refused, and never in expired. Nothing is deleted before it is replaced.
 //
 // # What a worker trusts, and for how long
 //

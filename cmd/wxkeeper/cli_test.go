@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -198,7 +200,7 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	}
 	// A second worker on the same directory is told how to join.
 	r := call(t, env.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}), "", wxkeeper(t), "run")
-	if r.code != 1 || !strings.Contains(r.err, "NATS_URL=nats://") || strings.Count(r.err, "\n") != 1 {
+	if r.code != 1 || !strings.Contains(r.err, fmt.Sprintf("another wxkeeper (pid %d)", third.cmd.Process.Pid)) || !strings.Contains(r.err, "NATS_URL="+third.nats+";") || strings.Count(r.err, "\n") != 1 {
 		t.Errorf("a second worker on the same directory: %+v", r)
 	}
 	if code := third.stop(t, syscall.SIGINT); code != 0 {
@@ -273,8 +275,8 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("a ticket with a dash: %s", got)
 		}
 		r := refused(mine, "", "rejected", "resolve", "o1", "unknown")
-		if !strings.Contains(r.err, "\n  errcode: 40097 ") || !strings.Contains(r.err, "\n  rid: ") {
-			t.Errorf("no errcode or rid: %q", r.err)
+		if strings.Count(r.err, "errcode 40097 ") != 1 || strings.Count(r.err, "rid ") != 1 || strings.Count(r.err, "\n") != 1 {
+			t.Errorf("errcode and rid are not said once: %q", r.err)
 		}
 		refused(mine, "", "invalid_request", "resolve", strings.Repeat("o", 129), "t")
 	})
@@ -286,7 +288,7 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("with a credential missing: exit code %d, %q", r.code, r.err)
 		}
 		for _, want := range []string{
-			`(?m)^STATE +ACCOUNT +KIND`, `(?m)^MISSING +wx2 +access_token`, `(?m)^fresh +` + appid + ` \(shop\) +access_token +in 1h5\dm`,
+			`(?m)^STATE +ACCOUNT +KIND`, `(?m)^MISSING +wx2 +access_token`, `(?m)^fresh +` + appid + ` \(shop\) +access_token +in 1h5\dm`, `(?m)^fresh +` + appid + ` \(shop\) +jsapi_ticket +in 1h5\dm +look in 1\dm`,
 			`(?m)^    why: .*40125`, `(?m)^    do: `, `(?m)^2 accounts, 6 credentials: 3 missing, 3 fresh; worker `,
 		} {
 			if !regexp.MustCompile(want).MatchString(r.out) {
@@ -323,12 +325,14 @@ func TestVerbs(t *testing.T) {
 		if now := strings.TrimSpace(ok(mine, "", "get")); now == value {
 			t.Error("the value is still the dead one")
 		}
+		none := start(t, env, bin, "watch", "--appid=wx3")
+		none.find(t, none.stderr, `^wxkeeper: nothing in the bucket for wx3 yet\n`)
 		for _, p := range []*process{w, text} {
 			if code := p.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(p.stdout.String(), value) || p.stderr.String() != "" {
 				t.Errorf("%s: exit code %d, or it shows a value:\n%s%s", p.name, code, p.stdout, p.stderr)
 			}
 		}
-		if got := call(t, env, "", bin, "status", "--appid="+appid).out; !strings.Contains(got, "another system") {
+		if got := call(t, env, "", bin, "status", "--appid="+appid).out; !strings.Contains(got, "conflicts: ") || !strings.Contains(got, ", last conflict ") {
 			t.Errorf("the conflict is not in the status:\n%s", got)
 		}
 	})
@@ -457,15 +461,67 @@ func TestRunWaitsForNATS(t *testing.T) {
 	k := start(t, vars{
 		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": addr, "NATS_URL": "nats://127.0.0.1:1",
 	}, wxkeeper(t), "run")
-	k.find(t, k.stderr, `"msg":"NATS cannot be reached, trying again"`)
+	k.find(t, k.stderr, `^\{[^\n]*"msg":"wxkeeper starts","version":"[^"]+","accounts":1,"http":"http://`+addr+`","nats":"nats://127.0.0.1:1"\}\n`)
+	k.find(t, k.stderr, `"msg":"NATS cannot be reached, trying again","url":"nats://127.0.0.1:1","error":"connection refused"\}`)
 	if got := fetch(t, http.MethodGet, "http://"+addr+"/healthz", ""); got != "ok\n" {
 		t.Errorf("/healthz: %q", got)
 	}
 	if got := fetch(t, http.MethodGet, "http://"+addr+"/readyz", ""); !strings.Contains(got, "NATS is not connected yet") {
 		t.Errorf("/readyz: %q", got)
 	}
-	if code := k.stop(t, syscall.SIGTERM); code != 0 {
-		t.Errorf("exit code %d", code)
+	if code := k.stop(t, syscall.SIGTERM); code != 0 || !strings.Contains(k.stderr.String(), `"msg":"wxkeeper has stopped before NATS was reached"`) {
+		t.Errorf("exit code %d, or it does not say that it has stopped:\n%s", code, k.stderr)
+	}
+}
+
+func TestRunWarnsOfWhatIsHardlyMeant(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	k := start(t, vars{
+		"WECHAT_APPID": appid, "WECHAT_SECRET_FILE": file, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://127.0.0.1:1",
+		"WXKEEPER_DATADIR": "elsewhere", "WECHAT_PAY_KEY": canary,
+	}, wxkeeper(t), "run")
+	k.find(t, k.stderr, `"level":"WARN","msg":"a variable is not known and has no effect, see wxkeeper env","variable":"WECHAT_PAY_KEY"\}`)
+	k.find(t, k.stderr, `"variable":"WXKEEPER_DATADIR","nearest":"WXKEEPER_DATA_DIR"\}`)
+	k.find(t, k.stderr, `"level":"WARN","msg":"a file with a secret can be read by other users of this machine: chmod 600","variable":"WECHAT_SECRET_FILE","file":"`+file+`","mode":"0644"\}`)
+	if code := k.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(k.stderr.String(), canary) {
+		t.Errorf("exit code %d, or it shows a value:\n%s", code, k.stderr)
+	}
+}
+
+// `wxkeeper demo | head`: nobody reads on, so the demo ends, and leaves nothing behind.
+func TestDemoEndsWithItsReader(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(testContext(t), wxkeeper(t), "demo", "--life=6s", "--listen=127.0.0.1:0")
+	cmd.Env = vars{}.environ(t.TempDir())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dir := ""
+	for lines := bufio.NewScanner(out); dir == "" && lines.Scan(); {
+		if g := regexp.MustCompile(`data in (.*) \(removed at the end\)`).FindStringSubmatch(lines.Text()); g != nil {
+			dir = g[1]
+		}
+	}
+	if dir == "" {
+		t.Fatal("the demo does not name its directory")
+	}
+	_ = out.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ends with %v", err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", dir, err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/logging"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -27,6 +28,20 @@ type account struct {
 	AppID string `name:"appid" placeholder:"APPID" help:"The account. Default: WECHAT_APPID, or the only one of the worker."`
 }
 
+// Validate is called by kong: it refuses what no worker can know, before anybody is asked.
+func (a account) Validate() error { return checkAppID(a.AppID) }
+
+// checkAppID checks an --appid; empty is none.
+func checkAppID(appid string) error {
+	if appid == "" {
+		return nil
+	}
+	if err := kv.CheckAppID(appid); err != nil {
+		return fmt.Errorf("--appid: %w", err)
+	}
+	return nil
+}
+
 // or is the account, or that of the environment.
 func (a account) or(cfg config.Config) string { return cmp.Or(a.AppID, cfg.AppID) }
 
@@ -38,6 +53,9 @@ func (a *asking) ask(ctx context.Context, t *terminal, f func(context.Context, *
 	cfg, err := config.Load(nil)
 	if err != nil {
 		return usage(err)
+	}
+	if cfg.AppID != "" && kv.CheckAppID(cfg.AppID) != nil {
+		return usage(fmt.Errorf("WECHAT_APPID: %w", kv.CheckAppID(cfg.AppID)))
 	}
 	nc, err := connect(ctx, t, cfg)
 	if err != nil {
@@ -72,14 +90,16 @@ func connect(ctx context.Context, t *terminal, cfg config.Config) (*natsconn.Con
 	c := natsConfig(cfg, "wxkeeper client")
 	c.URL, c.FailFast, c.Logger = url, true, log
 	nc, err := natsconn.Connect(ctx, c)
-	var dial *net.OpError
+	var unreachable *natsconn.UnreachableError
 	switch {
 	case err == nil:
 		return nc, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), errors.As(err, &dial) && dial.Op == "dial":
-		return nil, fmt.Errorf("no wxkeeper at %s: start `wxkeeper run` or set NATS_URL", redact.URLs(url))
+	case errors.As(err, &unreachable) && cfg.NATSURL == "":
+		return nil, fmt.Errorf("no wxkeeper at %s: %s: start `wxkeeper run`, or set NATS_URL", unreachable.URL, unreachable.Why)
+	case errors.As(err, &unreachable): // a server that somebody else runs
+		return nil, fmt.Errorf("no wxkeeper at %s (NATS_URL): %s", unreachable.URL, unreachable.Why)
 	}
 	return nil, err
 }

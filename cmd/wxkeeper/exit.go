@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -14,14 +15,14 @@ import (
 // The exit codes of every verb.
 const (
 	exitOK          = 0   // done; for run, simulate and watch: stopped cleanly by SIGINT or SIGTERM
-	exitFailure     = 1   // refused, not answered, not started; status: a credential is expired or missing
+	exitFailure     = 1   // refused, not answered, not started; status: a credential is expired, missing or refused
 	exitUsage       = 2   // the command line or the environment is wrong
 	exitInterrupted = 130 // a signal came before the answer, or a second one before the clean stop was over
 )
 
 // exitCodes is what --help says of them.
 const exitCodes = `Exit codes: 0 done, or stopped cleanly by a signal; 1 refused, not answered or not started, and for status: a ` +
-	`credential is expired or missing; 2 wrong command line or environment; 130 interrupted by a signal, or by a second one.`
+	`credential is expired, missing or refused; 2 wrong command line or environment; 130 interrupted by a signal, or by a second one.`
 
 // usageError is a fault of the command line or of the environment.
 type usageError struct{ error }
@@ -56,13 +57,14 @@ func (t *terminal) fail(err error) int {
 	return exitFailure
 }
 
-// refused prints the error reply of a worker: the symbol for scripts, the words for people, and what support asks for.
+// refused prints the error reply of a worker: the symbol for scripts, the words for people, and what support asks for
+// where the words have not said it.
 func (t *terminal) refused(e *messages.Error) {
 	fmt.Fprintf(t.err, "wxkeeper: %s (%d): %s\n", e.Symbol, e.Symbol.Code(), oneLine(e.Message))
-	if e.Errcode != 0 {
+	if e.Errcode != 0 && !regexp.MustCompile(fmt.Sprintf(`errcode %d\b`, e.Errcode)).MatchString(e.Message) {
 		fmt.Fprintf(t.err, "  errcode: %d %s\n", e.Errcode, oneLine(e.Errmsg))
 	}
-	if e.RID != "" {
+	if e.RID != "" && !strings.Contains(e.Message, e.RID) {
 		fmt.Fprintf(t.err, "  rid: %s\n", oneLine(e.RID))
 	}
 	if e.RetryAfterMS > 0 {

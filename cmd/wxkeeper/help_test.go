@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"maps"
+	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
 // helpOf is what a verb prints for --help.
@@ -76,6 +80,27 @@ func TestExamplesOfTheHelpParse(t *testing.T) {
 				t.Errorf("%s: %q: %v", verb, strings.TrimSpace(line), err)
 			}
 		}
+	}
+}
+
+// The help of simulate names the calls of the control API: all, and none that is not there.
+func TestHelpOfSimulateNamesTheControlAPI(t *testing.T) {
+	t.Parallel()
+	rec := httptest.NewRecorder()
+	wechattest.New(wechattest.Config{}).Control().ServeHTTP(rec, httptest.NewRequest("GET", "http://c/", nil))
+	there := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^curl .*http://c(/\S+?)(?:/wx1)?$`).FindAllStringSubmatch(rec.Body.String(), -1) {
+		there[m[1]] = true
+	}
+	help := strings.Join(strings.Fields(helpOf(t, "simulate")), " ")
+	_, sentence, _ := strings.Cut(help, "The control API has ")
+	sentence, _, _ = strings.Cut(sentence, ";")
+	named := map[string]bool{}
+	for _, path := range regexp.MustCompile(`/[a-z/-]+`).FindAllString(sentence, -1) {
+		named[path] = true
+	}
+	if len(there) < 10 || !maps.Equal(there, named) {
+		t.Errorf("the help names %v, the control API has %v", named, there)
 	}
 }
 

@@ -27,6 +27,8 @@ type verbs struct {
 
 	Env     envVerb     `cmd:"" help:"List the environment variables."`
 	Version versionVerb `cmd:"" help:"Print the version."`
+
+	VersionFlag kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 const description = "wxkeeper keeps the credentials of WeChat accounts fresh, hands them to every service through NATS, " +
@@ -67,7 +69,7 @@ func execute(ctx context.Context, t *terminal, args []string) int {
 // newParser makes the parser of the command line. exit is called after --help.
 func newParser(t *terminal, exit func(int)) (*kong.Kong, error) {
 	return kong.New(new(verbs),
-		kong.Name("wxkeeper"), kong.Description(description), kong.Writers(t.out, t.err), kong.Exit(exit),
+		kong.Vars{"version": version()}, kong.Name("wxkeeper"), kong.Description(description), kong.Writers(t.out, t.err), kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}))
 }
 

@@ -31,7 +31,7 @@ Examples:
 var reasons = map[string]string{
 	messages.ReasonRefreshed:  "WeChat issued a new value",
 	messages.ReasonNotCurrent: "the reported one is not the current one; use the current one",
-	messages.ReasonAlive:      "WeChat was asked and accepts it",
+	messages.ReasonAlive:      "WeChat accepts it (asked within the last seconds)",
 	messages.ReasonUnchanged:  "WeChat still gives it out",
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -39,6 +40,9 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 		var err error
 		if req, err = readRequest(t.in); err != nil {
 			return usage(err)
+		}
+		if req.AppID != "" && kv.CheckAppID(req.AppID) != nil {
+			return usage(fmt.Errorf("resolve -: appid: %w", kv.ErrAppID))
 		}
 	case v.CodeTicket == "":
 		return usage(errors.New("resolve: the code_ticket is missing: wxkeeper resolve OPENID CODE_TICKET, or wxkeeper resolve - to read both from standard input"))

@@ -22,6 +22,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/internal/logging"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
@@ -55,9 +56,25 @@ func (runVerb) Run(ctx context.Context, t *terminal) error {
 	}
 	err = serve(ctx, cfg, accounts, log)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		err = nil // stopped before it had started
+		log.Info("wxkeeper has stopped before NATS was reached")
+		err = nil
 	}
 	return err
+}
+
+// warn tells what is no error in the environment and yet hardly meant.
+func warn(cfg config.Config, log *slog.Logger) {
+	for _, u := range config.UnknownVariables(nil) {
+		attrs := []any{"variable", u.Name}
+		if u.Nearest != "" {
+			attrs = append(attrs, "nearest", u.Nearest)
+		}
+		log.Warn("a variable is not known and has no effect, see wxkeeper env", attrs...)
+	}
+	for _, f := range cfg.OpenFiles() {
+		log.Warn("a file with a secret can be read by other users of this machine: chmod 600", "variable", f.Variable,
+			"file", f.Path, "mode", fmt.Sprintf("%04o", f.Mode))
+	}
 }
 
 // serve runs a worker until ctx ends, and everything that it stands on. What was started last is stopped first.
@@ -80,7 +97,10 @@ func serve(ctx context.Context, cfg config.Config, accounts []config.Account, lo
 		}
 		defer closePages()
 	}
-	nc, disconnect, err := connectWorker(ctx, cfg, log)
+	nc, disconnect, err := connectWorker(ctx, cfg, log, func(nats string) {
+		log.Info("wxkeeper starts", "version", buildinfo.Version(), "accounts", len(accounts), "http", pages.url, "nats", nats)
+		warn(cfg, log)
+	})
 	if err != nil {
 		return err
 	}
@@ -104,8 +124,10 @@ func serve(ctx context.Context, cfg config.Config, accounts []config.Account, lo
 	return w.Run(ctx)
 }
 
-// connectWorker connects to the NATS server of the environment, or to one that it starts in this process.
-func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (nc *natsconn.Conn, disconnect func(), err error) {
+// connectWorker connects to the NATS server of the environment, or to one that it starts in this process. It calls
+// starts with where NATS is expected before it waits for it, which may be long, and after it has found nothing wrong
+// with the environment, which must stay the one line of a start that fails.
+func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger, starts func(nats string)) (nc *natsconn.Conn, disconnect func(), err error) {
 	c := natsConfig(cfg, "wxkeeper worker")
 	c.Logger = log
 	var opts []nats.Option
@@ -117,9 +139,15 @@ func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger) (nc
 		if err != nil {
 			return nil, nil, err
 		}
-		log.Info("other workers and services of this machine join with NATS_URL", "nats_url", srv.URL())
 		shutdown, c.URL = srv.Shutdown, srv.URL() // the URL is for the log: the connection goes through memory
 		opts = append(opts, srv.InProcess())
+		starts("embedded")
+		log.Info("other workers and services of this machine join with NATS_URL", "nats_url", srv.URL())
+	} else {
+		if err := c.Check(); err != nil {
+			return nil, nil, err
+		}
+		starts(redact.URLs(c.URL))
 	}
 	nc, err = natsconn.Connect(ctx, c, opts...)
 	if err != nil {

@@ -22,7 +22,7 @@ type simulateVerb struct {
 
 	TokenLife  time.Duration  `default:"2h" help:"Life of an access_token, in whole seconds."`
 	TicketLife time.Duration  `default:"2h" help:"Life of a ticket, in whole seconds."`
-	Overlap    *time.Duration `placeholder:"5m" help:"How long old and new token are both good; 0s: not at all. Default: 5m, at most a third of the life."`
+	Overlap    *time.Duration `placeholder:"DURATION" help:"How long old and new token are both good; 0s: not at all. Default: 5m, at most a third of the life."`
 	ForceGap   time.Duration  `default:"30s" help:"Least time between two forced refreshes of a stable token; 0s: none."`
 
 	ForcesPerDay    int `default:"20" help:"Forced refreshes of stable_token; -1, here and below: no limit."`
@@ -39,18 +39,21 @@ type simulateVerb struct {
 }
 
 func (simulateVerb) Help() string {
-	return `The simulated endpoints are /cgi-bin/token, /cgi-bin/stable_token, /cgi-bin/ticket/getticket, /cgi-bin/get_api_domain_ip and /intp/marketcode/tickettocode. When it serves, it prints one line: "simulated WeChat ready: api=URL control=URL". SIGINT or SIGTERM stops it. The control API is described at https://pkg.go.dev/github.com/wxkeeper/wxkeeper/worker/wechat/wechattest.
+	return `The simulated endpoints are /cgi-bin/token, /cgi-bin/stable_token, /cgi-bin/ticket/getticket, /cgi-bin/get_api_domain_ip and /intp/marketcode/tickettocode. When it serves, it prints one line: "simulated WeChat ready: api=URL control=URL". SIGINT or SIGTERM stops it.
+
+The control API has /calls, /calls/reset, /faults, /foreign-refresh, /revoke, /judge, /codes, /accounts, /secrets and /healthz; its / lists each with a curl line.
 
 Examples:
 
-    wxkeeper simulate --account wx1:secret
-    wxkeeper simulate --account wx1:secret --token-life 60s --ticket-life 60s
+    wxkeeper simulate --account wx1:0123456789abcdef0123456789abcdef
+    wxkeeper simulate --account wx1:0123456789abcdef0123456789abcdef --token-life 60s --ticket-life 60s
+    curl http://127.0.0.1:8091/
     curl -d '{"endpoint":"stable_token","errcode":-1,"times":3}' http://127.0.0.1:8091/faults
     curl http://127.0.0.1:8091/calls
 
 and the worker beside it:
 
-    WECHAT_API_URL=http://127.0.0.1:8090 WECHAT_APPID=wx1 WECHAT_SECRET=secret wxkeeper run
+    WECHAT_API_URL=http://127.0.0.1:8090 WECHAT_APPID=wx1 WECHAT_SECRET=0123456789abcdef0123456789abcdef wxkeeper run
 `
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -18,9 +19,9 @@ type statusVerb struct {
 }
 
 func (statusVerb) Help() string {
-	return `One worker is asked, and tells what the whole fleet knows of each credential, the worst first. Exit code 1 means that a credential is expired or missing: consumers get no value for it now.
+	return `One worker is asked, and tells what the whole fleet knows of each credential, the worst first. Exit code 1 means that a credential is expired, missing or refused: consumers get no value for it now, or one that WeChat does not take.
 
-States: fresh; failing (valid, but refreshing it fails); expired (dead, and nothing has replaced it); missing (never obtained).
+States: fresh; failing (valid, but refreshing it fails); refused (its life is not over, but WeChat refuses it); expired (dead, and nothing has replaced it); missing (never obtained). docs/operations.md says what to do for each.
 
 Examples:
 
@@ -28,6 +29,9 @@ Examples:
     wxkeeper status --appid wx0123456789abcdef --json
 `
 }
+
+// Validate is called by kong.
+func (v *statusVerb) Validate() error { return checkAppID(v.AppID) }
 
 func (v *statusVerb) Run(ctx context.Context, t *terminal) error {
 	var st messages.Status
@@ -43,16 +47,22 @@ func (v *statusVerb) Run(ctx context.Context, t *terminal) error {
 	} else {
 		err = printStatus(t, st)
 	}
-	if err == nil && st.Summary[messages.StateExpired]+st.Summary[messages.StateMissing] > 0 {
+	if err == nil && dead(st) {
 		return errSaid
 	}
 	return err
+}
+
+// dead tells whether there is a credential of which consumers get no value, or one that WeChat does not take.
+func dead(st messages.Status) bool {
+	return st.Summary[messages.StateExpired]+st.Summary[messages.StateMissing]+st.Summary[messages.StateRefused] > 0
 }
 
 // states are the states from the worst to the best, and what each means to those who use the credential.
 var states = []struct{ name, means string }{
 	{messages.StateExpired, "the last value is dead and nothing has replaced it: consumers get none"},
 	{messages.StateMissing, "there was never a value: consumers get none"},
+	{messages.StateRefused, "WeChat refuses it though its life is not over"},
 	{messages.StateFailing, "the old value is served until its end; renewing it fails"},
 	{messages.StateFresh, ""},
 }
@@ -79,7 +89,9 @@ func printStatus(t *terminal, st messages.Status) error {
 	fmt.Fprint(t.out, rows[0])
 	for i, c := range st.Credentials {
 		fmt.Fprint(t.out, rows[i+1])
-		for _, line := range trouble(st.Time, c) {
+		// What a state means is said once for an account: the rows of one stand together.
+		again := i > 0 && st.Credentials[i-1].AppID == c.AppID && st.Credentials[i-1].State == c.State
+		for _, line := range trouble(st.Time, c, again) {
 			fmt.Fprintln(t.out, "    "+line)
 		}
 	}
@@ -98,6 +110,9 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 	}
 	switch c.Reason {
 	case "fresh":
+		if c.Kind != string(kv.AccessToken) { // WeChat repeats a ticket: it is looked at, and seldom a new one
+			return "look" + at
+		}
 		return "renewal" + at
 	case "backoff":
 		return "new try" + at
@@ -105,6 +120,8 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 		return "waits for the access_token"
 	case "paced":
 		return "slowed down, new try" + at
+	case "refused":
+		return "renewal" + at
 	case "refreshing":
 		return "being renewed now"
 	default:
@@ -112,10 +129,11 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 	}
 }
 
-// trouble says what is wrong with a credential and what to do, in plain words; nothing where all is well.
-func trouble(now time.Time, c messages.CredentialStatus) (lines []string) {
+// trouble says what is wrong with a credential and what to do, in plain words; nothing where all is well. again:
+// what its state means has just been said.
+func trouble(now time.Time, c messages.CredentialStatus, again bool) (lines []string) {
 	for _, s := range states {
-		if s.name == c.State && s.means != "" {
+		if s.name == c.State && s.means != "" && !again {
 			lines = append(lines, s.means)
 		}
 	}
@@ -130,7 +148,11 @@ func trouble(now time.Time, c messages.CredentialStatus) (lines []string) {
 		lines = append(lines, fmt.Sprintf("tries: %d failed in a row, the last %s", c.Attempts, relative(now, c.LastAttempt)))
 	}
 	if c.Conflicts > 0 {
-		lines = append(lines, fmt.Sprintf("conflicts: another system has killed it %s", times(c.Conflicts)))
+		line := "conflicts: WeChat refused it long before its end " + times(c.Conflicts)
+		if !c.LastConflict.IsZero() {
+			line += ", last conflict " + relative(now, c.LastConflict)
+		}
+		lines = append(lines, line)
 	}
 	if c.Advice != "" {
 		lines = append(lines, "do: "+oneLine(c.Advice))

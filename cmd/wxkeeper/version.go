@@ -17,6 +17,11 @@ func (versionVerb) Help() string {
 }
 
 func (versionVerb) Run(t *terminal) error {
-	_, err := fmt.Fprintf(t.out, "wxkeeper %s %s %s/%s\n", buildinfo.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintln(t.out, version())
 	return err
+}
+
+// version is also what --version prints.
+func version() string {
+	return fmt.Sprintf("wxkeeper %s %s %s/%s", buildinfo.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

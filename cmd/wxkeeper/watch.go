@@ -26,15 +26,20 @@ Example:
 `
 }
 
+// Validate is called by kong.
+func (v *watchVerb) Validate() error {
+	for _, id := range v.AppID {
+		if err := kv.CheckAppID(id); err != nil {
+			return fmt.Errorf("--appid: %w", err)
+		}
+	}
+	return nil
+}
+
 func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 	cfg, err := config.Load(nil)
 	if err != nil {
 		return usage(err)
-	}
-	for _, id := range v.AppID {
-		if err := kv.CheckAppID(id); err != nil {
-			return usage(fmt.Errorf("--appid: %w", err))
-		}
 	}
 	nc, err := connect(ctx, t, cfg)
 	if err != nil {
@@ -51,9 +56,19 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 		}
 	}()
 	said := ""
+	found := map[string]bool{} // accounts that have something in the bucket
+	snapshot := false          // the first one was told
 	r, err := kv.NewReader(nc.Conn, kv.ReaderConfig{
 		Bucket: cfg.Bucket, AppIDs: v.AppID,
-		OnChange: func(c kv.Change) { said = ""; v.print(t, c) },
+		OnChange: func(c kv.Change) {
+			said = ""
+			found[c.AppID] = true
+			v.print(t, c)
+			if c.Ready && !snapshot {
+				snapshot = true
+				v.nothing(t, found)
+			}
+		},
 		OnTrouble: func(err error) {
 			text := oneLine(err.Error())
 			if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -88,9 +103,22 @@ type change struct {
 	Worker     string    `json:"worker,omitempty"`
 }
 
+// nothing says of which accounts the bucket has nothing, where otherwise silence would.
+func (v *watchVerb) nothing(t *terminal, found map[string]bool) {
+	for _, id := range v.AppID {
+		if !found[id] {
+			fmt.Fprintf(t.err, "wxkeeper: nothing in the bucket for %s yet\n", id)
+		}
+	}
+	delete(found, "") // of the marks of a snapshot
+	if len(v.AppID) == 0 && len(found) == 0 {
+		fmt.Fprintln(t.err, "wxkeeper: nothing in the bucket yet")
+	}
+}
+
 func (v *watchVerb) print(t *terminal, c kv.Change) {
-	if c.Ready {
-		return
+	if c.AppID == "" {
+		return // a mark of the snapshot
 	}
 	now := t.now()
 	if !v.JSON {

@@ -43,7 +43,7 @@ type Config struct {
 	Bucket        string `env:"WXKEEPER_BUCKET" envDefault:"wechat" help:"name of the credential bucket"`
 	Replicas      int    `env:"WXKEEPER_REPLICAS" envDefault:"0" min:"0" max:"5" help:"replicas of the buckets; 0: 3 in a cluster of three or more, else 1"`
 
-	RefreshBefore      time.Duration `env:"WXKEEPER_REFRESH_BEFORE" envDefault:"10m" min:"1s" max:"1h" help:"how long before its end a credential is renewed; at most a third of its life"`
+	RefreshBefore      time.Duration `env:"WXKEEPER_REFRESH_BEFORE" envDefault:"10m" min:"1s" max:"1h" help:"how long before its end a token of WECHAT_TOKEN_API=token is renewed, at most a third of its life; a token of stable_token is renewed in its last 5 minutes, tickets are looked at every 15 minutes"`
 	ResolveConcurrency int           `env:"WXKEEPER_RESOLVE_CONCURRENCY" envDefault:"256" min:"1" max:"65536" help:"code resolutions in flight in one worker"`
 	ResolveTimeout     time.Duration `env:"WXKEEPER_RESOLVE_TIMEOUT" envDefault:"4s" min:"100ms" max:"60s" help:"a reply is sent within this time, whatever WeChat does"`
 

@@ -130,6 +130,7 @@ func TestWrongVariableIsOneClearLine(t *testing.T) {
 		{"WXKEEPER_REPLICAS", "three", []string{`"three"`, "whole number from 0 to 5"}},
 		{"WXKEEPER_REPLICAS", "-1", []string{"from 0 to 5"}},
 		{"WXKEEPER_REPLICAS", "6", []string{"from 0 to 5"}},
+		{"WXKEEPER_REPLICAS", "3", []string{"3 replicas", "NATS_URL"}},
 		{"WECHAT_TOKEN_API", "stable", []string{`"stable"`, "stable_token, token"}},
 		{"WECHAT_TICKETS", "jsapi,card", []string{`"card"`, "wx_card", "none"}},
 		{"WECHAT_TICKETS", "none,jsapi", []string{"none"}},

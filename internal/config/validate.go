@@ -141,6 +141,9 @@ func (c *Config) nats() error {
 				return fmt.Errorf("%s: the embedded NATS server does not know it: set NATS_URL too, or unset it (the embedded server takes NATS_USER and NATS_PASSWORD, or NATS_TOKEN)", v.name)
 			}
 		}
+		if c.Replicas > 1 {
+			return fmt.Errorf("WXKEEPER_REPLICAS: the embedded NATS server is one server and cannot keep %d replicas: set NATS_URL to a JetStream cluster, or unset it", c.Replicas)
+		}
 	}
 	switch {
 	case c.NATSUser != "" && c.NATSPassword == "":

@@ -20,7 +20,7 @@ import (
 
 // Config says where the demo tells its story, and for how long. The zero value works, but for Out.
 type Config struct {
-	Out io.Writer // where the story is told
+	Out io.Writer // where the story is told; the demo ends when it cannot be written to any more
 	// For ends the demo; 0: it goes on until the context ends. At least twice Life, or the story has no room.
 	For time.Duration
 	// Life of an access_token: whole seconds, at least 6. 0: a minute, or a third of For where that is shorter than two
@@ -71,6 +71,9 @@ func run(ctx context.Context, cfg Config, prepare func(*wechattest.Simulator)) e
 	if err := cfg.setDefaults(); err != nil {
 		return err
 	}
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	cfg.Out = &audience{out: cfg.Out, leave: leave}
 	log := new(tail)
 	err := perform(ctx, cfg, slog.New(slog.NewTextHandler(log, nil)), prepare)
 	if err != nil {
@@ -79,6 +82,20 @@ func run(ctx context.Context, cfg Config, prepare func(*wechattest.Simulator)) e
 		}
 	}
 	return err
+}
+
+// audience ends the demo when it has gone: the reader of a pipe that is closed, a terminal that is shut.
+type audience struct {
+	out   io.Writer
+	leave func()
+}
+
+func (a *audience) Write(p []byte) (int, error) {
+	n, err := a.out.Write(p)
+	if err != nil {
+		a.leave()
+	}
+	return n, err
 }
 
 func perform(ctx context.Context, cfg Config, log *slog.Logger, prepare func(*wechattest.Simulator)) (err error) {

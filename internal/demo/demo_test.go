@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"os"
 	"regexp"
@@ -201,6 +202,27 @@ func TestTheUserEndsItAtOnceAndNothingStays(t *testing.T) {
 		}
 	}
 	checkNothingStays(t, text)
+}
+
+// gone is an audience that hears the introduction and leaves.
+type gone struct{ *screen }
+
+func (g gone) Write(p []byte) (int, error) {
+	if strings.Contains(g.String(), "What happens here") {
+		return 0, io.ErrClosedPipe
+	}
+	return g.screen.Write(p)
+}
+
+func TestItEndsWhenNobodyListens(t *testing.T) {
+	t.Parallel()
+	out := newScreen()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := Run(ctx, Config{Out: gone{out}, Listen: anyPort}); err != nil || ctx.Err() != nil {
+		t.Errorf("Run: %v, %v", err, ctx.Err())
+	}
+	checkNothingStays(t, out.String())
 }
 
 func TestEndedBeforeItBeginsIsNoError(t *testing.T) {

@@ -144,8 +144,8 @@ func (s *story) missing() []string {
 
 // changed tells of a change of the bucket. The Reader calls it, one call after the other.
 func (s *story) changed(c kv.Change) {
-	if c.Ready {
-		return
+	if c.AppID == "" {
+		return // a mark of the snapshot
 	}
 	key := kv.Key(c.AppID, c.Kind)
 	s.mu.Lock()

@@ -1,13 +1,14 @@
 package embedded
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 )
 
-// lockName is the file that carries the lock. It also marks a directory as ours.
+// lockName is the file that carries the lock, and says who holds it. It also marks a directory as ours.
 const lockName = "wxkeeper.lock"
 
 // errLocked is returned by lockDir when another process, or another Server of this one, has the directory.
@@ -56,11 +57,38 @@ func lockDir(dir string) (*dirLock, error) {
 		_ = f.Close() // nothing was written
 		return nil, err
 	}
+	_ = f.Truncate(0) // what a holder that was killed has left: its URL is not ours
 	return &dirLock{f}, nil
+}
+
+// holder is what the lock file says of the process that holds the lock.
+type holder struct {
+	PID int    `json:"pid"`
+	URL string `json:"url"` // for clients on this machine; it carries no credentials
+}
+
+// tell writes down who holds the lock, for those who come later.
+func (l *dirLock) tell(h holder) error {
+	b, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	_, err = l.f.WriteAt(append(b, '\n'), 0)
+	return err
+}
+
+// readHolder reads who holds the lock of a directory: nothing where the holder has not yet said it.
+func readHolder(dir string) (h holder) {
+	b, err := os.ReadFile(filepath.Join(dir, lockName))
+	if err != nil || json.Unmarshal(b, &h) != nil {
+		return holder{}
+	}
+	return h
 }
 
 // release leaves the file where it is: to remove it would let two processes lock two files of one name.
 func (l *dirLock) release() {
+	_ = l.f.Truncate(0)
 	_ = funlock(l.f) // Close does it too, but not while a process that is just being started shares the open file
 	_ = l.f.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"syscall"
@@ -66,12 +67,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	lock, err := lockDir(cfg.DataDir)
 	if errors.Is(err, errLocked) {
-		join := joinURL(host, port)
-		if port == 0 {
-			join = "nats://…, the URL that the first one logs"
-		}
-		return nil, fmt.Errorf("the data directory %s is in use by another wxkeeper: a second worker on this machine joins the first with NATS_URL=%s; "+
-			"for a server of its own set WXKEEPER_DATA_DIR to another directory", cfg.DataDir, join)
+		return nil, inUse(cfg.DataDir)
 	} else if err != nil {
 		return nil, fmt.Errorf("locking the data directory %s: %w", cfg.DataDir, err)
 	}
@@ -82,6 +78,21 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// inUse is the error of a directory that another server has, with where that one is to be found. The addresses of the
+// caller's own environment say nothing about it.
+func inUse(dir string) error {
+	h := readHolder(dir)
+	who, join := "another wxkeeper", "NATS_URL (the first one logs its URL)"
+	if h.PID != 0 {
+		who = fmt.Sprintf("another wxkeeper (pid %d)", h.PID)
+	}
+	if h.URL != "" {
+		join = "NATS_URL=" + h.URL
+	}
+	return fmt.Errorf("the data directory %s is in use by %s: a second worker on this machine joins it with %s; "+
+		"for a server of its own set WXKEEPER_DATA_DIR to another directory", dir, who, join)
 }
 
 func (c Config) validate() (host string, port int, err error) {
@@ -160,6 +171,9 @@ func (s *Server) start(host string, port int) error {
 	}
 	if !ns.ReadyForConnections(readyWait) {
 		return fmt.Errorf("the embedded NATS server on %s was not ready within %s", s.cfg.Listen, readyWait)
+	}
+	if err := s.lock.tell(holder{PID: os.Getpid(), URL: s.URL()}); err != nil {
+		s.cfg.Logger.Warn("who uses the data directory could not be written down", "data_dir", s.cfg.DataDir, "error", err)
 	}
 	s.cfg.Logger.Info("embedded NATS server started", "url", s.URL(), "data_dir", s.cfg.DataDir)
 	return nil

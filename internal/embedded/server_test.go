@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -143,7 +144,7 @@ func TestOneDirectoryHasOneServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := start(t, embedded.Config{DataDir: dir})
-	want := []string{dir, "another wxkeeper", "NATS_URL=nats://127.0.0.1:4999", "WXKEEPER_DATA_DIR"}
+	want := []string{dir, fmt.Sprintf("another wxkeeper (pid %d)", os.Getpid()), "joins it with NATS_URL=" + s.URL() + ";", "WXKEEPER_DATA_DIR"}
 
 	refused(t, embedded.Config{Listen: "127.0.0.1:4999", DataDir: dir}, want...)
 
@@ -152,6 +153,14 @@ func TestOneDirectoryHasOneServer(t *testing.T) {
 		if !strings.Contains(out, w) {
 			t.Errorf("another process said %q, which lacks %q", out, w)
 		}
+	}
+
+	// The first one has not written down yet where it listens.
+	if err := os.Truncate(filepath.Join(dir, "wxkeeper.lock"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if out := inAnotherProcess(t, "127.0.0.1:4999", dir); !strings.Contains(out, "by another wxkeeper: ") || strings.Contains(out, "nats://") {
+		t.Errorf("without a word of the first, another process said %q", out)
 	}
 
 	s.Shutdown()

@@ -49,6 +49,13 @@ const (
 	reconnectJitter = 250 * time.Millisecond
 )
 
+// Check says what is wrong with the configuration itself, without connecting: a URL that is none, a file that cannot be
+// read. Connect says the same.
+func (c Config) Check() error {
+	_, err := c.options()
+	return err
+}
+
 // options are those of every connection. It reads every file once, because nats.go reads the credentials only at the
 // handshake, where a missing file looks like a server that cannot be reached.
 func (c Config) options() ([]nats.Option, error) {

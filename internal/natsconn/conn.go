@@ -71,9 +71,9 @@ func (c *Conn) Drain(ctx context.Context) error {
 }
 
 // Connect connects to NATS; extra options come last. While no server can be reached it tries again until ctx ends, and
-// says so in the log now and then; with FailFast it returns the error of the first attempt. What time does not heal is
-// an error at once: credentials that the server refuses, a certificate that one side does not trust, a file that cannot
-// be read, a URL that is none. Once it has returned, ctx has no meaning for the connection.
+// says so in the log now and then; with FailFast it returns an [UnreachableError] after the first attempt. What time does
+// not heal is an error at once: credentials that the server refuses, a certificate that one side does not trust, and what
+// [Config.Check] finds. Once it has returned, ctx has no meaning for the connection.
 func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -96,6 +96,7 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 
 	for {
 		c := &Conn{closed: make(chan struct{})}
+		dial.forget()
 		nc, err := nats.Connect(url, slices.Concat(opts, c.handlers(cfg.Logger), extra)...)
 		if err == nil {
 			dial.started.Store(true)
@@ -110,11 +111,13 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 			return nil, fmt.Errorf("NATS at %s refuses this client, see NATS_CREDS, NATS_NKEY, NATS_USER, NATS_PASSWORD, NATS_TOKEN: %w", shown, err)
 		case untrusted(err):
 			return nil, fmt.Errorf("no TLS with NATS at %s, see NATS_URL, NATS_CA, NATS_CERT, NATS_KEY: %w", shown, err)
-		case cfg.FailFast:
-			return nil, fmt.Errorf("no NATS server can be reached at %s, see NATS_URL: %w", shown, err)
 		}
-		if n, ok := quiet.allow(err.Error()); ok {
-			cfg.Logger.Warn("NATS cannot be reached, trying again", "url", shown, "error", err, "times_not_logged", n)
+		why := dial.why(err)
+		if cfg.FailFast {
+			return nil, &UnreachableError{URL: shown, Why: why, Err: err}
+		}
+		if n, ok := quiet.allow(why); ok {
+			cfg.Logger.Warn("NATS cannot be reached, trying again", repeated(n, "url", shown, "error", why)...)
 		}
 		select {
 		case <-ctx.Done():
@@ -141,19 +144,4 @@ func untrusted(err error) bool {
 	}
 	var op *net.OpError // how crypto/tls reports that the peer has refused our certificate
 	return errors.As(err, &op) && op.Op == "remote error"
-}
-
-// dialer makes the first connection end with the context of Connect, and no other.
-type dialer struct {
-	ctx     context.Context //nolint:containedctx // nats.go's dialer interface has no context
-	timeout time.Duration
-	started atomic.Bool
-}
-
-func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	nd := net.Dialer{Timeout: d.timeout}
-	if d.started.Load() {
-		return nd.Dial(network, address)
-	}
-	return nd.DialContext(d.ctx, network, address)
 }

@@ -231,6 +231,40 @@ func TestFailFastDoesNotWait(t *testing.T) {
 	fails(t, natsconn.Config{URL: "nats://u:S3CRET@" + addr, FailFast: true}, "no NATS server can be reached", addr, "NATS_URL")
 }
 
+// The words of nats.go, "no servers available for connection", say nothing of what is wrong.
+func TestTheCauseIsNamed(t *testing.T) {
+	t.Parallel()
+	const nobody, other = "127.0.0.1:1", "127.0.0.1:2" // where nobody listens
+	speechless, _ := refusedAddr(t)
+	for _, tt := range []struct{ url, why string }{
+		{"nats://u:S3CRET@" + nobody, "connection refused"},
+		{"nats://" + nobody + ",nats://" + other, "connection refused"},
+		{"nats://" + speechless + ",nats://" + nobody, "connection refused"},
+	} {
+		_, err := natsconn.Connect(t.Context(), natsconn.Config{URL: tt.url, FailFast: true})
+		var u *natsconn.UnreachableError
+		if !errors.As(err, &u) || !strings.Contains(u.Why, tt.why) || strings.Contains(err.Error(), "S3CRET") || strings.Contains(err.Error(), "no servers available") {
+			t.Errorf("%s: %v, want %q", tt.url, err, tt.why)
+		}
+	}
+
+	logs := newRecorder()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := natsconn.Connect(ctx, natsconn.Config{URL: "nats://" + nobody, Logger: logs.logger()})
+		ended <- err
+	}()
+	logs.wait(t, "trying again")
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if text := logs.text(); !strings.Contains(text, `error="connection refused"`) || strings.Contains(text, "times_not_logged") {
+		t.Errorf("log: %s", text)
+	}
+}
+
 func TestConnectionOutlivesTheServer(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, embedded.Config{})

@@ -26,7 +26,7 @@ func (c *Conn) handlers(log *slog.Logger) []nats.Option {
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			if n, ok := quiet.allow("reconnect " + err.Error()); ok {
-				log.Warn("NATS cannot be reached, trying again", "error", err, "times_not_logged", n)
+				log.Warn("NATS cannot be reached, trying again", repeated(n, "error", err)...)
 			}
 		}),
 		nats.LameDuckModeHandler(func(nc *nats.Conn) {
@@ -45,13 +45,13 @@ func (c *Conn) handlers(log *slog.Logger) []nats.Option {
 			switch {
 			// A caller sees neither of these: the request it sent times out.
 			case errors.Is(err, nats.ErrPermissionViolation):
-				log.Error("NATS refuses a subject to this user: its permissions are too narrow, see docs/security.md", "error", err, "times_not_logged", n)
+				log.Error("NATS refuses a subject to this user: its permissions are too narrow", repeated(n, "error", err)...)
 			case errors.Is(err, nats.ErrSlowConsumer):
-				log.Error("NATS messages were dropped: this process is too slow for its subscription", "subject", subject, "dropped", dropped, "error", err, "times_not_logged", n)
+				log.Error("NATS messages were dropped: this process is too slow for its subscription", repeated(n, "subject", subject, "dropped", dropped, "error", err)...)
 			case refused(err):
-				log.Error("NATS refuses this client, trying again", "error", err, "times_not_logged", n)
+				log.Error("NATS refuses this client, trying again", repeated(n, "error", err)...)
 			default:
-				log.Warn("NATS reports an error", "subject", subject, "error", err, "times_not_logged", n)
+				log.Warn("NATS reports an error", repeated(n, "subject", subject, "error", err)...)
 			}
 		}),
 		nats.ClosedHandler(func(nc *nats.Conn) {

@@ -45,3 +45,11 @@ func (t *throttle) allow(key string) (dropped int, ok bool) {
 	t.last[key] = &said{at: now}
 	return dropped, true
 }
+
+// repeated is args, with how many lines like this one were not logged since the last, where there were any.
+func repeated(notLogged int, args ...any) []any {
+	if notLogged > 0 {
+		args = append(args, "times_not_logged", notLogged)
+	}
+	return args
+}

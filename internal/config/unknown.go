@@ -1,0 +1,66 @@
+package config
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Unknown is a variable that looks like one of ours and is none.
+type Unknown struct {
+	Name    string
+	Nearest string // the known one that was probably meant; empty: none is close
+}
+
+// ofService are the variables by which Kubernetes tells a container of a Service called wxkeeper.
+var ofService = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
+// UnknownVariables are those of environ that begin with WXKEEPER_ or WECHAT_ and that nobody reads, in the order of
+// their names; nil means the environment of the process. An empty variable counts as not set.
+func UnknownVariables(environ map[string]string) []Unknown {
+	if environ == nil {
+		environ = env.ToMap(os.Environ())
+	}
+	known := Table()
+	var all []Unknown
+	for name, value := range environ {
+		ours := strings.HasPrefix(name, "WXKEEPER_") || strings.HasPrefix(name, "WECHAT_")
+		if value == "" || !ours || ofService.MatchString(name) || slices.ContainsFunc(known, func(r Row) bool { return r.Name == name }) {
+			continue
+		}
+		u := Unknown{Name: name}
+		const far = 4 // from there on it is another word
+		for best, i := far, 0; i < len(known); i++ {
+			if d := distance(name, known[i].Name); d < best {
+				best, u.Nearest = d, known[i].Name
+			}
+		}
+		all = append(all, u)
+	}
+	slices.SortFunc(all, func(a, b Unknown) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// distance is how many letters must be put in, taken out or changed to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			changed := diagonal
+			if a[i] != b[j] {
+				changed++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(changed, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

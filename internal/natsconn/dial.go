@@ -1,0 +1,105 @@
+package natsconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// UnreachableError is returned where no server of the list could be reached.
+type UnreachableError struct {
+	URL string // of the servers, without user names, passwords and tokens
+	Why string // the causes, short: "connection refused"
+	Err error  // what nats.go says of it
+}
+
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("no NATS server can be reached at %s, see NATS_URL: %s", e.URL, e.Why)
+}
+
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// dialer makes the first connection end with the context of Connect, and no other; and it remembers why an address could
+// not be reached: nats.go says "no servers available for connection" of a refused connection, and of several servers
+// what was wrong with the last.
+type dialer struct {
+	ctx     context.Context //nolint:containedctx // nats.go's dialer interface has no context
+	timeout time.Duration
+	started atomic.Bool
+
+	mu     sync.Mutex
+	failed []failedDial // since forget
+}
+
+type failedDial struct{ address, why string }
+
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	nd := net.Dialer{Timeout: d.timeout}
+	if d.started.Load() {
+		return nd.Dial(network, address)
+	}
+	c, err := nd.DialContext(d.ctx, network, address)
+	if err != nil {
+		d.mu.Lock()
+		d.failed = append(d.failed, failedDial{address, dialCause(err, d.timeout)})
+		d.mu.Unlock()
+	}
+	return c, err
+}
+
+func (d *dialer) forget() {
+	d.mu.Lock()
+	d.failed = nil
+	d.mu.Unlock()
+}
+
+// why says why no server was reached: what each address said, once where all say the same, and what nats.go says where
+// a connection was made and came to nothing.
+func (d *dialer) why(err error) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var op *net.OpError
+	atDial := errors.Is(err, nats.ErrNoServers) || errors.As(err, &op) && op.Op == "dial"
+	if len(d.failed) == 0 {
+		return err.Error()
+	}
+	same := atDial
+	var all []string
+	for _, f := range d.failed {
+		same = same && f.why == d.failed[0].why
+		all = append(all, f.address+": "+f.why)
+	}
+	if same {
+		return d.failed[0].why
+	}
+	if !atDial {
+		all = append(all, err.Error())
+	}
+	return strings.Join(all, "; ")
+}
+
+// dialCause is the error of a dial without what stands around it.
+func dialCause(err error, timeout time.Duration) string {
+	var dns *net.DNSError
+	var errno syscall.Errno
+	var timed interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return "no such host " + dns.Name
+	case errors.As(err, &dns):
+		return "looking up " + dns.Name + ": " + dns.Err
+	case errors.As(err, &errno):
+		return errno.Error()
+	case errors.As(err, &timed) && timed.Timeout():
+		return fmt.Sprintf("no answer within %s", timeout)
+	}
+	return err.Error()
+}
