@@ -158,7 +158,7 @@ func FuzzMask(f *testing.F) {
 	f.Add("secret", "a$Sb")
 	f.Add("s/+=&\"<é>\\ \x00", "$S$S")
 	f.Fuzz(func(t *testing.T, secret, text string) {
-		if len(secret) < shortestPart || strings.Contains(masked, secret) {
+		if len(secret) < shortestSecret || strings.Contains(masked, secret) {
 			return
 		}
 		for s := range len(spellings(secret)) {
