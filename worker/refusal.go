@@ -10,6 +10,9 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
+// errStopping is the answer to what a stopping worker does not begin any more.
+var errStopping = errors.New("the worker is stopping")
+
 // asRefusal turns any error of a request into the error of the contract (design §4). It returns a *messages.Error.
 func asRefusal(err error) error {
 	var refusal *messages.Error
@@ -23,7 +26,7 @@ func asRefusal(err error) error {
 		return messages.Errorf(messages.NoCredential, "another worker is refreshing this credential").After(retryMin)
 	case errors.Is(err, kv.ErrNotFound), errors.Is(err, kv.ErrExpired):
 		return messages.Errorf(messages.NoCredential, "there is no living credential now; wxkeeper status says why").After(retryMin)
-	case errors.Is(err, context.Canceled): // requests are cancelled by the stop alone
+	case errors.Is(err, errStopping), errors.Is(err, context.Canceled): // requests are cancelled by the stop alone
 		return messages.Errorf(messages.ShuttingDown, "this worker is stopping; ask again, another answers").After(100 * time.Millisecond)
 	case errors.Is(err, context.DeadlineExceeded):
 		return messages.Errorf(messages.UpstreamTimeout, "no answer in time")

@@ -39,6 +39,7 @@ type service struct {
 	ctx      context.Context // of the requests in hand: ends when the worker gives up waiting for them
 	cancel   context.CancelFunc
 	pool     *pool        // answers what waits for WeChat
+	stopping atomic.Bool     // no new refresh is begun for a report
 	resolves atomic.Int64 // in hand, of code.resolve
 	reports  atomic.Int64 // in hand, of credential.refresh
 	counts   map[string]*counts
@@ -104,6 +105,7 @@ func (s *service) maxResolves() int64 { return int64(s.resolver.limit * (joiners
 
 // stop leaves the queue group, answers what is in hand, and returns when that is done, or at the latest when ctx ends.
 func (s *service) stop(ctx context.Context) {
+	s.stopping.Store(true)
 	_ = s.svc.Stop() // sends the unsubscriptions
 	s.flush()
 	// From here on no request arrives. The barrier passes when those that have arrived are handed over.
@@ -348,6 +350,9 @@ func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body 
 	}
 	if n := len(req.ValueSHA256); n != 0 && (n != 64 || strings.Trim(req.ValueSHA256, "0123456789abcdefABCDEF") != "") {
 		return nil, messages.Errorf(messages.InvalidRequest, "value_sha256 must be 64 hexadecimal digits")
+	}
+	if s.stopping.Load() {
+		return nil, errStopping
 	}
 	v, err := s.report(ctx, a, kind, dead{revision: req.Revision, sha256: strings.ToLower(req.ValueSHA256)})
 	if err != nil {

@@ -293,6 +293,10 @@ func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
 	w.await(kv.AccessToken, 0)
+	w.service.stopping.Store(true) // the moment between the begin of a stop and the last message
+	if _, err := w.report(messages.RefreshCredential{}); symbol(err) != messages.ShuttingDown {
+		t.Errorf("over NATS: %v, want shutting_down", err)
+	}
 	s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Hang: true, Times: 1})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
