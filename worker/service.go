@@ -39,7 +39,7 @@ type service struct {
 	ctx      context.Context // of the requests in hand: ends when the worker gives up waiting for them
 	cancel   context.CancelFunc
 	pool     *pool        // answers what waits for WeChat
-	stopping atomic.Bool     // no new refresh is begun for a report
+	stopping atomic.Bool  // no new refresh is begun for a report
 	resolves atomic.Int64 // in hand, of code.resolve
 	reports  atomic.Int64 // in hand, of credential.refresh
 	counts   map[string]*counts

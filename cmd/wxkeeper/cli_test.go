@@ -556,15 +556,29 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-// A service manager that reloads with SIGHUP must not end the worker.
-func TestHangupDoesNotEndTheWorker(t *testing.T) {
+// A changed accounts file is taken without a restart, on SIGHUP and by itself; a broken one changes nothing.
+func TestAccountsFileIsReadAgain(t *testing.T) {
 	t.Parallel()
-	sim := simulate(t, "--account="+appid+":"+secret)
-	k := run(t, sim.account(t))
+	sim := simulate(t, "--account="+appid+":"+secret, "--account=wx-second:"+secret)
+	file := filepath.Join(t.TempDir(), "accounts.json")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := `{"appid":"` + appid + `","secret":"` + secret + `"}`
+	second := `{"appid":"wx-second","secret":"` + secret + `","tickets":[]}`
+	write("[" + first + "]")
+	k := run(t, vars{"WECHAT_API_URL": sim.api, "WECHAT_ACCOUNTS_FILE": file})
+	write("[" + first + ",")
 	if err := k.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	k.find(t, k.stderr, `SIGHUP is ignored`)
+	k.find(t, k.stderr, `those from before stay`)
+	write("[" + first + "," + second + "]")
+	k.find(t, k.stderr, `accounts read again`)
+	k.find(t, k.stderr, `credential published.*wx-second`)
 	if code := k.stop(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)
 	}

@@ -87,7 +87,9 @@ func serve(ctx context.Context, cfg config.Config, accounts []config.Account, lo
 		}
 		stop(nil)
 	}()
-	go ignoreHangups(ctx, log)
+	hangups := make(chan os.Signal, 1) // from the start: by default SIGHUP would end the process
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 
 	pages := new(pages)
 	if cfg.HTTPAddr != "" {
@@ -115,10 +117,19 @@ func serve(ctx context.Context, cfg config.Config, accounts []config.Account, lo
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	w, err := worker.New(nc.Conn, workerConfig(cfg, accounts, log, registry))
+	wc := workerConfig(cfg, accounts, log, registry)
+	refused := make(chan struct{}, 1)
+	wc.OnAccountRefused = func(string) {
+		select {
+		case refused <- struct{}{}:
+		default: // they are about to be read anyway
+		}
+	}
+	w, err := worker.New(nc.Conn, wc)
 	if err != nil {
 		return err
 	}
+	go follow(ctx, cfg, accounts, hangups, refused, w, log)
 	pages.show(w.Handler(registry))
 	log.Info("wxkeeper started", "version", buildinfo.Version(), "accounts", len(accounts), "http", pages.url)
 	return w.Run(ctx)
@@ -172,30 +183,44 @@ func workerConfig(cfg config.Config, accounts []config.Account, log *slog.Logger
 		RefreshBefore: cfg.RefreshBefore, ResolveConcurrency: cfg.ResolveConcurrency, ResolveTimeout: cfg.ResolveTimeout,
 		Log: log, Registerer: reg,
 	}
+	c.Accounts = workerAccounts(accounts)
+	return c
+}
+
+func workerAccounts(accounts []config.Account) []worker.Account {
 	kinds := map[string]kv.Kind{"jsapi": kv.JSAPITicket, "wx_card": kv.WXCardTicket}
+	var list []worker.Account
 	for _, a := range accounts {
 		wa := worker.Account{AppID: a.AppID, Secret: a.Secret, Name: a.Name, TokenAPI: a.TokenAPI}
 		for _, ticket := range a.Tickets {
 			wa.Tickets = append(wa.Tickets, kinds[ticket])
 		}
-		c.Accounts = append(c.Accounts, wa)
+		list = append(list, wa)
 	}
-	return c
+	return list
 }
 
-// ignoreHangups keeps SIGHUP from ending the process: to many it means "read your files again".
-func ignoreHangups(ctx context.Context, log *slog.Logger) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hangups:
-			log.Warn("SIGHUP is ignored: accounts are read at the start only, restart to read them again")
+// follow has the accounts read again: on SIGHUP, on change, and when refused tells that WeChat refuses one.
+func follow(ctx context.Context, cfg config.Config, accounts []config.Account, hangups <-chan os.Signal, refused <-chan struct{}, w *worker.Worker, log *slog.Logger) {
+	asked := make(chan string)
+	go func() {
+		for {
+			why := "SIGHUP"
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+			case <-refused:
+				why = "WeChat refuses an account"
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case asked <- why:
+			}
 		}
-	}
+	}()
+	cfg.Follow(ctx, accounts, asked, func(read []config.Account) error { return w.SetAccounts(workerAccounts(read)) }, log)
 }
 
 // pages are what the HTTP address serves: until there is a worker, that there is none yet.

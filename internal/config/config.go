@@ -17,7 +17,7 @@ type Config struct {
 	AppID        string `env:"WECHAT_APPID" help:"AppID of the one account of a small installation"`
 	Secret       string `env:"WECHAT_SECRET" secret:"true" help:"its AppSecret, or:"`
 	SecretFile   string `env:"WECHAT_SECRET_FILE" help:"file that holds its AppSecret"`
-	AccountsFile string `env:"WECHAT_ACCOUNTS_FILE" help:"JSON file of many accounts: [{\"appid\", \"secret\" or \"secret_file\", \"name\", \"token_api\", \"tickets\"}]"`
+	AccountsFile string `env:"WECHAT_ACCOUNTS_FILE" help:"JSON file of many accounts: [{\"appid\", \"secret\" or \"secret_file\", \"name\", \"token_api\", \"tickets\"}]; read again on SIGHUP, on change, and when WeChat refuses an account"`
 
 	APIURLs     []string      `env:"WECHAT_API_URL" envDefault:"https://api.weixin.qq.com" help:"WeChat server API; a comma-separated list: the next host serves when one fails"`
 	APIInsecure bool          `env:"WECHAT_API_INSECURE" envDefault:"false" help:"allow http:// beyond loopback in WECHAT_API_URL: secrets and tokens then cross the network in the clear"`
