@@ -11,7 +11,7 @@ import (
 
 func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: "x"}}, TokenLife: 6 * time.Second})
+	s := newStage(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: "x"}}})
 	w := s.worker(nil)
 	first := w.await(kv.AccessToken, 0)
 	ask := func(id string) error {
@@ -52,12 +52,20 @@ func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	// It is renewed no more, and its record is left to its TTL.
-	s.eventually("its record has expired", func() bool {
-		_, err := w.store.Get(s.context(), appid, kv.AccessToken)
-		return err != nil
+	w.scheduler.each(func(it *item) {
+		if it.account.AppID == appid {
+			t.Errorf("%s is still scheduled", it.kind)
+		}
 	})
-	if c := w.reader.Held(appid, kv.AccessToken); c.Generation != first.Generation {
-		t.Errorf("it was renewed: %v", c)
+	w.scheduler.mu.Lock()
+	for _, it := range w.scheduler.queue {
+		if it.account.AppID == appid {
+			t.Errorf("%s is still in the queue", it.kind)
+		}
+	}
+	w.scheduler.mu.Unlock()
+	if c, err := w.store.Get(s.context(), appid, kv.AccessToken); err != nil || c.Value != first.Value {
+		t.Errorf("its record: %v, %v", c, err)
 	}
 	if n := s.wechat.Calls(appid, ""); n != 1 {
 		t.Errorf("%d calls for it, want 1", n)
