@@ -45,8 +45,18 @@ const (
 // stage is a real NATS server and a simulated WeChat, on which workers play.
 type stage struct {
 	testing.TB
-	nats   *natstest.Server
-	wechat *wechattest.Server
+	nats    *natstest.Server
+	cluster *natstest.Cluster // in its place, where three servers are wanted
+	wechat  *wechattest.Server
+}
+
+// connect opens a connection as a worker's.
+func (s *stage) connect() *nats.Conn {
+	s.Helper()
+	if s.cluster != nil {
+		return s.cluster.Connect()
+	}
+	return s.nats.Connect()
 }
 
 func newStage(tb testing.TB, cfg wechattest.Config) *stage {
@@ -112,7 +122,7 @@ func (s *stage) worker(change func(*Config)) *actor {
 	}
 	registry := prometheus.NewRegistry()
 	cfg.Registerer = registry
-	w, err := New(s.nats.Connect(), cfg)
+	w, err := New(s.connect(), cfg)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -120,7 +130,7 @@ func (s *stage) worker(change func(*Config)) *actor {
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
 	stopped := false
-	a := &actor{Worker: w, stage: s, nc: s.nats.Connect(), registry: registry}
+	a := &actor{Worker: w, stage: s, nc: s.connect(), registry: registry}
 	a.client = messages.NewClient(a.nc, cfg.SubjectPrefix)
 	a.stop = func() {
 		cancel()
@@ -192,7 +202,7 @@ func (a *actor) report(r messages.RefreshCredential) (messages.Refreshed, error)
 // events collects the events of the stage's account from now on.
 func (s *stage) events() *eventLog {
 	s.Helper()
-	nc := s.nats.Connect()
+	nc := s.connect()
 	sub, err := nc.SubscribeSync(messages.EventSubject("wechat", "*", "*", "*"))
 	if err == nil {
 		err = nc.Flush()
