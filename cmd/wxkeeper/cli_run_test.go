@@ -1,0 +1,224 @@
+//go:build cli
+
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestRunSaysWhyItCannotStart(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	base := vars{"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}
+	for _, tt := range []struct {
+		name, want string
+		env        vars
+	}{
+		{"HTTP address taken", "another process listens on " + l.Addr().String() + ": set WXKEEPER_HTTP_ADDR", vars{"WXKEEPER_HTTP_ADDR": l.Addr().String()}},
+		{"HTTP address of another machine", "WXKEEPER_HTTP_ADDR", vars{"WXKEEPER_HTTP_ADDR": "192.0.2.1:80"}},
+		{"NATS address taken", "NATS_URL=nats://" + l.Addr().String(), vars{"WXKEEPER_NATS_LISTEN": l.Addr().String()}},
+	} {
+		r := call(t, base.with(tt.env), "", wxkeeper(t), "run")
+		if r.code != 1 || r.out != "" || strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, "wxkeeper: ") || !strings.Contains(r.err, tt.want) {
+			t.Errorf("%s: %+v", tt.name, r)
+		}
+	}
+	sim := call(t, nil, "", wxkeeper(t), "simulate", "--listen="+l.Addr().String())
+	if sim.code != 1 || !strings.HasPrefix(sim.err, "wxkeeper: --listen: ") {
+		t.Errorf("simulate: %+v", sim)
+	}
+}
+
+// A server that closes the connection for good: a worker that nothing reconnects must end, so that it is started anew.
+func TestRunEndsWithItsConnection(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	serving := make(chan struct{})
+	go func() {
+		defer close(serving)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		fmt.Fprint(c, `INFO {"server_id":"x","server_name":"x","version":"2.15.2","proto":1,"headers":true,"max_payload":1048576,"jetstream":true}`+"\r\n")
+		buf := make([]byte, 4096)
+		for {
+			n, err := c.Read(buf)
+			if err != nil {
+				return
+			}
+			if strings.Contains(string(buf[:n]), "PING\r\n") {
+				fmt.Fprint(c, "PONG\r\n")
+			}
+			if strings.Contains(string(buf[:n]), "$JS.API.") { // the worker has begun its work
+				fmt.Fprint(c, "-ERR 'This Server Wants Nobody'\r\n")
+			}
+		}
+	}()
+	k := start(t, vars{
+		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://" + l.Addr().String(),
+	}, wxkeeper(t), "run")
+	if code := k.wait(t); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	lines := strings.Split(strings.TrimSpace(k.stderr.String()), "\n")
+	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "wxkeeper: the NATS connection was closed") || !strings.Contains(last, "This Server Wants Nobody") {
+		t.Errorf("it says %q", last)
+	}
+	<-serving
+}
+
+// While NATS is away a worker waits for it: alive, not ready, and easy to stop.
+func TestRunWaitsForNATS(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close() // free now, and named in the environment, because the log does not name it before there is a worker
+	k := start(t, vars{
+		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": addr, "NATS_URL": "nats://127.0.0.1:1",
+	}, wxkeeper(t), "run")
+	k.find(t, k.stderr, `^\{[^\n]*"msg":"wxkeeper starts","version":"[^"]+","accounts":1,"http":"http://`+addr+`","nats":"nats://127.0.0.1:1"\}\n`)
+	k.find(t, k.stderr, `"msg":"NATS cannot be reached, trying again","url":"nats://127.0.0.1:1","error":"connection refused"\}`)
+	if got := fetch(t, http.MethodGet, "http://"+addr+"/healthz", ""); got != "ok\n" {
+		t.Errorf("/healthz: %q", got)
+	}
+	if got := fetch(t, http.MethodGet, "http://"+addr+"/readyz", ""); !strings.Contains(got, "NATS is not connected yet") {
+		t.Errorf("/readyz: %q", got)
+	}
+	if code := k.stop(t, syscall.SIGTERM); code != 0 || !strings.Contains(k.stderr.String(), `"msg":"wxkeeper has stopped before NATS was reached"`) {
+		t.Errorf("exit code %d, or it does not say that it has stopped:\n%s", code, k.stderr)
+	}
+}
+
+func TestRunWarnsOfWhatIsHardlyMeant(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	k := start(t, vars{
+		"WECHAT_APPID": appid, "WECHAT_SECRET_FILE": file, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://127.0.0.1:1",
+		"WXKEEPER_DATADIR": "elsewhere", "WECHAT_PAY_KEY": canary,
+	}, wxkeeper(t), "run")
+	k.find(t, k.stderr, `"level":"WARN","msg":"a variable is not known and has no effect, see wxkeeper env","variable":"WECHAT_PAY_KEY"\}`)
+	k.find(t, k.stderr, `"variable":"WXKEEPER_DATADIR","nearest":"WXKEEPER_DATA_DIR"\}`)
+	k.find(t, k.stderr, `"level":"WARN","msg":"a file with a secret can be read by other users of this machine: chmod 600","variable":"WECHAT_SECRET_FILE","file":"`+file+`","mode":"0644"\}`)
+	if code := k.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(k.stderr.String(), canary) {
+		t.Errorf("exit code %d, or it shows a value:\n%s", code, k.stderr)
+	}
+}
+
+// `wxkeeper demo | head`: nobody reads on, so the demo ends, and leaves nothing behind.
+func TestDemoEndsWithItsReader(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(testContext(t), wxkeeper(t), "demo", "--life=6s", "--listen=127.0.0.1:0")
+	cmd.Env = vars{}.environ(t.TempDir())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dir := ""
+	for lines := bufio.NewScanner(out); dir == "" && lines.Scan(); {
+		if g := regexp.MustCompile(`data in (.*) \(removed at the end\)`).FindStringSubmatch(lines.Text()); g != nil {
+			dir = g[1]
+		}
+	}
+	if dir == "" {
+		t.Fatal("the demo does not name its directory")
+	}
+	_ = out.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ends with %v", err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", dir, err)
+	}
+}
+
+// The first signal asks for a clean stop, which waits for the request in hand; the second does not.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	sim := simulate(t, "--account="+appid+":"+secret)
+	k := run(t, sim.account(t).with(vars{"WXKEEPER_RESOLVE_TIMEOUT": "60s", "WECHAT_HTTP_TIMEOUT": "10s"}))
+	k.settled(t)
+	sim.post(t, "/faults", map[string]any{"endpoint": "tickettocode", "hang": true})
+	asking := start(t, vars{"NATS_URL": k.nats}, wxkeeper(t), "resolve", "--timeout=60s", sampleOpenID, sampleTicket)
+	for ctx := testContext(t); sim.calls(t, appid)["tickettocode"] == 0; {
+		select {
+		case <-ctx.Done():
+			t.Fatal("the resolution did not reach WeChat")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if err := k.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	k.find(t, k.stderr, `"msg":"worker stops"`)
+	if code := k.stop(t, syscall.SIGTERM); code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+	if code := asking.stop(t, syscall.SIGINT); code != exitInterrupted || !strings.Contains(asking.stderr.String(), "interrupted") {
+		t.Errorf("an interrupted request: exit code %d", code)
+	}
+	// A call hangs in the simulation, or a caller has just gone: its stop is clean all the same.
+	if code := sim.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("the simulation: exit code %d", code)
+	}
+}
+
+// A changed accounts file is taken without a restart, on SIGHUP and by itself; a broken one changes nothing.
+func TestAccountsFileIsReadAgain(t *testing.T) {
+	t.Parallel()
+	sim := simulate(t, "--account="+appid+":"+secret, "--account=wx-second:"+secret)
+	file := filepath.Join(t.TempDir(), "accounts.json")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := `{"appid":"` + appid + `","secret":"` + secret + `"}`
+	second := `{"appid":"wx-second","secret":"` + secret + `","tickets":[]}`
+	write("[" + first + "]")
+	k := run(t, vars{"WECHAT_API_URL": sim.api, "WECHAT_ACCOUNTS_FILE": file})
+	write("[" + first + ",")
+	if err := k.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	k.find(t, k.stderr, `those from before stay`)
+	write("[" + first + "," + second + "]")
+	k.find(t, k.stderr, `accounts read again`)
+	k.find(t, k.stderr, `credential published.*wx-second`)
+	if code := k.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
