@@ -120,6 +120,7 @@ func (w *watch) session(ctx context.Context) error {
 	}()
 
 	w.emit(event{reset: true})
+	delivered := false // an empty stream's first sequence lies behind its last
 	ready := info != nil && info.NumPending == 0
 	if ready {
 		w.emit(event{ready: true})
@@ -137,7 +138,7 @@ func (w *watch) session(ctx context.Context) error {
 			if err != nil {
 				continue
 			}
-			seen = max(seen, md.Sequence.Stream)
+			seen, delivered = max(seen, md.Sequence.Stream), true
 			h := m.Headers()
 			w.emit(event{
 				key: strings.TrimPrefix(m.Subject(), prefix), value: m.Data(), rev: md.Sequence.Stream,
@@ -159,7 +160,7 @@ func (w *watch) session(ctx context.Context) error {
 			return err
 		case err != nil: // nobody answers now: ask again soon
 			check.Reset(watchCheckSoon)
-		case !now.Created.Equal(born), now.State.LastSeq < seen, now.State.FirstSeq > seen:
+		case !now.Created.Equal(born), now.State.LastSeq < seen, delivered && now.State.FirstSeq > seen:
 			// Made anew, gone back to an earlier state (a restored backup), or purged: the consumer would wait for
 			// sequences that do not come. Where all messages are merely newer than seen, starting over does no harm.
 			return errRecreated

@@ -176,6 +176,7 @@ func (p *policy) call(now time.Time, v view, valid bool) decision {
 	if earliest := earliestCall(v.ledger); earliest.After(now) {
 		return decision{wait, earliest, reasonPaced}
 	}
+	d.at = now // it may be zero, which means never in a decision to wait
 	return d
 }
 
@@ -201,11 +202,13 @@ func (p *policy) due(now time.Time, v view, valid bool) decision {
 	if planned.After(now.Add(saneFuture)) && (!valid || planned.After(v.record.ExpiresAt)) {
 		planned = now
 	}
+	// The last attempt succeeded, but that could not be written down.
+	unwritten := valid && v.record.Generation > l.Generation && !v.record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond))
 	switch {
-	case valid && l.Attempts == 0 && isRefused(l, v.record):
+	case valid && isRefused(l, v.record) && (l.Attempts == 0 || unwritten):
 		return decision{fetch, forcedAt(now, l, v.rule), reasonReported}
-	case valid && v.record.Generation > l.Generation && !v.record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond)):
-		return decision{fetch, v.record.RefreshAt, reasonDue} // it succeeded, but that could not be written down
+	case unwritten:
+		return decision{fetch, v.record.RefreshAt, reasonDue}
 	case l.Attempts > 0 && l.Failure != nil && l.Failure.Class == wechat.ClassAccount.String() && !slices.Contains(l.Refused, v.settings):
 		return decision{fetch, now, reasonNewSettings}
 	case l.Attempts > 0:
@@ -302,7 +305,7 @@ func hasExpired(now time.Time, l kv.Ledger) bool { return l.Generation > 0 && !n
 func restore(now time.Time, v view) kv.Credential {
 	c := *v.held
 	if v.record != nil && v.record.Valid(now) && v.record.Value != c.Value && v.record.ObtainedAt.After(c.ObtainedAt) {
-		generation := c.Generation + 1
+		generation := max(c.Generation, v.ledger.Generation) + 1
 		c = *v.record
 		c.Generation = generation
 	}

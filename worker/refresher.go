@@ -195,8 +195,13 @@ func (t *turn) republish(ctx context.Context) error {
 	}
 	c.Revision = rev
 	t.hold(c)
+	if t.view.held.Revision == 0 { // obtained when it could not be published
+		t.tell(messages.EventRefreshed, messages.Event{Generation: c.Generation, ExpiresAt: c.ExpiresAt})
+	}
 	l := t.view.ledger
-	l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, valueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
+	if c.Generation >= l.Generation { // else a newer value was obtained and lost: that must stay known
+		l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, valueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
+	}
 	if l.NextAttempt.IsZero() {
 		l.NextAttempt = c.RefreshAt
 	}
@@ -234,7 +239,9 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 		_, err := t.write(ctx, ledger)
 		t.metrics.refreshes.WithLabelValues(string(t.kind), "unchanged").Inc()
 		t.log.Debug("credential unchanged", "credential", c, "next_attempt", ledger.NextAttempt)
-		t.recovered(before, ledger, c)
+		if err == nil {
+			t.recovered(before, ledger, c)
+		}
 		return c, err
 	}
 	c.Source, c.Worker = t.source(), t.worker
@@ -248,6 +255,7 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 	cancel()
 	if err == nil {
 		ledger = written
+		t.recovered(before, ledger, c) // WeChat has, whatever becomes of the publication
 	} else {
 		t.log.Warn("a refresh could not be written down", "credential", c, "error", err)
 	}
@@ -269,7 +277,6 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 	t.log.Info("credential published", "appid", c.AppID, "kind", c.Kind, "reason", why, "generation", c.Generation,
 		"revision", rev, "source", c.Source, "expires_at", c.ExpiresAt, "refresh_at", c.RefreshAt, "took_ms", t.now().Sub(began).Milliseconds())
 	t.tell(messages.EventRefreshed, messages.Event{Generation: c.Generation, ExpiresAt: c.ExpiresAt})
-	t.recovered(before, ledger, c)
 	return c, nil
 }
 

@@ -474,3 +474,42 @@ func TestRefusedWriteOfAReportIsFollowedByOneMoreRefresh(t *testing.T) {
 		t.Errorf("%d token calls, want the first, the refused one, and one more", n)
 	}
 }
+
+// Another worker has minted a newer value and died with it; then the record is lost. What this worker holds is better than
+// nothing, but the newer one must not be forgotten: a classic token of before it dies within minutes.
+func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(classic)
+	first := w.await(kv.AccessToken, 0)
+	other, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "other"})
+	if err == nil {
+		err = other.Ensure(s.context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := js.KeyValue(s.context(), "wechat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l kv.Ledger
+	s.eventually("the other has written the ledger", func() bool {
+		if l, err = other.Ledger(s.context(), appid, kv.AccessToken); err != nil {
+			return false
+		}
+		l.Generation, l.ValueSHA256 = 2, valueSHA256("lost with its worker")
+		_, err = other.PutLedger(s.context(), l)
+		return err == nil
+	})
+	if err := bucket.Delete(s.context(), kv.Key(appid, kv.AccessToken)); err != nil {
+		t.Fatal(err)
+	}
+	if c := w.await(kv.AccessToken, first.Generation); c.Generation != 3 {
+		t.Errorf("generation %d, want 3: 2 was given to another value", c.Generation)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
@@ -80,7 +81,7 @@ func (r *refresher) reportOnce(ctx context.Context, a *Account, kind kv.Kind, d 
 		}
 	}
 	if ledger, _ := r.known(a, kind); !isUnderWay(r.now(), ledger, current, r.leaseTTL) {
-		if v, ok, err := r.decided(a, kind, ledger, current, d.firsthand); ok {
+		if v, ok, err := r.decided(a, kind, ledger, current, d); ok {
 			return v, err
 		}
 	}
@@ -119,9 +120,9 @@ func (r *refresher) reportOnce(ctx context.Context, a *Account, kind kv.Kind, d 
 
 // decided answers a report of the current value from what is remembered, where that is enough. current is nil where
 // there is no living value.
-func (r *refresher) decided(a *Account, kind kv.Kind, l kv.Ledger, current *kv.Credential, firsthand bool) (v verdict, known bool, err error) {
+func (r *refresher) decided(a *Account, kind kv.Kind, l kv.Ledger, current *kv.Credential, d dead) (v verdict, known bool, err error) {
 	now := r.now()
-	probed := remembered(now, l, current, firsthand)
+	probed := remembered(now, l, current, d.firsthand)
 	switch {
 	case probed == verdictAlive:
 		return verdict{*current, messages.ReasonAlive}, true, nil
@@ -129,9 +130,18 @@ func (r *refresher) decided(a *Account, kind kv.Kind, l kv.Ledger, current *kv.C
 		return verdict{}, false, nil // WeChat is to be asked
 	}
 	if f := l.Failure; f != nil && l.NextAttempt.After(now) && !l.NextAttempt.After(now.Add(saneFuture)) {
-		symbol := map[string]messages.Symbol{
-			wechat.ClassDailyQuota.String(): messages.QuotaExhausted, wechat.ClassMinuteQuota.String(): messages.Throttled,
-		}[f.Class]
+		symbol := messages.Symbol("")
+		switch f.Class {
+		case wechat.ClassDailyQuota.String():
+			symbol = messages.QuotaExhausted
+		case wechat.ClassMinuteQuota.String():
+			symbol = messages.Throttled
+		case wechat.ClassAccount.String(), wechat.ClassPermission.String():
+			// An operator must act, and may say that he has by naming no value. What consumers report changes nothing.
+			if d != (dead{}) && slices.Contains(l.Refused, a.fingerprint()) {
+				symbol = messages.NoCredential
+			}
+		}
 		if symbol != "" {
 			e := messages.Errorf(symbol, "%s", f.Message).After(l.NextAttempt.Sub(now))
 			e.Errcode, e.RID = f.Errcode, f.RID
@@ -141,6 +151,9 @@ func (r *refresher) decided(a *Account, kind kv.Kind, l kv.Ledger, current *kv.C
 	if at := forcedAt(now, l, a.rule(kind)); at.After(now) {
 		if l.Attempts > 0 && l.NextAttempt.Before(at) {
 			at = l.NextAttempt // the last one failed, and is tried again by the schedule
+			if soon := now.Add(retryMin); at.Before(soon) {
+				at = soon
+			}
 		}
 		return verdict{}, true, messages.Errorf(messages.Throttled, "%s was refreshed for a report at %s; it may be refreshed again at %s",
 			kv.Key(a.AppID, kind), l.LastForced.UTC().Format(time.TimeOnly), at.UTC().Format(time.TimeOnly)).After(at.Sub(now))
@@ -197,6 +210,14 @@ func (r *refresher) settleReport(ctx context.Context, a *Account, kind kv.Kind, 
 // refreshes it where it does not and the throttle allows.
 func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 	now := t.now()
+	if t.policy.next(now, t.view).action == publish {
+		// This worker holds a newer value than the bucket, and maybe that is the reported one.
+		if err := t.republish(ctx); err != nil {
+			return verdict{}, err
+		}
+		t.view.held = t.reader.Held(t.account.AppID, t.kind)
+		t.view.record = t.view.held
+	}
 	rec := t.view.record
 	if rec != nil && !rec.Valid(now) {
 		rec = nil
@@ -212,13 +233,10 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 			return verdict{}, err
 		}
 	}
-	if v, ok, err := t.decided(t.account, t.kind, t.view.ledger, rec, d.firsthand); ok {
+	if v, ok, err := t.decided(t.account, t.kind, t.view.ledger, rec, d); ok {
 		return v, err
 	}
 	answer := remembered(now, t.view.ledger, rec, d.firsthand)
-	if answer == verdictDead {
-		t.conflict(rec)
-	}
 	c, err := t.fetch(ctx, reasonReported, false)
 	if err != nil {
 		return verdict{}, err
@@ -261,22 +279,27 @@ func (t *turn) probe(ctx context.Context, c *kv.Credential) error {
 	}
 	t.log.Info("a token was reported as dead: asked WeChat", "appid", c.AppID, "generation", c.Generation, "verdict", answer)
 	l := t.view.ledger
+	news := answer == verdictDead && !isRefused(l, c) && t.isConflict(c)
+	if news {
+		l.Conflicts++
+		l.LastConflict = t.now()
+	}
 	l.Probe = &kv.Probe{At: t.now(), Generation: c.Generation, Verdict: answer}
 	if _, err := t.write(ctx, l); err != nil {
 		return fmt.Errorf("writing the answer of WeChat down: %w", err)
 	}
+	if news {
+		t.tellConflict(c)
+	}
 	return nil
 }
 
-// conflict notes that WeChat refuses a token whose life is not nearly over and that the fleet did not replace: another
-// system refreshes the same account (design §5.6). The note is written with the refresh that follows.
-func (t *turn) conflict(c *kv.Credential) {
-	now := t.now()
-	if left := c.ExpiresAt.Sub(now); left < c.Life()/10 {
-		return // about to expire: a difference of clocks explains it
-	}
-	t.view.ledger.Conflicts++
-	t.view.ledger.LastConflict = now
+// isConflict says whether the death of a token means that another system refreshes the same account (design §5.6): its
+// life is not nearly over, and the fleet did not replace it. About to expire, a difference of clocks explains it.
+func (t *turn) isConflict(c *kv.Credential) bool { return c.ExpiresAt.Sub(t.now()) >= c.Life()/10 }
+
+// tellConflict tells it, once for each value.
+func (t *turn) tellConflict(c *kv.Credential) {
 	t.metrics.conflicts.Inc()
 	advice := adviceConflict(t.view.rule)
 	t.log.Error("conflict: WeChat refuses a token that was not replaced here", "appid", c.AppID, "generation", c.Generation,

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -315,5 +316,48 @@ func TestRefusedAccountIsNoReasonToDropARequest(t *testing.T) {
 	var e *messages.Error
 	if !errors.As(err, &e) || e.Symbol != messages.NoCredential || e.Errcode != 40164 || e.RetryAfterMS == 0 {
 		t.Errorf("%v, want no_credential with WeChat's errcode", err)
+	}
+}
+
+// The AppSecret was reset: the token is dead, and WeChat refuses to give another. Told once, tried rarely, whatever
+// consumers report; an operator, who names no value, is heard.
+func TestResetSecretIsToldOnceAndNotSentAtEachReport(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	events := s.events()
+	var ahead atomic.Int64
+	w := s.worker(func(c *Config) {
+		classic(c)
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	c := w.await(kv.AccessToken, 0)
+	s.wechat.Revoke(c.Value)
+	s.wechat.SetSecret(appid, "another")
+	for minute := range 4 {
+		ahead.Store(int64(minute) * int64(2*time.Minute))
+		if _, err := w.report(messages.RefreshCredential{Revision: c.Revision}); symbol(err) != messages.NoCredential {
+			t.Errorf("minute %d: %v, want no_credential", 2*minute, err)
+		}
+	}
+	if n := s.wechat.Calls("", "token"); n != 2 {
+		t.Errorf("%d token calls, want the first and the refused one", n)
+	}
+	s.wechat.SetSecret(appid, secret)
+	if got, err := w.report(messages.RefreshCredential{}); err != nil || !got.Refreshed {
+		t.Errorf("the operator: %+v, %v", got, err)
+	}
+	conflicts := 0
+	for told := ""; told != messages.EventRecovered; {
+		m, err := events.sub.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+		if told == messages.EventConflict {
+			conflicts++
+		}
+	}
+	if conflicts != 1 {
+		t.Errorf("the conflict is told %d times", conflicts)
 	}
 }

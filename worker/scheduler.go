@@ -39,13 +39,15 @@ type scheduler struct {
 
 	mu    sync.Mutex
 	items map[string]*item // by kv.Key
-	queue queue
-	wake  chan struct{}
+	// others are the ledgers of credentials that this worker does not keep, maybe yet: the watch tells of each once.
+	others map[string]kv.Ledger
+	queue  queue
+	wake   chan struct{}
 }
 
 func newScheduler(concurrency int) *scheduler {
 	return &scheduler{
-		items: make(map[string]*item), wake: make(chan struct{}, 1), slots: make(chan struct{}, concurrency),
+		items: make(map[string]*item), others: make(map[string]kv.Ledger), wake: make(chan struct{}, 1), slots: make(chan struct{}, concurrency),
 		settings: (*Account).fingerprint,
 	}
 }
@@ -61,7 +63,8 @@ func (s *scheduler) setAccounts(as map[string]*Account) {
 			wanted[key] = true
 			it := s.items[key]
 			if it == nil {
-				it = &item{kind: k, index: -1}
+				it = &item{kind: k, index: -1, ledger: s.others[key]}
+				delete(s.others, key)
 				if c := s.reader.Held(a.AppID, k); c != nil && c.Revision != 0 {
 					it.record, it.rev = c, c.Revision
 				}
@@ -75,6 +78,7 @@ func (s *scheduler) setAccounts(as map[string]*Account) {
 		if wanted[key] {
 			continue
 		}
+		s.others[key] = it.ledger
 		delete(s.items, key) // a turn that is running ends, and is not planned again
 		if it.index >= 0 {
 			heap.Remove(&s.queue, it.index)
@@ -191,6 +195,12 @@ func (s *scheduler) seenRecord(c *kv.Credential) {
 
 // learnLedger takes an entry from the watch. One that is older than what a turn has told is ignored.
 func (s *scheduler) learnLedger(l kv.Ledger) {
+	key := kv.Key(l.AppID, l.Kind)
+	s.mu.Lock()
+	if s.items[key] == nil {
+		s.others[key] = l
+	}
+	s.mu.Unlock()
 	s.learn(kv.Key(l.AppID, l.Kind), func(it *item) {
 		if l.Revision >= it.ledger.Revision {
 			it.ledger = l

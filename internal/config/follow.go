@@ -43,6 +43,7 @@ func (c *Config) Follow(ctx context.Context, have []Account, asked <-chan string
 			err = apply(read)
 		}
 		if err != nil {
+			seen = [2]mark{} // a changed owner or mode leaves no mark: look again at each tick
 			if text := err.Error(); text != said {
 				log.Error("the accounts cannot be read again: those from before stay", "why", why, "error", text)
 				said = text
