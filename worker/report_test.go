@@ -361,3 +361,29 @@ func TestResetSecretIsToldOnceAndNotSentAtEachReport(t *testing.T) {
 		t.Errorf("the conflict is told %d times", conflicts)
 	}
 }
+
+// The schedule and a report want the same turn: whoever loses must not sleep over the renewal of the value that follows.
+func TestTurnThatAnotherTookDoesNotDelayTheNextRenewal(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(nil)
+	c := w.await(kv.AccessToken, 0)
+	s.eventually("its renewal is planned", func() bool {
+		_, next := w.scheduler.known(w.accounts.get(appid), kv.AccessToken)
+		return next.After(time.Now().Add(time.Hour))
+	})
+	w.scheduler.each(func(it *item) {
+		it.heldUntil = c.ExpiresAt // as after ErrLeaseHeld, with a lease that outlives the token
+		w.scheduler.plan(it)
+		if !it.next.at.Before(c.ExpiresAt) {
+			t.Errorf("its renewal waits until %s, it ends at %s", it.next.at, c.ExpiresAt)
+		}
+		past := time.Now().Add(-time.Minute)
+		it.ledger.LastAttempt, it.ledger.NextAttempt = past, past // due, and the other still has it
+		w.scheduler.plan(it)
+		if !it.next.at.Equal(c.ExpiresAt) {
+			t.Errorf("its next turn is at %s, while another has the lease", it.next.at)
+		}
+		it.heldUntil = time.Time{}
+	})
+}

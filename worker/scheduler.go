@@ -21,7 +21,8 @@ type item struct {
 	ledger  kv.Ledger
 
 	next      decision
-	notBefore time.Time // after a turn that this worker could not have: another holds the lease, or NATS is away
+	notBefore time.Time // minGap after its last turn
+	heldUntil time.Time // after a turn that this worker could not have: another holds the lease, or NATS is away
 	running   bool
 	index     int // in the heap; -1: not in it
 }
@@ -158,7 +159,7 @@ func (s *scheduler) done(it *item, retry time.Duration) {
 		return // its account has gone
 	}
 	// Whatever this worker believes, one credential has at most one turn in minGap.
-	it.notBefore = s.now().Add(max(retry, minGap))
+	it.notBefore, it.heldUntil = s.now().Add(minGap), s.now().Add(retry)
 	s.plan(it)
 }
 
@@ -232,9 +233,17 @@ func (s *scheduler) plan(it *item) {
 	if it == nil || it.running {
 		return
 	}
-	it.next = s.policy.next(s.now(), s.view(it))
-	if it.next.at.Before(it.notBefore) && !it.next.at.IsZero() {
-		it.next.at = it.notBefore
+	now := s.now()
+	it.next = s.policy.next(now, s.view(it))
+	if !it.next.at.IsZero() {
+		// What another's turn keeps from being done now is done when its lease has ended at the latest. A turn that is
+		// planned for later, as the outcome of the other's, does not wait for that.
+		if !it.next.at.After(now) && it.next.at.Before(it.heldUntil) {
+			it.next.at = it.heldUntil
+		}
+		if it.next.at.Before(it.notBefore) {
+			it.next.at = it.notBefore
+		}
 	}
 	switch waits := it.next.at.IsZero(); {
 	case waits && it.index >= 0:
