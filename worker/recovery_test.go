@@ -1,0 +1,154 @@
+package worker
+
+import (
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
+)
+
+// A token was minted, and NATS died before it could be published: the worker serves it, and publishes it when it can.
+func TestMintedTokenSurvivesALostNATS(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(func(c *Config) {
+		classic(c)
+		c.WeChat.Transport = &interloper{http.DefaultTransport.(*http.Transport).Clone(), s.nats.Stop}
+	})
+	held := w.await(kv.AccessToken, 0)
+	s.nats.Restart()
+	var stored kv.Credential
+	s.eventually("the token is published", func() bool {
+		var err error
+		stored, err = w.store.Get(s.context(), appid, kv.AccessToken)
+		return err == nil
+	})
+	if stored.Value != held.Value || stored.Generation != held.Generation {
+		t.Errorf("published %v, held %v", stored, held)
+	}
+	if n := s.wechat.Calls("", ""); n != 1 {
+		t.Errorf("%d upstream calls, want 1", n)
+	}
+}
+
+func TestLostRecordsArePublishedAgainWithoutACall(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(everything)
+	held := map[kv.Kind]kv.Credential{}
+	for _, k := range kv.Kinds {
+		held[k] = w.await(k, 0)
+	}
+	calls := s.wechat.Calls("", "")
+	ctx := s.context()
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func(when string) {
+		t.Helper()
+		for _, k := range kv.Kinds {
+			s.eventually(when+": "+string(k)+" is published again", func() bool {
+				c, err := w.store.Get(ctx, appid, k)
+				return err == nil && c.Value == held[k].Value && c.Generation == held[k].Generation
+			})
+		}
+		if n := s.wechat.Calls("", "") - calls; n != 0 {
+			t.Errorf("%s: %d upstream calls", when, n)
+		}
+	}
+	b, err := js.KeyValue(ctx, "wechat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range kv.Kinds {
+		if err := errors.Join(b.Delete(ctx, kv.Key(appid, k))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same("keys deleted")
+	if _, err := b.Put(ctx, kv.Key(appid, kv.AccessToken), []byte("garbage")); err != nil {
+		t.Fatal(err)
+	}
+	same("garbage written")
+	for _, bucket := range []string{"wechat", "wechat_ledger"} {
+		if err := js.DeleteKeyValue(ctx, bucket); err != nil {
+			t.Fatal(err)
+		}
+		same(bucket + " deleted")
+	}
+}
+
+func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(everything)
+	for _, k := range kv.Kinds {
+		w.await(k, 0)
+	}
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := js.Stream(s.context(), "KV_wechat")
+	if err == nil {
+		err = st.Purge(s.context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.nats.Stop()
+	s.nats.Restart()
+	s.eventually("all are there again", func() bool {
+		for _, k := range kv.Kinds {
+			if _, err := w.store.Get(s.context(), appid, k); err != nil {
+				return false
+			}
+		}
+		return true
+	})
+	if n := s.wechat.Calls("", ""); n != 3 {
+		t.Errorf("%d calls, want those of the start", n)
+	}
+}
+
+// Another worker has minted a newer value and died with it; then the record is lost. What this worker holds is better than
+// nothing, but the newer one must not be forgotten: a classic token of before it dies within minutes.
+func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(classic)
+	first := w.await(kv.AccessToken, 0)
+	other, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "other"})
+	if err == nil {
+		err = other.Ensure(s.context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := js.KeyValue(s.context(), "wechat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l kv.Ledger
+	s.eventually("the other has written the ledger", func() bool {
+		if l, err = other.Ledger(s.context(), appid, kv.AccessToken); err != nil {
+			return false
+		}
+		l.Generation, l.ValueSHA256 = 2, valueSHA256("lost with its worker")
+		_, err = other.PutLedger(s.context(), l)
+		return err == nil
+	})
+	if err := bucket.Delete(s.context(), kv.Key(appid, kv.AccessToken)); err != nil {
+		t.Fatal(err)
+	}
+	if c := w.await(kv.AccessToken, first.Generation); c.Generation != 3 {
+		t.Errorf("generation %d, want 3: 2 was given to another value", c.Generation)
+	}
+}
