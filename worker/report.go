@@ -80,8 +80,9 @@ func (r *refresher) reportOnce(ctx context.Context, a *Account, kind kv.Kind, d 
 			return verdict{c, messages.ReasonNotCurrent}, nil
 		}
 	}
-	if ledger, _ := r.known(a, kind); !isUnderWay(r.now(), ledger, current, r.leaseTTL) {
-		if v, ok, err := r.decided(a, kind, ledger, current, d); ok {
+	now := r.now()
+	if ledger, _ := r.known(a, kind); !isUnderWay(now, ledger, current, r.leaseTTL) {
+		if v, ok, err := decided(now, a, kind, ledger, current, d); ok {
 			return v, err
 		}
 	}
@@ -119,9 +120,9 @@ func (r *refresher) reportOnce(ctx context.Context, a *Account, kind kv.Kind, d 
 }
 
 // decided answers a report of the current value from what is remembered, where that is enough. current is nil where
-// there is no living value.
-func (r *refresher) decided(a *Account, kind kv.Kind, l kv.Ledger, current *kv.Credential, d dead) (v verdict, known bool, err error) {
-	now := r.now()
+// there is no living value. now is when the report came: a verdict that was obtained for it holds, however long writing
+// it down took.
+func decided(now time.Time, a *Account, kind kv.Kind, l kv.Ledger, current *kv.Credential, d dead) (v verdict, known bool, err error) {
 	probed := remembered(now, l, current, d.firsthand)
 	switch {
 	case probed == verdictAlive:
@@ -233,7 +234,7 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 			return verdict{}, err
 		}
 	}
-	if v, ok, err := t.decided(t.account, t.kind, t.view.ledger, rec, d); ok {
+	if v, ok, err := decided(now, t.account, t.kind, t.view.ledger, rec, d); ok {
 		return v, err
 	}
 	answer := remembered(now, t.view.ledger, rec, d.firsthand)

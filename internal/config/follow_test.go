@@ -18,13 +18,18 @@ const patience = 30 * time.Second
 
 // notes is a log that a test can read while it is written.
 type notes struct {
-	mu sync.Mutex
-	b  strings.Builder
+	mu      sync.Mutex
+	b       strings.Builder
+	written chan struct{} // tells that there is more to read
 }
 
 func (n *notes) Write(p []byte) (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	select {
+	case n.written <- struct{}{}:
+	default:
+	}
 	return n.b.Write(p)
 }
 
@@ -52,7 +57,7 @@ func TestFollowTakesWhatIsRightAndKeepsWhatWasWhereItIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, asked, applied := new(notes), make(chan string), make(chan []Account)
+	log, asked, applied := &notes{written: make(chan struct{}, 1)}, make(chan string), make(chan []Account)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -78,11 +83,12 @@ func TestFollowTakesWhatIsRightAndKeepsWhatWasWhereItIsWrong(t *testing.T) {
 	}
 	said := func(what string) {
 		t.Helper()
-		for end := time.Now().Add(patience); !strings.Contains(log.String(), what); {
-			if time.Now().After(end) {
+		for end := time.After(patience); !strings.Contains(log.String(), what); {
+			select {
+			case <-log.written:
+			case <-end:
 				t.Fatalf("the log does not say %q: %s", what, log)
 			}
-			time.Sleep(time.Millisecond) //nolint:forbidigo // polls a log
 		}
 	}
 	write(`[{"appid":"wx1","secret":"CANARY0123456789"},{"appid":"wx2","secret":"CANARY9876543210"}]`)
