@@ -396,11 +396,16 @@ func (p *policy) plan(r rule, first, sent time.Time, expiresIn time.Duration, sa
 	switch r {
 	case ticketRule:
 		interval := min(ticketInterval, expiresIn/3)
-		expires = first.Add(expiresIn)
+		end := first.Add(expiresIn)
+		expires, refresh = end, sent.Add(interval-jitter(interval/10))
 		if good := sent.Add(min(2*interval, expiresIn)); good.After(expires) {
 			expires = good // WeChat still gives it out
 		}
-		return expires, sent.Add(interval - jitter(interval/10))
+		// WeChat turns to a new ticket when the old one's life is over: look just then, not up to an interval later.
+		if turn := end.Add(interval/90 + jitter(interval/30)); end.After(sent) && turn.Sub(sent) < interval+interval/10 {
+			refresh = turn
+		}
+		return expires, refresh
 	case stableRule:
 		expires = sent.Add(expiresIn)
 		window := min(stableWindow, expires.Sub(first)/3)

@@ -123,7 +123,13 @@ func TestPlanFollowsTheRuleOfEachKind(t *testing.T) {
 		if again, _ := p.plan(ticketRule, t0, t0.Add(time.Hour), life, true); !again.Equal(end) {
 			t.Errorf("ticket seen again after an hour: ends %s, its age counts from the first sight", again.Sub(t0))
 		}
-		// … but good for as long as WeChat gives it out.
+		// … and looked at just after that, however the looks before it fell: WeChat turns to a new one then.
+		for before := time.Duration(0); before < 14*time.Minute; before += time.Minute {
+			if _, at := p.plan(ticketRule, t0, end.Add(-before-time.Second), life, true); at.Before(end) || at.After(end.Add(time.Minute)) {
+				t.Errorf("ticket, seen %s before its end: looked at %s after it", before, at.Sub(end))
+			}
+		}
+		// But it is good for as long as WeChat gives it out.
 		if later, _ := p.plan(ticketRule, t0, t0.Add(life), life, true); !later.Equal(t0.Add(life + 30*time.Minute)) {
 			t.Errorf("ticket still given out at its end: ends %s", later.Sub(t0))
 		}
