@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -239,6 +240,30 @@ func TestReadingAllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations a read, want none", n)
+	}
+}
+
+// Found by chaos: each change left a goroutine behind.
+//
+//nolint:paralleltest // it counts the goroutines of the process
+func TestChangesLeaveNothingBehind(t *testing.T) {
+	s := natstest.Start(t)
+	store := newStore(t, s, "w1")
+	r := startReader(t, s, ReaderConfig{})
+	change := func(generation uint64) {
+		publish(t, store, credential(generation, time.Hour))
+		if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, generation-1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(1)
+	before := runtime.NumGoroutine()
+	const changes = 50
+	for generation := uint64(2); generation < 2+changes; generation++ {
+		change(generation)
+	}
+	if after := runtime.NumGoroutine(); after > before+changes/2 {
+		t.Errorf("%d goroutines before %d changes, %d after", before, changes, after)
 	}
 }
 

@@ -113,10 +113,11 @@ func (w *watch) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	closed := consume.Closed() // once: each call starts a goroutine that lasts as long as the subscription
 	defer func() {
 		close(stop)
 		consume.Stop()
-		<-consume.Closed()
+		<-closed
 	}()
 
 	w.emit(event{reset: true})
@@ -131,7 +132,7 @@ func (w *watch) session(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-consume.Closed():
+		case <-closed:
 			return errors.New("kv: the watch was closed")
 		case m := <-msgs:
 			md, err := m.Metadata()
