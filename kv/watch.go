@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -21,8 +22,10 @@ type event struct {
 
 // watch follows the keys of one bucket for as long as its run lasts.
 //
-// It stands on an ordered pull consumer with a heartbeat of a second and looks at the stream's birth date, because the
-// watch of the stock KV client can be blind for 10 to 20 s after a restart, and for ever after its bucket was made anew.
+// It stands on a pull consumer with a heartbeat of a second, which it makes anew, from where the last one ended, after
+// any trouble; and it looks at the stream's birth date. The watch of the stock KV client can be blind for 10 to 20 s
+// after a restart, and for ever after its bucket was made anew; the ordered consumer of nats.go retries with pauses that
+// grow to 10 s, and was seen blind for 25 s where servers were lost one after another.
 type watch struct {
 	js     jetstream.JetStream
 	bucket string
@@ -32,14 +35,23 @@ type watch struct {
 	missing func(context.Context) error
 	// trouble is told why the watch had to start over; nil: nobody is told.
 	trouble func(error)
+
+	// What the sessions know of the stream, from one to the next.
+	born  time.Time
+	seen  uint64 // the highest sequence that it is known to have had
+	last  uint64 // the sequence of the last message that was delivered; 0: none
+	ready bool   // the snapshot is complete
 }
 
 const (
 	watchHeartbeat  = time.Second
-	watchCheckEvery = 30 * time.Second // catches a bucket made anew that no error announced
+	watchCheckEvery = 30 * time.Second // catches a bucket made anew or purged, which no error announces
+	watchCheckOwner = 5 * time.Second  // the same for the few who put back what was lost
 	watchCheckSoon  = 500 * time.Millisecond
 	watchRetryMin   = 100 * time.Millisecond
-	watchRetryMax   = 5 * time.Second
+	watchRetryMax   = 3 * time.Second
+	watchAsk        = 2 * time.Second  // for one answer of JetStream
+	watchForgotten  = 30 * time.Second // after which the server removes a consumer that nobody asks
 )
 
 // run blocks until ctx ends.
@@ -70,31 +82,21 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-// errRecreated ends a session when the bucket is not the one that the consumer began with.
-var errRecreated = errors.New("kv: the bucket was made anew, purged, or went back in time")
+var (
+	// errRecreated ends a session when the bucket is not the one that the consumer began with.
+	errRecreated = errors.New("kv: the bucket was made anew, purged, or went back in time")
+	errGap       = errors.New("kv: the watch has missed a message")
+	errClosed    = errors.New("kv: the watch was closed")
+)
 
+// session follows the stream until something goes wrong, and says what.
 func (w *watch) session(ctx context.Context) error {
-	stream := "KV_" + w.bucket
-	prefix := "$KV." + w.bucket + "."
-	filters := make([]string, len(w.keys))
-	for i, k := range w.keys {
-		filters[i] = prefix + k
-	}
-	st, err := w.js.Stream(ctx, stream)
+	st, consumer, err := w.open(ctx)
 	if err != nil {
 		return err
 	}
-	born := st.CachedInfo().Created
-	seen := st.CachedInfo().State.LastSeq // the highest sequence that the stream is known to have had
-	consumer, err := w.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: filters, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
-	})
-	if err != nil {
-		return err
-	}
-	info := consumer.CachedInfo()
 	msgs := make(chan jetstream.Msg, 256)
-	suspect := make(chan struct{}, 1)
+	failed := make(chan error, 1)
 	stop := make(chan struct{})
 	consume, err := consumer.Consume(
 		func(m jetstream.Msg) {
@@ -104,70 +106,130 @@ func (w *watch) session(ctx context.Context) error {
 			}
 		},
 		jetstream.PullHeartbeat(watchHeartbeat), jetstream.PullExpiry(10*time.Second),
-		jetstream.ConsumeErrHandler(func(jetstream.ConsumeContext, error) {
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			select {
-			case suspect <- struct{}{}:
+			case failed <- err:
 			default:
 			}
 		}))
 	if err != nil {
 		return err
 	}
-	closed := consume.Closed() // once: each call starts a goroutine that lasts as long as the subscription
+	closed := consume.Closed()
 	defer func() {
 		close(stop)
 		consume.Stop()
 		<-closed
 	}()
-
-	w.emit(event{reset: true})
-	delivered := false // an empty stream's first sequence lies behind its last
-	ready := info != nil && info.NumPending == 0
-	if ready {
-		w.emit(event{ready: true})
+	every := watchCheckEvery
+	if w.missing != nil {
+		every = watchCheckOwner
 	}
-	check := time.NewTimer(watchCheckEvery)
+	check := time.NewTimer(every)
 	defer check.Stop()
-	for {
+	for delivered := uint64(0); ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-closed:
-			return errors.New("kv: the watch was closed")
+			return errClosed
+		case err := <-failed: // a heartbeat that did not come, a consumer that has gone with its server
+			return fmt.Errorf("kv: watching %s: %w", w.bucket, err)
 		case m := <-msgs:
 			md, err := m.Metadata()
 			if err != nil {
-				continue
+				return err
 			}
-			seen, delivered = max(seen, md.Sequence.Stream), true
-			h := m.Headers()
-			w.emit(event{
-				key: strings.TrimPrefix(m.Subject(), prefix), value: m.Data(), rev: md.Sequence.Stream,
-				gone: h.Get("KV-Operation") != "" || h.Get(jetstream.MarkerReasonHeader) != "",
-			})
-			if !ready && md.NumPending == 0 {
-				ready = true
-				w.emit(event{ready: true})
+			if delivered++; md.Sequence.Consumer != delivered {
+				return errGap
 			}
-			continue
-		case <-suspect:
+			w.told(m, md)
 		case <-check.C:
+			asking, cancel := context.WithTimeout(ctx, watchAsk)
+			now, err := st.Info(asking)
+			cancel()
+			switch {
+			case errors.Is(err, jetstream.ErrStreamNotFound):
+				return err
+			case err != nil: // nobody answers now: ask again soon
+				check.Reset(watchCheckSoon)
+			case !w.same(now):
+				return errRecreated
+			default:
+				w.seen = now.State.LastSeq
+				check.Reset(every)
+			}
 		}
-		asking, cancel := context.WithTimeout(ctx, 2*time.Second)
-		now, err := st.Info(asking)
-		cancel()
-		switch {
-		case errors.Is(err, jetstream.ErrStreamNotFound):
-			return err
-		case err != nil: // nobody answers now: ask again soon
-			check.Reset(watchCheckSoon)
-		case !now.Created.Equal(born), now.State.LastSeq < seen, delivered && now.State.FirstSeq > seen:
-			// Made anew, gone back to an earlier state (a restored backup), or purged: the consumer would wait for
-			// sequences that do not come. Where all messages are merely newer than seen, starting over does no harm.
-			return errRecreated
-		default:
-			seen = now.State.LastSeq
-			check.Reset(watchCheckEvery)
-		}
+	}
+}
+
+// open makes the consumer of a session: from after the last message where the stream is still the same, else with a
+// snapshot.
+func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer, error) {
+	stream := "KV_" + w.bucket
+	asking, cancel := context.WithTimeout(ctx, watchAsk)
+	defer cancel()
+	st, err := w.js.Stream(asking, stream)
+	if err != nil {
+		return nil, nil, err
+	}
+	info := st.CachedInfo()
+	resumes := w.last > 0 && w.same(info)
+	cfg := jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, AckPolicy: jetstream.AckNonePolicy,
+		MemoryStorage: true, Replicas: 1, InactiveThreshold: watchForgotten,
+	}
+	if resumes {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, w.last+1
+	}
+	filters := make([]string, len(w.keys))
+	for i, k := range w.keys {
+		filters[i] = w.prefix() + k
+	}
+	if len(filters) == 1 { // then it stands in the subject of the request too, and a permission can name it
+		cfg.FilterSubject = filters[0]
+	} else {
+		cfg.FilterSubjects = filters
+	}
+	consumer, err := w.js.CreateConsumer(asking, stream, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	w.seen = info.State.LastSeq
+	if !resumes {
+		w.born, w.last, w.ready = info.Created, 0, false
+		w.emit(event{reset: true})
+	}
+	if made := consumer.CachedInfo(); made != nil {
+		w.complete(made.NumPending)
+	}
+	return st, consumer, nil
+}
+
+// same says whether the stream is still the one that was followed. It is not where it was made anew, has gone back to an
+// earlier state (a restored backup), or was purged: the consumer would wait for sequences that do not come. Where all its
+// messages are merely newer than those seen, starting over does no harm.
+func (w *watch) same(now *jetstream.StreamInfo) bool {
+	return now.Created.Equal(w.born) && now.State.LastSeq >= w.seen && (w.last == 0 || now.State.FirstSeq <= w.seen)
+}
+
+func (w *watch) prefix() string { return "$KV." + w.bucket + "." }
+
+// told takes one message.
+func (w *watch) told(m jetstream.Msg, md *jetstream.MsgMetadata) {
+	w.last, w.seen = md.Sequence.Stream, max(w.seen, md.Sequence.Stream)
+	h := m.Headers()
+	w.emit(event{
+		key: strings.TrimPrefix(m.Subject(), w.prefix()), value: m.Data(), rev: md.Sequence.Stream,
+		gone: h.Get("KV-Operation") != "" || h.Get(jetstream.MarkerReasonHeader) != "",
+	})
+	w.complete(md.NumPending)
+}
+
+// complete tells that the snapshot is complete, once.
+func (w *watch) complete(pending uint64) {
+	if !w.ready && pending == 0 {
+		w.ready = true
+		w.emit(event{ready: true})
 	}
 }
