@@ -127,7 +127,7 @@ func (h *house) serve(handler http.Handler) (url string, err error) {
 	}
 	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
 	go srv.Serve(l) //nolint:errcheck // it ends with the house
-	h.closers = append(h.closers, func() { srv.Close() })
+	h.closers = append(h.closers, func() { _ = srv.Close() })
 	return "http://" + l.Addr().String(), nil
 }
 

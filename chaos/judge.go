@@ -29,8 +29,8 @@ const (
 type trouble struct {
 	from, to time.Time // to is zero while it lasts
 	appid    string    // "": all
-	upstream bool // WeChat fails; otherwise NATS or a worker
-	lost     bool // the bucket lost something
+	upstream bool      // WeChat fails; otherwise NATS or a worker
+	lost     bool      // the bucket lost something
 }
 
 // judge keeps what consumers see, and says what should not be.
@@ -54,7 +54,6 @@ type judge struct {
 // sight is what one process sees of one credential.
 type sight struct {
 	consumer, appid, kind string
-	value                 bool // it has one
 	had                   bool // it had one
 	generation            uint64
 	since                 time.Time // of the trouble: without a value, or with a refused one

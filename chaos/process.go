@@ -50,7 +50,7 @@ func (p *process) start(oops func(string)) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(p.file, p.args...)
+	cmd := exec.Command(p.file, p.args...) //nolint:gosec // the binaries of the command line
 	cmd.Env = p.env
 	cmd.Dir = p.dir
 	out, err := cmd.StderrPipe()
@@ -142,12 +142,6 @@ func (p *process) signal(s syscall.Signal, frozen bool) {
 		_ = p.life.cmd.Process.Signal(s)
 		p.frozen = frozen
 	}
-}
-
-func (p *process) runs() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.life != nil
 }
 
 // page is where the living process serves its pages, as soon as it does.

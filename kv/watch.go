@@ -38,9 +38,10 @@ type watch struct {
 
 	// What the sessions know of the stream, from one to the next.
 	born  time.Time
-	seen  uint64 // the highest sequence that it is known to have had
-	last  uint64 // the sequence of the last message that was delivered; 0: none
-	ready bool   // the snapshot is complete
+	seen  uint64    // the highest sequence that it is known to have had
+	last  uint64    // the sequence of the last message that was delivered; 0: none
+	ready bool      // the snapshot is complete
+	alive time.Time // when the stream was last heard of
 }
 
 const (
@@ -50,8 +51,11 @@ const (
 	watchCheckSoon  = 500 * time.Millisecond
 	watchRetryMin   = 100 * time.Millisecond
 	watchRetryMax   = 3 * time.Second
-	watchAsk        = 2 * time.Second  // for one answer of JetStream
-	watchForgotten  = 30 * time.Second // after which the server removes a consumer that nobody asks
+	watchAsk        = 2 * time.Second // for one answer of JetStream
+	// watchResume is how long after the last word of the stream a session may go on where the last one ended. It is less
+	// than markerTTL, because after that what expired meanwhile leaves no trace.
+	watchResume    = markerTTL - watchCheckEvery/2
+	watchForgotten = 30 * time.Second // after which the server removes a consumer that nobody asks
 )
 
 // run blocks until ctx ends.
@@ -156,7 +160,7 @@ func (w *watch) session(ctx context.Context) error {
 			case !w.same(now):
 				return errRecreated
 			default:
-				w.seen = now.State.LastSeq
+				w.seen, w.alive = now.State.LastSeq, time.Now()
 				check.Reset(every)
 			}
 		}
@@ -174,7 +178,7 @@ func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer,
 		return nil, nil, err
 	}
 	info := st.CachedInfo()
-	resumes := w.last > 0 && w.same(info)
+	resumes := w.last > 0 && w.same(info) && time.Since(w.alive) < watchResume
 	cfg := jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, AckPolicy: jetstream.AckNonePolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: watchForgotten,
@@ -195,7 +199,7 @@ func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer,
 	if err != nil {
 		return nil, nil, err
 	}
-	w.seen = info.State.LastSeq
+	w.seen, w.alive = info.State.LastSeq, time.Now()
 	if !resumes {
 		w.born, w.last, w.ready = info.Created, 0, false
 		w.emit(event{reset: true})
@@ -217,7 +221,7 @@ func (w *watch) prefix() string { return "$KV." + w.bucket + "." }
 
 // told takes one message.
 func (w *watch) told(m jetstream.Msg, md *jetstream.MsgMetadata) {
-	w.last, w.seen = md.Sequence.Stream, max(w.seen, md.Sequence.Stream)
+	w.last, w.seen, w.alive = md.Sequence.Stream, max(w.seen, md.Sequence.Stream), time.Now()
 	h := m.Headers()
 	w.emit(event{
 		key: strings.TrimPrefix(m.Subject(), w.prefix()), value: m.Data(), rev: md.Sequence.Stream,
