@@ -3,12 +3,15 @@ package worker
 import (
 	"fmt"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -84,4 +87,120 @@ func cpu(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkFleetCalls: the upstream calls of 10 workers over those of 1 (design §8, row 5), for 100 accounts with three
+// credentials each that live for 12 s, in the same 30 s. Half of the accounts have classic tokens.
+func BenchmarkFleetCalls(b *testing.B) {
+	const n, life = 100, 12 * time.Second
+	var known []wechattest.Account
+	var list []Account
+	for i := range n {
+		id := fmt.Sprintf("wx%016x", i)
+		known = append(known, wechattest.Account{AppID: id, Secret: secret})
+		list = append(list, Account{AppID: id, Secret: secret, Tickets: []kv.Kind{kv.JSAPITicket, kv.WXCardTicket}})
+		if i%2 == 0 {
+			list[i].TokenAPI = kv.SourceToken
+		}
+	}
+	cfg := wechattest.Config{Accounts: known, TokenLife: life, TicketLife: life, Latency: 20 * time.Millisecond}
+	for b.Loop() {
+		var calls [2]int
+		var fleets sync.WaitGroup
+		for i, workers := range []int{1, 10} {
+			s := newStage(b, cfg)
+			var all []*actor
+			for k := range workers {
+				all = append(all, s.worker(func(c *Config) { c.Name = fmt.Sprint("w", k); c.Accounts = list; c.WeChat.Timeout = 500 * time.Millisecond }))
+			}
+			all[workers-1].awaitFresh(3 * n)
+			fleets.Go(func() {
+				before := s.wechat.Calls("", "")
+				<-time.After(30 * time.Second)
+				calls[i] = s.wechat.Calls("", "") - before
+				for _, w := range all {
+					w.stop()
+				}
+			})
+		}
+		fleets.Wait()
+		b.ReportMetric(float64(calls[0]), "calls-of-1")
+		b.ReportMetric(float64(calls[1]), "calls-of-10")
+		b.ReportMetric(float64(calls[1])/float64(calls[0]), "x")
+	}
+}
+
+// BenchmarkReports: 10,000 simultaneous reports of one dead token, to three workers (design §8, row 6). An operation is
+// all of them, from the first question to the last answer.
+func BenchmarkReports(b *testing.B) {
+	const reports = 10_000
+	s := newStage(b, wechattest.Config{Latency: 20 * time.Millisecond})
+	var w *actor
+	for k := range 3 {
+		w = s.worker(func(c *Config) { c.Name = fmt.Sprint("w", k); classic(c); c.WeChat.Timeout = 5 * time.Second })
+	}
+	c := w.await(kv.AccessToken, 0)
+	for range 2 {
+		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
+			b.Fatal(err)
+		}
+	}
+	before := s.wechat.Calls("", "token")
+	began := time.Now()
+	for b.Loop() { // with -benchtime=1x: a second refresh within a minute is throttled, and costs no call
+		var wg sync.WaitGroup
+		for range reports {
+			wg.Go(func() {
+				if _, err := w.report(messages.RefreshCredential{ValueSHA256: valueSHA256(c.Value)}); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	b.ReportMetric(float64(b.N)*reports/time.Since(began).Seconds(), "reports/s")
+	b.ReportMetric(float64(s.wechat.Calls("", "token")-before), "refreshes")
+}
+
+// BenchmarkResolveFleet: the throughput of code.resolve for 1, 2 and 4 workers on one upstream that takes 20 ms, and 128
+// callers for each worker. The metric x is the throughput over that of one worker.
+func BenchmarkResolveFleet(b *testing.B) {
+	var one float64
+	for _, workers := range []int{1, 2, 4} {
+		b.Run(fmt.Sprint("workers=", workers), func(b *testing.B) {
+			s := newStage(b, wechattest.Config{AnyCode: true, Latency: 20 * time.Millisecond})
+			var last *actor
+			for k := range workers {
+				last = s.worker(func(c *Config) { c.Name = fmt.Sprint("w", k); c.WeChat = wechat.Config{URLs: []string{s.wechat.URL}} })
+				last.await(kv.AccessToken, 0)
+			}
+			bn := &bench{actor: last}
+			const batch = 4096
+			var spent time.Duration
+			for b.Loop() {
+				var left atomic.Int64
+				left.Store(batch)
+				var callers sync.WaitGroup
+				began := time.Now()
+				for range 128 * workers {
+					callers.Go(func() {
+						for left.Add(-1) >= 0 {
+							if err := bn.viaWorker(); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				}
+				callers.Wait()
+				spent += time.Since(began)
+			}
+			rate := float64(b.N) * batch / spent.Seconds()
+			if workers == 1 {
+				one = rate
+			}
+			b.ReportMetric(rate, "resolve/s")
+			b.ReportMetric(rate/one, "x")
+		})
+	}
 }
