@@ -10,18 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"unicode"
 )
-
-// entry is one account of WECHAT_ACCOUNTS_FILE. What is null or not there is taken from the environment.
-type entry struct {
-	AppID      string   `json:"appid"`
-	Secret     string   `json:"secret"`
-	SecretFile string   `json:"secret_file"` // relative to the folder of the accounts file
-	Name       string   `json:"name"`
-	TokenAPI   string   `json:"token_api"`
-	Tickets    []string `json:"tickets"` // [] and ["none"] keep none
-}
 
 // readAccounts refuses what it does not know, because a misspelled "secret_file" must not start a worker without it.
 func readAccounts(file string) ([]entry, error) {
@@ -78,18 +67,18 @@ func line(b []byte, offset int64) int {
 	return 1 + bytes.Count(b[:min(offset, int64(len(b)))], []byte("\n"))
 }
 
-// account checks e and gives it what it does not say itself.
-func (c *Config) account(e entry) (Account, error) {
+// ofFile is the account of an entry of the accounts file.
+func (c *Config) ofFile(e entry) (Account, error) {
 	if err := checkAppID(e.AppID); err != nil {
 		return Account{}, err
 	}
-	a := Account{AppID: e.AppID, Name: e.Name, TokenAPI: c.TokenAPI, Tickets: c.Tickets}
+	a := Account{AppID: e.AppID}
 	var err error
 	switch {
 	case e.Secret != "" && e.SecretFile != "":
 		return Account{}, errors.New("it has both a secret and a secret_file: keep one of them")
 	case e.Secret != "":
-		if a.Secret, err = checkSecret(e.Secret); err != nil {
+		if a.Secret, err = checkSecret(string(e.Secret)); err != nil {
 			return Account{}, fmt.Errorf("the secret %w", err)
 		}
 	case e.SecretFile != "":
@@ -99,19 +88,8 @@ func (c *Config) account(e entry) (Account, error) {
 	default:
 		return Account{}, errors.New("it has neither a secret nor a secret_file")
 	}
-	if strings.ContainsFunc(e.Name, unicode.IsControl) || len(e.Name) > 128 {
-		return Account{}, errors.New("the name has a control character or more than 128 bytes")
-	}
-	if e.TokenAPI != "" {
-		if err := checkTokenAPI(e.TokenAPI); err != nil {
-			return Account{}, fmt.Errorf("token_api: %w", err)
-		}
-		a.TokenAPI = e.TokenAPI
-	}
-	if e.Tickets != nil {
-		if a.Tickets, err = tickets(e.Tickets); err != nil {
-			return Account{}, fmt.Errorf("tickets: %w", err)
-		}
+	if field, err := c.choices(&a, e); err != nil {
+		return Account{}, fmt.Errorf("%s: %w", field, err)
 	}
 	return a, nil
 }

@@ -12,12 +12,14 @@ import (
 )
 
 // Config is the environment of a process, checked. Tags: env is the variable, envDefault its value where it is not set,
-// help its meaning, min and max its bounds, secret that its value is never shown.
+// help its meaning, min and max its bounds, secret that its value is never shown. Numbered has those of [entry], with
+// WECHAT_ACCOUNTS_0_ before them, and so on.
 type Config struct {
-	AppID        string `env:"WECHAT_APPID" help:"AppID of the one account of a small installation"`
-	Secret       string `env:"WECHAT_SECRET" secret:"true" help:"its AppSecret, or:"`
-	SecretFile   string `env:"WECHAT_SECRET_FILE" help:"file that holds its AppSecret"`
-	AccountsFile string `env:"WECHAT_ACCOUNTS_FILE" help:"JSON file of many accounts: [{\"appid\", \"secret\" or \"secret_file\", \"name\", \"token_api\", \"tickets\"}]; read again on SIGHUP, on change, and when WeChat refuses an account"`
+	AppID        string  `env:"WECHAT_APPID" help:"AppID of the one account of a small installation"`
+	Secret       string  `env:"WECHAT_SECRET" secret:"true" help:"its AppSecret, or:"`
+	SecretFile   string  `env:"WECHAT_SECRET_FILE" help:"file that holds its AppSecret"`
+	Numbered     []entry `envPrefix:"WECHAT_ACCOUNTS_"`
+	AccountsFile string  `env:"WECHAT_ACCOUNTS_FILE" help:"JSON file of many accounts: [{\"appid\", \"secret\" or \"secret_file\", \"name\", \"token_api\", \"tickets\"}]; read again on SIGHUP, on change, and when WeChat refuses an account"`
 
 	APIURLs     []string      `env:"WECHAT_API_URL" envDefault:"https://api.weixin.qq.com" help:"WeChat server API; a comma-separated list: the next host serves when one fails"`
 	APIInsecure bool          `env:"WECHAT_API_INSECURE" envDefault:"false" help:"allow http:// beyond loopback in WECHAT_API_URL: secrets and tokens then cross the network in the clear"`
@@ -62,9 +64,12 @@ func Load(environ map[string]string) (Config, error) {
 	}
 	set := make(map[string]string, len(environ))
 	for k, v := range environ {
-		if v != "" {
+		if v != "" && !ofService.MatchString(k) {
 			set[k] = v
 		}
+	}
+	if err := checkNumbers(set); err != nil {
+		return Config{}, err
 	}
 	c, err := env.ParseAsWithOptions[Config](env.Options{Environment: set})
 	if err != nil {

@@ -188,6 +188,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	c, err := config.Load(vars{
 		"WECHAT_APPID": "wx1", "WECHAT_SECRET": canary, "NATS_URL": "nats://" + canary + "@h", "NATS_USER": "u", "NATS_PASSWORD": canary,
+		"WECHAT_ACCOUNTS_0_APPID": "wx2", "WECHAT_ACCOUNTS_0_SECRET": canary, "WECHAT_ACCOUNTS_1_APPID": "wx3", "WECHAT_ACCOUNTS_1_SECRET": canary,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +198,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	for _, v := range []any{c, &c, accounts, accounts[0], &accounts[0]} {
+	for _, v := range []any{c, &c, c.Numbered, c.Numbered[0], accounts, accounts[0], &accounts[0]} {
 		fmt.Fprintf(&b, "%v %+v %#v %s\n", v, v, v, v)
 		slog.New(slog.NewTextHandler(&b, nil)).Info("text", "v", v)
 		slog.New(slog.NewJSONHandler(&b, nil)).Info("json", "v", v)
@@ -205,7 +206,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if strings.Contains(b.String(), canary) {
 		t.Errorf("a secret was printed:\n%s", b.String())
 	}
-	if !strings.Contains(b.String(), "wx1") || !strings.Contains(c.String(), "nats://***@h") || accounts[0].Secret != canary {
+	if !strings.Contains(b.String(), "wx1") || !strings.Contains(c.String(), "WECHAT_ACCOUNTS_1_APPID=wx3") || !strings.Contains(c.String(), "nats://***@h") || accounts[0].Secret != canary {
 		t.Errorf("what is no secret was not printed:\n%s", b.String())
 	}
 }
@@ -229,8 +230,9 @@ func TestTableNamesEveryVariableOnce(t *testing.T) {
 	if !strings.Contains(md, "| `WECHAT_HTTP_TIMEOUT` | `5s` | one call of the WeChat server API (100ms to 10s) |\n") {
 		t.Errorf("Markdown:\n%s", md)
 	}
-	if n := reflect.TypeFor[config.Config]().NumField(); n != len(names) {
-		t.Errorf("%d fields, %d variables", n, len(names))
+	numbered := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !strings.HasPrefix(name, "WECHAT_ACCOUNTS_0_") })
+	if n := reflect.TypeFor[config.Config]().NumField() - 1; n != len(names)-len(numbered) || len(numbered) != 6 {
+		t.Errorf("%d fields, %d variables, %d of them numbered", n, len(names), len(numbered))
 	}
 }
 

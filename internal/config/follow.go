@@ -11,13 +11,13 @@ import (
 // followEvery is how often the files are looked at. A look is a stat or two.
 const followEvery = 2 * time.Second
 
-// Follow reads the accounts again when WECHAT_ACCOUNTS_FILE or WECHAT_SECRET_FILE changes, and at each word on asked,
-// which says why, until ctx ends. What is read, and differs from have, goes to apply. What cannot be read, or is refused
+// Follow reads the accounts again when WECHAT_ACCOUNTS_FILE or a secret file that a variable names changes, and at each
+// word on asked, which says why, until ctx ends. What is read, and differs from have, goes to apply. What cannot be read, or is refused
 // by apply, changes nothing and is logged once.
 func (c *Config) Follow(ctx context.Context, have []Account, asked <-chan string, apply func([]Account) error, log *slog.Logger) {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	var seen [2]mark // so that the first look reads what has changed since have was read
+	var seen []mark // so that the first look reads what has changed since have was read
 	said := ""
 	for {
 		why := ""
@@ -43,7 +43,7 @@ func (c *Config) Follow(ctx context.Context, have []Account, asked <-chan string
 			err = apply(read)
 		}
 		if err != nil {
-			seen = [2]mark{} // a changed owner or mode leaves no mark: look again at each tick
+			seen = nil // a changed owner or mode leaves no mark: look again at each tick
 			if text := err.Error(); text != said {
 				log.Error("the accounts cannot be read again: those from before stay", "why", why, "error", text)
 				said = text
@@ -62,17 +62,23 @@ type mark struct {
 	missing bool
 }
 
-func (c *Config) marks() (m [2]mark) {
-	for i, file := range []string{c.AccountsFile, c.SecretFile} {
+// marks are those of the files that variables name.
+func (c *Config) marks() []mark {
+	files := []string{c.AccountsFile, c.SecretFile}
+	for _, e := range c.Numbered {
+		files = append(files, e.SecretFile)
+	}
+	var marks []mark
+	for _, file := range files {
 		if file == "" {
 			continue
 		}
 		info, err := os.Stat(file)
 		if err != nil {
-			m[i].missing = true
+			marks = append(marks, mark{missing: true})
 			continue
 		}
-		m[i].size, m[i].changed = info.Size(), info.ModTime()
+		marks = append(marks, mark{size: info.Size(), changed: info.ModTime()})
 	}
-	return m
+	return marks
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -110,5 +111,30 @@ func TestFollowTakesWhatIsRightAndKeepsWhatWasWhereItIsWrong(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "CANARY") {
 		t.Errorf("a secret shows: %s", log)
+	}
+}
+
+// A numbered account's secret file is followed like that of the single account.
+func TestFollowLooksAtTheSecretFilesOfNumberedAccounts(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("CANARY-old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(map[string]string{
+		"WECHAT_ACCOUNTS_0_APPID": "wx0", "WECHAT_ACCOUNTS_0_SECRET": "CANARY-0", "WECHAT_ACCOUNTS_1_APPID": "wx1", "WECHAT_ACCOUNTS_1_SECRET_FILE": file,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := c.marks()
+	if err := os.WriteFile(file, []byte("CANARY-newer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if reflect.DeepEqual(before, c.marks()) {
+		t.Error("the change leaves no mark")
+	}
+	if as, err := c.Accounts(); err != nil || as[1].Secret != "CANARY-newer" {
+		t.Errorf("read again: %v, %v", as, err)
 	}
 }

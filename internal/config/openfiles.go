@@ -25,6 +25,9 @@ func (c *Config) OpenFiles() []OpenFile {
 		}
 	}
 	look("WECHAT_SECRET_FILE", c.SecretFile)
+	for i, e := range c.Numbered {
+		look(numbered(i)+"SECRET_FILE", e.SecretFile)
+	}
 	if c.AccountsFile == "" {
 		return open
 	}

@@ -16,6 +16,13 @@ const maxSecret = 1024
 // looksLikeSecret is the form of an AppSecret.
 var looksLikeSecret = regexp.MustCompile(`(^|[/\\])[0-9a-fA-F]{32}$`)
 
+// hidden is a secret that is not shown however what holds it is printed.
+type hidden string
+
+func (hidden) String() string               { return "***" }
+func (hidden) GoString() string             { return "***" }
+func (hidden) MarshalText() ([]byte, error) { return []byte("***"), nil }
+
 func readSecret(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {

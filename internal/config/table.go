@@ -16,11 +16,35 @@ type Row struct {
 	Meaning string
 }
 
-// Table lists every variable, in the order of Config.
+// variable is a field of Config, or of one of its numbered accounts.
+type variable struct {
+	reflect.StructField
+	name  string
+	value reflect.Value
+}
+
+// variables are all that c has, in the order of Config.
+func (c *Config) variables() []variable { return variables("", reflect.ValueOf(c).Elem()) }
+
+func variables(prefix string, v reflect.Value) (all []variable) {
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		fv := v.FieldByIndex(f.Index)
+		if f.Type != reflect.TypeFor[[]entry]() {
+			all = append(all, variable{f, prefix + f.Tag.Get("env"), fv})
+			continue
+		}
+		for i := range fv.Len() {
+			all = append(all, variables(numbered(i), fv.Index(i))...)
+		}
+	}
+	return all
+}
+
+// Table lists every variable, in the order of Config; of the numbered accounts the first.
 func Table() []Row {
 	var rows []Row
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
-		r := Row{Name: f.Tag.Get("env"), Default: f.Tag.Get("envDefault"), Meaning: f.Tag.Get("help")}
+	for _, f := range (&Config{Numbered: make([]entry, 1)}).variables() {
+		r := Row{Name: f.name, Default: f.Tag.Get("envDefault"), Meaning: f.Tag.Get("help")}
 		if lo := f.Tag.Get("min"); lo != "" {
 			r.Meaning += fmt.Sprintf(" (%s to %s)", lo, f.Tag.Get("max"))
 		}
@@ -46,20 +70,18 @@ func Markdown() string {
 // LogValue lists the variables that are set, without secrets.
 func (c Config) LogValue() slog.Value {
 	var attrs []slog.Attr
-	v := reflect.ValueOf(c)
-	for _, f := range reflect.VisibleFields(v.Type()) {
-		fv := v.FieldByIndex(f.Index)
-		if fv.IsZero() {
+	for _, f := range c.variables() {
+		if f.value.IsZero() {
 			continue
 		}
-		shown := fmt.Sprint(fv.Interface())
+		shown := fmt.Sprint(f.value.Interface())
 		switch {
 		case f.Tag.Get("secret") != "":
 			shown = "***"
 		case f.Name == "NATSURL": // the one other field that can hold a password
 			shown = redact.URLs(shown)
 		}
-		attrs = append(attrs, slog.String(f.Tag.Get("env"), shown))
+		attrs = append(attrs, slog.String(f.name, shown))
 	}
 	return slog.GroupValue(attrs...)
 }

@@ -19,7 +19,8 @@ type Unknown struct {
 var ofService = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // UnknownVariables are those of environ that begin with WXKEEPER_ or WECHAT_ and that nobody reads, in the order of
-// their names; nil means the environment of the process. An empty variable counts as not set.
+// their names; nil means the environment of the process. An empty variable counts as not set. Of the numbered accounts Load
+// refuses what nobody reads.
 func UnknownVariables(environ map[string]string) []Unknown {
 	if environ == nil {
 		environ = env.ToMap(os.Environ())
@@ -28,7 +29,7 @@ func UnknownVariables(environ map[string]string) []Unknown {
 	var all []Unknown
 	for name, value := range environ {
 		ours := strings.HasPrefix(name, "WXKEEPER_") || strings.HasPrefix(name, "WECHAT_")
-		if value == "" || !ours || ofService.MatchString(name) || slices.ContainsFunc(known, func(r Row) bool { return r.Name == name }) {
+		if value == "" || !ours || ofService.MatchString(name) || ofNumbered.MatchString(name) || slices.ContainsFunc(known, func(r Row) bool { return r.Name == name }) {
 			continue
 		}
 		u := Unknown{Name: name}

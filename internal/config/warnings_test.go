@@ -15,10 +15,12 @@ func TestMisspelledVariablesAreFound(t *testing.T) {
 	got := config.UnknownVariables(vars{
 		"WXKEEPER_DATADIR": "d", "WECHAT_APP_ID": "wx1", "WECHAT_SECRETFILE": canary, "WXKEEPER_FAVOURITE_COLOUR": "blue", "WECHAT_PAY_KEY": canary,
 		"WXKEEPER_LOG_LEVEL": "info", "WXKEEPER_BUCKETS": "", "PATH": "/bin", "MY_WECHAT_APPID": "x", "NATS_CONTEXT": "c",
+		"WECHAT_ACCOUNT_0_SECRET": canary, "WECHAT_ACCOUNTS_7_SECRET": canary, "WECHAT_ACCOUNTS_FIEL": "f",
 		"WXKEEPER_SERVICE_HOST": "10.0.0.1", "WXKEEPER_SERVICE_PORT": "80", "WXKEEPER_SERVICE_PORT_HTTP": "80", "WXKEEPER_PORT": "tcp://10.0.0.1:80",
 		"WXKEEPER_PORT_80_TCP": "tcp://10.0.0.1:80", "WXKEEPER_PORT_80_TCP_ADDR": "10.0.0.1",
 	})
 	want := []config.Unknown{
+		{"WECHAT_ACCOUNTS_FIEL", "WECHAT_ACCOUNTS_FILE"}, {"WECHAT_ACCOUNT_0_SECRET", "WECHAT_ACCOUNTS_0_SECRET"},
 		{"WECHAT_APP_ID", "WECHAT_APPID"}, {"WECHAT_PAY_KEY", ""}, {"WECHAT_SECRETFILE", "WECHAT_SECRET_FILE"},
 		{"WXKEEPER_DATADIR", "WXKEEPER_DATA_DIR"}, {"WXKEEPER_FAVOURITE_COLOUR", ""},
 	}
@@ -40,17 +42,25 @@ func TestFilesThatOthersCanReadAreFound(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct {
-		cfg  config.Config
+		env  vars
 		want []config.OpenFile
 	}{
-		{config.Config{}, nil},
-		{config.Config{SecretFile: in("closed")}, nil},
-		{config.Config{SecretFile: in("missing"), AccountsFile: in("missing")}, nil},
-		{config.Config{SecretFile: in("group"), AccountsFile: in("accounts.json")}, []config.OpenFile{
-			{"WECHAT_SECRET_FILE", in("group"), 0o640}, {"WECHAT_ACCOUNTS_FILE", in("accounts.json"), 0o644}, {"WECHAT_ACCOUNTS_FILE", in("others"), 0o604},
+		{vars{}, nil},
+		{vars{"WECHAT_SECRET_FILE": in("closed")}, nil},
+		{vars{"WECHAT_SECRET_FILE": in("missing"), "WECHAT_ACCOUNTS_FILE": in("missing")}, nil},
+		{vars{
+			"WECHAT_SECRET_FILE": in("group"), "WECHAT_ACCOUNTS_0_SECRET_FILE": in("closed"), "WECHAT_ACCOUNTS_1_SECRET_FILE": in("others"),
+			"WECHAT_ACCOUNTS_FILE": in("accounts.json"),
+		}, []config.OpenFile{
+			{"WECHAT_SECRET_FILE", in("group"), 0o640}, {"WECHAT_ACCOUNTS_1_SECRET_FILE", in("others"), 0o604},
+			{"WECHAT_ACCOUNTS_FILE", in("accounts.json"), 0o644}, {"WECHAT_ACCOUNTS_FILE", in("others"), 0o604},
 		}},
 	} {
-		if d := cmp.Diff(tt.want, tt.cfg.OpenFiles()); d != "" {
+		c, err := config.Load(tt.env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(tt.want, c.OpenFiles()); d != "" {
 			t.Errorf("-want +got\n%s", d)
 		}
 	}

@@ -30,8 +30,8 @@ const (
 		"requests; otherwise report this to wxkeeper with the rid"
 	adviceRelay = "WeChat answers for a parameter that this request does not have: if WECHAT_API_URL names a proxy or relay, " +
 		"look whether it changes or mixes up requests; otherwise report this to wxkeeper with the rid"
-	adviceSecret = "correct the AppSecret of this account (WECHAT_SECRET, WECHAT_SECRET_FILE or WECHAT_ACCOUNTS_FILE): it is " +
-		"wrong, was reset in the console, or belongs to another AppID"
+	adviceSecret = "correct the AppSecret of this account (WECHAT_SECRET, WECHAT_SECRET_FILE, the same of " +
+		"WECHAT_ACCOUNTS_0_ and so on, or WECHAT_ACCOUNTS_FILE): it is wrong, was reset in the console, or belongs to another AppID"
 	adviceAppID     = "correct the AppID of this account: WeChat does not know it (mind upper and lower case)"
 	adviceWhiteList = "put " + callerIP + " on the API IP white list of this account (mp.weixin.qq.com, Settings and " +
 		"Development, Basic configuration); it takes effect after some minutes. Every machine that calls WeChat for an " +
