@@ -58,9 +58,11 @@ func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
 		}
 	})
 	w.scheduler.mu.Lock()
-	for _, it := range w.scheduler.queue {
-		if it.account.AppID == appid {
-			t.Errorf("%s is still in the queue", it.kind)
+	for _, l := range w.scheduler.lanes {
+		for _, it := range l.queue {
+			if it.account.AppID == appid {
+				t.Errorf("%s is still in a queue", it.kind)
+			}
 		}
 	}
 	w.scheduler.mu.Unlock()

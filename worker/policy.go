@@ -109,7 +109,7 @@ const (
 	reasonDue         reason = "due"          // fetch: the planned time has come
 	reasonRetry       reason = "retry"        // fetch: the wait after a failure is over
 	reasonNewSettings reason = "new_settings" // fetch: the settings that WeChat refused have been changed
-	reasonUnpublished reason = "unpublished"  // fetch: a value was obtained, but its worker died before publishing it
+	reasonUnpublished reason = "unpublished"  // fetch: a value, or its longer life, was obtained, but its worker died before publishing it
 	reasonReported    reason = "reported"     // fetch: WeChat refuses the value, as a consumer reported
 	reasonRefused     reason = "refused"      // wait: the same, but the throttle of reports holds
 )
@@ -135,10 +135,15 @@ type decision struct {
 func (p *policy) next(now time.Time, v view) decision {
 	valid := v.record != nil && v.record.Valid(now)
 	v.ledger = sane(now, v.ledger)
-	if v.held != nil && v.held.Valid(now.Add(lifeTolerance)) && (!valid || v.record.Generation < v.held.Generation) {
+	lost := v.held != nil && v.held.Valid(now.Add(lifeTolerance)) && (!valid || v.record.Generation < v.held.Generation)
+	if lost && isLatest(v.ledger, v.held) {
 		return decision{publish, now, reasonLost}
 	}
 	d := p.call(now, v, valid)
+	// Another value was obtained since, so what is held may be dead soon: it is better than nothing while WeChat gives none.
+	if lost && d.reason == reasonBackoff {
+		return decision{publish, now, reasonLost}
+	}
 	// However long the next call has to wait: that the value has died is told when it does.
 	if l := v.ledger; d.action == wait && l.Expired < l.Generation {
 		end := l.ExpiresAt
@@ -217,7 +222,7 @@ func (p *policy) due(now time.Time, v view, valid bool) decision {
 		return decision{fetch, now, reasonExpired}
 	case !valid:
 		return decision{fetch, now, reasonMissing}
-	case l.Generation > v.record.Generation:
+	case l.Generation > v.record.Generation, l.Generation == v.record.Generation && l.ExpiresAt.Sub(v.record.ExpiresAt).Abs() > lifeTolerance:
 		return decision{fetch, now, reasonUnpublished}
 	case l.Generation < v.record.Generation || planned.IsZero(): // the ledger was lost, or not written any more
 		return decision{fetch, v.record.RefreshAt, reasonDue}
@@ -290,6 +295,12 @@ func isUnderWay(now time.Time, l kv.Ledger, current *kv.Credential, leaseTTL tim
 		return true
 	}
 	return l.Attempts > 0 && now.Sub(l.LastAttempt) < leaseTTL && (l.Failure == nil || l.Failure.At.Before(l.LastAttempt))
+}
+
+// isLatest says whether the ledger knows of no value that was obtained after c. One generation is that of two values where
+// their workers could not write down, or not publish, what they had obtained.
+func isLatest(l kv.Ledger, c *kv.Credential) bool {
+	return c.Generation > l.Generation || c.Generation == l.Generation && l.ValueSHA256 == valueSHA256(c.Value)
 }
 
 // isRefused says whether WeChat was asked about a value and refuses it.
@@ -365,7 +376,8 @@ func (p *policy) settle(v view, l kv.Ledger, appid string, kind kv.Kind, issued 
 	hash := valueSHA256(issued.Value)
 	c := kv.Credential{AppID: appid, Kind: kind, Value: issued.Value, ObtainedAt: sent, Generation: l.Generation}
 	same := l.ValueSHA256 == hash
-	stored := v.record != nil && v.record.Value == issued.Value
+	// A record of before the last value, which WeChat gives out again, is news to who has that one.
+	stored := v.record != nil && v.record.Value == issued.Value && v.record.Generation >= l.Generation
 	switch {
 	case stored:
 		c.ObtainedAt, c.Generation, same = v.record.ObtainedAt, v.record.Generation, true

@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
@@ -26,7 +24,7 @@ func record(generation uint64, obtained time.Time, life time.Duration) *kv.Crede
 func TestNextDecides(t *testing.T) {
 	t.Parallel()
 	rec := record(5, t0, 2*time.Hour)
-	planned := kv.Ledger{Generation: 5, NextAttempt: t0.Add(time.Hour), ExpiresAt: rec.ExpiresAt, LastAttempt: t0}
+	planned := kv.Ledger{Generation: 5, ValueSHA256: valueSHA256(rec.Value), NextAttempt: t0.Add(time.Hour), ExpiresAt: rec.ExpiresAt, LastAttempt: t0}
 	failing := planned
 	failing.Attempts, failing.NextAttempt = 3, t0.Add(30*time.Second)
 	refused := failing
@@ -35,6 +33,12 @@ func TestNextDecides(t *testing.T) {
 	paced.Pace = t0.Add(90 * time.Minute).Add(paceBurst * paceEvery)
 	ahead := planned
 	ahead.Generation = 6
+	longer := planned
+	longer.ExpiresAt = rec.ExpiresAt.Add(15 * time.Minute)
+	other := planned
+	other.ValueSHA256 = valueSHA256("minted by another worker")
+	aheadAndFailing := failing
+	aheadAndFailing.Generation = 6
 	clock := planned
 	clock.NextAttempt = t0.AddDate(10, 0, 0)
 	dead := kv.Ledger{Generation: 5, ExpiresAt: t0.Add(-time.Second)}
@@ -65,6 +69,7 @@ func TestNextDecides(t *testing.T) {
 		"ledger lost":                        {0, view{record: rec}, decision{wait, rec.RefreshAt, reasonFresh}},
 		"ledger behind":                      {0, view{record: rec, ledger: kv.Ledger{Generation: 4, NextAttempt: t0}}, decision{wait, rec.RefreshAt, reasonFresh}},
 		"obtained but not published":         {2 * time.Second, view{record: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
+		"longer life not published":          {2 * time.Second, view{rule: ticketRule, hasToken: true, record: rec, ledger: longer}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
 		"failed, waiting":                    {0, view{record: rec, ledger: failing}, decision{wait, t0.Add(30 * time.Second), reasonBackoff}},
 		"failed, waited":                     {30 * time.Second, view{record: rec, ledger: failing}, decision{fetch, t0.Add(30 * time.Second), reasonRetry}},
 		"failed and no record":               {0, view{ledger: failing}, decision{wait, t0.Add(30 * time.Second), reasonBackoff}},
@@ -86,6 +91,10 @@ func TestNextDecides(t *testing.T) {
 		"a clock ahead wrote the ledger":     {0, view{ledger: fromTheFuture}, decision{fetch, t0, reasonRetry}},
 		"record lost, value held":            {0, view{held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
 		"record gone backwards, value held":  {0, view{record: record(4, t0, time.Hour), held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
+		"record lost, held value replaced":   {2 * time.Second, view{held: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonMissing}},
+		"record older, held value replaced":  {2 * time.Second, view{record: record(4, t0, time.Hour), held: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
+		"lost, held value not the latest":    {2 * time.Second, view{held: rec, ledger: other}, decision{fetch, t0.Add(2 * time.Second), reasonMissing}},
+		"lost, replaced, and WeChat fails":   {0, view{held: rec, ledger: aheadAndFailing}, decision{publish, t0, reasonLost}},
 		"record lost, held value dead":       {3 * time.Hour, view{held: rec, ledger: planned}, decision{fetch, t0.Add(3 * time.Hour), reasonExpired}},
 		"record newer than what is held":     {0, view{record: rec, held: record(4, t0, time.Hour), ledger: planned}, decision{wait, t0.Add(time.Hour), reasonFresh}},
 		"lost, held, and a ticket, no token": {0, view{rule: ticketRule, held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
@@ -154,6 +163,7 @@ func TestSettlePublishesOnChangeOnly(t *testing.T) {
 		"same value, record lost":        {view{rule: stableRule}, wechat.Issued{Value: rec.Value, ExpiresIn: time.Hour, SentAt: sent}, 5, true},
 		"ticket repeated, constant life": {view{rule: ticketRule, record: rec}, wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: sent}, 5, false},
 		"ticket repeated, record lost":   {view{rule: ticketRule}, wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: sent}, 5, true},
+		"an older record's value again":  {view{rule: stableRule, record: record(4, t0, 2*time.Hour)}, wechat.Issued{Value: record(4, t0, 0).Value, ExpiresIn: time.Hour, SentAt: sent}, 6, true},
 		"first value":                    {view{rule: classicRule}, wechat.Issued{Value: "new", ExpiresIn: 2 * time.Hour, SentAt: sent}, 6, true},
 	} {
 		c, changed, l := p.settle(tc.view, ledger, "wx1", kv.AccessToken, tc.issued)
@@ -211,7 +221,7 @@ func TestReportsKeepAReserveOfTheQuota(t *testing.T) {
 	}
 }
 
-func TestBackoffGapsGrowAndCap(t *testing.T) {
+func TestRetryAtGrowsAndCaps(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		class     wechat.Class
@@ -243,125 +253,4 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 			t.Errorf("%s: WeChat asked for a day, the retry comes after %s", tc.class, asked)
 		}
 	}
-}
-
-// world runs the policy of one credential under virtual time, against answers and failures of any kind.
-type world struct {
-	*rapid.T
-	policy *policy
-	view   view
-	now    time.Time
-	calls  []time.Time
-}
-
-func newWorld(t *rapid.T) *world {
-	return &world{T: t, now: t0, view: view{rule: rapid.SampledFrom([]rule{classicRule, stableRule, ticketRule}).Draw(t, "rule"), hasToken: true},
-		policy: &policy{refreshBefore: rapid.SampledFrom([]time.Duration{time.Second, 10 * time.Minute, time.Hour}).Draw(t, "refresh before"),
-			random: func() float64 { return rapid.Float64Range(0, 0.999).Draw(t, "random") }}}
-}
-
-// step sleeps until something is to be done, and does it.
-func (w *world) step(answer func() (wechat.Issued, *wechat.Error)) {
-	if w.view.record != nil && !w.view.record.Valid(w.now) {
-		w.view.record = nil // the server's TTL
-	}
-	d := w.policy.next(w.now, w.view)
-	switch d.action {
-	case wait:
-		if !d.at.After(w.now) {
-			w.Fatalf("waits until %s, which is not later than %s", d.at, w.now)
-		}
-		w.now = d.at
-		return
-	case publish:
-		c := restore(w.now, w.view)
-		w.view.record = &c
-		return
-	case tell:
-		w.view.ledger.Expired = w.view.ledger.Generation
-		return
-	}
-	w.calls = append(w.calls, w.now)
-	before := w.view.ledger
-	w.view.ledger = w.policy.begin(w.now, w.view, d.reason)
-	issued, refused := answer()
-	issued.SentAt = w.now
-	if refused != nil {
-		w.view.ledger = w.policy.fail(w.now, w.view.ledger, kv.Failure{Class: refused.Class.String()}, refused.Class, refused.Wait, w.view.settings)
-		return
-	}
-	c, changed, ledger := w.policy.settle(w.view, w.view.ledger, "wx1", kv.AccessToken, issued)
-	w.view.ledger = ledger
-	if c.Generation < before.Generation {
-		w.Fatalf("generation %d after %d", c.Generation, before.Generation)
-	}
-	if changed {
-		if !c.Valid(w.now) {
-			w.Fatalf("publishes what is dead: %v at %s", c, w.now)
-		}
-		w.view.record, w.view.held = &c, &c
-	}
-}
-
-// No answer of WeChat and no setting makes a storm (design §5.10): whatever it says, a day has at most 1,560 calls and
-// two calls are at least a second apart.
-func TestNoAnswerMakesAStorm(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t)
-		lives := []time.Duration{time.Second, 2 * time.Second, 10 * time.Second, time.Minute, 2 * time.Hour}
-		life := rapid.SampledFrom(lives).Draw(t, "life")
-		values := rapid.IntRange(1, 3).Draw(t, "values")
-		classes := []wechat.Class{wechat.ClassBusy, wechat.ClassTransport, wechat.ClassBroken, wechat.ClassDeadToken, wechat.ClassUnknown}
-		failing := rapid.IntRange(0, 10).Draw(t, "failing")
-		n := 0
-		for w.now.Before(t0.Add(6*time.Hour)) && n < 2000 {
-			w.step(func() (wechat.Issued, *wechat.Error) {
-				n++
-				if n%10 < failing {
-					return wechat.Issued{}, &wechat.Error{Class: classes[n%len(classes)]}
-				}
-				return wechat.Issued{Value: string(rune('a' + n%values)), ExpiresIn: life}, nil
-			})
-		}
-		for i := 1; i < len(w.calls); i++ {
-			if gap := w.calls[i].Sub(w.calls[i-1]); gap < minGap {
-				t.Fatalf("calls %d and %d are %s apart", i-1, i, gap)
-			}
-		}
-		if most := paceBurst + 1 + int(w.now.Sub(t0)/paceEvery); len(w.calls) > most {
-			t.Fatalf("%d calls in %s, at most %d are allowed", len(w.calls), w.now.Sub(t0), most)
-		}
-	})
-}
-
-// While WeChat answers, a credential of any sensible life is never without a valid value once it has one.
-func TestNoGapWhileWeChatAnswers(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t)
-		life := time.Duration(rapid.IntRange(10*60, 7200).Draw(t, "life in seconds")) * time.Second
-		minted, mint := time.Time{}, 0 // the value that WeChat has now
-		for range 400 {
-			w.step(func() (wechat.Issued, *wechat.Error) {
-				left := minted.Add(life).Sub(w.now)
-				window := min(stableWindow, life/3)
-				if mint == 0 || w.view.rule == classicRule || left <= 0 || w.view.rule == stableRule && left <= window {
-					minted, mint, left = w.now, mint+1, life
-				}
-				issued := wechat.Issued{Value: "v" + string(rune(0x4e00+mint)), ExpiresIn: left.Truncate(time.Second)}
-				if w.view.rule == ticketRule {
-					issued.ExpiresIn = life // constant
-				}
-				return issued, nil
-			})
-			if w.view.record == nil || !w.view.record.Valid(w.now) {
-				t.Fatalf("no valid value at %s, after %d calls", w.now.Sub(t0), len(w.calls))
-			}
-		}
-		lives := float64(w.now.Sub(t0)) / float64(life)
-		if w.view.rule != ticketRule && float64(len(w.calls)) > 2+1.6*lives {
-			t.Fatalf("%d calls in %.1f lives", len(w.calls), lives)
-		}
-	})
 }

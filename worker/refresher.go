@@ -199,7 +199,7 @@ func (t *turn) republish(ctx context.Context) error {
 		t.tell(messages.EventRefreshed, messages.Event{Generation: c.Generation, ExpiresAt: c.ExpiresAt})
 	}
 	l := t.view.ledger
-	if c.Generation >= l.Generation { // else a newer value was obtained and lost: that must stay known
+	if c.Generation > l.Generation { // else it may know of a newer value or a longer life that was lost: that must stay known
 		l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, valueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
 	}
 	if l.NextAttempt.IsZero() {

@@ -12,7 +12,7 @@ import (
 )
 
 // Whatever WeChat answers: the worker lives, the old value is served, the calls are spaced, and it recovers by itself.
-func TestOldValueServedWhileRefreshFails(t *testing.T) {
+func TestOldValueServedWhateverWeChatAnswers(t *testing.T) {
 	t.Parallel()
 	for name, f := range map[string]wechattest.Fault{
 		"busy":              {Errcode: -1},
@@ -94,7 +94,7 @@ func TestExpiresAreNeverHandedOutAndAreTold(t *testing.T) {
 }
 
 // An error that only an operator can remove is told loudly, with what to do, and retried rarely; other accounts go on.
-func TestBadAccountDoesNotDelayOthers(t *testing.T) {
+func TestRefusedAccountDoesNotDelayOthers(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}, {AppID: "wxbad", Secret: "right"}}})
 	events := s.events()

@@ -266,7 +266,7 @@ func TestRefusedTokenIsRenewedWhenTheThrottleEnds(t *testing.T) {
 		return st.Summary[messages.StateRefused] == 1 && st.Credentials[0].Reason == string(reasonRefused)
 	})
 	ahead.Store(int64(2 * forcedGap))
-	w.scheduler.wake <- struct{}{} // its timer does not know of the other clock
+	w.scheduler.lanes[0].wake <- struct{}{} // its timer does not know of the other clock
 	third := w.await(kv.AccessToken, second.Generation)
 	if v := s.wechat.Judge(appid, "access_token", third.Value); v != wechattest.Valid {
 		t.Errorf("WeChat says of the new one: %v", v)

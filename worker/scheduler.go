@@ -24,33 +24,44 @@ type item struct {
 	notBefore time.Time // minGap after its last turn
 	heldUntil time.Time // after a turn that this worker could not have: another holds the lease, or NATS is away
 	running   bool
-	index     int // in the heap; -1: not in it
+	lane      *lane // nil: not planned yet
+	index     int   // in the lane's queue; -1: not in it
 }
 
-// scheduler runs what is due: one heap, one timer, at most a bounded number of turns at once.
+// lane has a queue, a timer and a bounded number of turns at once.
+type lane struct {
+	queue queue
+	wake  chan struct{}
+	slots chan struct{}
+}
+
+// troubled is how many attempts in a row have failed, or are not known to have succeeded, when a credential changes its lane.
+const troubled = 2
+
+// scheduler runs what is due, in two lanes: a call may hang until it is given up, so what fails again and again waits for
+// its like, and nothing else does.
 type scheduler struct {
 	policy   *policy
 	reader   *kv.Reader
 	settings func(*Account) string
 	now      func() time.Time
 	// work gives one credential its turn; retry is the least time before the next, 0: as the policy says.
-	work  func(ctx context.Context, a *Account, kind kv.Kind) (retry time.Duration)
-	slots chan struct{}
-	log   *slog.Logger
+	work func(ctx context.Context, a *Account, kind kv.Kind) (retry time.Duration)
+	log  *slog.Logger
 
 	mu    sync.Mutex
 	items map[string]*item // by kv.Key
 	// others are the ledgers of credentials that this worker does not keep, maybe yet: the watch tells of each once.
 	others map[string]kv.Ledger
-	queue  queue
-	wake   chan struct{}
+	lanes  [2]*lane // the second is for troubled ones
 }
 
 func newScheduler(concurrency int) *scheduler {
-	return &scheduler{
-		items: make(map[string]*item), others: make(map[string]kv.Ledger), wake: make(chan struct{}, 1), slots: make(chan struct{}, concurrency),
-		settings: (*Account).fingerprint,
+	s := &scheduler{items: make(map[string]*item), others: make(map[string]kv.Ledger), settings: (*Account).fingerprint}
+	for i := range s.lanes {
+		s.lanes[i] = &lane{wake: make(chan struct{}, 1), slots: make(chan struct{}, concurrency)}
 	}
+	return s
 }
 
 // setAccounts exchanges what is scheduled. What is known of a credential that stays, stays known.
@@ -82,7 +93,7 @@ func (s *scheduler) setAccounts(as map[string]*Account) {
 		s.others[key] = it.ledger
 		delete(s.items, key) // a turn that is running ends, and is not planned again
 		if it.index >= 0 {
-			heap.Remove(&s.queue, it.index)
+			heap.Remove(&it.lane.queue, it.index)
 		}
 	}
 }
@@ -94,25 +105,33 @@ func (s *scheduler) run(ctx context.Context) {
 		s.plan(it) // what was planned before the buckets were known is void
 	}
 	s.mu.Unlock()
+	var running sync.WaitGroup
+	for _, l := range s.lanes {
+		running.Go(func() { s.runLane(ctx, l) })
+	}
+	running.Wait()
+}
+
+func (s *scheduler) runLane(ctx context.Context, l *lane) {
 	var turns sync.WaitGroup
 	defer turns.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		it, a, in := s.pop()
+		it, a, in := s.pop(l)
 		if it == nil {
 			timer.Reset(in)
 			select {
 			case <-ctx.Done():
 			case <-timer.C:
-			case <-s.wake:
+			case <-l.wake:
 			}
 			continue
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case s.slots <- struct{}{}:
+		case l.slots <- struct{}{}:
 		}
 		turns.Go(func() {
 			retry := poisoned
@@ -120,7 +139,7 @@ func (s *scheduler) run(ctx context.Context) {
 				if p := recover(); p != nil {
 					s.log.Error("panic in a turn", "appid", a.AppID, "kind", it.kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 				}
-				<-s.slots
+				<-l.slots
 				s.done(it, retry)
 			}()
 			retry = s.work(ctx, a, it.kind)
@@ -134,18 +153,18 @@ const poisoned = time.Minute
 // idle bounds the sleep of the loop, so that a jump of the clock is noticed.
 const idle = 30 * time.Second
 
-// pop takes the next item that is due, or says how long to sleep.
-func (s *scheduler) pop() (*item, *Account, time.Duration) {
+// pop takes the next item of a lane that is due, or says how long to sleep.
+func (s *scheduler) pop(l *lane) (*item, *Account, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.queue) == 0 {
+	if len(l.queue) == 0 {
 		return nil, nil, idle
 	}
-	it := s.queue[0]
+	it := l.queue[0]
 	if in := it.next.at.Sub(s.now()); in > 0 {
 		return nil, nil, min(in, idle)
 	}
-	heap.Pop(&s.queue)
+	heap.Pop(&l.queue)
 	it.running = true
 	return it, it.account, 0
 }
@@ -245,18 +264,26 @@ func (s *scheduler) plan(it *item) {
 			it.next.at = it.notBefore
 		}
 	}
+	l := s.lanes[0]
+	if it.ledger.Attempts >= troubled {
+		l = s.lanes[1]
+	}
+	if it.lane != l && it.index >= 0 {
+		heap.Remove(&it.lane.queue, it.index)
+	}
+	it.lane = l
 	switch waits := it.next.at.IsZero(); {
 	case waits && it.index >= 0:
-		heap.Remove(&s.queue, it.index)
+		heap.Remove(&l.queue, it.index)
 	case waits:
 	case it.index >= 0:
-		heap.Fix(&s.queue, it.index)
+		heap.Fix(&l.queue, it.index)
 	default:
-		heap.Push(&s.queue, it)
+		heap.Push(&l.queue, it)
 	}
 	if it.index == 0 {
 		select {
-		case s.wake <- struct{}{}:
+		case l.wake <- struct{}{}:
 		default:
 		}
 	}

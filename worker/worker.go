@@ -34,7 +34,8 @@ type Config struct {
 	WeChat wechat.Config
 	// RefreshBefore is how long before its end a classic token is renewed, at most a third of its life; 0 is 10 min.
 	RefreshBefore time.Duration
-	// RefreshConcurrency is how many refreshes this worker makes at once; 0 is 32.
+	// RefreshConcurrency is how many refreshes this worker makes at once, and as many again of credentials whose refreshes
+	// fail, and maybe hang, one after another; 0 is 32.
 	RefreshConcurrency int
 	// ResolveConcurrency is how many code resolutions are in flight at once; 0 is 256.
 	ResolveConcurrency int
