@@ -111,7 +111,11 @@ func BenchmarkFleetCalls(b *testing.B) {
 			s := newStage(b, cfg)
 			var all []*actor
 			for k := range workers {
-				all = append(all, s.worker(func(c *Config) { c.Name = fmt.Sprint("w", k); c.Accounts = list; c.WeChat.Timeout = 500 * time.Millisecond }))
+				all = append(all, s.worker(func(c *Config) {
+					c.Name = fmt.Sprint("w", k)
+					c.Accounts = list
+					c.WeChat.Timeout = 500 * time.Millisecond
+				}))
 			}
 			all[workers-1].awaitFresh(3 * n)
 			fleets.Go(func() {

@@ -51,6 +51,10 @@ const (
 	// no longer believed.
 	clockTolerance = time.Minute
 
+	// othersPublish is how long a worker without a value waits for another to publish the one that the ledger knows: they
+	// look at the bucket every 5 s.
+	othersPublish = 8 * time.Second
+
 	// forcedGap is the least time between two refreshes that reports cause for one credential.
 	forcedGap = time.Minute
 	// probeEvery is the least time between two questions to WeChat whether one token lives.
@@ -103,6 +107,7 @@ const (
 	reasonBackoff     reason = "backoff"      // wait: the last attempt failed
 	reasonNoToken     reason = "no_token"     // wait: a ticket needs a living access_token
 	reasonPaced       reason = "paced"        // wait: too many calls in a short time
+	reasonOthers      reason = "others"       // wait: the bucket lost the record, and another worker may publish it again
 	reasonLost        reason = "lost"         // publish: the bucket lost the record
 	reasonMissing     reason = "missing"      // fetch: there is no record
 	reasonExpired     reason = "expired"      // fetch: the record's life is over
@@ -122,6 +127,8 @@ type view struct {
 	ledger   kv.Ledger
 	settings string // fingerprint of the account
 	hasToken bool   // for a ticket: there is a living access_token
+	// lostAt is since when this worker knows that there is no record; zero: it does not wait for others who may hold one.
+	lostAt time.Time
 }
 
 // decision is what to do, when, and why.
@@ -173,6 +180,8 @@ func (p *policy) call(now time.Time, v view, valid bool) decision {
 			d.reason = reasonBackoff
 		case reasonReported:
 			d.reason = reasonRefused
+		case reasonMissing:
+			d.reason = reasonOthers
 		default:
 			d.reason = reasonFresh
 		}
@@ -221,7 +230,16 @@ func (p *policy) due(now time.Time, v view, valid bool) decision {
 	case !valid && (v.record != nil || hasExpired(now, l)):
 		return decision{fetch, now, reasonExpired}
 	case !valid:
-		return decision{fetch, now, reasonMissing}
+		// Where a value lives that the bucket has lost, whoever holds it publishes it again: a worker that has just started
+		// leaves them the time to notice, and to do so.
+		at := now
+		if l.Generation > 0 && !v.lostAt.IsZero() {
+			at = v.lostAt.Add(othersPublish)
+			if planned.Before(at) {
+				at = planned
+			}
+		}
+		return decision{fetch, at, reasonMissing}
 	case l.Generation > v.record.Generation, l.Generation == v.record.Generation && l.ExpiresAt.Sub(v.record.ExpiresAt).Abs() > lifeTolerance:
 		return decision{fetch, now, reasonUnpublished}
 	case l.Generation < v.record.Generation || planned.IsZero(): // the ledger was lost, or not written any more
@@ -381,7 +399,7 @@ func (p *policy) settle(v view, l kv.Ledger, appid string, kind kv.Kind, issued 
 	switch {
 	case stored:
 		c.ObtainedAt, c.Generation, same = v.record.ObtainedAt, v.record.Generation, true
-	case same && v.rule == ticketRule:
+	case same:
 		c.ObtainedAt = l.FirstSeen // its age counts from there, though the record has gone
 	case !same:
 		c.Generation++

@@ -360,7 +360,7 @@ func (w *virtualWorker) step() {
 		if it == nil {
 			return
 		}
-		w.begin(func(t *virtualTurn) error { return t.scheduled() }, func(retry time.Duration) { w.scheduler.done(it, retry) })
+		w.begin(func(t *virtualTurn) error { return t.scheduled() }, func(retry time.Duration) { w.scheduler.done(it, retry, false) })
 	}
 	took, ok := w.next()
 	if !ok {

@@ -114,6 +114,35 @@ func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
 	}
 }
 
+// The bucket is purged, which nobody is told, and a worker starts before the others have noticed: a call would be wasted,
+// and a classic one would kill the token that the others are about to publish again. Found by chaos.
+func TestStartingWorkerLeavesALostRecordToThoseWhoHoldIt(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	first := s.worker(func(c *Config) { everything(c); classic(c) })
+	for _, k := range kv.Kinds {
+		first.await(k, 0)
+	}
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := js.Stream(s.context(), "KV_wechat")
+	if err == nil {
+		err = st.Purge(s.context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := s.worker(func(c *Config) { everything(c); classic(c) })
+	for _, k := range kv.Kinds {
+		second.await(k, 0)
+	}
+	if n := s.wechat.Calls("", ""); n != 3 {
+		t.Errorf("%d calls, want those of the first start", n)
+	}
+}
+
 // Another worker has minted a newer value and died with it; then the record is lost. What this worker holds is better than
 // nothing, but the newer one must not be forgotten: a classic token of before it dies within minutes.
 func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {

@@ -23,6 +23,8 @@ type item struct {
 	next      decision
 	notBefore time.Time // minGap after its last turn
 	heldUntil time.Time // after a turn that this worker could not have: another holds the lease, or NATS is away
+	held      bool      // the last turn could not be had because another worker held the lease
+	lostAt    time.Time // since when there is no record; zero: there is one
 	running   bool
 	lane      *lane // nil: not planned yet
 	index     int   // in the lane's queue; -1: not in it
@@ -45,8 +47,9 @@ type scheduler struct {
 	reader   *kv.Reader
 	settings func(*Account) string
 	now      func() time.Time
-	// work gives one credential its turn; retry is the least time before the next, 0: as the policy says.
-	work func(ctx context.Context, a *Account, kind kv.Kind) (retry time.Duration)
+	// work gives one credential its turn; retry is the least time before the next, 0: as the policy says. held says that
+	// another worker held the lease at the last turn too.
+	work func(ctx context.Context, a *Account, kind kv.Kind, held bool) (retry time.Duration, nowHeld bool)
 	log  *slog.Logger
 
 	mu    sync.Mutex
@@ -102,6 +105,7 @@ func (s *scheduler) setAccounts(as map[string]*Account) {
 func (s *scheduler) run(ctx context.Context) {
 	s.mu.Lock()
 	for _, it := range s.items {
+		it.lostAt = time.Time{}
 		s.plan(it) // what was planned before the buckets were known is void
 	}
 	s.mu.Unlock()
@@ -134,15 +138,15 @@ func (s *scheduler) runLane(ctx context.Context, l *lane) {
 		case l.slots <- struct{}{}:
 		}
 		turns.Go(func() {
-			retry := poisoned
+			retry, held := poisoned, false
 			defer func() { // also when it panics: a credential that stayed running would never be renewed again
 				if p := recover(); p != nil {
 					s.log.Error("panic in a turn", "appid", a.AppID, "kind", it.kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 				}
 				<-l.slots
-				s.done(it, retry)
+				s.done(it, retry, held)
 			}()
-			retry = s.work(ctx, a, it.kind)
+			retry, held = s.work(ctx, a, it.kind, it.held) // it is this turn's alone while it is running
 		})
 	}
 }
@@ -170,10 +174,10 @@ func (s *scheduler) pop(l *lane) (*item, *Account, time.Duration) {
 }
 
 // done plans an item whose turn has ended.
-func (s *scheduler) done(it *item, retry time.Duration) {
+func (s *scheduler) done(it *item, retry time.Duration, held bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it.running = false
+	it.running, it.held = false, held
 	if s.items[kv.Key(it.account.AppID, it.kind)] != it {
 		return // its account has gone
 	}
@@ -292,9 +296,15 @@ func (s *scheduler) plan(it *item) {
 // view is what this worker knows of an item, without asking anybody. s.mu is held.
 func (s *scheduler) view(it *item) view {
 	_, err := s.reader.Get(it.account.AppID, kv.AccessToken)
+	switch {
+	case it.record != nil:
+		it.lostAt = time.Time{}
+	case it.lostAt.IsZero():
+		it.lostAt = s.now()
+	}
 	return view{
 		rule: it.account.rule(it.kind), record: it.record, held: s.reader.Held(it.account.AppID, it.kind),
-		ledger: it.ledger, settings: s.settings(it.account), hasToken: err == nil,
+		ledger: it.ledger, settings: s.settings(it.account), hasToken: err == nil, lostAt: it.lostAt,
 	}
 }
 

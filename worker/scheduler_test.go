@@ -44,13 +44,13 @@ func TestHangingTurnLeavesRoomForOthers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	served := make(chan string, 3)
-	s.work = func(ctx context.Context, a *Account, _ kv.Kind) time.Duration {
+	s.work = func(ctx context.Context, a *Account, _ kv.Kind, _ bool) (time.Duration, bool) {
 		if a.Name != "bad" {
 			served <- a.AppID
 		} else {
 			<-ctx.Done()
 		}
-		return time.Hour
+		return time.Hour, false
 	}
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); s.run(ctx) }()
@@ -90,7 +90,7 @@ func TestBadAccountDoesNotDelayOthers(t *testing.T) {
 			if it.account.Name == "bad" {
 				running = append(running, turn{now.Add(hangs), l, func() {
 					s.seenLedger(s.policy.fail(now, ledger, kv.Failure{}, wechat.ClassTransport, 0, ""))
-					s.done(it, 0)
+					s.done(it, 0, false)
 				}})
 				return
 			}
@@ -104,7 +104,7 @@ func TestBadAccountDoesNotDelayOthers(t *testing.T) {
 				})
 				s.seenLedger(ledger)
 				s.seenRecord(&c)
-				s.done(it, 0)
+				s.done(it, 0, false)
 			}})
 		}
 		for now.Before(t0.Add(5 * time.Minute)) {

@@ -258,21 +258,28 @@ func ignoreStop(ctx context.Context, err error) error {
 	return nil
 }
 
+// leaseAgain is how long after a lease should have ended it is tried again: the server ends it up to half a second late.
+const leaseAgain = time.Second / 4
+
 // work is one turn of the scheduler.
-func (w *Worker) work(ctx context.Context, a *Account, kind kv.Kind) (retry time.Duration) {
+func (w *Worker) work(ctx context.Context, a *Account, kind kv.Kind, held bool) (retry time.Duration, nowHeld bool) {
 	jitter := func(d time.Duration) time.Duration { return time.Duration(w.cfg.Random() * float64(d)) }
 	if !w.nc.IsConnected() {
-		return time.Second + jitter(2*time.Second)
+		return time.Second + jitter(2*time.Second), false
 	}
 	err := w.refresher.scheduled(ctx, a, kind)
 	switch {
 	case errors.Is(err, kv.ErrLeaseHeld):
-		return w.refresher.leaseTTL + jitter(time.Second/2) // its outcome comes by the watch; if it has died, its lease ends
+		// Its outcome comes by the watch; if it has died, its lease ends.
+		if held {
+			return leaseAgain + jitter(leaseAgain), true
+		}
+		return w.refresher.leaseTTL + jitter(leaseAgain), true
 	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrLeaseLost):
 		w.cfg.Log.Warn("a refresh was given up", "appid", a.AppID, "kind", kind, "error", err)
-		return time.Second + jitter(2*time.Second)
+		return time.Second + jitter(2*time.Second), false
 	}
-	return 0 // the policy knows when, from the ledger
+	return 0, false // the policy knows when, from the ledger
 }
 
 // missing is the error of a request that needs a credential where there is none: it says when that may change.
