@@ -5,10 +5,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 FUZZTIME ?= 10s
+CHAOSTIME ?= 3m
+SEED ?= 0
 BENCH ?= .
 BENCHTIME ?= 3s
 
-.PHONY: help build demo test lint fuzz bench tools check-cli clean
+.PHONY: help build demo test lint fuzz bench tools check-cli chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,11 +43,18 @@ check-cli: bin/nats ## test the binary with the real nats command
 	@grep -rqx '//go:build cli' cmd || { echo 'no test in cmd has the build tag cli' >&2; exit 1; }
 	PATH="$(CURDIR)/bin:$$PATH" go test -race -count=1 -tags=cli ./cmd/...
 
+chaos: bin/nats-server build ## let a fleet of real processes live through faults for CHAOSTIME (3m); SEED repeats a schedule
+	go build -trimpath -o bin/chaos ./chaos
+	bin/chaos --for $(CHAOSTIME) --seed $(SEED)
+
 clean: ## remove what was built
 	rm -rf bin
 
 bin/golangci-lint: tools/go.mod tools/go.sum
 	cd tools && go build -trimpath -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+bin/nats-server: go.mod go.sum
+	go build -trimpath -o $@ github.com/nats-io/nats-server/v2
 
 bin/nats: tools/go.mod tools/go.sum
 	cd tools && go build -trimpath -o ../$@ github.com/nats-io/natscli/nats

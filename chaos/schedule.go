@@ -190,6 +190,9 @@ func (d *drawer) upstream(time.Duration) fault {
 		bodies := []string{"empty", "truncated", "cut", "html", "binary", "wrong_type", "zero_life", "no_value", "empty_value", "long_value", "unprintable_value"}
 		f.Body = bodies[d.rand.IntN(len(bodies))]
 		name = "spoils answers (" + f.Body + ")"
+		if slices.Contains(bodies[6:], f.Body) && !slices.Contains(endpoints[2:5], f.Endpoint) {
+			f.Endpoint = endpoints[2+d.rand.IntN(3)] // where the value is one that can be told to be wrong
+		}
 	default:
 		// A new token is issued, and the answer is lost: once, because after a second one nobody has a good token.
 		f = wechattest.Fault{AppID: one.AppID, Endpoint: one.endpoint(), Times: 1, After: true, Drop: true}

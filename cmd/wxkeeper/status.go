@@ -120,6 +120,8 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 		return "waits for the access_token"
 	case "paced":
 		return "slowed down, new try" + at
+	case "others":
+		return "lost by the bucket; if nobody publishes it again, new try" + at
 	case "refused":
 		return "renewal" + at
 	case "refreshing":
