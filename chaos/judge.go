@@ -104,10 +104,11 @@ func (j *judge) oops(what string) {
 }
 
 func (j *judge) find(format string, args ...any) {
-	const most = 50
-	if len(j.findings) < most {
-		j.findings = append(j.findings, fmt.Sprintf("%.2fs: ", time.Since(j.began).Seconds())+fmt.Sprintf(format, args...))
+	const most = 50 // the first ones tell
+	if len(j.findings) == most {
+		return
 	}
+	j.findings = append(j.findings, fmt.Sprintf("%.2fs: ", time.Since(j.began).Seconds())+fmt.Sprintf(format, args...))
 	j.sayLocked("FOUND "+format, args...)
 }
 

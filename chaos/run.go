@@ -37,6 +37,9 @@ func run(ctx context.Context, s settings) (err error) {
 	if s.dir, err = filepath.Abs(s.dir); err != nil {
 		return err
 	}
+	if used, err := os.ReadDir(s.dir); err != nil || len(used) > 0 {
+		return fmt.Errorf("%s is not an empty directory: the stores of another run would be found there", s.dir)
+	}
 	timeline, err := os.Create(filepath.Join(s.dir, "timeline"))
 	if err != nil {
 		return err

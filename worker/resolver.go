@@ -16,10 +16,9 @@ import (
 // resolver answers code.resolve (design §6). What is in flight for one (appid, openid, code_ticket) is asked upstream
 // once, and every caller gets the answer.
 type resolver struct {
-	reader   *kv.Reader
+	lookup   *lookup
 	upstream *wechat.Client
 	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
-	missing  func(*Account, kv.Kind) error
 	log      *slog.Logger
 	timeout  time.Duration
 	limit    int // flights at once; callers that join one are bounded by joinersPerFlight times it
@@ -76,9 +75,9 @@ const (
 
 // fly asks WeChat until there is an answer that stands, or ctx ends.
 func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
-	token, err := r.reader.Get(a.AppID, kv.AccessToken)
+	token, err := r.lookup.current(ctx, a, kv.AccessToken)
 	if err != nil {
-		return nil, r.missing(a, kv.AccessToken)
+		return nil, err
 	}
 	ambiguous, refused := false, false
 	for pause := resolvePauseMin; ; {

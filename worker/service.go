@@ -18,8 +18,10 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// maxReports bounds the reports that wait for a settlement in one worker.
-const maxReports = 16384
+const (
+	maxReports = 16384 // that wait for a settlement in one worker
+	maxGets    = 4096  // credential.get, in hand: each is answered from memory, or waits for one answer of NATS
+)
 
 // service answers the request-reply subjects as one NATS micro service in one queue group.
 type service struct {
@@ -30,7 +32,7 @@ type service struct {
 	worker   string
 	resolver *resolver
 	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
-	reader   *kv.Reader
+	lookup   *lookup
 	status   func(appid string) messages.Status
 	metrics  *metrics
 	log      *slog.Logger
@@ -42,6 +44,7 @@ type service struct {
 	stopping atomic.Bool  // no new refresh is begun for a report
 	resolves atomic.Int64 // in hand, of code.resolve
 	reports  atomic.Int64 // in hand, of credential.refresh
+	gets     atomic.Int64 // in hand, of credential.get
 	counts   map[string]*counts
 }
 
@@ -84,7 +87,7 @@ func (s *service) start() error {
 		handle                  func(subject string) micro.HandlerFunc
 	}{
 		{messages.SubjectCodeResolve, `{"appid"?,"openid","code_ticket"}`, "the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, s.maxResolves())},
-		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision", s.inline(s.credentialGet)},
+		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision", s.pooled(s.credentialGet, &s.gets, maxGets)},
 		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`, `{"appid","kind","revision","generation","expires_at","refreshed","reason"}`, s.pooled(s.credentialRefresh, &s.reports, maxReports)},
 		{messages.SubjectStatus, `{"appid"?}`, "every credential: state, reason, advice, times, attempts, calls today", s.inline(s.statusOf)},
 	} {
@@ -320,7 +323,7 @@ func (s *service) credential(ofSubject, appid, kind string) (*Account, kv.Kind, 
 	return a, k, nil
 }
 
-func (s *service) credentialGet(_ context.Context, ofSubject string, body []byte) (any, error) {
+func (s *service) credentialGet(ctx context.Context, ofSubject string, body []byte) (any, error) {
 	var req messages.GetCredential
 	if err := decode(body, &req); err != nil {
 		return nil, err
@@ -329,9 +332,9 @@ func (s *service) credentialGet(_ context.Context, ofSubject string, body []byte
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.reader.Get(a.AppID, kind)
+	c, err := s.lookup.current(ctx, a, kind)
 	if err != nil {
-		return nil, s.resolver.missing(a, kind)
+		return nil, err
 	}
 	return messages.Credential{
 		AppID: c.AppID, Kind: string(c.Kind), Value: c.Value, ObtainedAt: c.ObtainedAt, ExpiresAt: c.ExpiresAt,

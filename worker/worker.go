@@ -162,12 +162,13 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	s := w.scheduler
 	s.policy, s.reader, s.now, s.work, s.log = p, w.reader, cfg.Now, w.work, cfg.Log
 	s.setAccounts(w.accounts.all())
+	find := &lookup{store: w.store, reader: w.reader, missing: w.missing, now: cfg.Now}
 	w.service = &service{
 		nc: nc, accounts: &w.accounts, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name,
-		report: w.refresher.report, reader: w.reader, status: w.status, metrics: w.metrics, log: cfg.Log,
+		report: w.refresher.report, lookup: find, status: w.status, metrics: w.metrics, log: cfg.Log,
 		resolver: &resolver{
-			reader: w.reader, upstream: w.upstream, report: w.refresher.report, log: cfg.Log, timeout: cfg.ResolveTimeout,
-			limit: cfg.ResolveConcurrency, missing: w.missing,
+			lookup: find, upstream: w.upstream, report: w.refresher.report, log: cfg.Log, timeout: cfg.ResolveTimeout,
+			limit: cfg.ResolveConcurrency,
 		},
 	}
 	return w, nil

@@ -1,0 +1,62 @@
+package worker
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
+)
+
+// A worker that has just started, or was frozen, has not heard yet of what the others have published. Found by chaos.
+func TestWhatMemoryMissesIsLookedUpAtTheLeader(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(nil)
+	published := w.await(kv.AccessToken, 0)
+
+	reader, err := kv.NewReader(s.nats.Connect(), kv.ReaderConfig{}) // it does not run: it hears of nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := s.nats.Connect()
+	questions, err := asked.SubscribeSync("$JS.API.STREAM.MSG.GET.KV_wechat")
+	if err == nil {
+		err = asked.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	l := &lookup{store: w.store, reader: reader, now: func() time.Time { return now }, missing: w.missing}
+	a := w.accounts.get(appid)
+	var askers sync.WaitGroup
+	for range 100 {
+		askers.Go(func() {
+			if c, err := l.current(s.context(), a, kv.AccessToken); err != nil || c.Value != published.Value {
+				t.Errorf("generation %d, %v", c.Generation, err)
+			}
+		})
+	}
+	askers.Wait()
+	none := func() {
+		t.Helper()
+		if _, err := l.current(s.context(), a, kv.JSAPITicket); !errors.Is(err, &messages.Error{Symbol: messages.NoCredential}) {
+			t.Errorf("of what is not there: %v", err)
+		}
+	}
+	for range 100 { // the leader is asked once a second
+		none()
+	}
+	now = now.Add(lookupEvery)
+	none()
+	if err := asked.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := questions.Pending(); err != nil || n != 3 {
+		t.Errorf("the leader was asked %d times, %v; want once for the token, and once a second for the ticket", n, err)
+	}
+}
