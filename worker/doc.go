@@ -48,11 +48,13 @@
 //   - WeChat refuses the secret, the IP, the account: the same, spaced 10 min to 1 h, told loudly with the advice; a
 //     changed secret is tried at once.
 //   - The day's quota is gone: one try an hour.
+//   - The calls of some accounts hang: what has failed twice in a row has turns of its own, so nothing else waits for them.
 //   - The worker dies or freezes in a turn: the lease ends; another takes the turn. Its late publication is refused.
 //   - The answer came and could not be published: this worker serves it, and publishes it when it can.
 //   - The lease was lost after a classic fetch: two tokens were minted; one more refresh makes the published one the newest.
 //   - NATS is away: nothing is fetched (it could not be published); everything valid is served; resolutions go on.
-//   - The record or the bucket is lost: the value in memory is published again, without a call.
+//   - The record or the bucket is lost: the value in memory is published again, without a call, unless the ledger knows of
+//     another that was obtained since: then WeChat is asked first.
 //   - Another system kills the token: the first refused resolution or report shows it; WeChat is asked; the token is
 //     renewed at once, and the conflict is told.
 package worker

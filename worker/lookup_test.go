@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -53,10 +54,16 @@ func TestWhatMemoryMissesIsLookedUpAtTheLeader(t *testing.T) {
 	}
 	now = now.Add(lookupEvery)
 	none()
+	for i, want := range []string{"access_token", "jsapi_ticket", "jsapi_ticket"} {
+		m, err := questions.NextMsg(patience)
+		if err != nil || !strings.Contains(string(m.Data), want) {
+			t.Fatalf("question %d to the leader: %v", i+1, err)
+		}
+	}
 	if err := asked.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if n, _, err := questions.Pending(); err != nil || n != 3 {
-		t.Errorf("the leader was asked %d times, %v; want once for the token, and once a second for the ticket", n, err)
+	if n, _, err := questions.Pending(); err != nil || n > 0 {
+		t.Errorf("the leader was asked %d times more, %v; want once for the token, and once a second for the ticket", n, err)
 	}
 }

@@ -1,9 +1,7 @@
 package worker
 
 import (
-	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"time"
 
@@ -98,6 +96,10 @@ func newFleet(t *rapid.T, may mischief) *fleet {
 	}
 	f.wechat = virtualWeChat{fleet: f, rule: f.account.rule(f.kind), ended: map[string]time.Time{},
 		life: time.Duration(rapid.IntRange(10, 120).Draw(t, "life in minutes")) * time.Minute}
+	f.wechat.odd = []time.Duration{time.Second, 2 * time.Second, 10 * time.Second, time.Minute, 2 * time.Hour, 30 * 24 * time.Hour}
+	if may.odd { // also: of short lives alone, which are those that make storms
+		f.wechat.odd = f.wechat.odd[:rapid.IntRange(1, len(f.wechat.odd)).Draw(t, "odd lives")]
+	}
 	f.nats.ledger = kv.Ledger{AppID: "wx1", Kind: f.kind}
 	for range rapid.IntRange(1, 3).Draw(t, "workers") {
 		f.join()
@@ -306,100 +308,4 @@ func (f *fleet) restart(w *virtualWorker) {
 func (f *fleet) clock() string { return f.since(f.now) }
 func (f *fleet) since(at time.Time) string {
 	return at.Sub(f.began).Truncate(time.Millisecond).String()
-}
-
-// virtualWorker is one worker: what it knows, and the turn that it is in.
-type virtualWorker struct {
-	*fleet
-	name        string
-	scheduler   *scheduler
-	reader      *kv.Reader
-	skew        time.Duration
-	frozenUntil time.Time
-	cutUntil    time.Time // NATS is away
-	knows       [2]uint64 // revisions of record and ledger that were told
-
-	next func() (time.Duration, bool) // the next step of its turn; nil: it has none
-	stop func()
-	at   time.Time // when the step under way ends
-	dead bool      // it died in it
-}
-
-func (w *virtualWorker) now() time.Time { return w.fleet.now.Add(w.skew) }
-
-// wakes is when the worker does something next.
-func (w *virtualWorker) wakes() (time.Time, bool) {
-	at := w.at
-	if w.next == nil {
-		l := w.lane()
-		if l == nil {
-			return at, false
-		}
-		at = l.queue[0].next.at.Add(-w.skew)
-	}
-	if at.Before(w.frozenUntil) {
-		at = w.frozenUntil
-	}
-	return at, true
-}
-
-// lane is the one in which something waits for its time; nil: none. The token of a ticket waits longer.
-func (w *virtualWorker) lane() (first *lane) {
-	for _, l := range w.scheduler.lanes {
-		if len(l.queue) > 0 && (first == nil || l.queue[0].next.at.Before(first.queue[0].next.at)) {
-			first = l
-		}
-	}
-	return first
-}
-
-// step begins a turn, or goes on with the one under way.
-func (w *virtualWorker) step() {
-	if w.next == nil {
-		it, _, _ := w.scheduler.pop(w.lane())
-		if it == nil {
-			return
-		}
-		w.begin(func(t *virtualTurn) error { return t.scheduled() }, func(retry time.Duration) { w.scheduler.done(it, retry, false) })
-	}
-	took, ok := w.next()
-	if !ok {
-		w.next = nil
-		if w.dead {
-			w.restart(w)
-		}
-		return
-	}
-	w.at = w.fleet.now.Add(took)
-}
-
-// begin lets the worker begin a turn; each step says how long it takes.
-func (w *virtualWorker) begin(work func(*virtualTurn) error, done func(retry time.Duration)) {
-	w.at = w.fleet.now
-	w.next, w.stop = iter.Pull(func(yield func(time.Duration) bool) {
-		t := &virtualTurn{virtualWorker: w, yield: yield}
-		err := t.take(work)
-		if errors.Is(err, errDead) {
-			return
-		}
-		if err != nil {
-			w.Logf("%s %s gives up: %v", w.clock(), w.name, err)
-		}
-		retry := time.Duration(0) // as Worker.work
-		switch {
-		case errors.Is(err, kv.ErrLeaseHeld):
-			retry = w.ttl + time.Duration(w.policy.random()*float64(time.Second/2))
-		case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrLeaseLost):
-			retry = time.Second + time.Duration(w.policy.random()*float64(2*time.Second))
-		}
-		done(retry)
-	})
-}
-
-// die ends the turn of the worker where it is.
-func (w *virtualWorker) die() {
-	if w.next != nil {
-		w.stop()
-		w.next = nil
-	}
 }

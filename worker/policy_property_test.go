@@ -22,7 +22,6 @@ var (
 // lives draws the lives of fleets, and lets watch say what must hold in them.
 func lives(t *testing.T, may mischief, events int, watch func(*fleet)) {
 	t.Helper()
-	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		f := newFleet(t, may)
 		defer f.end()
@@ -33,6 +32,7 @@ func lives(t *testing.T, may mischief, events int, watch func(*fleet)) {
 
 // Whatever happens, no worker sets out to publish what is dead by its own clock (design §5.3).
 func TestNeverPublishesExpired(t *testing.T) {
+	t.Parallel()
 	lives(t, anything, 200, func(f *fleet) {
 		f.choosing = func(w *virtualWorker, c kv.Credential) {
 			if !c.Valid(w.now()) {
@@ -44,6 +44,7 @@ func TestNeverPublishesExpired(t *testing.T) {
 
 // While clocks are right, no token is said to live longer than WeChat lets it (design §5.9).
 func TestNoTokenIsSaidToOutliveItsEnd(t *testing.T) {
+	t.Parallel()
 	may := anything
 	may.odd, may.skew = false, 0
 	lives(t, may, 200, func(f *fleet) {
@@ -59,6 +60,7 @@ func TestNoTokenIsSaidToOutliveItsEnd(t *testing.T) {
 // WeChat gives no other value than the older one that a worker holds. Where it is lost, or could not be written, a worker
 // still publishes nothing older than what it holds.
 func TestGenerationNeverDecreases(t *testing.T) {
+	t.Parallel()
 	lives(t, anything, 200, func(f *fleet) {
 		f.may.forget = rapid.Bool().Draw(f.T, "the ledger may be lost")
 		newest, values := uint64(0), map[uint64]string{}
@@ -82,6 +84,7 @@ func TestGenerationNeverDecreases(t *testing.T) {
 // WeChat is asked once for each time that was planned, however many workers there are and whatever becomes of them: a
 // mishap costs one call more, and another where a token was minted and its lease was lost (design §5.1, §5.2).
 func TestAtMostOneRefreshPerDueWindow(t *testing.T) {
+	t.Parallel()
 	may := mishaps
 	lives(t, may, 200, func(f *fleet) {
 		early := 0
@@ -101,6 +104,7 @@ func TestAtMostOneRefreshPerDueWindow(t *testing.T) {
 // While WeChat fails, the last value is handed out until its own end, by every worker, though workers come and go and
 // NATS is away from some of them; and where the bucket loses it, who holds it puts it back (design §5.3, §5.7).
 func TestOldValueServedWhileRefreshFails(t *testing.T) {
+	t.Parallel()
 	may := mishaps
 	may.idle = false
 	lives(t, may, 150, func(f *fleet) {
@@ -136,6 +140,7 @@ func TestOldValueServedWhileRefreshFails(t *testing.T) {
 // The tries after failures are spaced as their class says, for the whole fleet: never sooner, and never much later
 // (design §5.4).
 func TestBackoffGapsGrowAndCap(t *testing.T) {
+	t.Parallel()
 	lives(t, mischief{fail: true}, 200, func(f *fleet) {
 		f.calling = func(c *call) {
 			if len(f.calls) < 2 {
@@ -178,6 +183,7 @@ func spacing(class wechat.Class, n int) (least, most time.Duration) {
 // A worker that begins does not repeat at once what another was told not to do; one that died in mid-turn counts as a
 // failure (design §3, §5.4).
 func TestRestartKeepsBackoff(t *testing.T) {
+	t.Parallel()
 	lives(t, mischief{fail: true, die: true}, 200, func(f *fleet) {
 		f.calling = func(c *call) {
 			if len(f.calls) < 2 {
@@ -199,6 +205,7 @@ func TestRestartKeepsBackoff(t *testing.T) {
 // the leaky bucket, those that reports cause by the minute, of which one may need two. Two scheduled calls are a second
 // apart, but for the steps of a turn.
 func TestNoAnswerMakesAStorm(t *testing.T) {
+	t.Parallel()
 	watch := func(f *fleet) {
 		forced := 0
 		f.calling = func(c *call) {
@@ -220,9 +227,11 @@ func TestNoAnswerMakesAStorm(t *testing.T) {
 		}
 	}
 	t.Run("answers", func(t *testing.T) {
+		t.Parallel()
 		lives(t, mischief{odd: true, fail: true, report: true, brisk: true}, 400, watch)
 	})
 	t.Run("mishaps", func(t *testing.T) {
+		t.Parallel()
 		may := anything
 		may.forget, may.skew, may.idle = false, 0, false // a ledger that is lost is also the memory of the calls
 		lives(t, may, 200, watch)
@@ -232,6 +241,7 @@ func TestNoAnswerMakesAStorm(t *testing.T) {
 // While WeChat answers, no consumer is without a living value once there was one, with few calls; and though workers come,
 // go, stand still and lose NATS, each for less than the time that is kept for that.
 func TestNoGapWhileWeChatAnswers(t *testing.T) {
+	t.Parallel()
 	watch := func(f *fleet) {
 		if !f.may.brisk {
 			f.policy.refreshBefore = max(f.policy.refreshBefore, 10*time.Minute)
@@ -250,8 +260,12 @@ func TestNoGapWhileWeChatAnswers(t *testing.T) {
 			}
 		}
 	}
-	t.Run("calm", func(t *testing.T) { lives(t, mischief{brisk: true}, 200, watch) })
+	t.Run("calm", func(t *testing.T) {
+		t.Parallel()
+		lives(t, mischief{brisk: true}, 200, watch)
+	})
 	t.Run("mishaps", func(t *testing.T) {
+		t.Parallel()
 		lives(t, mischief{die: true, freeze: true, cut: true, lose: true, longest: 30 * time.Second, most: 4}, 200, watch)
 	})
 }
@@ -259,6 +273,7 @@ func TestNoGapWhileWeChatAnswers(t *testing.T) {
 // A late writer never wins (design §5.2): when a mishap is a minute ago, what stands in the bucket is what WeChat accepts,
 // though workers have minted tokens that they could not publish, and published late.
 func TestPublishedTokenIsTheOneThatLives(t *testing.T) {
+	t.Parallel()
 	lives(t, mishaps, 200, func(f *fleet) {
 		f.policy.refreshBefore = max(f.policy.refreshBefore, 10*time.Minute)
 		f.calm = f.now

@@ -14,6 +14,7 @@ type virtualWeChat struct {
 	*fleet
 	rule   rule
 	life   time.Duration
+	odd    []time.Duration // what it says in place of life, if it may
 	issued int
 	ended  map[string]time.Time // when each value dies of age
 
@@ -41,7 +42,7 @@ func (u *virtualWeChat) ask(hard bool) (wechat.Issued, *wechat.Error) {
 	if u.may.odd {
 		return wechat.Issued{
 			Value:     fmt.Sprint("odd", rapid.IntRange(1, 3).Draw(u.T, "value")),
-			ExpiresIn: rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Second, 10 * time.Second, time.Minute, 2 * time.Hour, 30 * 24 * time.Hour}).Draw(u.T, "expires in"),
+			ExpiresIn: rapid.SampledFrom(u.odd).Draw(u.T, "expires in"),
 		}, nil
 	}
 	left := u.ends.Sub(u.now)
