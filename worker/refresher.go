@@ -46,6 +46,14 @@ func leaseFor(timeout time.Duration) time.Duration {
 	return min(max(ttl, 3*time.Second), 15*time.Second)
 }
 
+// errLate is returned when NATS took so long that too little of the lease is left for a call.
+var errLate = fmt.Errorf("%w: too little of the lease was left for a call of WeChat", kv.ErrUnavailable)
+
+// isLate says whether less than half of the time of a call is left.
+func (t *turn) isLate() bool {
+	return time.Until(t.lease.Deadline().Add(-publishReserve)) < (t.leaseTTL-2*time.Second)/4
+}
+
 // turn is the work on one credential while its lease is held.
 type turn struct {
 	*refresher
@@ -217,6 +225,9 @@ func (t *turn) republish(ctx context.Context) error {
 // fetch asks WeChat for the credential, once, and publishes the answer where it tells something new. It returns the
 // credential that is current after it. Its error is a *wechat.Error where WeChat failed.
 func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential, error) {
+	if t.isLate() {
+		return kv.Credential{}, errLate
+	}
 	began := t.now()
 	before := t.view.ledger
 	ledger := t.policy.begin(began, t.view, why)
@@ -231,7 +242,14 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 		t.tellExpired(ledger)
 	}
 	issued, err := t.ask(ctx, force)
-	if err != nil {
+	var we *wechat.Error
+	switch {
+	case errors.As(err, &we) && !we.Sent && t.isLate():
+		// NATS took so long over the writing that no time was left. WeChat has nothing to do with it.
+		ledger.Attempts, ledger.Calls, ledger.NextAttempt = before.Attempts, before.Calls, t.now().Add(retryMin)
+		_, err := t.write(ctx, ledger)
+		return kv.Credential{}, errors.Join(errLate, err)
+	case err != nil:
 		return kv.Credential{}, t.failed(ctx, err)
 	}
 	c, changed, ledger := t.policy.settle(t.view, ledger, t.account.AppID, t.kind, issued)
