@@ -82,6 +82,7 @@ type consumer struct {
 	mu        sync.Mutex
 	answers   []answer
 	reporting map[string]bool // keys of values that are being reported as dead
+	refused   []sighting      // by a poller: it asks again for what WeChat refused, as a service would
 }
 
 func consume(ctx context.Context, args []string) error {
@@ -150,20 +151,26 @@ func (c *consumer) read(r *kv.Reader) []sighting {
 
 // poll asks for a few credentials, with nothing but a NATS client.
 func (c *consumer) poll(ctx context.Context) []sighting {
-	var seen []sighting
+	c.mu.Lock()
+	asked := c.refused
+	c.refused = nil
+	c.mu.Unlock()
 	for range 4 {
 		a := c.accounts[rand.IntN(len(c.accounts))]
 		kinds := a.kinds()
-		kind := kinds[rand.IntN(len(kinds))]
+		asked = append(asked, sighting{AppID: a.AppID, Kind: kinds[rand.IntN(len(kinds))]})
+	}
+	var seen []sighting
+	for _, s := range asked {
 		var got struct {
 			Value      string `json:"value"`
 			Generation uint64 `json:"generation"`
 		}
-		ans := c.ask(ctx, "wechat.credential.get", a.AppID, map[string]string{"appid": a.AppID, "kind": kind}, func(body []byte) error {
+		ans := c.ask(ctx, "wechat.credential.get", s.AppID, map[string]string{"appid": s.AppID, "kind": s.Kind}, func(body []byte) error {
 			return json.Unmarshal(body, &got)
 		})
 		if ans.Symbol == "ok" || ans.Symbol == string(messages.NoCredential) {
-			seen = append(seen, sighting{a.AppID, kind, got.Value, got.Generation, time.Now()})
+			seen = append(seen, sighting{s.AppID, s.Kind, got.Value, got.Generation, time.Now()})
 		}
 	}
 	return seen
@@ -243,6 +250,14 @@ func (c *consumer) look(ctx context.Context, seen []sighting) {
 	if err != nil {
 		return // the judge has gone
 	}
+	c.mu.Lock()
+	c.refused = append(c.refused, told.Dead...)
+	for _, s := range seen {
+		if s.Value == "" {
+			c.refused = append(c.refused, s)
+		}
+	}
+	c.mu.Unlock()
 	for _, s := range told.Dead {
 		c.mu.Lock()
 		under := c.reporting[s.AppID+s.Kind]

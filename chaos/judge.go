@@ -31,6 +31,8 @@ type trouble struct {
 	appid    string    // "": all
 	upstream bool      // WeChat fails; otherwise NATS or a worker
 	lost     bool      // the bucket lost something
+	// ledgerLost: the memory that the fleet has of calls and failures was lost.
+	ledgerLost bool
 }
 
 // judge keeps what consumers see, and says what should not be.
@@ -116,7 +118,7 @@ func (j *judge) find(format string, args ...any) {
 func (j *judge) begins(f fault) (ends func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	t := &trouble{from: time.Now(), appid: f.appid, upstream: f.upstream, lost: f.lost}
+	t := &trouble{from: time.Now(), appid: f.appid, upstream: f.upstream, lost: f.lost, ledgerLost: f.lost && strings.Contains(f.name, "ledger")}
 	j.troubles = append(j.troubles, t)
 	j.figures.troubls++
 	return func() {

@@ -49,7 +49,8 @@ type Change struct {
 // usually within a millisecond of their publication, within about two seconds after a server was lost.
 //
 // Its reading methods never block, take no lock, are safe for concurrent use, and go on serving what has not expired
-// while NATS is away. It never goes back to a lower generation while it holds a valid credential.
+// while NATS is away. It never goes back to a lower generation while it holds a valid credential, unless the bucket was
+// made anew, with all that the workers knew of generations, and has a value that was obtained later.
 type Reader struct {
 	cfg  ReaderConfig
 	js   jetstream.JetStream
@@ -59,8 +60,9 @@ type Reader struct {
 	ready chan struct{}
 	once  sync.Once
 
-	mu      sync.Mutex // guards the writing side: epoch, the unexported fields of slots, waiters
-	epoch   int
+	mu      sync.Mutex // guards the writing side: epoch, bucket, the unexported fields of slots, waiters
+	epoch   int        // grows with each snapshot
+	bucket  int        // grows with each bucket made anew
 	waiters map[chan struct{}]struct{}
 }
 
@@ -68,8 +70,9 @@ type Reader struct {
 type slots [len(Kinds)]slot
 
 type slot struct {
-	held  atomic.Pointer[Credential]
-	epoch int // of the watch's snapshot in which the key was last seen in the bucket; 0: it is not there
+	held   atomic.Pointer[Credential]
+	epoch  int // of the watch's snapshot in which the key was last seen in the bucket; 0: it is not there
+	bucket int // the one that held came from
 }
 
 // NewReader makes a Reader. [Reader.Run] fills it.
@@ -183,6 +186,9 @@ func (r *Reader) told(e event) {
 	switch {
 	case e.reset:
 		r.epoch++
+		if e.anew {
+			r.bucket++
+		}
 		changes = append(changes, Change{Reset: true})
 	case e.ready:
 		changes = append(r.lost(), Change{Ready: true})
@@ -252,13 +258,14 @@ func (r *Reader) accept(c *Credential, fromBucket bool) {
 	}
 	if held := s.held.Load(); held != nil && held.Valid(r.cfg.Now()) {
 		switch {
-		case c.Generation < held.Generation:
+		case c.Generation < held.Generation && (s.bucket == r.bucket || !c.ObtainedAt.After(held.ObtainedAt)):
 			return
 		case c.Generation == held.Generation && c.Revision < held.Revision && !firstOfSnapshot:
 			return
 		}
 	}
 	s.held.Store(c)
+	s.bucket = r.bucket
 	for w := range r.waiters {
 		select {
 		case w <- struct{}{}:

@@ -202,6 +202,28 @@ func TestReaderNoticesABucketMadeAnew(t *testing.T) {
 	if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 5); err != nil {
 		t.Error(err)
 	}
+	// With the ledger lost too, the workers begin again. What was obtained before is a late one all the same.
+	if err := s.js.DeleteKeyValue(ctx, "wechat"); err != nil {
+		t.Fatal(err)
+	}
+	for ctx.Err() == nil && s.Ensure(ctx) != nil {
+		continue
+	}
+	late, later := credential(1, time.Hour), credential(2, time.Hour)
+	late.ObtainedAt = late.ObtainedAt.Add(-time.Minute)
+	later.ObtainedAt = later.ObtainedAt.Add(time.Minute)
+	for i, c := range []Credential{late, later} {
+		rev := publish(t, s, c)
+		for change := range changes {
+			if change.Revision == rev && change.Record != nil {
+				break
+			}
+		}
+		want := []uint64{6, 2}[i]
+		if got, err := r.Get("wx1", AccessToken); err != nil || got.Generation != want {
+			t.Errorf("generation %d is shown, %v; want %d", got.Generation, err, want)
+		}
+	}
 }
 
 func TestReaderIgnoresWhatIsNotACredential(t *testing.T) {

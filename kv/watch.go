@@ -13,6 +13,7 @@ import (
 // event is one thing that a watch tells.
 type event struct {
 	reset bool   // a snapshot begins: the first one, one after a loss, or that of a bucket made anew
+	anew  bool   // with reset: it is another bucket than before
 	ready bool   // the snapshot is complete
 	key   string // otherwise: an entry
 	value []byte
@@ -201,8 +202,9 @@ func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer,
 	}
 	w.seen, w.alive = info.State.LastSeq, time.Now()
 	if !resumes {
+		anew := !w.born.IsZero() && !info.Created.Equal(w.born)
 		w.born, w.last, w.ready = info.Created, 0, false
-		w.emit(event{reset: true})
+		w.emit(event{reset: true, anew: anew})
 	}
 	if made := consumer.CachedInfo(); made != nil {
 		w.complete(made.NumPending)
