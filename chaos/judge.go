@@ -43,7 +43,7 @@ type judge struct {
 
 	mu       sync.Mutex
 	timeline io.Writer
-	judging  bool // from when every consumer has had everything
+	judging  time.Time // since every consumer has had everything; zero: not yet
 	findings []string
 	troubles []*trouble
 	moved    map[string][]time.Time // by appid: when another system took a token, or an answer was lost
@@ -95,7 +95,7 @@ func (j *judge) sayLocked(format string, args ...any) {
 func (j *judge) begin() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.judging = true
+	j.judging = time.Now()
 }
 
 // oops notes what should not be.
@@ -164,7 +164,7 @@ func (j *judge) hear(now time.Time, rep report) assignment {
 		if s.Value == "" {
 			missing++
 		}
-		if !j.judging {
+		if j.judging.IsZero() {
 			continue
 		}
 		j.figures.looks++
@@ -179,8 +179,9 @@ func (j *judge) hear(now time.Time, rep report) assignment {
 	if credentials > 10 || missing == 0 { // a reader, which looks at all; of a poller the last few are enough
 		j.missing[rep.Name] = missing
 	}
-	if j.judging {
-		for _, a := range rep.Answers {
+	for _, a := range rep.Answers {
+		// What was asked before is not judged, though it is told now.
+		if !j.judging.IsZero() && now.Sub(j.judging) > time.Duration(a.TookMS)*time.Millisecond+2*lookEvery {
 			j.answered(now, rep.Name, a)
 		}
 	}

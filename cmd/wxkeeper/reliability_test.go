@@ -1,0 +1,53 @@
+package main
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Every proof that docs/reliability.md names is there, and every property of the policy is named.
+func TestReliabilityNamesRealTests(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../docs/reliability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark)\w+)\(`)
+	var properties []string
+	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, g := range declared.FindAllStringSubmatch(string(source), -1) {
+			there[g[1]] = true
+			if filepath.Base(path) == "policy_property_test.go" {
+				properties = append(properties, g[1])
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for _, g := range regexp.MustCompile("`((?:Test|Benchmark)\\w+)`").FindAllStringSubmatch(string(doc), -1) {
+		named[g[1]] = true
+		if !there[g[1]] {
+			t.Errorf("docs/reliability.md names %s, which is not there", g[1])
+		}
+	}
+	if len(properties) < 7 {
+		t.Errorf("the properties of the policy are %q", properties)
+	}
+	for _, p := range properties {
+		if !named[p] {
+			t.Errorf("docs/reliability.md does not name %s", p)
+		}
+	}
+}
