@@ -98,7 +98,8 @@ func (l *Lease) publishOnce(ctx context.Context, c Credential, data []byte) (uin
 	if ttl < time.Second {
 		return 0, fmt.Errorf("%w: it has no second to live", ErrInvalid)
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.s.cfg.Timeout)
+	// An answer that does not come must not use up the lease: half of what is left is for reading back and for once more.
+	ctx, cancel := context.WithTimeout(ctx, min(l.s.cfg.Timeout, time.Until(l.deadline)/2))
 	defer cancel()
 	ack, err := l.s.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject(Key(l.appid, l.kind)), Data: data},
 		jetstream.WithExpectStream("KV_"+l.s.cfg.Bucket),

@@ -315,3 +315,30 @@ func TestNothingIsWrittenWhileNATSIsAway(t *testing.T) {
 		t.Errorf("after the restart: %v, want ErrNotFound", getErr)
 	}
 }
+
+// The publication is lost on its way: the holder publishes once more while its lease stands, however short that is.
+func TestLostPublicationIsPublishedAgainWithinTheLease(t *testing.T) {
+	t.Parallel()
+	srv, g := natstest.Start(t), natstest.NewGate()
+	s, err := NewStore(srv.Connect(g.Option()), StoreConfig{})
+	if err == nil {
+		err = s.Ensure(testContext(t))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := credential(1, time.Hour)
+	l, err := s.Acquire(testContext(t), c.AppID, c.Kind, 3*time.Second) // no longer than one request may take
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := g.Lose("$KV.wechat.wx1.access_token", 1)
+	rev, err := l.Publish(testContext(t), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-lost
+	if got, err := s.Get(testContext(t), c.AppID, c.Kind); err != nil || got.Revision != rev || got.Value != c.Value {
+		t.Errorf("the record is %v, %v", got, err)
+	}
+}
