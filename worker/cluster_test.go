@@ -60,6 +60,48 @@ func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 	}
 }
 
+// A worker has died in a turn: the others come when its lease ends, not a whole lease after they found it held.
+func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(func(c *Config) { c.Random = func() float64 { return 1 } })
+	c := w.await(kv.AccessToken, 0)
+	account := w.accounts.get(appid)
+	s.eventually("the turn has ended", func() bool { return w.isQuiet(kv.Key(appid, kv.AccessToken)) })
+	dead, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "dead"})
+	if err == nil {
+		err = dead.Ensure(s.context())
+	}
+	if err == nil {
+		_, err = dead.Acquire(s.context(), appid, kv.AccessToken, 2*patience)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const past = 3 * time.Second
+	for _, tc := range []struct {
+		began time.Time
+		most  time.Duration
+	}{
+		{time.Time{}, w.refresher.leaseTTL},                  // it died before it wrote its attempt down
+		{time.Now().Add(-past), w.refresher.leaseTTL - past}, // the clock goes on
+		{time.Now().Add(-time.Hour), 0},                      // the attempt of another turn
+		{time.Now().Add(time.Hour), w.refresher.leaseTTL},    // by a clock that is ahead
+	} {
+		l := kv.Ledger{AppID: appid, Kind: kv.AccessToken, Generation: c.Generation}
+		if !tc.began.IsZero() {
+			l.LastAttempt, l.Attempts = tc.began, 1
+		}
+		w.scheduler.seenLedger(l)
+		if wait, _ := w.work(s.context(), account, kv.AccessToken, true); wait > tc.most+time.Second || tc.began.IsZero() && wait > time.Second {
+			t.Errorf("begun at %s, and waited for: the next try is in %s", tc.began, wait)
+		}
+		if wait, held := w.work(s.context(), account, kv.AccessToken, false); !held || wait > tc.most+time.Second {
+			t.Errorf("begun at %s: the next try is in %s, the lease ends in %s", tc.began, wait, tc.most)
+		}
+	}
+}
+
 func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 	t.Parallel()
 	s := newClusterStage(t, wechattest.Config{TokenLife: 30 * time.Second})

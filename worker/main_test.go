@@ -48,15 +48,21 @@ type stage struct {
 	nats    *natstest.Server
 	cluster *natstest.Cluster // in its place, where three servers are wanted
 	wechat  *wechattest.Server
+	gate    *natstest.Gate // between workers and NATS, where faults are wanted; nil: none
+	lease   time.Duration  // of workers; 0: as their timeout says
 }
 
 // connect opens a connection as a worker's.
 func (s *stage) connect() *nats.Conn {
 	s.Helper()
-	if s.cluster != nil {
-		return s.cluster.Connect()
+	var opts []nats.Option
+	if s.gate != nil {
+		opts = append(opts, s.gate.Option())
 	}
-	return s.nats.Connect()
+	if s.cluster != nil {
+		return s.cluster.Connect(opts...)
+	}
+	return s.nats.Connect(opts...)
 }
 
 func newStage(tb testing.TB, cfg wechattest.Config) *stage {
@@ -126,11 +132,17 @@ func (s *stage) worker(change func(*Config)) *actor {
 	if err != nil {
 		s.Fatal(err)
 	}
+	if s.lease != 0 {
+		w.refresher.leaseTTL = s.lease
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
 	stopped := false
-	a := &actor{Worker: w, stage: s, nc: s.connect(), registry: registry}
+	a := &actor{Worker: w, stage: s, nc: w.nc, registry: registry}
+	if s.gate == nil {
+		a.nc = s.connect()
+	}
 	a.client = messages.NewClient(a.nc, cfg.SubjectPrefix)
 	a.stop = func() {
 		cancel()
@@ -249,7 +261,11 @@ func symbol(err error) messages.Symbol {
 func (s *stage) eventually(what string, cond func() bool) {
 	s.Helper()
 	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
+	every := 5 * time.Millisecond
+	if s.gate != nil {
+		every *= 4 // there are many such stages at once
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for !cond() {
 		if time.Now().After(deadline) {

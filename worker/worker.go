@@ -272,15 +272,27 @@ func (w *Worker) work(ctx context.Context, a *Account, kind kv.Kind, held bool) 
 	switch {
 	case errors.Is(err, kv.ErrLeaseHeld):
 		// Its outcome comes by the watch; if it has died, its lease ends.
-		if held {
-			return leaseAgain + jitter(leaseAgain), true
-		}
-		return w.refresher.leaseTTL + jitter(leaseAgain), true
+		return w.leaseLeft(a, kind, held) + leaseAgain + jitter(leaseAgain), true
 	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrLeaseLost):
 		w.cfg.Log.Warn("a refresh was given up", "appid", a.AppID, "kind", kind, "error", err)
 		return time.Second + jitter(2*time.Second), false
 	}
 	return 0, false // the policy knows when, from the ledger
+}
+
+// leaseLeft is for how long a lease that another holds stands at most: not the whole of it again where the ledger says
+// when its holder began, or where it was waited for already, or a dead worker would cost the fleet its lease and the time
+// until somebody tried.
+func (w *Worker) leaseLeft(a *Account, kind kv.Kind, waited bool) time.Duration {
+	ttl := w.refresher.leaseTTL
+	l, _ := w.scheduler.known(a, kind)
+	if since := w.cfg.Now().Sub(l.LastAttempt); l.Attempts > 0 && since >= 0 {
+		return max(ttl-since, 0)
+	}
+	if waited {
+		return 0
+	}
+	return ttl
 }
 
 // missing is the error of a request that needs a credential where there is none: it says when that may change.
