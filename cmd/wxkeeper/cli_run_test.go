@@ -108,6 +108,9 @@ func TestRunWaitsForNATS(t *testing.T) {
 	if got := fetch(t, http.MethodGet, "http://"+addr+"/readyz", ""); !strings.Contains(got, "NATS is not connected yet") {
 		t.Errorf("/readyz: %q", got)
 	}
+	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": addr}, "", wxkeeper(t), "health"); r.code != 1 || !strings.Contains(r.err, "503 starting: NATS is not connected yet") {
+		t.Errorf("health: %+v", r)
+	}
 	if code := k.stop(t, syscall.SIGTERM); code != 0 || !strings.Contains(k.stderr.String(), `"msg":"wxkeeper has stopped before NATS was reached"`) {
 		t.Errorf("exit code %d, or it does not say that it has stopped:\n%s", code, k.stderr)
 	}

@@ -216,6 +216,12 @@ func TestVerbs(t *testing.T) {
 	k.find(t, k.stderr, `"msg":"refresh failed","appid":"wx2"`)
 	k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"jsapi_ticket"`)
 	k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"wx_card_ticket"`)
+	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": strings.TrimPrefix(k.http, "http://")}, "", wxkeeper(t), "health"); r.code != 0 || r.out != "ok\n" {
+		t.Errorf("health: %+v", r)
+	}
+	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": "none"}, "", wxkeeper(t), "health"); r.code != 2 || !strings.Contains(r.err, "WXKEEPER_HTTP_ADDR: none") {
+		t.Errorf("health of a worker without pages: %+v", r)
+	}
 	env := vars{"NATS_URL": k.nats}
 	mine := env.with(vars{"WECHAT_APPID": appid})
 	bin := wxkeeper(t)

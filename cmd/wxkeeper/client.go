@@ -122,11 +122,5 @@ func clientURL(cfg config.Config) string {
 	if err != nil || port == "0" {
 		return nats.DefaultURL
 	}
-	switch ip := net.ParseIP(host); {
-	case host == "", ip != nil && ip.IsUnspecified() && ip.To4() != nil:
-		host = "127.0.0.1"
-	case ip != nil && ip.IsUnspecified():
-		host = "::1"
-	}
-	return "nats://" + net.JoinHostPort(host, port)
+	return "nats://" + net.JoinHostPort(reachable(host), port)
 }

@@ -15,14 +15,14 @@ import (
 // The exit codes of every verb.
 const (
 	exitOK          = 0   // done; for run, simulate and watch: stopped cleanly by SIGINT or SIGTERM
-	exitFailure     = 1   // refused, not answered, not started; status: a credential is expired, missing or refused
+	exitFailure     = 1   // refused, not answered, not started; status: a credential is expired, missing or refused; health: not healthy
 	exitUsage       = 2   // the command line or the environment is wrong
 	exitInterrupted = 130 // a signal came before the answer, or a second one before the clean stop was over
 )
 
 // exitCodes is what --help says of them.
 const exitCodes = `Exit codes: 0 done, or stopped cleanly by a signal; 1 refused, not answered or not started, and for status: a ` +
-	`credential is expired, missing or refused; 2 wrong command line or environment; 130 interrupted by a signal, or by a second one.`
+	`credential is expired, missing or refused, for health: not healthy; 2 wrong command line or environment; 130 interrupted by a signal, or by a second one.`
 
 // usageError is a fault of the command line or of the environment.
 type usageError struct{ error }

@@ -25,6 +25,7 @@ type verbs struct {
 	Refresh refreshVerb `cmd:"" help:"Report a credential that WeChat refused, so that it is checked and renewed."`
 	Status  statusVerb  `cmd:"" help:"Say how every credential is, what is wrong and what to do."`
 
+	Health  healthVerb  `cmd:"" help:"Ask the worker of this environment whether it is ready, for the health check of a container."`
 	Env     envVerb     `cmd:"" help:"List the environment variables."`
 	Version versionVerb `cmd:"" help:"Print the version."`
 
