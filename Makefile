@@ -10,10 +10,13 @@ SEED ?= 0
 BENCH ?= .
 BENCHTIME ?= 3s
 
-.PHONY: help build demo test lint fuzz bench tools check-cli chaos clean
+# Where no image registry is reached: a program that starts a Docker engine, and makes the image of NATS (e2e/images).
+DOCKER_UP ?= ../shared/tools/docker-up
+
+.PHONY: help build demo test lint fuzz bench tools check-cli chaos e2e clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/wxkeeper
 	go build -trimpath -o bin/wxkeeper ./cmd/wxkeeper
@@ -46,6 +49,10 @@ check-cli: bin/nats ## test the binary with the real nats command
 chaos: bin/nats-server build ## let a fleet of real processes live through faults for CHAOSTIME (3m); SEED repeats a schedule
 	go build -trimpath -o bin/chaos ./chaos
 	bin/chaos --for $(CHAOSTIME) --seed $(SEED)
+
+e2e: bin/nats ## run docker-compose.yml on a Docker engine: scale, kill, upgrade, lose nothing
+	@if [ -x '$(DOCKER_UP)' ]; then e2e/images '$(DOCKER_UP)'; fi
+	go test -race -count=1 -timeout=15m -tags=e2e ./e2e
 
 clean: ## remove what was built
 	rm -rf bin
