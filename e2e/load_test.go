@@ -22,7 +22,7 @@ const (
 	tickets = 100 // each with a code of its own
 
 	// A caller gives one attempt as long as a worker may take, and asks again where docs/operations.md says so: no
-	// answer, nobody there, 503. A request that has no answer by the end is lost.
+	// answer, nobody there, 503, 504. A request that has no answer by the end is lost.
 	attempt = 5 * time.Second
 	enough  = 30 * time.Second
 )
@@ -107,7 +107,7 @@ func (l *load) resolve(ctx context.Context, i int) error {
 			l.answered.Add(1)
 			again.Stop()
 			return nil
-		case errors.As(err, &refusal) && refusal.Symbol.Code() != 503:
+		case errors.As(err, &refusal) && refusal.Symbol.Code() < 503:
 			return err
 		}
 		select {
