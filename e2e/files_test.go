@@ -71,6 +71,9 @@ func TestWorkersOfComposeGetEveryVariable(t *testing.T) {
 	}
 	worker, compose := read(t, "deploy/worker.env"), read(t, "docker-compose.yml")
 	for _, row := range config.Table() {
+		if strings.HasPrefix(row.Name, "WECHAT_ACCOUNTS_0_") { // without end: many accounts are those of WECHAT_ACCOUNTS_FILE here
+			continue
+		}
 		why, ok := decided[row.Name]
 		switch passed := strings.Contains(worker, "\n"+row.Name+"=${"+row.Name+":-}\n"); {
 		case ok && passed:
