@@ -1,4 +1,5 @@
-# `make` lists the targets. Everything runs with Go and a C compiler (for the race detector) alone; tools are built from tools/go.mod.
+# `make` lists the targets. Everything but e2e (Docker) runs with Go and a C compiler (for the race detector) alone; tools are built
+# from tools/go.mod.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
