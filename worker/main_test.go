@@ -118,6 +118,12 @@ type actor struct {
 // worker starts a worker with one account (stable_token, no tickets) unless change says otherwise.
 func (s *stage) worker(change func(*Config)) *actor {
 	s.Helper()
+	return s.workerOn(s.connect(), change)
+}
+
+// workerOn is worker on a connection of the caller's.
+func (s *stage) workerOn(nc *nats.Conn, change func(*Config)) *actor {
+	s.Helper()
 	cfg := Config{
 		Name:     "w",
 		Accounts: []Account{{AppID: appid, Secret: secret}},
@@ -128,7 +134,7 @@ func (s *stage) worker(change func(*Config)) *actor {
 	}
 	registry := prometheus.NewRegistry()
 	cfg.Registerer = registry
-	w, err := New(s.connect(), cfg)
+	w, err := New(nc, cfg)
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -215,3 +215,42 @@ func TestFullWorkerSaysSoAtOnce(t *testing.T) {
 	s.wechat.Close()
 	wg.Wait()
 }
+
+// While WeChat hangs, what waits for it is bounded, whether it asks for the same or not; and who goes leaves nothing behind.
+func TestSlowUpstreamBoundsWhatWaits(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(func(c *Config) { c.ResolveConcurrency = 1; c.ResolveTimeout = patience; c.WeChat.Timeout = patience })
+	w.await(kv.AccessToken, 0)
+	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true, Times: 1})
+	r, a := w.service.resolver, w.accounts.get(appid)
+	var leader, joiners sync.WaitGroup
+	leader.Go(func() { _, _ = r.resolve(context.Background(), a, openid, codeTicket) })
+	s.eventually("WeChat is asked", func() bool { return s.wechat.Calls("", "tickettocode") == 1 })
+	gone, leave := context.WithCancel(context.Background())
+	for range joinersPerFlight {
+		joiners.Go(func() {
+			if _, err := r.resolve(gone, a, openid, codeTicket); err == nil {
+				t.Error("answered while WeChat hangs")
+			}
+		})
+	}
+	s.eventually("as many have joined as may", func() bool { return r.joined.Load() == joinersPerFlight })
+	for _, ticket := range []string{codeTicket, "another"} {
+		if _, err := r.resolve(context.Background(), a, openid, ticket); symbol(err) != messages.Overloaded {
+			t.Errorf("one more, for %.7s: %v, want overloaded", ticket, err)
+		}
+	}
+	leave()
+	joiners.Wait()
+	if n := r.joined.Load(); n != 0 {
+		t.Errorf("%d of those who went are still counted", n)
+	}
+	s.wechat.Release()
+	leader.Wait()
+	r.flights.mu.Lock()
+	defer r.flights.mu.Unlock()
+	if n := len(r.flights.m); n != 0 {
+		t.Errorf("%d flights are left", n)
+	}
+}

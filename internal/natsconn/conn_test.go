@@ -374,22 +374,6 @@ func TestDrainWaits(t *testing.T) {
 	<-hung.Closed()
 }
 
-// rawServer is a nats-server with options that the embedded one does not have.
-func rawServer(t *testing.T, o *server.Options) string {
-	t.Helper()
-	o.Host, o.Port, o.NoSigs, o.NoLog = "127.0.0.1", server.RANDOM_PORT, true, true
-	s, err := server.NewServer(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(patience) {
-		t.Fatal("not ready")
-	}
-	return s.ClientURL()
-}
-
 func TestMissingPermissionIsLoud(t *testing.T) {
 	t.Parallel()
 	addr := rawServer(t, &server.Options{Users: []*server.User{{

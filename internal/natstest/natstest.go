@@ -22,10 +22,14 @@ type Server struct {
 	url  string
 }
 
-// Start starts a server that ends with the test.
-func Start(tb testing.TB) *Server {
+// Start starts a server that ends with the test. The changes are made to its options.
+func Start(tb testing.TB, changes ...func(*server.Options)) *Server {
 	tb.Helper()
-	return start(tb, server.Options{ServerName: "test"})
+	opts := server.Options{ServerName: "test"}
+	for _, change := range changes {
+		change(&opts)
+	}
+	return start(tb, opts)
 }
 
 func start(tb testing.TB, opts server.Options) *Server {
@@ -51,6 +55,9 @@ func storeDir(tb testing.TB) string {
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
+
+// SlowConsumers is how many clients the server has cut because they did not read.
+func (s *Server) SlowConsumers() int64 { return s.srv.NumSlowConsumers() }
 
 // Stop stops the server and waits for its end. It may be called twice.
 func (s *Server) Stop() {
