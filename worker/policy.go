@@ -306,6 +306,14 @@ func (p *policy) begin(now time.Time, v view, why reason) kv.Ledger {
 	return l
 }
 
+// undo takes an attempt back that was begun and could not be made; before is the ledger as it was.
+func undo(now time.Time, l, before kv.Ledger) kv.Ledger {
+	before = rollDay(l.LastAttempt, before)
+	l.Pace, l.Calls, l.Attempts, l.NextAttempt = before.Pace, before.Calls, before.Attempts, now.Add(retryMin)
+	l.LastForced, l.Forced, l.HardForced = before.LastForced, before.Forced, before.HardForced
+	return l
+}
+
 // isUnderWay says whether an attempt has begun whose outcome is not written down, and whose worker may still be at it;
 // or has succeeded, and its value has not arrived here. current is the living value that this worker has, or nil.
 func isUnderWay(now time.Time, l kv.Ledger, current *kv.Credential, leaseTTL time.Duration) bool {

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"net/http"
 	"testing"
+	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -179,5 +182,39 @@ func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 	}
 	if c := w.await(kv.AccessToken, first.Generation); c.Generation != 3 {
 		t.Errorf("generation %d, want 3: 2 was given to another value", c.Generation)
+	}
+}
+
+// NATS takes so long over the ledger that no time is left in the lease for a call: WeChat is not asked, and has not failed.
+// Found by chaos, where backoff grew while nothing but NATS was in trouble.
+func TestTurnThatNATSDelaysIsNoFailureOfWeChat(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	gate := natstest.NewGate()
+	w := s.workerOn(s.nats.Connect(gate.Option()), func(c *Config) { classic(c); c.WeChat.Timeout = 500 * time.Millisecond })
+	first := w.await(kv.AccessToken, 0)
+	for range 2 { // another system kills it
+		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reached := gate.Before("$KV.wechat_ledger."+appid+".access_token", 2) // after the verdict, the attempt
+	reported := make(chan error, 1)
+	go func() {
+		_, err := w.report(messages.RefreshCredential{Revision: first.Revision})
+		reported <- err
+	}()
+	<-reached
+	<-time.After(1600 * time.Millisecond) // of a lease of 3 s, of which 1.4 s are for the call and what comes before it
+	gate.Open()
+	if err := <-reported; err == nil {
+		t.Error("the report was settled, in a turn that had no time")
+	}
+	l, err := w.store.Ledger(s.context(), appid, kv.AccessToken)
+	if err != nil || l.Attempts != 0 || l.Calls != 1 || s.wechat.Calls("", "token") != 1 {
+		t.Errorf("the ledger has %d attempts and %d calls, %v; WeChat got %d calls, want that of the start", l.Attempts, l.Calls, err, s.wechat.Calls("", "token"))
+	}
+	if c := w.await(kv.AccessToken, first.Generation); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
+		t.Error("what was published then is not valid")
 	}
 }

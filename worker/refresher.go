@@ -246,8 +246,7 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 	switch {
 	case errors.As(err, &we) && !we.Sent && t.isLate():
 		// NATS took so long over the writing that no time was left. WeChat has nothing to do with it.
-		ledger.Attempts, ledger.Calls, ledger.NextAttempt = before.Attempts, before.Calls, t.now().Add(retryMin)
-		_, err := t.write(ctx, ledger)
+		_, err := t.write(ctx, undo(t.now(), ledger, before))
 		return kv.Credential{}, errors.Join(errLate, err)
 	case err != nil:
 		return kv.Credential{}, t.failed(ctx, err)
