@@ -21,6 +21,8 @@ const (
 	foreignHold = 45 * time.Second
 	// aftermath is for how long a trouble hinders after its end: backoff, election of a leader, a dead holder's lease.
 	aftermath = 6 * time.Second
+	// rebuilding is for how long a worker that starts may miss what a bucket has lost: it waits 8 s for the others.
+	rebuilding = 15 * time.Second
 	// enough is how much trouble in the time in which the fleet renews ahead explains that a credential dies.
 	enough = 12 * time.Second
 )
@@ -212,9 +214,11 @@ func (j *judge) sighted(now time.Time, rep report, s sighting) wechattest.Verdic
 		if s.Generation < st.generation && strings.HasPrefix(rep.Name, kindReader) {
 			j.find("%s: generation %d after %d", key, s.Generation, st.generation)
 		}
-		st.generation = max(st.generation, s.Generation)
+		st.generation = s.Generation
 	} else if !st.had {
 		return "" // it has just begun
+	} else {
+		st.generation = 0 // where record and ledger were lost it may begin anew, once the old value has ended
 	}
 	if verdict == st.verdict {
 		return verdict
@@ -330,7 +334,12 @@ func (j *judge) excuses(a answer, from, to time.Time) bool {
 		return true
 	}
 	for _, t := range j.troubles {
-		if (t.upstream || a.Symbol == "upstream_timeout" || t.lost && a.Symbol == "no_credential") && (t.appid == "" || t.appid == appid) && t.from.Before(to) && (t.to.IsZero() || t.to.Add(aftermath).After(from)) {
+		after := aftermath
+		if t.lost {
+			after = rebuilding
+		}
+		explains := t.upstream || a.Symbol == "upstream_timeout" || t.lost && a.Symbol == "no_credential"
+		if explains && (t.appid == "" || t.appid == appid) && t.from.Before(to) && (t.to.IsZero() || t.to.Add(after).After(from)) {
 			return true
 		}
 	}

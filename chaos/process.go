@@ -30,6 +30,7 @@ type process struct {
 // life is one of its processes.
 type life struct {
 	cmd   *exec.Cmd
+	began time.Time
 	ended chan struct{}
 	http  chan string // told once: where it serves its pages
 	wants bool        // it was told to end, or killed
@@ -62,7 +63,7 @@ func (p *process) start(oops func(string)) error {
 		log.Close()
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
-	l := &life{cmd: cmd, ended: make(chan struct{}), http: make(chan string, 1)}
+	l := &life{cmd: cmd, began: time.Now(), ended: make(chan struct{}), http: make(chan string, 1)}
 	p.life = l
 	go func() {
 		lines := bufio.NewReader(out)
@@ -118,7 +119,8 @@ func (p *process) end(s syscall.Signal, within time.Duration) error {
 	}()
 	select {
 	case <-l.ended:
-		if code := l.cmd.ProcessState.ExitCode(); s == syscall.SIGTERM && code != 0 && p.graceful() {
+		// One that has just begun does not yet listen to signals.
+		if code := l.cmd.ProcessState.ExitCode(); s == syscall.SIGTERM && code != 0 && p.graceful() && time.Since(l.began) > within/10 {
 			return fmt.Errorf("%s: exit code %d after SIGTERM", p.name, code)
 		}
 		return nil

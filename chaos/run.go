@@ -13,8 +13,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-func withSubject(s string) jetstream.StreamPurgeOpt { return jetstream.WithPurgeSubject(s) }
-
 // run lives through one schedule. Its error says what was found.
 func run(ctx context.Context, s settings) (err error) {
 	if s.workers < 3 || s.accounts < 8 {

@@ -238,16 +238,22 @@ func (d *drawer) loss(time.Duration) fault {
 	a := d.accounts[d.rand.IntN(len(d.accounts)-1)]
 	kinds := a.kinds()
 	key := a.AppID + "." + kinds[d.rand.IntN(len(kinds))]
-	purge := func(stream, subject string) fault {
-		return fault{name: fmt.Sprintf("lost: %s of %s", orAll(subject), stream), lost: true, begin: func(ctx context.Context, h *house) error {
+	lose := func(bucket string) fault { // as `nats kv purge` does
+		return fault{name: fmt.Sprintf("lost: %s of %s", key, bucket), lost: true, begin: func(ctx context.Context, h *house) error {
+			b, err := h.js.KeyValue(ctx, bucket)
+			if err != nil {
+				return err
+			}
+			return b.Purge(ctx, key)
+		}}
+	}
+	purge := func(stream string) fault {
+		return fault{name: "lost: everything of " + stream, lost: true, begin: func(ctx context.Context, h *house) error {
 			s, err := h.js.Stream(ctx, stream)
 			if err != nil {
 				return err
 			}
-			if subject == "" {
-				return s.Purge(ctx)
-			}
-			return s.Purge(ctx, withSubject(subject))
+			return s.Purge(ctx)
 		}}
 	}
 	remove := func(stream string) fault {
@@ -255,25 +261,18 @@ func (d *drawer) loss(time.Duration) fault {
 	}
 	switch d.rand.IntN(7) {
 	case 0, 1:
-		return purge("KV_wechat", "$KV.wechat."+key)
+		return lose("wechat")
 	case 2:
-		return purge("KV_wechat_ledger", "$KV.wechat_ledger."+key)
+		return lose("wechat_ledger")
 	case 3:
-		return purge("KV_wechat", "")
+		return purge("KV_wechat")
 	case 4:
-		return purge("KV_wechat_ledger", "")
+		return purge("KV_wechat_ledger")
 	case 5:
 		return remove("KV_wechat")
 	default:
 		return remove("KV_wechat_ledger")
 	}
-}
-
-func orAll(s string) string {
-	if s == "" {
-		return "everything"
-	}
-	return s
 }
 
 // consumer draws what happens to those who use credentials.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -165,5 +166,6 @@ func leaseHolder(ctx context.Context, nc *nats.Conn, appid string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	return string(m.Data), nil
+	name, _, _ := strings.Cut(string(m.Data), " ") // what follows marks the attempt
+	return name, nil
 }

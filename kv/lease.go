@@ -1,7 +1,9 @@
 package kv
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,16 +28,23 @@ type Lease struct {
 const leaseSafety = 5 // a fifth
 
 // Acquire takes the lease of a credential for ttl (whole seconds, at least 1 s): [ErrLeaseHeld] where another has it,
-// [ErrUnavailable] where the outcome is unknown (the lease may then stand until its TTL ends).
+// [ErrUnavailable] where the outcome is unknown (the lease may then stand until its TTL ends). Where the answer of the
+// server was lost, and where nats.go has asked twice because of that, the lease is read back: it may be this worker's own.
 func (s *Store) Acquire(ctx context.Context, appid string, kind Kind, ttl time.Duration) (*Lease, error) {
 	creds, _, err := s.buckets()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	asking, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	asked := time.Now() // monotonic; not the configured clock: this deadline is a duration, counted here and at the server
-	rev, err := creds.Create(ctx, leaseKey(appid, kind), []byte(s.cfg.Worker), jetstream.KeyTTL(ttl))
+	mark := []byte(s.cfg.Worker + " " + rand.Text())
+	rev, err := creds.Create(asking, leaseKey(appid, kind), mark, jetstream.KeyTTL(ttl))
+	if err != nil {
+		if got, own, readErr := s.leaderGet(ctx, s.cfg.Bucket, leaseKey(appid, kind)); readErr == nil && bytes.Equal(got, mark) {
+			rev, err = own, nil
+		}
+	}
 	switch {
 	case err == nil:
 		return &Lease{s: s, appid: appid, kind: kind, revision: rev, deadline: asked.Add(ttl - ttl/leaseSafety)}, nil

@@ -70,7 +70,10 @@ type Reader struct {
 type slots [len(Kinds)]slot
 
 type slot struct {
-	held   atomic.Pointer[Credential]
+	held atomic.Pointer[Credential]
+	// other is the record in the bucket where it was not taken, because held lives and has a higher generation: it takes
+	// its place when held ends.
+	other  atomic.Pointer[Credential]
 	epoch  int // of the watch's snapshot in which the key was last seen in the bucket; 0: it is not there
 	bucket int // the one that held came from
 }
@@ -112,14 +115,21 @@ func (r *Reader) Ready() <-chan struct{} { return r.ready }
 
 // Get returns the current credential. [ErrNotFound]: none was ever seen. [ErrExpired]: the last one seen is dead.
 func (r *Reader) Get(appid string, kind Kind) (Credential, error) {
-	c := r.held(appid, kind)
-	switch {
-	case c == nil:
+	s := r.find(appid, kind)
+	if s == nil {
 		return Credential{}, fmt.Errorf("%w: %s", ErrNotFound, Key(appid, kind))
-	case !c.Valid(r.cfg.Now()):
-		return Credential{}, fmt.Errorf("%w: %s at %s", ErrExpired, Key(appid, kind), c.ExpiresAt.Format(time.RFC3339))
 	}
-	return *c, nil
+	c, now := s.held.Load(), r.cfg.Now()
+	if c != nil && c.Valid(now) {
+		return *c, nil
+	}
+	if o := s.other.Load(); o != nil && o.Valid(now) {
+		return *o, nil
+	}
+	if c == nil {
+		return Credential{}, fmt.Errorf("%w: %s", ErrNotFound, Key(appid, kind))
+	}
+	return Credential{}, fmt.Errorf("%w: %s at %s", ErrExpired, Key(appid, kind), c.ExpiresAt.Format(time.RFC3339))
 }
 
 // AccessToken returns the current access_token of an account; errors as of [Reader.Get].
@@ -157,9 +167,15 @@ func (r *Reader) WaitNewer(ctx context.Context, appid string, kind Kind, generat
 }
 
 // Held returns the last credential seen, expired or not, or nil. Workers use it; it must not be changed.
-func (r *Reader) Held(appid string, kind Kind) *Credential { return r.held(appid, kind) }
+func (r *Reader) Held(appid string, kind Kind) *Credential {
+	if s := r.find(appid, kind); s != nil {
+		return s.held.Load()
+	}
+	return nil
+}
 
-func (r *Reader) held(appid string, kind Kind) *Credential {
+// find finds the slot of a credential; nil: there is none yet.
+func (r *Reader) find(appid string, kind Kind) *slot {
 	i := kind.index()
 	if i < 0 {
 		return nil
@@ -168,7 +184,7 @@ func (r *Reader) held(appid string, kind Kind) *Credential {
 	if !ok {
 		return nil
 	}
-	return v.(*slots)[i].held.Load()
+	return &v.(*slots)[i]
 }
 
 // Apply takes a record that its caller knows to stand in the bucket (a worker's own publication) before the watch
@@ -209,7 +225,9 @@ func (r *Reader) told(e event) {
 			}
 		}
 		if change.Record == nil {
-			r.slot(appid, kind).epoch = 0
+			s := r.slot(appid, kind)
+			s.epoch = 0
+			s.other.Store(nil)
 		}
 		changes = append(changes, change)
 	}
@@ -232,6 +250,7 @@ func (r *Reader) lost() []Change {
 			s := &v.(*slots)[i]
 			if s.epoch != 0 && s.epoch != r.epoch {
 				s.epoch = 0
+				s.other.Store(nil)
 				changes = append(changes, Change{AppID: appid.(string), Kind: Kinds[i]})
 			}
 		}
@@ -259,12 +278,16 @@ func (r *Reader) accept(c *Credential, fromBucket bool) {
 	if held := s.held.Load(); held != nil && held.Valid(r.cfg.Now()) {
 		switch {
 		case c.Generation < held.Generation && (s.bucket == r.bucket || !c.ObtainedAt.After(held.ObtainedAt)):
+			if fromBucket {
+				s.other.Store(c)
+			}
 			return
 		case c.Generation == held.Generation && c.Revision < held.Revision && !firstOfSnapshot:
 			return
 		}
 	}
 	s.held.Store(c)
+	s.other.Store(nil)
 	s.bucket = r.bucket
 	for w := range r.waiters {
 		select {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,9 +38,14 @@ func startReader(tb testing.TB, s interface {
 }, cfg ReaderConfig) *watchedReader {
 	tb.Helper()
 	w := new(watchedReader)
+	told := make(chan struct{}) // of the end of the first snapshot, so that who observes then sees what comes after it
+	once := sync.Once{}
 	cfg.OnChange = func(c Change) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		if c.Ready {
+			once.Do(func() { close(told) })
+		}
 		if w.out != nil {
 			w.out <- c
 		}
@@ -58,7 +64,7 @@ func startReader(tb testing.TB, s interface {
 		<-done
 	})
 	select {
-	case <-r.Ready():
+	case <-told:
 	case <-time.After(patience):
 		tb.Fatal("the reader has no snapshot")
 	}
@@ -114,6 +120,31 @@ func TestReaderNeverGoesBackToALowerGeneration(t *testing.T) {
 	}
 	if c, err := r.Get("wx1", AccessToken); err != nil || c.Generation != 5 {
 		t.Errorf("the reader went to %v, %v", c, err)
+	}
+}
+
+// Where all memory of the generations was lost, a value that begins again at 1 is better than none. Found by chaos.
+func TestReaderTakesALowerGenerationWhenItsOwnHasEnded(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	var ahead atomic.Int64
+	r := startReader(t, srv, ReaderConfig{Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
+	changes := make(chan Change, 10)
+	r.observe(changes)
+	publish(t, s, credential(5, time.Hour))
+	<-changes
+	publish(t, s, credential(1, 3*time.Hour))
+	<-changes
+	for _, tt := range []struct {
+		ahead      time.Duration
+		generation uint64
+		err        error
+	}{{0, 5, nil}, {2 * time.Hour, 1, nil}, {4 * time.Hour, 0, ErrExpired}} {
+		ahead.Store(int64(tt.ahead))
+		if c, err := r.Get("wx1", AccessToken); c.Generation != tt.generation || !errors.Is(err, tt.err) {
+			t.Errorf("%s later: generation %d, %v; want %d, %v", tt.ahead, c.Generation, err, tt.generation, tt.err)
+		}
 	}
 }
 

@@ -342,3 +342,31 @@ func TestLostPublicationIsPublishedAgainWithinTheLease(t *testing.T) {
 		t.Errorf("the record is %v, %v", got, err)
 	}
 }
+
+// The answer to the request for a lease is lost: it is this worker's all the same, and nobody waits for its end.
+func TestLeaseWhoseAnswerWasLostIsReadBack(t *testing.T) {
+	t.Parallel()
+	srv, g := natstest.Start(t), natstest.NewGate()
+	s, err := NewStore(srv.Connect(g.Option()), StoreConfig{Worker: "w", Timeout: time.Second})
+	if err == nil {
+		err = s.Ensure(testContext(t))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := g.After("$KV.wechat.lease.wx1.access_token", 1)
+	go func() {
+		<-taken
+		g.Cut() // and the client connects again
+	}()
+	l, err := s.Acquire(testContext(t), "wx1", AccessToken, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Publish(testContext(t), credential(1, time.Hour)); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Acquire(testContext(t), "wx1", AccessToken, 10*time.Second); !errors.Is(err, ErrLeaseHeld) {
+		t.Errorf("%v: the same worker has it twice", err)
+	}
+}
