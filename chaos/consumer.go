@@ -251,12 +251,7 @@ func (c *consumer) look(ctx context.Context, seen []sighting) {
 		return // the judge has gone
 	}
 	c.mu.Lock()
-	c.refused = append(c.refused, told.Dead...)
-	for _, s := range seen {
-		if s.Value == "" {
-			c.refused = append(c.refused, s)
-		}
-	}
+	c.refused = told.Dead
 	c.mu.Unlock()
 	for _, s := range told.Dead {
 		c.mu.Lock()

@@ -146,6 +146,45 @@ func TestStartingWorkerLeavesALostRecordToThoseWhoHoldIt(t *testing.T) {
 	}
 }
 
+// The same for a worker that was frozen: it believes in the record that it knew, comes for its turn, and finds none, and
+// that a newer value was obtained meanwhile. Found by chaos.
+func TestTurnThatFindsTheRecordLostLeavesItToThoseWhoHoldIt(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(classic)
+	known := w.await(kv.AccessToken, 0)
+	l, err := w.store.Ledger(s.context(), appid, kv.AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Generation, l.ValueSHA256 = known.Generation+1, valueSHA256("the newer one, which another worker holds")
+	if _, err := w.store.PutLedger(s.context(), l); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := js.Stream(s.context(), "KV_wechat")
+	if err == nil {
+		err = st.Purge(s.context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := w.accounts.get(appid)
+	if err := w.refresher.scheduled(s.context(), account, kv.AccessToken); err != nil {
+		t.Error(err)
+	}
+	// A report of the old value must not do it either.
+	if _, err := w.refresher.settleReport(s.context(), account, kv.AccessToken, dead{revision: known.Revision}); !errors.Is(err, &messages.Error{Symbol: messages.NoCredential}) {
+		t.Errorf("reported: %v", err)
+	}
+	if n := s.wechat.Calls("", "token"); n != 1 {
+		t.Errorf("%d calls, want that of the start", n)
+	}
+}
+
 // Another worker has minted a newer value and died with it; then the record is lost. What this worker holds is better than
 // nothing, but the newer one must not be forgotten: a classic token of before it dies within minutes.
 func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {

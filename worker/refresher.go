@@ -23,6 +23,7 @@ type refresher struct {
 	metrics  *metrics
 	emit     func(*Account, messages.Event)
 	known    func(*Account, kv.Kind) (kv.Ledger, time.Time)
+	lostAt   func(*Account, kv.Kind) time.Time // since when there is known to be no record
 	// seenLedger and seenRecord are told what a turn wrote or read at the leader, before the watch brings it.
 	seenLedger     func(kv.Ledger)
 	seenRecord     func(*kv.Credential)
@@ -126,6 +127,8 @@ func (t *turn) look(ctx context.Context) error {
 		t.hold(c)
 	case !errors.Is(err, kv.ErrNotFound) && !errors.Is(err, kv.ErrInvalid):
 		return err
+	default:
+		t.view.lostAt = t.refresher.lostAt(t.account, t.kind)
 	}
 	ledger, err := t.store.Ledger(ctx, t.account.AppID, t.kind)
 	if err != nil {

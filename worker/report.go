@@ -226,6 +226,10 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 	if rec != nil && !d.is(*rec) {
 		return verdict{*rec, messages.ReasonNotCurrent}, nil
 	}
+	if v := t.view; v.record == nil && v.ledger.Generation > 0 && !hasExpired(now, v.ledger) && now.Before(v.lostAt.Add(othersPublish)) {
+		return verdict{}, messages.Errorf(messages.NoCredential, "the bucket has lost %s, and another worker may publish it again", kv.Key(t.account.AppID, t.kind)).
+			After(v.lostAt.Add(othersPublish).Sub(now))
+	}
 	if t.kind != kv.AccessToken && !t.view.hasToken {
 		return verdict{}, messages.Errorf(messages.NoCredential, "a ticket needs an access_token, and there is none now").After(retryMin)
 	}

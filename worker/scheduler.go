@@ -251,6 +251,16 @@ func (s *scheduler) known(a *Account, kind kv.Kind) (kv.Ledger, time.Time) {
 	return kv.Ledger{}, time.Time{}
 }
 
+// lostAt is since when this worker knows that there is no record: now, where it is a turn that has found out.
+func (s *scheduler) lostAt(a *Account, kind kv.Kind) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if it := s.items[kv.Key(a.AppID, kind)]; it != nil && it.record == nil && !it.lostAt.IsZero() {
+		return it.lostAt
+	}
+	return s.now()
+}
+
 // plan decides about an item and puts it where it belongs in the queue. s.mu is held.
 func (s *scheduler) plan(it *item) {
 	if it == nil || it.running {

@@ -156,7 +156,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	p := &policy{refreshBefore: cfg.RefreshBefore, random: cfg.Random}
 	w.refresher = &refresher{
 		store: w.store, reader: w.reader, upstream: w.upstream, policy: p, log: cfg.Log, metrics: w.metrics, emit: w.emit,
-		known: w.scheduler.known, seenLedger: w.scheduler.seenLedger, seenRecord: w.scheduler.seenRecord, worker: cfg.Name, accountRefused: cfg.OnAccountRefused,
+		known: w.scheduler.known, lostAt: w.scheduler.lostAt, seenLedger: w.scheduler.seenLedger, seenRecord: w.scheduler.seenRecord, worker: cfg.Name, accountRefused: cfg.OnAccountRefused,
 		leaseTTL: leaseFor(cfg.WeChat.Timeout), now: cfg.Now,
 	}
 	s := w.scheduler
