@@ -15,9 +15,10 @@
 //	         held by another:                                     done already:                         write the outcome down,
 //	         its outcome comes by the watch                       nothing to do                         publish behind the lease
 //
-// policy.go decides what is due: pure functions over (now, record, ledger). scheduler.go waits for it, with a heap and a
-// timer for what is well and another for what fails again and again. refresher.go takes the turns. report.go takes turns for reports. resolver.go answers code.resolve.
-// service.go is the NATS micro service in front of it.
+// policy.go decides what is due, plan.go what an answer means for later: pure functions over (now, record, ledger).
+// scheduler.go waits for it, with a queue and slots for what is well and others for what fails again and again.
+// refresher.go takes the turns, report.go those for reports. resolver.go answers code.resolve, lookup.go finds the token
+// for it. service.go is the NATS micro service in front of it.
 //
 // # The states of a credential
 //

@@ -84,6 +84,22 @@ func TestLostRecordsArePublishedAgainWithoutACall(t *testing.T) {
 	}
 }
 
+// purge takes everything out of the bucket, and tells nobody.
+func (s *stage) purge() {
+	s.Helper()
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		s.Fatal(err)
+	}
+	st, err := js.Stream(s.context(), "KV_wechat")
+	if err == nil {
+		err = st.Purge(s.context())
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
 func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
@@ -91,17 +107,7 @@ func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
 	for _, k := range kv.Kinds {
 		w.await(k, 0)
 	}
-	js, err := jetstreamOf(s.nats.Connect())
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := js.Stream(s.context(), "KV_wechat")
-	if err == nil {
-		err = st.Purge(s.context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.purge()
 	s.nats.Stop()
 	s.nats.Restart()
 	s.eventually("all are there again", func() bool {
@@ -126,17 +132,7 @@ func TestStartingWorkerLeavesALostRecordToThoseWhoHoldIt(t *testing.T) {
 	for _, k := range kv.Kinds {
 		first.await(k, 0)
 	}
-	js, err := jetstreamOf(s.nats.Connect())
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := js.Stream(s.context(), "KV_wechat")
-	if err == nil {
-		err = st.Purge(s.context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.purge()
 	second := s.worker(func(c *Config) { everything(c); classic(c) })
 	for _, k := range kv.Kinds {
 		second.await(k, 0)
@@ -161,17 +157,7 @@ func TestTurnThatFindsTheRecordLostLeavesItToThoseWhoHoldIt(t *testing.T) {
 	if _, err := w.store.PutLedger(s.context(), l); err != nil {
 		t.Fatal(err)
 	}
-	js, err := jetstreamOf(s.nats.Connect())
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := js.Stream(s.context(), "KV_wechat")
-	if err == nil {
-		err = st.Purge(s.context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.purge()
 	account := w.accounts.get(appid)
 	if err := w.refresher.scheduled(s.context(), account, kv.AccessToken); err != nil {
 		t.Error(err)
