@@ -22,12 +22,7 @@ import (
 // has published (design §8, last row). All are processes of their own. The metric x is that time over the TTL of a lease,
 // which is 3 s here; consumers have a valid value all the time, or the benchmark fails.
 func BenchmarkTakeover(b *testing.B) {
-	dir := b.TempDir()
-	for name, pkg := range map[string]string{"wxkeeper": "../cmd/wxkeeper", "nats-server": "github.com/nats-io/nats-server/v2"} {
-		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
-			b.Fatalf("%v\n%s", err, out)
-		}
-	}
+	dir := binaries(b)
 	for _, how := range []struct {
 		name string
 		hit  func(*process) error
@@ -60,29 +55,15 @@ func takeover(b *testing.B, bins string, hit func(*process) error) time.Duration
 	wechat := wechattest.Start(b, wechattest.Config{
 		Accounts: []wechattest.Account{{AppID: appid, Secret: secret}}, TokenLife: 18 * time.Second, Latency: wechatTakes,
 	})
-	dir := b.TempDir()
-	ports, err := freePorts(1)
-	if err != nil {
-		b.Fatal(err)
-	}
-	url := fmt.Sprintf("nats://127.0.0.1:%d", ports[0])
-	oops := func(what string) { b.Error(what) }
-	start := func(p *process) {
-		p.dir = dir
-		if err := p.start(oops); err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { _ = p.end(syscall.SIGKILL, time.Second) }) // it may have ended
-	}
-	start(&process{name: "nats", file: filepath.Join(bins, "nats-server"), args: []string{"-a", "127.0.0.1", "-p", fmt.Sprint(ports[0]), "-js", "-sd", filepath.Join(dir, "store")}})
+	url := startNATS(b, bins)
 	workers := map[string]*process{}
 	for range 3 {
-		p := &process{name: "worker", file: filepath.Join(bins, "wxkeeper"), args: []string{"run"}, env: []string{
+		p := &process{file: filepath.Join(bins, "wxkeeper"), args: []string{"run"}, env: []string{
 			"NATS_URL=" + url, "WECHAT_API_URL=" + wechat.URL, "WECHAT_APPID=" + appid, "WECHAT_SECRET=" + secret, "WECHAT_TOKEN_API=token",
 			"WECHAT_TICKETS=none", "WECHAT_HTTP_TIMEOUT=500ms", "WXKEEPER_HTTP_ADDR=none", "WXKEEPER_LOG_FORMAT=json",
 		}}
 		p.name = fmt.Sprint("worker", len(workers)+1)
-		start(p)
+		begin(b, p)
 		host, err := os.Hostname()
 		if err != nil {
 			b.Fatal(err)
@@ -150,6 +131,39 @@ func takeover(b *testing.B, bins string, hit func(*process) error) time.Duration
 			b.Fatal("nobody takes over")
 		}
 	}
+}
+
+// binaries builds what runs in processes of their own.
+func binaries(b *testing.B) (dir string) {
+	b.Helper()
+	dir = b.TempDir()
+	for name, pkg := range map[string]string{"wxkeeper": "../cmd/wxkeeper", "nats-server": "github.com/nats-io/nats-server/v2"} {
+		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
+			b.Fatalf("%v\n%s", err, out)
+		}
+	}
+	return dir
+}
+
+// begin starts a process that ends with the benchmark.
+func begin(b *testing.B, p *process) {
+	b.Helper()
+	p.dir = b.TempDir()
+	if err := p.start(func(what string) { b.Error(what) }); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = p.end(syscall.SIGKILL, time.Second) }) // it may have ended
+}
+
+// startNATS starts a server with JetStream and returns its URL.
+func startNATS(b *testing.B, bins string) string {
+	b.Helper()
+	ports, err := freePorts(1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	begin(b, &process{name: "nats", file: filepath.Join(bins, "nats-server"), args: []string{"-a", "127.0.0.1", "-p", fmt.Sprint(ports[0]), "-js", "-sd", b.TempDir()}})
+	return fmt.Sprintf("nats://127.0.0.1:%d", ports[0])
 }
 
 // leaseHolder is the worker whose name stands in the lease.
