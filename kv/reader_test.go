@@ -381,11 +381,25 @@ func TestReaderNoticesAPurgedBucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Stop() // so that the watch looks at once and not when its half minute is over
-	srv.Restart()
-	for c := range changes {
-		if c.AppID == "wx1" && c.Record == nil {
-			return
+	await := func(what string, is func(Change) bool) {
+		t.Helper()
+		for ctx := testContext(t); ; {
+			select {
+			case c := <-changes:
+				if is(c) {
+					return
+				}
+			case <-ctx.Done():
+				t.Fatal(what)
+			}
 		}
 	}
+	// What comes after the purge does not hide it. Found by chaos.
+	later := credential(1, time.Hour)
+	later.AppID = "wx2"
+	publish(t, s, later)
+	await("the record of after the purge does not come", func(c Change) bool { return c.AppID == "wx2" && c.Record != nil })
+	srv.Stop() // so that the watch looks at once and not when its half minute is over
+	srv.Restart()
+	await("the purge is not noticed", func(c Change) bool { return c.AppID == "wx1" && c.Record == nil })
 }

@@ -40,6 +40,7 @@ type watch struct {
 	// What the sessions know of the stream, from one to the next.
 	born  time.Time
 	seen  uint64    // the highest sequence that it is known to have had
+	asked uint64    // its last sequence when it was asked about itself: not that of messages, which may be of after a purge
 	last  uint64    // the sequence of the last message that was delivered; 0: none
 	ready bool      // the snapshot is complete
 	alive time.Time // when the stream was last heard of
@@ -161,7 +162,7 @@ func (w *watch) session(ctx context.Context) error {
 			case !w.same(now):
 				return errRecreated
 			default:
-				w.seen, w.alive = now.State.LastSeq, time.Now()
+				w.seen, w.asked, w.alive = now.State.LastSeq, now.State.LastSeq, time.Now()
 				check.Reset(every)
 			}
 		}
@@ -200,7 +201,7 @@ func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer,
 	if err != nil {
 		return nil, nil, err
 	}
-	w.seen, w.alive = info.State.LastSeq, time.Now()
+	w.seen, w.asked, w.alive = info.State.LastSeq, info.State.LastSeq, time.Now()
 	if !resumes {
 		anew := !w.born.IsZero() && !info.Created.Equal(w.born)
 		w.born, w.last, w.ready = info.Created, 0, false
@@ -216,7 +217,7 @@ func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer,
 // earlier state (a restored backup), or was purged: the consumer would wait for sequences that do not come. Where all its
 // messages are merely newer than those seen, starting over does no harm.
 func (w *watch) same(now *jetstream.StreamInfo) bool {
-	return now.Created.Equal(w.born) && now.State.LastSeq >= w.seen && (w.last == 0 || now.State.FirstSeq <= w.seen)
+	return now.Created.Equal(w.born) && now.State.LastSeq >= w.seen && (w.last == 0 || now.State.FirstSeq <= w.asked)
 }
 
 func (w *watch) prefix() string { return "$KV." + w.bucket + "." }
