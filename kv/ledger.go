@@ -62,6 +62,11 @@ type Probe struct {
 	Verdict    string    `json:"verdict"`    // alive, dead or inconclusive
 }
 
+// IsEmpty says whether nothing is remembered.
+func (l *Ledger) IsEmpty() bool {
+	return l.Generation == 0 && l.Attempts == 0 && l.LastAttempt.IsZero()
+}
+
 // Failure is why an attempt failed, in words without secrets.
 type Failure struct {
 	At      time.Time `json:"at"`

@@ -205,7 +205,7 @@ func (s *Store) leaderGet(ctx context.Context, bucket, key string) ([]byte, uint
 // LedgerWatch says whom to tell of the ledger. Its functions are called from one goroutine and must not block.
 type LedgerWatch struct {
 	Reset   func()       // a snapshot begins: revisions may be lower than before
-	Told    func(Ledger) // an entry of the snapshot, or a change after it
+	Told    func(Ledger) // an entry of the snapshot, or a change after it; an empty one where the entry has gone
 	Ready   func()       // the snapshot is complete
 	Trouble func(error)  // why the watch had to start over
 }
@@ -223,11 +223,11 @@ func (s *Store) WatchLedgers(ctx context.Context, to LedgerWatch) {
 				to.Ready()
 			}
 			appid, kind, ok := splitKey(e.key)
-			if !ok || e.gone {
+			if !ok {
 				return
 			}
-			var l Ledger
-			if json.Unmarshal(e.value, &l) != nil || l.AppID != appid || l.Kind != kind {
+			l := Ledger{AppID: appid, Kind: kind}
+			if !e.gone && (json.Unmarshal(e.value, &l) != nil || l.AppID != appid || l.Kind != kind) {
 				return
 			}
 			l.Revision = e.rev

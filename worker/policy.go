@@ -91,10 +91,11 @@ type policy struct {
 type action uint8
 
 const (
-	wait    action = iota // until decision.at; a zero at: until something changes
-	publish               // put the value that this worker holds back into the bucket
-	fetch                 // ask WeChat
-	tell                  // that it has expired
+	wait     action = iota // until decision.at; a zero at: until something changes
+	publish                // put the value that this worker holds back into the bucket
+	fetch                  // ask WeChat
+	tell                   // that it has expired
+	remember               // write down again what the ledger has lost
 )
 
 // reason is why: a label of logs, metrics and status.
@@ -114,6 +115,7 @@ const (
 	reasonNewSettings reason = "new_settings" // fetch: the settings that WeChat refused have been changed
 	reasonUnpublished reason = "unpublished"  // fetch: a value, or its longer life, was obtained, but its worker died before publishing it
 	reasonReported    reason = "reported"     // fetch: WeChat refuses the value, as a consumer reported
+	reasonForgotten   reason = "forgotten"    // remember: the bucket lost the ledger
 	reasonRefused     reason = "refused"      // wait: the same, but the throttle of reports holds
 )
 
@@ -127,6 +129,8 @@ type view struct {
 	hasToken bool   // for a ticket: there is a living access_token
 	// lostAt is since when this worker knows that there is no record; zero: it does not wait for others who may hold one.
 	lostAt time.Time
+	// forgotten: the ledger is what this worker remembers, and the bucket has lost it.
+	forgotten bool
 }
 
 // decision is what to do, when, and why.
@@ -138,6 +142,9 @@ type decision struct {
 
 // next decides about one credential.
 func (p *policy) next(now time.Time, v view) decision {
+	if v.forgotten {
+		return decision{remember, now, reasonForgotten}
+	}
 	valid := v.record != nil && v.record.Valid(now)
 	v.ledger = sane(now, v.ledger)
 	lost := v.held != nil && v.held.Valid(now.Add(lifeTolerance)) && (!valid || v.record.Generation < v.held.Generation)

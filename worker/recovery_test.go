@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -139,6 +141,47 @@ func TestStartingWorkerLeavesALostRecordToThoseWhoHoldIt(t *testing.T) {
 	}
 	if n := s.wechat.Calls("", ""); n != 3 {
 		t.Errorf("%d calls, want those of the first start", n)
+	}
+}
+
+// Backoff, quota and generations are the memory of the fleet: who remembers them writes them again. Found by chaos, where
+// a wrong secret was sent once more, and generations began again at 1.
+func TestLostLedgerIsWrittenAgainByThoseWhoRememberIt(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, wechattest.Config{})
+	w := s.worker(classic)
+	w.await(kv.AccessToken, 0)
+	js, err := jetstreamOf(s.nats.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ledger := func() (kv.Ledger, error) { return w.store.Ledger(s.context(), appid, kv.AccessToken) }
+	var known kv.Ledger
+	s.eventually("the refresh is written down", func() bool {
+		known, err = ledger()
+		return err == nil && known.Generation == 1 && known.Attempts == 0
+	})
+	for name, lose := range map[string]func() error{
+		"the entry": func() error {
+			b, err := js.KeyValue(s.context(), "wechat_ledger")
+			if err != nil {
+				return err
+			}
+			return b.Purge(s.context(), kv.Key(appid, kv.AccessToken))
+		},
+		"the bucket": func() error { return js.DeleteKeyValue(s.context(), "wechat_ledger") },
+	} {
+		if err := lose(); err != nil {
+			t.Fatal(err)
+		}
+		s.eventually(name+" is there again", func() bool {
+			again, err := ledger()
+			again.Revision = known.Revision
+			return err == nil && cmp.Diff(known, again) == ""
+		})
+	}
+	if n := s.wechat.Calls("", ""); n != 1 {
+		t.Errorf("%d calls, want that of the start", n)
 	}
 }
 

@@ -134,7 +134,12 @@ func (t *turn) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.seenLedger(ledger)
+	if known, _ := t.known(t.account, t.kind); ledger.IsEmpty() && !known.IsEmpty() {
+		known.Revision = ledger.Revision // the bucket has lost it: whatever this turn writes brings it back
+		ledger, t.view.forgotten = known, true
+	} else {
+		t.seenLedger(ledger)
+	}
 	t.view.ledger = ledger
 	t.view.held = t.reader.Held(t.account.AppID, t.kind)
 	_, err = t.reader.Get(t.account.AppID, kv.AccessToken)
@@ -158,6 +163,9 @@ func (r *refresher) scheduled(ctx context.Context, a *Account, kind kv.Kind) err
 			return t.republish(ctx)
 		case d.action == tell:
 			return t.expired(ctx)
+		case d.action == remember:
+			_, err := t.write(ctx, t.view.ledger)
+			return err
 		case d.action == fetch && d.reason == reasonReported:
 			_, err := t.settle(ctx, dead{})
 			return err
@@ -311,7 +319,7 @@ func orTooShort(err error) error {
 func (t *turn) write(ctx context.Context, l kv.Ledger) (kv.Ledger, error) {
 	l, err := t.store.PutLedger(ctx, l)
 	if err == nil {
-		t.view.ledger = l
+		t.view.ledger, t.view.forgotten = l, false
 		t.seenLedger(l)
 	}
 	return l, err

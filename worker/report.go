@@ -211,6 +211,7 @@ func (r *refresher) settleReport(ctx context.Context, a *Account, kind kv.Kind, 
 // refreshes it where it does not and the throttle allows.
 func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 	now := t.now()
+	t.view.forgotten = false // what is written below brings it back
 	if t.policy.next(now, t.view).action == publish {
 		// This worker holds a newer value than the bucket, and maybe that is the reported one.
 		if err := t.republish(ctx); err != nil {

@@ -25,6 +25,8 @@ type item struct {
 	heldUntil time.Time // after a turn that this worker could not have: another holds the lease, or NATS is away
 	held      bool      // the last turn could not be had because another worker held the lease
 	lostAt    time.Time // since when there is no record; zero: there is one
+	snapshot  int       // of the ledgers, in which this one was last told
+	forgotten bool      // the bucket has lost the ledger
 	running   bool
 	lane      *lane // nil: not planned yet
 	index     int   // in the lane's queue; -1: not in it
@@ -55,8 +57,9 @@ type scheduler struct {
 	mu    sync.Mutex
 	items map[string]*item // by kv.Key
 	// others are the ledgers of credentials that this worker does not keep, maybe yet: the watch tells of each once.
-	others map[string]kv.Ledger
-	lanes  [2]*lane // the second is for troubled ones
+	others   map[string]kv.Ledger
+	snapshot int      // of the ledgers: how many have begun
+	lanes    [2]*lane // the second is for troubled ones
 }
 
 func newScheduler(concurrency int) *scheduler {
@@ -225,21 +228,45 @@ func (s *scheduler) learnLedger(l kv.Ledger) {
 		s.others[key] = l
 	}
 	s.mu.Unlock()
-	s.learn(kv.Key(l.AppID, l.Kind), func(it *item) {
-		if l.Revision >= it.ledger.Revision {
-			it.ledger = l
+	s.learn(key, func(it *item) {
+		it.snapshot = s.snapshot
+		switch {
+		case l.Revision < it.ledger.Revision:
+		case l.IsEmpty() && !it.ledger.IsEmpty():
+			it.ledger.Revision, it.forgotten = l.Revision, true
+		default:
+			it.ledger, it.forgotten = l, false
 		}
 	})
 }
 
+// ledgersTold: a snapshot of the ledgers is complete. What it had not, the bucket has lost.
+func (s *scheduler) ledgersTold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, it := range s.items {
+		if it.snapshot != s.snapshot && !it.ledger.IsEmpty() && !it.forgotten {
+			it.forgotten = true
+			s.plan(it)
+		}
+	}
+}
+
 // seenLedger takes what a turn has read at the leader or written.
 func (s *scheduler) seenLedger(l kv.Ledger) {
-	s.learn(kv.Key(l.AppID, l.Kind), func(it *item) { it.ledger = l })
+	s.learn(kv.Key(l.AppID, l.Kind), func(it *item) { it.ledger, it.forgotten = l, false })
 }
 
 // resetRecords and resetLedgers: a watch begins anew, on a bucket whose revisions may be lower.
 func (s *scheduler) resetRecords() { s.each(func(it *item) { it.rev = 0 }) }
-func (s *scheduler) resetLedgers() { s.each(func(it *item) { it.ledger.Revision = 0 }) }
+func (s *scheduler) resetLedgers() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.snapshot++
+	for _, it := range s.items {
+		it.ledger.Revision = 0
+	}
+}
 
 // known is what this worker knows of the ledger of a credential, and when it plans its next turn.
 func (s *scheduler) known(a *Account, kind kv.Kind) (kv.Ledger, time.Time) {
@@ -315,6 +342,7 @@ func (s *scheduler) view(it *item) view {
 	return view{
 		rule: it.account.rule(it.kind), record: it.record, held: s.reader.Held(it.account.AppID, it.kind),
 		ledger: it.ledger, settings: s.settings(it.account), hasToken: err == nil, lostAt: it.lostAt,
+		forgotten: it.forgotten,
 	}
 }
 

@@ -209,7 +209,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	watches.Go(func() {
 		w.store.WatchLedgers(watching, kv.LedgerWatch{
 			Reset: w.scheduler.resetLedgers, Told: w.scheduler.learnLedger, Trouble: w.trouble("ledger"),
-			Ready: func() { once.Do(func() { close(ledgersReady) }) },
+			Ready: func() {
+				w.scheduler.ledgersTold()
+				once.Do(func() { close(ledgersReady) })
+			},
 		})
 	})
 	for _, known := range []<-chan struct{}{w.reader.Ready(), ledgersReady} {
