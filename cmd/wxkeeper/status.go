@@ -122,6 +122,8 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 		return "slowed down, new try" + at
 	case "others":
 		return "lost by the bucket; if nobody publishes it again, new try" + at
+	case "forgotten":
+		return "its ledger was lost and is written again"
 	case "refused":
 		return "renewal" + at
 	case "refreshing":
