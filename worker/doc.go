@@ -54,8 +54,9 @@
 //   - The answer came and could not be published: this worker serves it, and publishes it when it can.
 //   - The lease was lost after a classic fetch: two tokens were minted; one more refresh makes the published one the newest.
 //   - NATS is away: nothing is fetched (it could not be published); everything valid is served; resolutions go on.
-//   - The record or the bucket is lost: the value in memory is published again, without a call. A worker that has none
-//     leaves the others 8 s to do so: its own call would be wasted, and a classic one would kill their token.
+//   - The record or the bucket is lost: the value in memory is published again, without a call, unless the ledger knows of
+//     a newer one: then WeChat is asked. A worker that has none leaves the others 8 s to publish theirs: its own call would
+//     be wasted, and a classic one would kill their token.
 //   - The ledger is lost: who remembers it writes it again.
 //   - NATS is slow: a turn without enough time left for a call takes its attempt back. WeChat has not failed.
 //   - Another system kills the token: the first refused resolution or report shows it; WeChat is asked; the token is
