@@ -187,17 +187,17 @@ func TestJudgeFinds(t *testing.T) {
 		}, 0},
 		"a generation that goes back": {func(_ *judge, token string, look func(string, uint64)) { look(token, 2); look(token, 1) }, 1},
 		"no answer": {func(j *judge, _ string, _ func(string, uint64)) {
-			j.answered(time.Now(), "c", answer{Subject: "s", AppID: j.accounts[0].AppID, Symbol: "none"})
+			j.answered("c", answer{At: time.Now(), Subject: "s", AppID: j.accounts[0].AppID, Symbol: "none"})
 		}, 1},
 		"a wrong answer": {func(j *judge, _ string, _ func(string, uint64)) {
-			j.answered(time.Now(), "c", answer{Subject: "s", AppID: j.accounts[0].AppID, Symbol: "wrong"})
+			j.answered("c", answer{At: time.Now(), Subject: "s", AppID: j.accounts[0].AppID, Symbol: "wrong"})
 		}, 1},
 		"an error without a reason": {func(j *judge, _ string, _ func(string, uint64)) {
-			j.answered(time.Now(), "c", answer{Subject: "s", AppID: j.accounts[0].AppID, Symbol: "upstream"})
+			j.answered("c", answer{At: time.Now(), Subject: "s", AppID: j.accounts[0].AppID, Symbol: "upstream"})
 		}, 1},
 		"no error while WeChat fails": {func(j *judge, _ string, _ func(string, uint64)) {
 			j.begins(fault{upstream: true})
-			j.answered(time.Now(), "c", answer{Subject: "s", AppID: j.accounts[0].AppID, Symbol: "upstream"})
+			j.answered("c", answer{At: time.Now(), Subject: "s", AppID: j.accounts[0].AppID, Symbol: "upstream"})
 		}, 0},
 	} {
 		j, token, look := newBench(t)

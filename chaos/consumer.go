@@ -49,12 +49,13 @@ type sighting struct {
 
 // answer is what became of a request.
 type answer struct {
-	Subject string `json:"subject"`
-	AppID   string `json:"appid"`
-	Symbol  string `json:"symbol"` // "ok", that of the error, or "none": no answer within patience
-	Message string `json:"message,omitempty"`
-	Tries   int    `json:"tries"`
-	TookMS  int64  `json:"took_ms"`
+	Subject string    `json:"subject"`
+	AppID   string    `json:"appid"`
+	At      time.Time `json:"at"`
+	Symbol  string    `json:"symbol"` // "ok", that of the error, or "none": no answer within patience
+	Message string    `json:"message,omitempty"`
+	Tries   int       `json:"tries"`
+	TookMS  int64     `json:"took_ms"`
 }
 
 // report is what a consumer tells the judge.
@@ -229,7 +230,7 @@ func (c *consumer) ask(ctx context.Context, subject, appid string, request any, 
 			break
 		}
 	}
-	ans.TookMS = time.Since(began).Milliseconds()
+	ans.At, ans.TookMS = time.Now(), time.Since(began).Milliseconds()
 	if ctx.Err() != nil {
 		return ans // this consumer is stopping: what it did not get is nobody's fault
 	}

@@ -19,6 +19,8 @@ const (
 	// foreignHold is how long a consumer may hold what a foreign refresh killed: until it is noticed, reported, checked
 	// with WeChat and renewed, by whoever is left of the fleet.
 	foreignHold = 45 * time.Second
+	// remint is how long a consumer may hold a classic token that a second mint of the fleet killed.
+	remint = 5 * time.Second
 	// aftermath is for how long a trouble hinders after its end: backoff, election of a leader, a dead holder's lease.
 	aftermath = 6 * time.Second
 	// rebuilding is for how long a worker that starts may miss what a bucket has lost: it waits 8 s for the others.
@@ -71,6 +73,7 @@ type figures struct {
 	again                int                       // answers that needed more than one try
 	slowest              time.Duration
 	holds, gaps          []time.Duration // with a refused value; without one
+	reminted             []time.Duration // those of holds that a second mint explains
 	excusedGaps, troubls int
 }
 
@@ -183,8 +186,8 @@ func (j *judge) hear(now time.Time, rep report) assignment {
 	}
 	for _, a := range rep.Answers {
 		// What was asked before is not judged, though it is told now.
-		if !j.judging.IsZero() && now.Sub(j.judging) > time.Duration(a.TookMS)*time.Millisecond+2*lookEvery {
-			j.answered(now, rep.Name, a)
+		if !j.judging.IsZero() && a.At.Add(-time.Duration(a.TookMS)*time.Millisecond).After(j.judging) {
+			j.answered(rep.Name, a)
 		}
 	}
 	return told
@@ -262,11 +265,27 @@ func (j *judge) ends(key string, st *sight, now time.Time) {
 		}
 		return
 	}
+	// Two tokens were minted in a row, because a worker or NATS was lost before the first was published: the second mint
+	// kills the one that consumers hold, until they have the second.
+	if st.verdict == wechattest.Dead && j.account(st.appid).TokenAPI == "token" && lasted < remint && j.disrupted(st.since) {
+		j.figures.reminted = append(j.figures.reminted, lasted)
+		return
+	}
 	// A ticket is good for two hours from when WeChat gave it out last, as WeChat's staff say; the simulation is stricter.
 	if _, ok := j.hindered(st.appid, st.since); ok && st.verdict == wechattest.Expired && st.kind != "access_token" {
 		return
 	}
 	j.find("%s held a value that WeChat says is %s for %.1f s", key, st.verdict, lasted.Seconds())
+}
+
+// disrupted says whether a worker or NATS was in trouble in the time in which WeChat accepts the token before the last.
+func (j *judge) disrupted(t time.Time) bool {
+	for _, tr := range j.troubles {
+		if !tr.upstream && tr.from.Before(t) && (tr.to.IsZero() || t.Sub(tr.to) < overlap) {
+			return true
+		}
+	}
+	return false
 }
 
 // wasMoved says whether a token that died at t was killed by another system: WeChat lets it live for overlap at most.
@@ -306,7 +325,7 @@ func (j *judge) hindered(appid string, t time.Time) (time.Duration, bool) {
 }
 
 // answered judges what became of a request.
-func (j *judge) answered(now time.Time, who string, a answer) {
+func (j *judge) answered(who string, a answer) {
 	took := time.Duration(a.TookMS) * time.Millisecond
 	bySymbol := j.figures.answers[a.Subject]
 	if bySymbol == nil {
@@ -324,7 +343,7 @@ func (j *judge) answered(now time.Time, who string, a answer) {
 		j.find("%s: no answer on %s for %s after %d tries in %s: %s", who, a.Subject, a.AppID, a.Tries, took, a.Message)
 	case a.Symbol == "wrong":
 		j.find("%s: a wrong answer on %s for %s: %s", who, a.Subject, a.AppID, a.Message)
-	case !j.excuses(a, now.Add(-took-lookEvery), now):
+	case !j.excuses(a, a.At.Add(-took-lookEvery), a.At):
 		j.find("%s: %s on %s for %s, and WeChat is well: %s", who, a.Symbol, a.Subject, a.AppID, a.Message)
 	}
 }

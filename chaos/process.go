@@ -34,6 +34,7 @@ type life struct {
 	ended chan struct{}
 	http  chan string // told once: where it serves its pages
 	wants bool        // it was told to end, or killed
+	hard  bool        // it was killed
 }
 
 var (
@@ -41,10 +42,13 @@ var (
 	disaster  = regexp.MustCompile(`^panic:|^fatal error:|DATA RACE|"msg":"panic`)
 )
 
-// start starts the process. oops is told of what no process may do: end by itself, panic.
+// start starts the process, unless it runs. oops is told of what no process may do: end by itself, panic.
 func (p *process) start(oops func(string)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.life != nil {
+		return nil
+	}
 	p.lives++
 	p.frozen = false
 	log, err := os.Create(filepath.Join(p.dir, fmt.Sprintf("%s.%03d.log", p.name, p.lives)))
@@ -104,7 +108,7 @@ func (p *process) end(s syscall.Signal, within time.Duration) error {
 		p.mu.Unlock()
 		return nil
 	}
-	l.wants = true
+	l.wants, l.hard = true, l.hard || s == syscall.SIGKILL
 	p.mu.Unlock()
 	if err := l.cmd.Process.Signal(s); err != nil {
 		return err
@@ -115,10 +119,17 @@ func (p *process) end(s syscall.Signal, within time.Duration) error {
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.life = nil
+		if p.life == l { // otherwise another fault has ended it and started the next
+			p.life = nil
+		}
 	}()
 	select {
 	case <-l.ended:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if l.hard { // by another fault, while it was stopping
+			return nil
+		}
 		// One that has just begun does not yet listen to signals.
 		if code := l.cmd.ProcessState.ExitCode(); s == syscall.SIGTERM && code != 0 && p.graceful() && time.Since(l.began) > within/10 {
 			return fmt.Errorf("%s: exit code %d after SIGTERM", p.name, code)

@@ -200,6 +200,7 @@ func (h *house) settleAccounts(took time.Duration) {
 		j.sayLocked("%s: %s", subject, strings.Join(parts, ", "))
 	}
 	j.sayLocked("%d requests were asked more than once; the slowest took %s", f.again, f.slowest)
+	j.sayLocked("of the holds, a second mint of the fleet explains: %s", spread(f.reminted))
 	j.sayLocked("a refused token was held %s; without a value: %s, %d of them explained", spread(f.holds), spread(f.gaps), f.excusedGaps)
 }
 
