@@ -45,6 +45,16 @@ func (c *Client) RefreshCredential(ctx context.Context, req RefreshCredential) (
 	return into[Refreshed](c.ask(ctx, SubjectCredentialRefresh, req.AppID, req))
 }
 
+// SignJSSDK signs the URL of a web page for wx.config.
+func (c *Client) SignJSSDK(ctx context.Context, req SignJSSDK) (JSSDKSignature, error) {
+	return into[JSSDKSignature](c.ask(ctx, SubjectJSSDKSign, req.AppID, req))
+}
+
+// SignCard signs a card for wx.addCard, or a choice for wx.chooseCard.
+func (c *Client) SignCard(ctx context.Context, req SignCard) (CardSignature, error) {
+	return into[CardSignature](c.ask(ctx, SubjectCardSign, req.AppID, req))
+}
+
 // Status returns what one worker knows of the credentials.
 func (c *Client) Status(ctx context.Context, req GetStatus) (Status, error) {
 	return into[Status](c.ask(ctx, SubjectStatus, req.AppID, req))

@@ -19,6 +19,8 @@ const (
 	SubjectCodeResolve       = "code.resolve"
 	SubjectCredentialGet     = "credential.get"
 	SubjectCredentialRefresh = "credential.refresh"
+	SubjectJSSDKSign         = "jssdk.sign"
+	SubjectCardSign          = "card.sign"
 	SubjectStatus            = "status"
 )
 

@@ -17,8 +17,8 @@
 //
 // policy.go decides what is due, plan.go what an answer means for later: pure functions over (now, record, ledger).
 // scheduler.go waits for it, with a queue and slots for what is well and others for what fails again and again.
-// refresher.go takes the turns, report.go those for reports. resolver.go answers code.resolve, lookup.go finds the token
-// for it. service.go is the NATS micro service in front of it.
+// refresher.go takes the turns, report.go those for reports. resolver.go answers code.resolve, signer.go jssdk.sign and
+// card.sign; lookup.go finds token and ticket for them. service.go is the NATS micro service in front of them.
 //
 // # The states of a credential
 //

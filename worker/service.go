@@ -21,6 +21,7 @@ import (
 const (
 	maxReports = 16384 // that wait for a settlement in one worker
 	maxGets    = 4096  // credential.get, in hand: each is answered from memory, or waits for one answer of NATS
+	maxSigns   = 4096  // jssdk.sign and card.sign, in hand: the same
 )
 
 // service answers the request-reply subjects as one NATS micro service in one queue group.
@@ -33,6 +34,7 @@ type service struct {
 	resolver *resolver
 	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
 	lookup   *lookup
+	signer   *signer
 	status   func(appid string) messages.Status
 	metrics  *metrics
 	log      *slog.Logger
@@ -45,6 +47,7 @@ type service struct {
 	resolves atomic.Int64 // in hand, of code.resolve
 	reports  atomic.Int64 // in hand, of credential.refresh
 	gets     atomic.Int64 // in hand, of credential.get
+	signs    atomic.Int64 // in hand, of jssdk.sign and card.sign
 	counts   map[string]*counts
 }
 
@@ -62,9 +65,20 @@ type answer func(ctx context.Context, ofSubject string, body []byte) (any, error
 func (s *service) start() error {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.pool = newPool(s.resolver.limit)
+	endpoints := []struct {
+		subject, request, reply string
+		handle                  func(subject string) micro.HandlerFunc
+	}{
+		{messages.SubjectCodeResolve, `{"appid"?,"openid","code_ticket"}`, "the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, s.maxResolves())},
+		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision", s.pooled(s.credentialGet, &s.gets, maxGets)},
+		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`, `{"appid","kind","revision","generation","expires_at","refreshed","reason"}`, s.pooled(s.credentialRefresh, &s.reports, maxReports)},
+		{messages.SubjectJSSDKSign, `{"appid"?,"url"}`, `{"appId","timestamp","nonceStr","signature"}`, s.pooled(s.jssdkSign, &s.signs, maxSigns)},
+		{messages.SubjectCardSign, `{"appid"?,"action"?,"card_id"?,"code"?,"openid"?,"shop_id"?,"card_type"?,…}`, "the fields of cardExt, or of wx.chooseCard, with their signature", s.pooled(s.cardSign, &s.signs, maxSigns)},
+		{messages.SubjectStatus, `{"appid"?}`, "every credential: state, reason, advice, times, attempts, calls today", s.inline(s.statusOf)},
+	}
 	s.counts = make(map[string]*counts)
-	for _, subject := range []string{messages.SubjectCodeResolve, messages.SubjectCredentialGet, messages.SubjectCredentialRefresh, messages.SubjectStatus} {
-		s.counts[subject], s.counts[subject+ofAccount] = new(counts), new(counts)
+	for _, e := range endpoints {
+		s.counts[e.subject], s.counts[e.subject+ofAccount] = new(counts), new(counts)
 	}
 	svc, err := micro.AddService(s.nc, micro.Config{
 		Name: s.prefix, Version: s.version, QueueGroup: s.prefix,
@@ -82,15 +96,7 @@ func (s *service) start() error {
 		return fmt.Errorf("registering the NATS service: %w", err)
 	}
 	s.svc = svc
-	for _, e := range []struct {
-		subject, request, reply string
-		handle                  func(subject string) micro.HandlerFunc
-	}{
-		{messages.SubjectCodeResolve, `{"appid"?,"openid","code_ticket"}`, "the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, s.maxResolves())},
-		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision", s.pooled(s.credentialGet, &s.gets, maxGets)},
-		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`, `{"appid","kind","revision","generation","expires_at","refreshed","reason"}`, s.pooled(s.credentialRefresh, &s.reports, maxReports)},
-		{messages.SubjectStatus, `{"appid"?}`, "every credential: state, reason, advice, times, attempts, calls today", s.inline(s.statusOf)},
-	} {
+	for _, e := range endpoints {
 		name := strings.ReplaceAll(e.subject, ".", "_")
 		meta := micro.WithEndpointMetadata(map[string]string{"request": e.request, "reply": e.reply})
 		if err := errors.Join(
@@ -223,7 +229,7 @@ func decode(body []byte, into any) error {
 	case errors.As(err, &mistyped) && mistyped.Field != "":
 		return messages.Errorf(messages.InvalidRequest, "%s must be a JSON %s", mistyped.Field, jsonType(mistyped.Type.Kind().String()))
 	default:
-		return messages.Errorf(messages.InvalidRequest, `the request is not a JSON object like {"openid":"…","code_ticket":"…"}`)
+		return messages.Errorf(messages.InvalidRequest, "the request is not a JSON object")
 	}
 }
 

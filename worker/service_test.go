@@ -68,6 +68,36 @@ func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 		{"credential.refresh.wx2", `{"revision":-1}`, messages.InvalidRequest, "revision must be a JSON number"},
 		{"credential.refresh.wx2", `{"value_sha256":"abc"}`, messages.InvalidRequest, "64 hexadecimal digits"},
 		{"credential.refresh.wx2", `{"kind":"x"}`, messages.UnknownKind, "x"},
+		{"jssdk.sign.wx2", `{}`, messages.InvalidRequest, "url is missing"},
+		{"jssdk.sign.wx2", `{"url":"#top"}`, messages.InvalidRequest, "url is missing"},
+		{"jssdk.sign.wx2", `{"url":7}`, messages.InvalidRequest, "url must be a JSON string"},
+		{"jssdk.sign.wx2", `{"url":"shop.example.com/` + long + `"}`, messages.InvalidRequest, "must begin with http://"},
+		{"jssdk.sign.wx2", `{"url":"ftp://shop.example.com/"}`, messages.InvalidRequest, "must begin with http://"},
+		{"jssdk.sign.wx2", `{"url":"https%3A%2F%2Fshop.example.com%2F"}`, messages.InvalidRequest, "not URL-encoded"},
+		{"jssdk.sign.wx2", `{"url":"https:///path"}`, messages.InvalidRequest, "a host"},
+		{"jssdk.sign.wx2", `{"url":"https://"}`, messages.InvalidRequest, "a host"},
+		{"jssdk.sign.wx2", `{"url":"https://a.example/b c"}`, messages.InvalidRequest, "byte 19"},
+		{"jssdk.sign.wx2", `{"url":"https://a.example/\n"}`, messages.InvalidRequest, "unprintable"},
+		{"jssdk.sign.wx2", "{\"url\":\"https://a.example/\xff\"}", messages.InvalidRequest, "unprintable"},
+		{"jssdk.sign.wx2", `{"url":"https://a.example/` + strings.Repeat("x", messages.MaxURL) + `"}`, messages.InvalidRequest, "at most 8192"},
+		{"jssdk.sign.wx2", `{"appid":"` + appid + `","url":"https://a.example/"}`, messages.InvalidRequest, "not that of the subject"},
+		{"jssdk.sign", `{"appid":"` + appid + `","url":"https://a.example/"}`, messages.NotConfigured, "WECHAT_TICKETS"},
+		{"jssdk.sign.wx3", `{"url":"https://a.example/"}`, messages.UnknownAccount, "wx3"},
+		{"card.sign.wx2", `{}`, messages.InvalidRequest, "card_id is missing"},
+		{"card.sign.wx2", `{"action":"openCard"}`, messages.InvalidRequest, "addCard or chooseCard"},
+		{"card.sign.wx2", `{"card_id":"` + long + `"}`, messages.InvalidRequest, "card_id has 300 bytes"},
+		{"card.sign.wx2", `{"card_id":"p","openid":"` + long + `"}`, messages.InvalidRequest, "openid has 300 bytes"},
+		{"card.sign.wx2", `{"card_id":"p","code":"1 2"}`, messages.InvalidRequest, "code has a space"},
+		{"card.sign.wx2", `{"card_id":"p","code":12}`, messages.InvalidRequest, "code must be a JSON string"},
+		{"card.sign.wx2", `{"card_id":"p","shop_id":"1"}`, messages.InvalidRequest, "action chooseCard alone"},
+		{"card.sign.wx2", `{"card_id":"p","card_type":"CASH"}`, messages.InvalidRequest, "action chooseCard alone"},
+		{"card.sign.wx2", `{"action":"chooseCard","code":"1"}`, messages.InvalidRequest, "action addCard alone"},
+		{"card.sign.wx2", `{"action":"chooseCard","openid":"o"}`, messages.InvalidRequest, "action addCard alone"},
+		{"card.sign.wx2", `{"action":"chooseCard","fixed_begintimestamp":1}`, messages.InvalidRequest, "action addCard alone"},
+		{"card.sign.wx2", `{"card_id":"p","fixed_begintimestamp":-1}`, messages.InvalidRequest, "negative"},
+		{"card.sign.wx2", `{"card_id":"p","fixed_begintimestamp":"1"}`, messages.InvalidRequest, "must be a JSON number"},
+		{"card.sign.wx2", `{"card_id":"p"}`, messages.NotConfigured, "WECHAT_TICKETS"},
+		{"card.sign.wx3", `{"card_id":"p"}`, messages.UnknownAccount, "wx3"},
 		{"status.wx3", `{}`, messages.UnknownAccount, "wx3"},
 		{"status", `{"appid":true}`, messages.InvalidRequest, "appid must be a JSON string"},
 	} {
@@ -132,7 +162,7 @@ func TestIsANATSMicroService(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
-	for _, subject := range []string{"code.resolve", "credential.get", "credential.refresh", "status"} {
+	for _, subject := range []string{"code.resolve", "credential.get", "credential.refresh", "jssdk.sign", "card.sign", "status"} {
 		if !have["wechat."+subject] || !have["wechat."+subject+".*"] {
 			t.Errorf("%s is not there in both forms: %v", subject, have)
 		}

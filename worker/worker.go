@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,7 +166,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	find := &lookup{store: w.store, reader: w.reader, missing: w.missing, now: cfg.Now}
 	w.service = &service{
 		nc: nc, accounts: &w.accounts, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name,
-		report: w.refresher.report, lookup: find, status: w.status, metrics: w.metrics, log: cfg.Log,
+		report: w.refresher.report, lookup: find, signer: &signer{lookup: find, now: cfg.Now, nonce: cryptorand.Text}, status: w.status, metrics: w.metrics, log: cfg.Log,
 		resolver: &resolver{
 			lookup: find, upstream: w.upstream, report: w.refresher.report, log: cfg.Log, timeout: cfg.ResolveTimeout,
 			limit: cfg.ResolveConcurrency,

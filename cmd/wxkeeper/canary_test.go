@@ -288,6 +288,11 @@ func TestNoSecretComesOut(t *testing.T) {
 		"a report of no digest":  {"wechat.credential.refresh." + good, `{"value_sha256":"` + token + `"}`},
 		"a report of a number":   {"wechat.credential.refresh." + good, `{"revision":"` + token + `"}`},
 		"a revision of tomorrow": {"wechat.credential.refresh." + good, `{"revision":18446744073709551615}`},
+		"a page with a space":    {"wechat.jssdk.sign." + good, `{"url":"https://a.example/ ?code=` + ticket + `"}`},
+		"a page of no web":       {"wechat.jssdk.sign." + good, `{"url":"` + openid + `"}`},
+		"an overlong card":       {"wechat.card.sign." + good, `{"card_id":"` + strings.Repeat(ticket, 20) + `"}`},
+		"a choice for a user":    {"wechat.card.sign." + good, `{"action":"chooseCard","openid":"` + openid + `"}`},
+		"an action of nobody":    {"wechat.card.sign." + good, `{"action":"` + openid + `"}`},
 		"an account of nobody":   {"wechat.status.wx-nobody", `{}`},
 	} {
 		ask("a request with "+what, r[0], r[1])

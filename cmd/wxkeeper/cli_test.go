@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -131,6 +132,26 @@ func TestNATSCommand(t *testing.T) {
 	}
 	if verdict := sim.post(t, "/judge", map[string]string{"appid": appid, "kind": "access_token", "value": c.Value}); !strings.Contains(verdict, "valid") {
 		t.Errorf("WeChat says of the token in the bucket: %s", verdict)
+	}
+
+	// A page is signed with the ticket in the bucket. That may be renewed in between: once more, then.
+	signed := false
+	for try := 0; !signed && try < 3; try++ {
+		if err := json.Unmarshal([]byte(ask("kv", "get", "wechat", appid+".jsapi_ticket", "--raw")), &c); err != nil {
+			t.Fatal(err)
+		}
+		var page messages.JSSDKSignature
+		if err := json.Unmarshal([]byte(ask("req", "wechat.jssdk.sign", `{"url":"https://shop.example.com/p?id=1#top"}`, "--raw")), &page); err != nil {
+			t.Fatal(err)
+		}
+		sum := sha1.Sum(fmt.Appendf(nil, "jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://shop.example.com/p?id=1", c.Value, page.NonceStr, page.Timestamp))
+		signed = page.Signature == hex.EncodeToString(sum[:])
+	}
+	if !signed {
+		t.Error("wechat.jssdk.sign does not sign with the ticket of the bucket")
+	}
+	if got := ask("req", "wechat.card.sign."+appid, `{"card_id":"pCard"}`, "--raw"); !strings.Contains(got, `"cardExt":"{\"timestamp\":\"`) {
+		t.Errorf("wechat.card.sign: %s", got)
 	}
 
 	if got := ask("micro", "ls"); !strings.Contains(got, "wechat") {

@@ -1,0 +1,169 @@
+package worker
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+// signer signs for WeChat's JS-SDK, from the tickets in memory. A ticket leaves it only inside of a hash.
+// https://developers.weixin.qq.com/doc/offiaccount/OA_Web_Apps/JS-SDK.html, appendices 1 and 4.
+type signer struct {
+	lookup *lookup
+	now    func() time.Time
+	nonce  func() string // a text that never comes twice, at most 32 letters and digits
+}
+
+// jssdk signs a URL for wx.config. Names and values are joined as they are, in the order of the names.
+func (s *signer) jssdk(ctx context.Context, a *Account, url string) (messages.JSSDKSignature, error) {
+	ticket, err := s.lookup.current(ctx, a, kv.JSAPITicket)
+	if err != nil {
+		return messages.JSSDKSignature{}, err
+	}
+	sig := messages.JSSDKSignature{AppID: a.AppID, Timestamp: s.now().Unix(), NonceStr: s.nonce()}
+	sig.Signature = sha1Hex("jsapi_ticket=" + ticket.Value + "&noncestr=" + sig.NonceStr +
+		"&timestamp=" + strconv.FormatInt(sig.Timestamp, 10) + "&url=" + url)
+	return sig, nil
+}
+
+// card signs a request that checkCard has found good.
+func (s *signer) card(ctx context.Context, a *Account, req messages.SignCard) (messages.CardSignature, error) {
+	ticket, err := s.lookup.current(ctx, a, kv.WXCardTicket)
+	if err != nil {
+		return messages.CardSignature{}, err
+	}
+	sig := messages.CardSignature{Timestamp: strconv.FormatInt(s.now().Unix(), 10)}
+	if req.Action == messages.ActionChooseCard {
+		sig.CardID, sig.ShopID, sig.CardType, sig.NonceStr, sig.SignType = req.CardID, req.ShopID, req.CardType, s.nonce(), "SHA1"
+		sig.CardSign = signCard(ticket.Value, a.AppID, sig.ShopID, sig.Timestamp, sig.NonceStr, sig.CardID, sig.CardType)
+		return sig, nil
+	}
+	sig.Code, sig.OpenID, sig.ExtNonceStr = req.Code, req.OpenID, s.nonce()
+	sig.FixedBeginTimestamp, sig.OuterStr = req.FixedBeginTimestamp, req.OuterStr // not signed
+	sig.Signature = signCard(ticket.Value, sig.Timestamp, req.CardID, sig.Code, sig.OpenID, sig.ExtNonceStr)
+	ext, err := json.Marshal(sig) // up to here it has the members of cardExt, and nothing else
+	if err != nil {
+		return messages.CardSignature{}, err
+	}
+	sig.CardExt, sig.CardID = string(ext), req.CardID
+	return sig, nil
+}
+
+// signCard is the signature of the cards: over the values alone, in the order of their bytes. An empty value adds nothing.
+func signCard(values ...string) string {
+	slices.Sort(values)
+	return sha1Hex(strings.Join(values, ""))
+}
+
+func sha1Hex(s string) string {
+	sum := sha1.Sum([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
+func (s *service) jssdkSign(ctx context.Context, ofSubject string, body []byte) (any, error) {
+	var req messages.SignJSSDK
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	url, err := signedURL(req.URL)
+	if err != nil {
+		return nil, err
+	}
+	a, _, err := s.credential(ofSubject, req.AppID, string(kv.JSAPITicket))
+	if err != nil {
+		return nil, err
+	}
+	return s.signer.jssdk(ctx, a, url)
+}
+
+// signedURL is the part of a page's URL that is signed. What no browser has in location.href is refused, without showing
+// it: a signature over it would be refused by WeChat, which says no more than "invalid signature". The rest is left as it
+// is: net/url would refuse, or write in another way, what browsers let pass.
+func signedURL(url string) (string, error) {
+	url, _, _ = strings.Cut(url, "#")
+	scheme, rest, _ := strings.Cut(url, "://")
+	switch {
+	case url == "":
+		return "", messages.Errorf(messages.InvalidRequest, "url is missing")
+	case scheme != "http" && scheme != "https", rest == "", strings.ContainsAny(rest[:1], "/?"):
+		return "", messages.Errorf(messages.InvalidRequest, "url must begin with http:// or https:// and a host, as location.href does, not URL-encoded")
+	}
+	return url, checkText("url", url, messages.MaxURL)
+}
+
+// checkText says what is wrong with a text that is signed, without showing it.
+func checkText(name, value string, most int) error {
+	if len(value) > most {
+		return messages.Errorf(messages.InvalidRequest, "%s has %d bytes, at most %d are allowed", name, len(value), most)
+	}
+	if i := strings.IndexFunc(value, unprintable); i >= 0 {
+		return messages.Errorf(messages.InvalidRequest, "%s has a space or an unprintable character at byte %d", name, i)
+	}
+	return nil
+}
+
+// unprintable tells characters that stand in no URL and no code; bytes that are not UTF-8 have become RuneError.
+func unprintable(r rune) bool {
+	return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError
+}
+
+func (s *service) cardSign(ctx context.Context, ofSubject string, body []byte) (any, error) {
+	var req messages.SignCard
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	if err := checkCard(req); err != nil {
+		return nil, err
+	}
+	a, _, err := s.credential(ofSubject, req.AppID, string(kv.WXCardTicket))
+	if err != nil {
+		return nil, err
+	}
+	return s.signer.card(ctx, a, req)
+}
+
+// checkCard says what is wrong with the request of a card's signature.
+func checkCard(req messages.SignCard) error {
+	addCard := req.Action != messages.ActionChooseCard
+	switch {
+	case addCard && req.Action != "" && req.Action != messages.ActionAddCard:
+		return messages.Errorf(messages.InvalidRequest, "action must be %s or %s", messages.ActionAddCard, messages.ActionChooseCard)
+	case addCard && req.CardID == "":
+		return messages.Errorf(messages.InvalidRequest, "card_id is missing; it may be left out with \"action\":%q", messages.ActionChooseCard)
+	case req.FixedBeginTimestamp < 0:
+		return messages.Errorf(messages.InvalidRequest, "fixed_begintimestamp is negative")
+	case !addCard && req.FixedBeginTimestamp != 0:
+		return ofAnotherAction("fixed_begintimestamp", messages.ActionAddCard)
+	}
+	for _, f := range []struct{ name, value, action string }{
+		{"card_id", req.CardID, ""},
+		{"code", req.Code, messages.ActionAddCard}, {"openid", req.OpenID, messages.ActionAddCard}, {"outer_str", req.OuterStr, messages.ActionAddCard},
+		{"shop_id", req.ShopID, messages.ActionChooseCard}, {"card_type", req.CardType, messages.ActionChooseCard},
+	} {
+		switch {
+		case f.value == "":
+		case f.action != "" && addCard != (f.action == messages.ActionAddCard):
+			return ofAnotherAction(f.name, f.action)
+		default:
+			if err := checkText(f.name, f.value, messages.MaxCardField); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ofAnotherAction refuses a field that the signature would not cover: who sent it believes that it does.
+func ofAnotherAction(name, action string) error {
+	return messages.Errorf(messages.InvalidRequest, "%s belongs to the action %s alone", name, action)
+}
