@@ -12,15 +12,30 @@ import (
 
 // Client asks the workers. It is safe for concurrent use.
 //
-// Each method blocks until the reply, or until ctx ends; a ctx without a deadline gets one of [DefaultTimeout]. It
-// returns *[Error] where a worker refused, nats.ErrNoResponders where no worker listens.
+// Each method blocks until the reply, or until ctx ends; a ctx without a deadline gets one of [DefaultTimeout]. While no
+// worker listens (the only one is being restarted) it asks again, less and less often, until ctx ends. Nothing else is
+// asked a second time: what to do about an overloaded worker, or about silence, is the caller's decision.
+//
+// The error of a method is, for errors.Is and errors.As:
+//   - *[Error], where a worker refused, and so [ErrRejected], [ErrNoCredential] and so on by its symbol,
+//   - nats.ErrNoResponders, where no worker listened until ctx ended; it is the error of ctx as well,
+//   - context.DeadlineExceeded or context.Canceled, where ctx ended before the reply,
+//   - any other of nats.go's.
 type Client struct {
+	// FailFast makes the methods return nats.ErrNoResponders at once. It must not be changed while a method runs.
+	FailFast bool
+
 	nc     *nats.Conn
 	prefix string
 }
 
 // DefaultTimeout is the deadline of a request whose context has none: longer than a worker takes for its reply.
 const DefaultTimeout = 10 * time.Second
+
+const (
+	pauseMin = 50 * time.Millisecond // before the next request where no worker listens, doubled each time …
+	pauseMax = time.Second           // … up to this
+)
 
 // NewClient makes a client on a connection; prefix "" is [DefaultPrefix].
 func NewClient(nc *nats.Conn, prefix string) *Client {
@@ -76,8 +91,16 @@ func (c *Client) ask(ctx context.Context, subject, appid string, req any) (json.
 		subject += "." + appid
 	}
 	reply, err := c.nc.RequestWithContext(ctx, subject, body)
-	if errors.Is(err, nats.ErrNoResponders) {
-		return nil, fmt.Errorf("messages: no worker listens on %s: %w", subject, err)
+	for pause := pauseMin; errors.Is(err, nats.ErrNoResponders); pause = min(2*pause, pauseMax) {
+		if c.FailFast {
+			return nil, fmt.Errorf("messages: no worker listens on %s: %w", subject, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("messages: no worker listens on %s: %w: %w", subject, err, ctx.Err())
+		case <-time.After(pause):
+		}
+		reply, err = c.nc.RequestWithContext(ctx, subject, body)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("messages: asking %s: %w", subject, err)

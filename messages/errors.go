@@ -57,7 +57,24 @@ func (s Symbol) Code() int {
 	}
 }
 
-// Error is the body of an error reply. errors.Is(err, &Error{Symbol: Rejected}) holds for every error of that symbol.
+// What errors.Is asks for: errors.Is(err, ErrRejected) holds for every [Error] with the symbol Rejected.
+var (
+	ErrInvalidRequest  error = &Error{Symbol: InvalidRequest}
+	ErrUnknownAccount  error = &Error{Symbol: UnknownAccount}
+	ErrUnknownKind     error = &Error{Symbol: UnknownKind}
+	ErrNotConfigured   error = &Error{Symbol: NotConfigured}
+	ErrRejected        error = &Error{Symbol: Rejected}
+	ErrThrottled       error = &Error{Symbol: Throttled}
+	ErrQuotaExhausted  error = &Error{Symbol: QuotaExhausted}
+	ErrUpstream        error = &Error{Symbol: Upstream}
+	ErrOverloaded      error = &Error{Symbol: Overloaded}
+	ErrNoCredential    error = &Error{Symbol: NoCredential}
+	ErrShuttingDown    error = &Error{Symbol: ShuttingDown}
+	ErrUpstreamTimeout error = &Error{Symbol: UpstreamTimeout}
+)
+
+// Error is the body of an error reply. errors.Is compares it with the errors above; errors.As gives the rest: WeChat's own
+// words, and when to ask again.
 type Error struct {
 	Symbol  Symbol `json:"error"`
 	Message string `json:"message"`

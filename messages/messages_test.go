@@ -4,18 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats.go"
-
-	"github.com/wxkeeper/wxkeeper/internal/natstest"
 )
 
 // The codes of the contract (design §4).
-func TestEverySymbolHasItsCode(t *testing.T) {
+func TestEverySymbolHasItsCodeAndItsSentinel(t *testing.T) {
 	t.Parallel()
 	for symbol, code := range map[Symbol]int{
 		InvalidRequest: 400, UnknownAccount: 404, UnknownKind: 404, NotConfigured: 409, Rejected: 422, Throttled: 429,
@@ -23,6 +21,14 @@ func TestEverySymbolHasItsCode(t *testing.T) {
 	} {
 		if symbol.Code() != code {
 			t.Errorf("%s has code %d, want %d", symbol, symbol.Code(), code)
+		}
+		sentinels := []error{
+			ErrInvalidRequest, ErrUnknownAccount, ErrUnknownKind, ErrNotConfigured, ErrRejected, ErrThrottled, ErrQuotaExhausted, ErrUpstream,
+			ErrOverloaded, ErrNoCredential, ErrShuttingDown, ErrUpstreamTimeout,
+		}
+		matches := slices.DeleteFunc(sentinels, func(sentinel error) bool { return !errors.Is(fmt.Errorf("wrapped: %w", Errorf(symbol, "m")), sentinel) })
+		if want := min(code, 1); len(matches) != want || want == 1 && !strings.HasPrefix(matches[0].Error(), string(symbol)+" ") {
+			t.Errorf("%s is %v", symbol, matches)
 		}
 	}
 }
@@ -62,42 +68,6 @@ func TestForeignErrorsAreNotTakenForReplies(t *testing.T) {
 	}
 	if decodeError(nil, []byte(`{"error":"rejected"}`)) != nil {
 		t.Error("a reply without the headers was taken for an error")
-	}
-}
-
-func TestClientAsksTheSubjectOfTheAccount(t *testing.T) {
-	t.Parallel()
-	srv := natstest.Start(t)
-	nc := srv.Connect()
-	c := NewClient(srv.Connect(), "")
-	if _, err := c.Status(t.Context(), GetStatus{}); !errors.Is(err, nats.ErrNoResponders) {
-		t.Errorf("without a worker: %v, want no responders", err)
-	}
-	if _, err := nc.Subscribe("wechat.>", func(m *nats.Msg) {
-		if m.Subject == "wechat.credential.get.wx2" {
-			e := Errorf(UnknownAccount, "no")
-			body, _ := json.Marshal(e)
-			_ = m.RespondMsg(&nats.Msg{Data: body, Header: e.Header()})
-			return
-		}
-		_ = m.Respond(fmt.Appendf(nil, `{"reason":%q,"code":"007"}`, m.Subject))
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if err := nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := c.RefreshCredential(t.Context(), RefreshCredential{AppID: "wx1"}); err != nil || got.Reason != "wechat.credential.refresh.wx1" {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if got, err := c.RefreshCredential(t.Context(), RefreshCredential{}); err != nil || got.Reason != "wechat.credential.refresh" {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if got, err := c.ResolveCode(t.Context(), ResolveCode{AppID: "wx1", OpenID: "o", CodeTicket: "t"}); err != nil || !strings.Contains(string(got), `"007"`) {
-		t.Errorf("%s, %v", got, err)
-	}
-	if _, err := c.GetCredential(t.Context(), GetCredential{AppID: "wx2"}); !errors.Is(err, &Error{Symbol: UnknownAccount}) {
-		t.Errorf("%v, want unknown_account", err)
 	}
 }
 

@@ -225,6 +225,7 @@ func TestStopAnswersWhatItHoldsAndLeavesNothing(t *testing.T) {
 	first.stop()
 	wg.Wait()
 	second.stop()
+	second.client.FailFast = true
 	if _, err := second.client.ResolveCode(s.context(), messages.ResolveCode{OpenID: "o", CodeTicket: "t"}); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("after the stop: %v, want no responders", err)
 	}

@@ -64,7 +64,9 @@ func (a *asking) ask(ctx context.Context, t *terminal, f func(context.Context, *
 	defer nc.Close()
 	asked, cancel := context.WithTimeout(ctx, a.Timeout)
 	defer cancel()
-	err = f(asked, messages.NewClient(nc.Conn, cfg.SubjectPrefix), cfg)
+	client := messages.NewClient(nc.Conn, cfg.SubjectPrefix)
+	client.FailFast = true // somebody looks at the terminal
+	err = f(asked, client, cfg)
 	var refusal *messages.Error
 	switch where := redact.URLs(clientURL(cfg)); {
 	case err == nil, errors.As(err, &refusal):
