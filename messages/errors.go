@@ -73,16 +73,17 @@ var (
 	ErrUpstreamTimeout error = &Error{Symbol: UpstreamTimeout}
 )
 
-// Error is the body of an error reply. errors.Is compares it with the errors above; errors.As gives the rest: WeChat's own
-// words, and when to ask again.
+// Error is the body of an error reply, which has the headers Nats-Service-Error-Code and Nats-Service-Error too.
+//
+// errors.Is compares it with the errors above; errors.As gives the rest: WeChat's own words, and when to ask again.
 type Error struct {
-	Symbol  Symbol `json:"error"`
-	Message string `json:"message"`
-	// Errcode, Errmsg and RID are WeChat's own words; Errcode 0: WeChat said none.
+	Symbol  Symbol `json:"error"`   // what the program decides on: rejected, no_credential, …
+	Message string `json:"message"` // for people
+	// Errcode, Errmsg and RID are WeChat's own words; not there, or 0: WeChat said none.
 	Errcode int    `json:"errcode,omitempty"`
 	Errmsg  string `json:"errmsg,omitempty"`
 	RID     string `json:"rid,omitempty"`
-	// RetryAfterMS is when it makes sense to ask again, in milliseconds; 0: not known.
+	// RetryAfterMS is when it makes sense to ask again, in milliseconds; not there, or 0: not known.
 	RetryAfterMS int64 `json:"retry_after_ms,omitempty"`
 }
 

@@ -1,6 +1,7 @@
 // Package messages is the wire contract of the request-reply subjects of wxkeeper's workers: the subjects, the JSON of
 // requests, replies, errors and events, and a thin typed client. A service in another language needs nothing but this
-// page: a NATS request with the JSON of a request type, and a look at the two error headers of the reply.
+// page: a NATS request with the JSON of a request type, and a look at the two error headers of the reply. The directory
+// schemas has a JSON Schema of each.
 //
 // Each subject exists twice: <prefix>.code.resolve, with the account in the body (it may be left out where the worker
 // has one account only), and <prefix>.code.resolve.<appid>, so that a NATS permission can grant one account alone.

@@ -98,8 +98,13 @@ func (s *service) start() error {
 	s.svc = svc
 	for _, e := range endpoints {
 		name := strings.ReplaceAll(e.subject, ".", "_")
-		meta := micro.WithEndpointMetadata(map[string]string{"request": e.request, "reply": e.reply})
+		request, err1 := schema(e.subject + ".request")
+		reply, err2 := schema(e.subject + ".reply")
+		meta := micro.WithEndpointMetadata(map[string]string{
+			"request": e.request, "reply": e.reply, "request_schema": request, "reply_schema": reply,
+		})
 		if err := errors.Join(
+			err1, err2,
 			svc.AddEndpoint(name, e.handle(e.subject), micro.WithEndpointSubject(s.prefix+"."+e.subject), meta),
 			svc.AddEndpoint(name+"_appid", e.handle(e.subject+ofAccount), micro.WithEndpointSubject(s.prefix+"."+e.subject+ofAccount), meta),
 		); err != nil {

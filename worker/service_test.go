@@ -155,13 +155,30 @@ func TestIsANATSMicroService(t *testing.T) {
 	if err := json.Unmarshal(m.Data, &info); err != nil {
 		t.Fatal(err)
 	}
+	if len(m.Data) > 32<<10 {
+		t.Errorf("the answer of $SRV.INFO has %d bytes", len(m.Data))
+	}
 	have := map[string]bool{}
 	for _, e := range info.Endpoints {
 		have[e.Subject] = true
-		if e.QueueGroup != "wechat" || e.Metadata["request"] == "" {
+		if e.QueueGroup != "wechat" || e.Metadata["request"] == "" || e.Metadata["reply"] == "" {
 			t.Errorf("%+v", e)
 		}
+		for _, key := range []string{"request_schema", "reply_schema"} {
+			var schema struct {
+				ID         string `json:"$id"`
+				Properties map[string]any
+			}
+			if err := json.Unmarshal([]byte(e.Metadata[key]), &schema); err != nil || len(schema.Properties) == 0 || strings.Contains(e.Metadata[key], "description") {
+				t.Errorf("%s of %s: %q, %v", key, e.Subject, e.Metadata[key], err)
+			}
+			want := strings.TrimSuffix(strings.TrimPrefix(e.Subject, "wechat."), ".*") + "." + strings.TrimSuffix(key, "_schema") + ".json"
+			if !strings.HasSuffix(schema.ID, "/"+want) {
+				t.Errorf("%s of %s is %s, want %s", key, e.Subject, schema.ID, want)
+			}
+		}
 	}
+	t.Logf("$SRV.INFO: %d bytes", len(m.Data))
 	for _, subject := range []string{"code.resolve", "credential.get", "credential.refresh", "jssdk.sign", "card.sign", "status"} {
 		if !have["wechat."+subject] || !have["wechat."+subject+".*"] {
 			t.Errorf("%s is not there in both forms: %v", subject, have)
