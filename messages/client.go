@@ -97,10 +97,12 @@ func (c *Client) ask(ctx context.Context, subject, appid string, req any) (json.
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("messages: no worker listens on %s: %w: %w", subject, err, ctx.Err())
 		case <-time.After(pause):
+			reply, err = c.nc.RequestWithContext(ctx, subject, body)
 		}
-		reply, err = c.nc.RequestWithContext(ctx, subject, body)
+		if err != nil && ctx.Err() != nil { // also where it ended in the middle of the last of many requests
+			return nil, fmt.Errorf("messages: no worker listens on %s: %w: %w", subject, nats.ErrNoResponders, ctx.Err())
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("messages: asking %s: %w", subject, err)

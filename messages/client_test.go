@@ -72,7 +72,7 @@ func TestClientWaitsNoLongerThanItsContext(t *testing.T) {
 		_, err := NewClient(nc, "").Status(ctx, GetStatus{})
 		asked <- err
 	}()
-	refusedTimes(t, nc, 4) // so the client is in a pause of 400 ms
+	refusedTimes(t, nc, 3)
 	cancel()
 	if err := <-asked; !errors.Is(err, context.Canceled) || !errors.Is(err, nats.ErrNoResponders) || !strings.Contains(err.Error(), "no worker listens on wechat.status") {
 		t.Errorf("%v", err)
