@@ -90,7 +90,7 @@ func (l *Lease) Publish(ctx context.Context, c Credential) (uint64, error) {
 		if err == nil || errors.Is(err, ErrLeaseLost) || errors.Is(err, ErrInvalid) {
 			return rev, err
 		}
-		if have, getErr := l.s.Get(ctx, c.AppID, c.Kind); getErr == nil && have.Generation == c.Generation && have.Value == c.Value {
+		if have, getErr := l.s.Get(ctx, c.AppID, c.Kind); getErr == nil && have.Generation == c.Generation && have.Value == c.Value && have.ExpiresAt.Equal(c.ExpiresAt) {
 			return have.Revision, nil
 		}
 		select {

@@ -126,8 +126,11 @@ func (r *Reader) Get(appid string, kind Kind) (Credential, error) {
 	if o := s.other.Load(); o != nil && o.Valid(now) {
 		return *o, nil
 	}
-	if c == nil {
+	if c = s.held.Load(); c == nil { // again: other is given up for a newer one
 		return Credential{}, fmt.Errorf("%w: %s", ErrNotFound, Key(appid, kind))
+	}
+	if c.Valid(now) {
+		return *c, nil
 	}
 	return Credential{}, fmt.Errorf("%w: %s at %s", ErrExpired, Key(appid, kind), c.ExpiresAt.Format(time.RFC3339))
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -44,6 +46,9 @@ type watch struct {
 	last  uint64    // the sequence of the last message that was delivered; 0: none
 	ready bool      // the snapshot is complete
 	alive time.Time // when the stream was last heard of
+	// consumer is the one of the last session. The next removes it: those that are left behind count against the 1,000
+	// that a server allows for a stream, and on a lost node they are not even forgotten.
+	consumer string
 }
 
 const (
@@ -69,7 +74,7 @@ func (w *watch) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && w.trouble != nil {
+		if err != nil && w.trouble != nil && !errors.Is(err, errTurnover) && !errors.Is(err, errReconnected) {
 			w.trouble(err)
 		}
 		if errors.Is(err, jetstream.ErrStreamNotFound) && w.missing != nil {
@@ -82,7 +87,7 @@ func (w *watch) run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(retry):
+		case <-time.After(retry/2 + rand.N(retry)): // many readers lose their consumers at the same time
 		}
 		retry = min(2*retry, watchRetryMax)
 	}
@@ -90,13 +95,20 @@ func (w *watch) run(ctx context.Context) {
 
 var (
 	// errRecreated ends a session when the bucket is not the one that the consumer began with.
-	errRecreated = errors.New("kv: the bucket was made anew, purged, or went back in time")
-	errGap       = errors.New("kv: the watch has missed a message")
-	errClosed    = errors.New("kv: the watch was closed")
+	errRecreated = errors.New("kv: the bucket was made anew, or went back in time")
+	// errTurnover: nothing that was there at the last look is there any more. It was purged; or, in a bucket of a few
+	// keys, all of them were written since, and starting over does no harm.
+	errTurnover = errors.New("kv: all messages of the bucket are new")
+	// errReconnected: what was on its way when the connection broke is lost, and the server does not know it.
+	errReconnected = errors.New("kv: the connection was lost")
+	errGap         = errors.New("kv: the watch has missed a message")
+	errClosed      = errors.New("kv: the watch was closed")
 )
 
 // session follows the stream until something goes wrong, and says what.
 func (w *watch) session(ctx context.Context) error {
+	connected := w.js.Conn().StatusChanged(nats.CONNECTED)
+	defer w.js.Conn().RemoveStatusListener(connected)
 	st, consumer, err := w.open(ctx)
 	if err != nil {
 		return err
@@ -133,12 +145,15 @@ func (w *watch) session(ctx context.Context) error {
 	}
 	check := time.NewTimer(every)
 	defer check.Stop()
+	behind := false // at the last look, the server had sent what has not arrived
 	for delivered := uint64(0); ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-closed:
 			return errClosed
+		case <-connected:
+			return errReconnected
 		case err := <-failed: // a heartbeat that did not come, a consumer that has gone with its server
 			return fmt.Errorf("kv: watching %s: %w", w.bucket, err)
 		case m := <-msgs:
@@ -153,15 +168,27 @@ func (w *watch) session(ctx context.Context) error {
 		case <-check.C:
 			asking, cancel := context.WithTimeout(ctx, watchAsk)
 			now, err := st.Info(asking)
+			var own *jetstream.ConsumerInfo
+			if err == nil {
+				own, err = consumer.Info(asking)
+			}
 			cancel()
 			switch {
-			case errors.Is(err, jetstream.ErrStreamNotFound):
+			case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrConsumerNotFound):
 				return err
 			case err != nil: // nobody answers now: ask again soon
 				check.Reset(watchCheckSoon)
 			case !w.same(now):
 				return errRecreated
+			case w.turnedOver(now):
+				return errTurnover
+			case own.Delivered.Consumer > delivered && behind:
+				return errGap
+			case own.Delivered.Consumer > delivered: // or it is just arriving
+				behind = true
+				check.Reset(watchCheckSoon)
 			default:
+				behind = false
 				w.seen, w.asked, w.alive = now.State.LastSeq, now.State.LastSeq, time.Now()
 				check.Reset(every)
 			}
@@ -179,8 +206,14 @@ func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer,
 	if err != nil {
 		return nil, nil, err
 	}
+	if w.consumer != "" {
+		removing, removed := context.WithTimeout(asking, watchAsk/8)
+		_ = w.js.DeleteConsumer(removing, stream, w.consumer) // it may have gone with its server, or may not be removed by this user
+		removed()
+		w.consumer = ""
+	}
 	info := st.CachedInfo()
-	resumes := w.last > 0 && w.same(info) && time.Since(w.alive) < watchResume
+	resumes := w.last > 0 && w.same(info) && !w.turnedOver(info) && time.Since(w.alive) < watchResume
 	cfg := jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, AckPolicy: jetstream.AckNonePolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: watchForgotten,
@@ -208,16 +241,21 @@ func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer,
 		w.emit(event{reset: true, anew: anew})
 	}
 	if made := consumer.CachedInfo(); made != nil {
+		w.consumer = made.Name
 		w.complete(made.NumPending)
 	}
 	return st, consumer, nil
 }
 
-// same says whether the stream is still the one that was followed. It is not where it was made anew, has gone back to an
-// earlier state (a restored backup), or was purged: the consumer would wait for sequences that do not come. Where all its
-// messages are merely newer than those seen, starting over does no harm.
+// same says whether the stream is still the one that was followed. It is not where it was made anew, or has gone back to
+// an earlier state (a restored backup): the consumer would wait for sequences that do not come.
 func (w *watch) same(now *jetstream.StreamInfo) bool {
-	return now.Created.Equal(w.born) && now.State.LastSeq >= w.seen && (w.last == 0 || now.State.FirstSeq <= w.asked)
+	return now.Created.Equal(w.born) && now.State.LastSeq >= w.seen
+}
+
+// turnedOver says whether nothing is left of what was there at the last look.
+func (w *watch) turnedOver(now *jetstream.StreamInfo) bool {
+	return w.last > 0 && now.State.FirstSeq > w.asked
 }
 
 func (w *watch) prefix() string { return "$KV." + w.bucket + "." }

@@ -81,12 +81,13 @@ func (r *refresher) take(ctx context.Context, a *Account, kind kv.Kind, f func(c
 	r.log.Warn("lease lost in mid-refresh: refreshing once more", "appid", a.AppID, "kind", kind)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*r.leaseTTL)
 	defer cancel()
-	for {
+	for minted := false; ; {
 		err = r.takeOnce(ctx, a, kind, func(ctx context.Context, t *turn) error {
-			_, err := t.fetch(ctx, reasonUnpublished, false)
+			c, err := t.fetch(ctx, reasonUnpublished, false)
+			minted = c.Value != ""
 			return err
 		})
-		if !errors.Is(err, kv.ErrLeaseHeld) {
+		if minted || !errors.Is(err, kv.ErrLeaseHeld) && !errors.Is(err, kv.ErrUnavailable) {
 			return err
 		}
 		select {

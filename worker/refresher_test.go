@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
@@ -217,7 +218,15 @@ func (i *interloper) RoundTrip(req *http.Request) (*http.Response, error) {
 // is the newer. The worker fetches once more, so that the published token is the newest.
 func TestRefusedWriteIsFollowedByOneMoreRefresh(t *testing.T) {
 	t.Parallel()
+	t.Run("", func(t *testing.T) { t.Parallel(); refuseWrite(t, false) })
+	t.Run("and NATS loses an answer", func(t *testing.T) { t.Parallel(); refuseWrite(t, true) })
+}
+
+// refuseWrite has a rival publish in mid-refresh. lose: the first look of the refresh that must follow gets no answer.
+func refuseWrite(t *testing.T, lose bool) {
+	t.Helper()
 	s := newStage(t, wechattest.Config{})
+	s.gate = natstest.NewGate()
 	rival, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "rival"})
 	if err != nil {
 		t.Fatal(err)
@@ -234,6 +243,9 @@ func TestRefusedWriteIsFollowedByOneMoreRefresh(t *testing.T) {
 			return
 		}
 		defer lease.Release(ctx)
+		if lose {
+			s.gate.Lose("$JS.API.STREAM.MSG.GET.KV_wechat", 1)
+		}
 		token, err := s.wechat.ForeignRefresh(appid, "token")
 		if err != nil {
 			t.Error(err)

@@ -1,0 +1,146 @@
+package kv
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
+)
+
+// gated is a server whose readers connect through a gate.
+type gated struct {
+	*natstest.Server
+	gate *natstest.Gate
+}
+
+func (g gated) Connect(opts ...nats.Option) *nats.Conn {
+	return g.Server.Connect(append(opts, g.gate.Option())...)
+}
+
+// The server has sent a change, and the connection broke before it arrived: to the server it is delivered.
+func TestChangeThatWasLostWithTheConnectionIsSeen(t *testing.T) {
+	t.Parallel()
+	srv := gated{natstest.Start(t), natstest.NewGate()}
+	s := newStore(t, srv.Server, "w")
+	other := credential(1, time.Hour)
+	other.AppID = "wx2" // it stays: a bucket of one key would be read anew
+	publish(t, s, other)
+	publish(t, s, credential(1, time.Hour))
+	r := startReader(t, srv, ReaderConfig{})
+	changes := make(chan Change, 10)
+	r.observe(changes)
+	srv.gate.Hold()
+	rev := publish(t, s, credential(2, time.Hour))
+	awaitDelivered(t, s, rev)
+	srv.gate.Cut()
+	if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, 1); err != nil {
+		t.Fatal(err)
+	}
+	if c := <-changes; c.Reset || c.Record == nil || c.Record.Generation != 2 {
+		t.Errorf("after the reconnection comes %+v: the watch goes on where it was, without a snapshot", c)
+	}
+}
+
+// awaitDelivered waits until a consumer of the bucket was sent a message.
+func awaitDelivered(t *testing.T, s *Store, rev uint64) {
+	t.Helper()
+	ctx := testContext(t)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st, err := s.js.Stream(ctx, "KV_wechat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c := range st.ListConsumers(ctx).Info() {
+			if c.Delivered.Stream >= rev {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("nothing is sent")
+		}
+	}
+}
+
+// A server allows 1,000 consumers for a stream: those of sessions that have ended must not count.
+func TestWatchLeavesNoConsumerBehind(t *testing.T) {
+	t.Parallel()
+	srv := gated{natstest.Start(t), natstest.NewGate()}
+	s := newStore(t, srv.Server, "w")
+	r := startReader(t, srv, ReaderConfig{})
+	for generation := uint64(1); generation <= 5; generation++ {
+		srv.gate.Cut() // and a new session begins
+		publish(t, s, credential(generation, time.Hour))
+		if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, generation-1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := s.js.Stream(testContext(t), "KV_wechat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := st.CachedInfo().State.Consumers; n > 2 {
+		t.Errorf("%d consumers of one reader", n)
+	}
+}
+
+// In a bucket of one key each write replaces all that was there. That is no trouble.
+func TestBucketOfOneKeyMakesNoTrouble(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s := newStore(t, srv, "w")
+	publish(t, s, credential(1, time.Hour))
+	var troubles atomic.Int32
+	r := startReader(t, srv, ReaderConfig{OnTrouble: func(error) { troubles.Add(1) }, OnMissing: s.Ensure})
+	w := &watch{last: 1, asked: 1}
+	if w.turnedOver(&jetstream.StreamInfo{State: jetstream.StreamState{FirstSeq: 1, LastSeq: 2}}) || !w.turnedOver(&jetstream.StreamInfo{State: jetstream.StreamState{FirstSeq: 2, LastSeq: 2}}) {
+		t.Error("a bucket has turned over when nothing is left of the last look, and only then")
+	}
+	// The owner's watch looks after 5 s.
+	publish(t, s, credential(2, time.Hour))
+	changes := make(chan Change, 10)
+	r.observe(changes)
+	for ctx := testContext(t); ; {
+		select {
+		case c := <-changes:
+			if c.Ready {
+				if n := troubles.Load(); n > 0 {
+					t.Errorf("%d times of trouble", n)
+				}
+				return
+			}
+		case <-ctx.Done():
+			t.Fatal("the watch has not looked")
+		}
+	}
+}
+
+// A ticket keeps its value and its generation, and gets a longer life: the old record is not that publication.
+func TestLongerLifeIsNotTakenForPublished(t *testing.T) {
+	t.Parallel()
+	srv, gate := natstest.Start(t), natstest.NewGate()
+	s, err := NewStore(srv.Connect(gate.Option()), StoreConfig{Worker: "w", Timeout: 500 * time.Millisecond})
+	if err == nil {
+		err = s.Ensure(testContext(t))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := credential(1, time.Minute)
+	publish(t, s, c)
+	longer := c
+	longer.ExpiresAt = c.ExpiresAt.Add(30 * time.Minute)
+	lost := gate.Lose("$KV.wechat.wx1.access_token", 1)
+	publish(t, s, longer)
+	<-lost
+	if have, err := s.Get(testContext(t), "wx1", AccessToken); err != nil || !have.ExpiresAt.Equal(longer.ExpiresAt) {
+		t.Errorf("the record ends at %s, %v; want %s", have.ExpiresAt, err, longer.ExpiresAt)
+	}
+}
