@@ -180,7 +180,7 @@ func TestJudgeFinds(t *testing.T) {
 		"a gap": {func(j *judge, token string, look func(string, uint64)) { look(token, 1); look("", 0); look(token, 1) }, 1},
 		"no gap after long trouble": {func(j *judge, token string, look func(string, uint64)) {
 			look(token, 1)
-			j.begins(fault{upstream: true})
+			j.begins(fault{renewal: true})
 			j.troubles[0].from = time.Now().Add(-enough)
 			look("", 0)
 			look(token, 1)
@@ -205,5 +205,31 @@ func TestJudgeFinds(t *testing.T) {
 		if len(j.findings) != tt.finds {
 			t.Errorf("%s: found %q", name, j.findings)
 		}
+	}
+}
+
+// What is drawn must not explain everything: a gap is a finding for most of the time.
+func TestScheduleExcusesLittle(t *testing.T) {
+	t.Parallel()
+	const lasts = 3 * time.Minute
+	excused, all := 0, 0
+	for seed := range uint64(8) {
+		accounts := makeAccounts(60)
+		j := newJudge(accounts, io.Discard)
+		began := time.Now()
+		for _, f := range draw(seed, lasts, 4, accounts) {
+			if !f.harmless {
+				j.troubles = append(j.troubles, &trouble{from: began.Add(f.at), to: began.Add(f.at + f.lasts), appid: f.appid, renewal: f.renewal, lost: f.lost})
+			}
+		}
+		for at := renewAhead; at < lasts; at += time.Second {
+			all++
+			if _, ok := j.hindered(accounts[1].AppID, began.Add(at)); ok {
+				excused++
+			}
+		}
+	}
+	if excused > all/2 {
+		t.Errorf("a gap is explained at %d of %d seconds", excused, all)
 	}
 }

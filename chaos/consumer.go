@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -92,6 +93,7 @@ func consume(ctx context.Context, args []string) error {
 	f.StringVar(&c.name, "name", "", "")
 	f.StringVar(&c.ear, "ear", "", "")
 	kind := f.String("kind", "", "")
+	only := f.String("only", "", "")
 	url := f.String("nats", "", "")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -109,17 +111,26 @@ func consume(ctx context.Context, args []string) error {
 	c.client = messages.NewClient(c.nc, "")
 	var loops sync.WaitGroup
 	defer loops.Wait()
-	for range 3 {
-		loops.Go(func() { c.every(ctx, 60*time.Millisecond, c.resolve) })
+	load := func() {
+		for range 3 {
+			loops.Go(func() { c.every(ctx, 60*time.Millisecond, c.resolve) })
+		}
 	}
 	if *kind == kindPoller {
+		load()
 		c.every(ctx, lookEvery, func(ctx context.Context) { c.look(ctx, c.poll(ctx)) })
 		return nil
 	}
-	reader, err := kv.NewReader(c.nc, kv.ReaderConfig{})
+	cfg := kv.ReaderConfig{}
+	if *only != "" {
+		cfg.AppIDs = []string{*only}
+		c.accounts = slices.DeleteFunc(c.accounts, func(a account) bool { return a.AppID != *only })
+	}
+	reader, err := kv.NewReader(c.nc, cfg)
 	if err != nil {
 		return err
 	}
+	load()
 	loops.Go(func() { _ = reader.Run(ctx) }) // it ends with ctx alone
 	c.every(ctx, lookEvery, func(ctx context.Context) { c.look(ctx, c.read(reader)) })
 	return nil

@@ -30,7 +30,10 @@ const (
 	wechatTakes = 20 * time.Millisecond
 )
 
-const servers = 3
+const (
+	servers   = 3
+	consumers = 5
+)
 
 // house is everything that runs.
 type house struct {
@@ -222,11 +225,15 @@ func (h *house) startWorkersAndConsumers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i, kind := range []string{kindReader, kindReader, kindPoller, kindPoller} {
-		name := fmt.Sprintf("%s%d", kind, i%2+1)
-		h.consumers = append(h.consumers, &process{
-			name: name, dir: h.dir, file: self, args: []string{consumeVerb, "-name", name, "-kind", kind, "-nats", all, "-ear", h.ear},
-		})
+	for i, kind := range [consumers]string{kindReader, kindReader, kindPoller, kindPoller, kindReader} {
+		p := &process{name: fmt.Sprintf("%s%d", kind, i%2+1), dir: h.dir, file: self}
+		p.args = []string{consumeVerb, "-kind", kind, "-nats", all, "-ear", h.ear}
+		if i == consumers-1 { // it follows one account, so nothing else comes that would show it what it has missed
+			p.name = kindReader + "3"
+			p.args = append(p.args, "-only", h.judge.accounts[0].AppID)
+		}
+		p.args = append(p.args, "-name", p.name)
+		h.consumers = append(h.consumers, p)
 	}
 	for _, p := range append(h.workers, h.consumers...) {
 		if err := p.start(h.judge.oops); err != nil {
@@ -235,6 +242,44 @@ func (h *house) startWorkersAndConsumers(ctx context.Context) error {
 		h.closers = append(h.closers, h.kill(p))
 	}
 	return await(ctx, "a credential of every kind", time.Minute, func(context.Context) error { return h.judge.complete(h.consumers) })
+}
+
+// listen notes, until ctx ends, when JetStream does not answer: then nothing can be renewed, whatever was done to whom.
+func (h *house) listen(ctx context.Context) {
+	ends := func() {}
+	deaf := false
+	for ctx.Err() == nil {
+		asking, cancel := context.WithTimeout(ctx, time.Second)
+		err := h.answers(asking)
+		cancel()
+		switch {
+		case err != nil && !deaf:
+			ends, deaf = h.judge.begins(fault{deaf: true}), true
+		case err == nil && deaf:
+			ends()
+			deaf = false
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+	ends()
+}
+
+// answers asks the leaders of both buckets.
+func (h *house) answers(ctx context.Context) error {
+	for _, stream := range []string{"KV_wechat", "KV_wechat_ledger"} {
+		reply, err := h.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, []byte(`{"last_by_subj":"nothing"}`))
+		if err != nil {
+			return err
+		}
+		var answer struct{ Error *struct{ Code int } }
+		if err := json.Unmarshal(reply.Data, &answer); err != nil || answer.Error == nil || answer.Error.Code != http.StatusNotFound || strings.Contains(string(reply.Data), "stream not found") {
+			return fmt.Errorf("%s: %s", stream, reply.Data)
+		}
+	}
+	return nil
 }
 
 func (h *house) kill(p *process) func() {

@@ -26,15 +26,18 @@ const (
 	// rebuilding is for how long a worker that starts may miss what a bucket has lost: it waits 8 s for the others.
 	rebuilding = 15 * time.Second
 	// enough is how much trouble in the time in which the fleet renews ahead explains that a credential dies.
-	enough = 12 * time.Second
+	enough = 15 * time.Second
 )
 
-// trouble is a time in which something was wrong, for one account or for all.
+// trouble is a time in which something was wrong, for one account or for all. What was done to a worker or a server explains
+// no gap by itself: that JetStream does not answer is measured, see [house.listen].
 type trouble struct {
 	from, to time.Time // to is zero while it lasts
 	appid    string    // "": all
 	upstream bool      // WeChat fails; otherwise NATS or a worker
+	renewal  bool      // it fails at an interface that renewing needs
 	lost     bool      // the bucket lost something
+	deaf     bool      // JetStream does not answer
 	// ledgerLost: the memory that the fleet has of calls and failures was lost.
 	ledgerLost bool
 }
@@ -53,6 +56,7 @@ type judge struct {
 	moved    map[string][]time.Time // by appid: when another system took a token, or an answer was lost
 	sights   map[string]*sight      // by consumer, its process, and key
 	seen     map[string]report      // the last of each consumer
+	heard    map[string]time.Time   // and when
 	missing  map[string]int         // by consumer: credentials of good accounts that it has not, at its last look at all of them
 	figures  figures
 }
@@ -75,12 +79,13 @@ type figures struct {
 	holds, gaps          []time.Duration // with a refused value; without one
 	reminted             []time.Duration // those of holds that a second mint explains
 	excusedGaps, troubls int
+	deaf                 time.Duration
 }
 
 func newJudge(accounts []account, timeline io.Writer) *judge {
 	return &judge{
 		accounts: accounts, timeline: timeline, began: time.Now(),
-		moved: make(map[string][]time.Time), sights: make(map[string]*sight), seen: make(map[string]report), missing: make(map[string]int),
+		moved: make(map[string][]time.Time), sights: make(map[string]*sight), seen: make(map[string]report), heard: make(map[string]time.Time), missing: make(map[string]int),
 		figures: figures{answers: make(map[string]map[string]int)},
 	}
 }
@@ -123,14 +128,27 @@ func (j *judge) find(format string, args ...any) {
 func (j *judge) begins(f fault) (ends func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	t := &trouble{from: time.Now(), appid: f.appid, upstream: f.upstream, lost: f.lost, ledgerLost: f.lost && strings.Contains(f.name, "ledger")}
+	t := &trouble{from: time.Now(), appid: f.appid, upstream: f.upstream, renewal: f.renewal, lost: f.lost, deaf: f.deaf, ledgerLost: f.lost && strings.Contains(f.name, "ledger")}
 	j.troubles = append(j.troubles, t)
-	j.figures.troubls++
+	if !f.deaf {
+		j.figures.troubls++
+	}
 	return func() {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		t.to = time.Now()
 	}
+}
+
+// forgot says whether the fleet may have lost all that it knew of generations: the bucket and the ledger, within one life.
+func (j *judge) forgot(now time.Time) bool {
+	record, ledger := false, false
+	for _, t := range j.troubles {
+		if t.lost && now.Sub(t.from) < tokenLife {
+			record, ledger = record || !t.ledgerLost, ledger || t.ledgerLost
+		}
+	}
+	return record && ledger
 }
 
 // isMoved notes that another system took a token of an account, or that an answer with a new one was lost.
@@ -158,14 +176,13 @@ func (j *judge) hear(now time.Time, rep report) assignment {
 	if len(rep.Sightings) == 0 {
 		told.Accounts = j.accounts
 	}
-	j.seen[rep.Name] = rep
-	missing, credentials := 0, 0
+	j.seen[rep.Name], j.heard[rep.Name] = rep, now
+	missing := 0
 	for _, s := range rep.Sightings {
 		a := j.account(s.AppID)
 		if a.wrongSecret {
 			continue
 		}
-		credentials++
 		if s.Value == "" {
 			missing++
 		}
@@ -181,7 +198,7 @@ func (j *judge) hear(now time.Time, rep report) assignment {
 			told.Dead = append(told.Dead, s)
 		}
 	}
-	if credentials > 10 || missing == 0 { // a reader, which looks at all; of a poller the last few are enough
+	if missing == 0 || strings.HasPrefix(rep.Name, kindReader) { // a poller asks for a few, and for those that it missed again
 		j.missing[rep.Name] = missing
 	}
 	for _, a := range rep.Answers {
@@ -214,7 +231,7 @@ func (j *judge) sighted(now time.Time, rep report, s sighting) wechattest.Verdic
 	if s.Value != "" {
 		verdict = j.wechat.Judge(s.AppID, s.Kind, s.Value)
 		// A poller asks one worker after another, and one that was frozen a moment ago may be behind.
-		if s.Generation < st.generation && strings.HasPrefix(rep.Name, kindReader) {
+		if s.Generation < st.generation && !j.forgot(now) && strings.HasPrefix(rep.Name, kindReader) {
 			j.find("%s: generation %d after %d", key, s.Generation, st.generation)
 		}
 		st.generation = s.Generation
@@ -305,7 +322,7 @@ func (j *judge) hindered(appid string, t time.Time) (time.Duration, bool) {
 	begin := t.Add(-renewAhead)
 	covered := begin
 	for _, tr := range j.troubles { // in the order of their beginning
-		if tr.appid != "" && tr.appid != appid {
+		if tr.appid != "" && tr.appid != appid || !tr.renewal && !tr.lost && !tr.deaf {
 			continue
 		}
 		to := tr.to.Add(aftermath)
@@ -381,6 +398,9 @@ func (j *judge) complete(consumers []*process) error {
 	for _, c := range consumers {
 		if n, ok := j.missing[c.name]; !ok || n > 0 {
 			return fmt.Errorf("%s misses %d credentials", c.name, n)
+		}
+		if silent := time.Since(j.heard[c.name]); silent > 5*time.Second {
+			return fmt.Errorf("%s says nothing for %s", c.name, silent)
 		}
 	}
 	for key, st := range j.sights {

@@ -44,7 +44,7 @@ func run(ctx context.Context, s settings) (err error) {
 	}
 	defer timeline.Close()
 	j := newJudge(makeAccounts(s.accounts), io.MultiWriter(os.Stdout, timeline))
-	j.say("seed %d, for %s: %d workers, %d accounts, 3 servers, 4 consumers", s.seed, s.lasts, s.workers, s.accounts)
+	j.say("seed %d, for %s: %d workers, %d accounts, 3 servers, 5 consumers", s.seed, s.lasts, s.workers, s.accounts)
 	h, err := build(ctx, s, j)
 	if err != nil {
 		return fmt.Errorf("%w; logs in %s", err, s.dir)
@@ -53,11 +53,18 @@ func run(ctx context.Context, s settings) (err error) {
 	j.say("everything is fresh: let it begin")
 	j.begin()
 	began := time.Now()
+	listening, deafen := context.WithCancel(ctx)
+	listened := make(chan struct{})
+	go func() { defer close(listened); h.listen(listening) }()
 	h.live(ctx, draw(s.seed, s.lasts, s.workers, j.accounts))
+	deafen()
+	<-listened
+	if ctx.Err() == nil {
+		h.rest(ctx)
+	}
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
-	h.rest(ctx)
 	h.settleAccounts(time.Since(began))
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -90,7 +97,7 @@ func (h *house) live(ctx context.Context, schedule []fault) {
 }
 
 func (h *house) happen(ctx context.Context, f fault) {
-	acting, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	acting, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	ends := func() {}
 	if !f.harmless {
@@ -110,6 +117,7 @@ func (h *house) happen(ctx context.Context, f fault) {
 	}
 	select {
 	case <-ctx.Done():
+		return // everything is about to be taken down
 	case <-time.After(f.lasts):
 	}
 	if err := f.heal(acting, h); err != nil {

@@ -21,7 +21,9 @@ type fault struct {
 	// The trouble that it makes for the judge: of WeChat, of everything else, or none.
 	appid    string
 	upstream bool
+	renewal  bool // of WeChat, and of an interface that renewing needs
 	lost     bool
+	deaf     bool
 	harmless bool
 }
 
@@ -208,6 +210,7 @@ func (d *drawer) upstream(time.Duration) fault {
 	}
 	return fault{
 		lasts: lasts, name: fmt.Sprintf("WeChat %s: %s", name, where), appid: f.AppID, upstream: true,
+		renewal: !f.After && f.Endpoint != "tickettocode" && f.Endpoint != "get_api_domain_ip",
 		begin: func(_ context.Context, h *house) error {
 			h.wechat.Inject(f)
 			if f.After {
@@ -277,7 +280,7 @@ func (d *drawer) loss(time.Duration) fault {
 
 // consumer draws what happens to those who use credentials.
 func (d *drawer) consumer(time.Duration) fault {
-	i := d.rand.IntN(4)
+	i := d.rand.IntN(consumers)
 	p := func(h *house) *process { return h.consumers[i] }
 	f := fault{lasts: d.seconds(0, 10), harmless: true}
 	if d.rand.IntN(2) == 0 {

@@ -180,7 +180,7 @@ func (h *house) settleAccounts(took time.Duration) {
 	}
 	disruptions := 0
 	for _, t := range j.troubles {
-		if !t.upstream {
+		if !t.upstream && !t.deaf {
 			disruptions++
 		}
 	}
@@ -190,6 +190,15 @@ func (h *house) settleAccounts(took time.Duration) {
 		j.find("%d calls are explained by nothing", left)
 	}
 	f := j.figures
+	if f.late > f.looks/10 {
+		j.find("%d of %d sightings came too late to be judged", f.late, f.looks)
+	}
+	for _, t := range j.troubles {
+		if t.deaf {
+			f.deaf += t.to.Sub(t.from)
+		}
+	}
+	j.sayLocked("JetStream did not answer for %.1f s in all", f.deaf.Seconds())
 	j.sayLocked("%d disruptions and faults; %d sightings judged, %d came too late to be judged", f.troubls, f.looks-f.late, f.late)
 	for _, subject := range []string{"wechat.code.resolve", "wechat.credential.get"} {
 		var parts []string
