@@ -20,7 +20,7 @@ const (
 	// with WeChat and renewed, by whoever is left of the fleet.
 	foreignHold = 45 * time.Second
 	// remint is how long a consumer may hold a classic token that a second mint of the fleet killed.
-	remint = 5 * time.Second
+	remint = 12 * time.Second // a connection may be silent for 8 s
 	// aftermath is for how long a trouble hinders after its end: backoff, election of a leader, a dead holder's lease.
 	aftermath = 6 * time.Second
 	// rebuilding is for how long a worker that starts may miss what a bucket has lost: it waits 8 s for the others.

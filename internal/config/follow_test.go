@@ -58,7 +58,8 @@ func TestFollowTakesWhatIsRightAndKeepsWhatWasWhereItIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, asked, applied := &notes{written: make(chan struct{}, 1)}, make(chan string), make(chan []Account)
+	log, asked := &notes{written: make(chan struct{}, 1)}, make(chan string)
+	applied := make(chan []Account, 4) // a look may come by itself while this test is about to ask
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
