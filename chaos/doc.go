@@ -9,9 +9,9 @@
 //
 //   - no consumer holds a credential that WeChat refuses, except for a while after a foreign refresh (or where WeChat's
 //     answers were lost twice in a row), which is measured;
-//   - no consumer that had a credential is without one, except while WeChat refused or failed for longer than the
-//     fleet renews ahead;
-//   - no generation goes back;
+//   - no consumer that had a credential is without one, except where JetStream did not answer, which is measured, or
+//     WeChat failed, for most of the time in which the fleet renews ahead;
+//   - no generation goes back, except where bucket and ledger were both lost;
 //   - every request is answered, with the right code, within its asker's patience;
 //   - WeChat is called no more often than lives and faults explain;
 //   - at the end everything is fresh again, and no process has grown.

@@ -258,10 +258,14 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 	}
 	t.log.Warn("stable_token repeats a token that WeChat refuses: force_refresh", "appid", c.AppID, "forced_today", l.HardForced+1)
 	t.view.record = &c
-	c, err = t.fetch(ctx, reasonReported, true)
-	if err != nil {
+	forced, err := t.fetch(ctx, reasonReported, true)
+	switch {
+	case errors.Is(err, errLate): // the next report comes to it
+		return verdict{c, messages.ReasonUnchanged}, nil
+	case err != nil:
 		return verdict{}, err
 	}
+	c = forced
 	if c.Value == rec.Value {
 		return verdict{c, messages.ReasonUnchanged}, nil
 	}

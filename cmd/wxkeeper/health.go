@@ -42,26 +42,27 @@ func (v *healthVerb) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return usage(fmt.Errorf("<url>: %q is not a URL", page))
 	}
+	shown := req.URL.Redacted()
 	// Without the proxy of the environment, which is there for the way to WeChat.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	var failed *url.Error
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("not healthy: no answer from %s within %s", page, v.Timeout)
+		return fmt.Errorf("not healthy: no answer from %s within %s", shown, v.Timeout)
 	case errors.As(err, &failed):
-		return fmt.Errorf("not healthy: %s: %w", page, failed.Err)
+		return fmt.Errorf("not healthy: %s: %w", shown, failed.Err)
 	case err != nil:
 		return err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	if err != nil {
-		return fmt.Errorf("not healthy: %s: %w", page, err)
+		return fmt.Errorf("not healthy: %s: %w", shown, err)
 	}
 	said := strings.TrimSpace(string(body))
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("not healthy: %s: %d %s", page, resp.StatusCode, said)
+		return fmt.Errorf("not healthy: %s: %d %s", shown, resp.StatusCode, said)
 	}
 	fmt.Fprintln(t.out, oneLine(said))
 	return nil
