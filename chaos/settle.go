@@ -20,7 +20,8 @@ func (h *house) rest(ctx context.Context) {
 	if err := await(ctx, "rest", 90*time.Second, func(context.Context) error { return h.judge.complete(h.consumers) }); err != nil {
 		h.judge.oops(err.Error())
 	}
-	// A worker that has just started is the measure of the others; they may keep goroutines for the requests they had.
+	// A worker that has just started is the measure of the others; they may keep goroutines and connections for the
+	// requests they had.
 	newest := h.workers[0]
 	if err := newest.end(syscall.SIGTERM, 30*time.Second); err != nil {
 		h.judge.oops(err.Error())
@@ -44,7 +45,7 @@ func (h *house) rest(ctx context.Context) {
 			sizes = append(sizes, s)
 		}
 		for i, s := range sizes {
-			if own := sizes[0]; s.goroutines > own.goroutines+100 || s.files > own.files+20 || s.bytes > own.bytes+100<<20 {
+			if own := sizes[0]; s.goroutines > own.goroutines+100 || s.files > own.files+60 || s.bytes > own.bytes+100<<20 {
 				return fmt.Errorf("%s has grown: %+v, and one that has just started %+v", h.workers[i].name, s, own)
 			}
 		}
