@@ -76,7 +76,7 @@ func (a account) kinds() []string {
 	return kinds
 }
 
-// makeAccounts: half classic, half stable; every fourth without tickets; the last with a wrong secret.
+// makeAccounts: half classic, half stable; of both, half without tickets; the last with a wrong secret.
 func makeAccounts(n int) []account {
 	as := make([]account, n)
 	for i := range as {

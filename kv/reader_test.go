@@ -71,6 +71,21 @@ func startReader(tb testing.TB, s interface {
 	return w
 }
 
+// awaitChange waits for a change that a reader tells; otherwise says what is wrong where it does not come.
+func awaitChange(t *testing.T, changes <-chan Change, otherwise string, is func(Change) bool) {
+	t.Helper()
+	for ctx := testContext(t); ; {
+		select {
+		case c := <-changes:
+			if is(c) {
+				return
+			}
+		case <-ctx.Done():
+			t.Fatal(otherwise)
+		}
+	}
+}
+
 func TestReaderSeesWhatIsThereAndWhatComes(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
@@ -221,11 +236,9 @@ func TestReaderNoticesABucketMadeAnew(t *testing.T) {
 	for ctx.Err() == nil && s.Ensure(ctx) != nil { // a create right after a delete may fail for a moment
 		continue
 	}
-	for c := range changes { // the snapshot of the new bucket tells that the record is lost
-		if c.AppID == "wx1" && c.Record == nil {
-			break
-		}
-	}
+	awaitChange(t, changes, "the snapshot of the new bucket does not tell that the record is lost", func(c Change) bool {
+		return c.AppID == "wx1" && c.Record == nil
+	})
 	if _, err := r.AccessToken("wx1"); err != nil {
 		t.Errorf("what was valid is no longer served: %v", err)
 	}
@@ -355,11 +368,7 @@ func TestReaderNoticesABucketThatWentBackInTime(t *testing.T) {
 	srv.Stop()
 	restore()
 	srv.Restart()
-	for c := range changes {
-		if c.Record != nil && c.Record.Generation == 1 {
-			break
-		}
-	}
+	awaitChange(t, changes, "what was restored is not told", func(c Change) bool { return c.Record != nil && c.Record.Generation == 1 })
 	publishSoon(t, s, credential(7, time.Hour))
 	if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 6); err != nil {
 		t.Errorf("what is published after it is not seen: %v", err)
@@ -381,25 +390,12 @@ func TestReaderNoticesAPurgedBucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	await := func(what string, is func(Change) bool) {
-		t.Helper()
-		for ctx := testContext(t); ; {
-			select {
-			case c := <-changes:
-				if is(c) {
-					return
-				}
-			case <-ctx.Done():
-				t.Fatal(what)
-			}
-		}
-	}
 	// What comes after the purge does not hide it. Found by chaos.
 	later := credential(1, time.Hour)
 	later.AppID = "wx2"
 	publish(t, s, later)
-	await("the record of after the purge does not come", func(c Change) bool { return c.AppID == "wx2" && c.Record != nil })
+	awaitChange(t, changes, "the record of after the purge does not come", func(c Change) bool { return c.AppID == "wx2" && c.Record != nil })
 	srv.Stop() // so that the watch looks at once and not when its half minute is over
 	srv.Restart()
-	await("the purge is not noticed", func(c Change) bool { return c.AppID == "wx1" && c.Record == nil })
+	awaitChange(t, changes, "the purge is not noticed", func(c Change) bool { return c.AppID == "wx1" && c.Record == nil })
 }

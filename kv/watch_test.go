@@ -107,18 +107,9 @@ func TestBucketOfOneKeyMakesNoTrouble(t *testing.T) {
 	publish(t, s, credential(2, time.Hour))
 	changes := make(chan Change, 10)
 	r.observe(changes)
-	for ctx := testContext(t); ; {
-		select {
-		case c := <-changes:
-			if c.Ready {
-				if n := troubles.Load(); n > 0 {
-					t.Errorf("%d times of trouble", n)
-				}
-				return
-			}
-		case <-ctx.Done():
-			t.Fatal("the watch has not looked")
-		}
+	awaitChange(t, changes, "the watch has not looked", func(c Change) bool { return c.Ready })
+	if n := troubles.Load(); n > 0 {
+		t.Errorf("%d times of trouble", n)
 	}
 }
 
