@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // ErrExpired is returned where the last credential known has expired, and no newer one has arrived.
@@ -18,8 +20,9 @@ var ErrExpired = errors.New("kv: the credential has expired")
 
 // ReaderConfig configures a [Reader]. The zero value works: it follows all accounts of the default bucket.
 type ReaderConfig struct {
-	Bucket string   // "" is DefaultBucket
-	AppIDs []string // the accounts to follow; empty: all
+	Bucket        string   // "" is DefaultBucket
+	SubjectPrefix string   // first token of the workers' subjects; "" is DefaultSubjectPrefix
+	AppIDs        []string // the accounts to follow; empty: all
 	// OnChange is told of every change of the bucket, after Get shows it. It is called from one goroutine and must not
 	// block. nil: nobody is told.
 	OnChange func(Change)
@@ -55,6 +58,8 @@ type Reader struct {
 	cfg  ReaderConfig
 	js   jetstream.JetStream
 	keys []string
+	// report tells the workers that WeChat refuses a credential.
+	report func(context.Context, messages.RefreshCredential) (messages.Refreshed, error)
 
 	slots sync.Map // appid → *slots
 	ready chan struct{}
@@ -100,7 +105,10 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kv: %w", err)
 	}
-	return &Reader{cfg: cfg, js: js, keys: keys, ready: make(chan struct{}), waiters: make(map[chan struct{}]struct{})}, nil
+	return &Reader{
+		cfg: cfg, js: js, keys: keys, report: messages.NewClient(nc, cfg.SubjectPrefix).RefreshCredential,
+		ready: make(chan struct{}), waiters: make(map[chan struct{}]struct{}),
+	}, nil
 }
 
 // Run follows the bucket until ctx ends, and returns ctx's error. It is called once.

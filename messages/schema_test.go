@@ -1,4 +1,4 @@
-package messages
+package messages_test
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 //go:generate go test -run=TestSchemasAreThoseOfTheTypes -update .
@@ -24,13 +25,13 @@ var update = flag.Bool("update", false, "write schemas/*.json")
 
 // schemas are the types of which there is a schema, by the name of its file.
 var schemas = map[string]any{
-	SubjectCodeResolve + ".request": ResolveCode{}, SubjectCodeResolve + ".reply": Code{},
-	SubjectCredentialGet + ".request": GetCredential{}, SubjectCredentialGet + ".reply": Credential{},
-	SubjectCredentialRefresh + ".request": RefreshCredential{}, SubjectCredentialRefresh + ".reply": Refreshed{},
-	SubjectJSSDKSign + ".request": SignJSSDK{}, SubjectJSSDKSign + ".reply": JSSDKSignature{},
-	SubjectCardSign + ".request": SignCard{}, SubjectCardSign + ".reply": CardSignature{},
-	SubjectStatus + ".request": GetStatus{}, SubjectStatus + ".reply": Status{},
-	"error": Error{}, "event": Event{},
+	messages.SubjectCodeResolve + ".request": messages.ResolveCode{}, messages.SubjectCodeResolve + ".reply": messages.Code{},
+	messages.SubjectCredentialGet + ".request": messages.GetCredential{}, messages.SubjectCredentialGet + ".reply": messages.Credential{},
+	messages.SubjectCredentialRefresh + ".request": messages.RefreshCredential{}, messages.SubjectCredentialRefresh + ".reply": messages.Refreshed{},
+	messages.SubjectJSSDKSign + ".request": messages.SignJSSDK{}, messages.SubjectJSSDKSign + ".reply": messages.JSSDKSignature{},
+	messages.SubjectCardSign + ".request": messages.SignCard{}, messages.SubjectCardSign + ".reply": messages.CardSignature{},
+	messages.SubjectStatus + ".request": messages.GetStatus{}, messages.SubjectStatus + ".reply": messages.Status{},
+	"error": messages.Error{}, "event": messages.Event{},
 }
 
 // schema is what is used here of JSON Schema 2020-12. A field that is not named in a schema is allowed: the contract is
@@ -81,9 +82,9 @@ func (ps properties) MarshalJSON() ([]byte, error) {
 func rules(field string, s *schema) {
 	switch field {
 	case "ResolveCode.OpenID":
-		s.MaxLength = MaxOpenID
+		s.MaxLength = messages.MaxOpenID
 	case "ResolveCode.CodeTicket":
-		s.MaxLength = MaxCodeTicket
+		s.MaxLength = messages.MaxCodeTicket
 	case "GetCredential.Kind", "RefreshCredential.Kind":
 		for _, k := range kv.Kinds {
 			s.Enum = append(s.Enum, string(k))
@@ -93,11 +94,11 @@ func rules(field string, s *schema) {
 	case "SignJSSDK.URL":
 		s.Pattern = "^https?://"
 	case "SignCard.Action":
-		s.Enum = []string{ActionAddCard, ActionChooseCard}
+		s.Enum = []string{messages.ActionAddCard, messages.ActionChooseCard}
 	case "SignCard.FixedBeginTimestamp":
 		s.Minimum = new(int)
 	case "SignCard.CardID", "SignCard.Code", "SignCard.OpenID", "SignCard.OuterStr", "SignCard.ShopID", "SignCard.CardType":
-		s.MaxLength = MaxCardField
+		s.MaxLength = messages.MaxCardField
 	}
 }
 
@@ -135,7 +136,7 @@ func schemaOf(t *testing.T, typ reflect.Type, comments map[string]string) schema
 		rules(path, &field)
 		s.Properties = append(s.Properties, property{name, field})
 		// WeChat's own answer is passed on as it comes: nobody can promise its fields.
-		if options == "" && typ != reflect.TypeFor[Code]() {
+		if options == "" && typ != reflect.TypeFor[messages.Code]() {
 			s.Required = append(s.Required, name)
 		}
 	}
