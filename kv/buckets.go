@@ -52,6 +52,11 @@ func (c *StoreConfig) setDefaults() {
 	}
 }
 
+// streamName is the stream of a bucket, and keyPrefix what the subjects of its keys begin with (ADR-8).
+func streamName(bucket string) string { return "KV_" + bucket }
+
+func keyPrefix(bucket string) string { return "$KV." + bucket + "." }
+
 // PublishedSubject is where the server republishes each change of a record as a core NATS message.
 func PublishedSubject(prefix, appid string, kind Kind) string {
 	return prefix + ".published." + Key(appid, kind)
@@ -71,7 +76,7 @@ func (c *StoreConfig) credentials(replicas int) jetstream.KeyValueConfig {
 		LimitMarkerTTL: markerTTL,
 		// Two tokens: leases (three) are not republished.
 		RePublish: &jetstream.RePublish{
-			Source:      "$KV." + c.Bucket + ".*.*",
+			Source:      keyPrefix(c.Bucket) + "*.*",
 			Destination: c.SubjectPrefix + ".published.{{wildcard(1)}}.{{wildcard(2)}}",
 		},
 	}

@@ -111,7 +111,7 @@ func (l *Lease) publishOnce(ctx context.Context, c Credential, data []byte) (uin
 	ctx, cancel := context.WithTimeout(ctx, min(l.s.cfg.Timeout, time.Until(l.deadline)/2))
 	defer cancel()
 	ack, err := l.s.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject(Key(l.appid, l.kind)), Data: data},
-		jetstream.WithExpectStream("KV_"+l.s.cfg.Bucket),
+		jetstream.WithExpectStream(streamName(l.s.cfg.Bucket)),
 		jetstream.WithExpectLastSequenceForSubject(l.revision, l.subject(leaseKey(l.appid, l.kind))),
 		jetstream.WithMsgTTL(ttl))
 	var ae *jetstream.APIError
@@ -137,4 +137,4 @@ func (l *Lease) Release(ctx context.Context) {
 	_ = creds.Purge(ctx, leaseKey(l.appid, l.kind), jetstream.LastRevision(l.revision), jetstream.PurgeTTL(time.Second))
 }
 
-func (l *Lease) subject(key string) string { return "$KV." + l.s.cfg.Bucket + "." + key }
+func (l *Lease) subject(key string) string { return keyPrefix(l.s.cfg.Bucket) + key }

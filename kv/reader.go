@@ -12,26 +12,36 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // ErrExpired is returned where the last credential known has expired, and no newer one has arrived.
 var ErrExpired = errors.New("kv: the credential has expired")
 
-// ReaderConfig configures a [Reader]. The zero value works: it follows all accounts of the default bucket.
+// ReaderConfig configures a [Reader]. The zero value works: it follows all accounts of the default bucket by a watch.
 type ReaderConfig struct {
 	Bucket        string   // "" is DefaultBucket
 	SubjectPrefix string   // first token of the workers' subjects; "" is DefaultSubjectPrefix
 	AppIDs        []string // the accounts to follow; empty: all
+	// Direct has the bucket read by direct gets and its changes heard as core NATS messages, without a JetStream
+	// consumer, so that the NATS user needs almost no permission (docs/security.md). It needs AppIDs.
+	Direct bool
+	// CacheFile is a file in which the Reader keeps what it knows, so that a consumer that starts while NATS is away has
+	// credentials at once. It holds them in the clear, at mode 0600, and belongs to one process. "": none is kept.
+	CacheFile string
 	// OnChange is told of every change of the bucket, after Get shows it. It is called from one goroutine and must not
-	// block. nil: nobody is told.
+	// block: that goroutine keeps the Reader current. nil: nobody is told. [Reader.Changes] is for who may be slow.
 	OnChange func(Change)
-	// OnTrouble is told why the watch had to start over. It must not block. nil: nobody is told.
+	// OnTrouble is told why the Reader cannot hear of changes, each time it tries in vain, and why CacheFile is not used. It
+	// must not block. nil: nobody is told.
 	OnTrouble func(error)
 	// OnMissing is called when the bucket is not there, before the watch looks again. Workers make it anew; consumers
 	// leave it nil and wait.
 	OnMissing func(context.Context) error
 	Now       func() time.Time // nil is time.Now
+	// Source is for kvtest; nil: NATS.
+	Source feed.Source
 }
 
 // Change is one change of the bucket.
@@ -48,27 +58,30 @@ type Change struct {
 	Reset, Ready bool
 }
 
-// Reader always has the current credentials of one or many accounts in memory, as a watch of the bucket brings them:
-// usually within a millisecond of their publication, within about two seconds after a server was lost.
+// Reader always has the current credentials of one or many accounts in memory, as the bucket brings them: usually within
+// a millisecond of their publication, within about two seconds after a server was lost.
 //
-// Its reading methods never block, take no lock, are safe for concurrent use, and go on serving what has not expired
-// while NATS is away. It never goes back to a lower generation while it holds a valid credential, unless the bucket was
-// made anew, with all that the workers knew of generations, and has a value that was obtained later.
+// Its reading methods never block, take no lock, allocate nothing where there is a valid credential, are safe for
+// concurrent use, and go on serving what has not expired while NATS is away, and after Run has ended. It never goes back
+// to a lower generation while it holds a valid credential, unless the bucket was made anew, with all that the workers
+// knew of generations, and has a value that was obtained later.
 type Reader struct {
-	cfg  ReaderConfig
-	js   jetstream.JetStream
-	keys []string
+	cfg    ReaderConfig
+	source feed.Source
 	// report tells the workers that WeChat refuses a credential.
 	report func(context.Context, messages.RefreshCredential) (messages.Refreshed, error)
+	cache  *cache // nil: none
 
-	slots sync.Map // appid → *slots
+	slots sync.Map     // appid → *slots
+	clock atomic.Int64 // see handle.go
 	ready chan struct{}
 	once  sync.Once
 
-	mu      sync.Mutex // guards the writing side: epoch, bucket, the unexported fields of slots, waiters
-	epoch   int        // grows with each snapshot
-	bucket  int        // grows with each bucket made anew
-	waiters map[chan struct{}]struct{}
+	mu        sync.Mutex // guards the writing side: epoch, bucket, the unexported fields of slots, the listeners, the state of the feed
+	epoch     int        // grows with each snapshot
+	bucket    int        // grows with each bucket made anew
+	listeners listeners
+	state     feedState
 }
 
 // slots are the credentials of one account.
@@ -83,120 +96,91 @@ type slot struct {
 	bucket int // the one that held came from
 }
 
-// NewReader makes a Reader. [Reader.Run] fills it.
+// NewReader makes a Reader. [Reader.Run] keeps it current. It asks NATS for nothing; where CacheFile is there, it has
+// that file's credentials when NewReader returns.
+//
+// The connection should be made with nats.RetryOnFailedConnect(true) and nats.MaxReconnects(-1), so that neither a start
+// without NATS nor a long outage ends it.
 func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Bucket == "" {
 		cfg.Bucket = DefaultBucket
 	}
+	if cfg.SubjectPrefix == "" {
+		cfg.SubjectPrefix = DefaultSubjectPrefix
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	keys := []string{"*.*"}
-	if len(cfg.AppIDs) > 0 {
-		keys = make([]string, len(cfg.AppIDs))
-		for i, id := range cfg.AppIDs {
-			if err := CheckAppID(id); err != nil {
-				return nil, fmt.Errorf("kv: %w", err)
-			}
-			keys[i] = id + ".*"
+	cfg.AppIDs = slices.Clone(cfg.AppIDs)
+	for _, id := range cfg.AppIDs {
+		if err := CheckAppID(id); err != nil {
+			return nil, fmt.Errorf("kv: ReaderConfig.AppIDs: %w", err)
 		}
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, fmt.Errorf("kv: %w", err)
+	if cfg.Direct && len(cfg.AppIDs) == 0 {
+		return nil, errors.New("kv: ReaderConfig.Direct needs AppIDs: a direct get names its key")
 	}
-	return &Reader{
-		cfg: cfg, js: js, keys: keys, report: messages.NewClient(nc, cfg.SubjectPrefix).RefreshCredential,
-		ready: make(chan struct{}), waiters: make(map[chan struct{}]struct{}),
-	}, nil
+	r := &Reader{cfg: cfg, source: cfg.Source, ready: make(chan struct{}), listeners: listeners{}}
+	if r.source == nil {
+		js, err := jetstream.New(nc)
+		if err != nil {
+			return nil, fmt.Errorf("kv: %w", err)
+		}
+		r.source = &natsSource{nc: nc, js: js, cfg: &r.cfg}
+	}
+	r.report = r.source.Report
+	r.clock.Store(never)
+	r.state.since = cfg.Now()
+	if cfg.CacheFile != "" {
+		r.cache = &cache{file: cfg.CacheFile, bucket: cfg.Bucket}
+		r.restore()
+	}
+	return r, nil
 }
 
 // Run follows the bucket until ctx ends, and returns ctx's error. It is called once.
 func (r *Reader) Run(ctx context.Context) error {
-	w := watch{js: r.js, bucket: r.cfg.Bucket, keys: slices.Clone(r.keys), emit: r.told, missing: r.cfg.OnMissing, trouble: r.cfg.OnTrouble}
-	w.run(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { r.turnClock(ctx) })
+	if r.cache != nil {
+		running.Go(func() { r.keep(ctx) })
+	}
+	r.source.Run(ctx, r.told)
+	<-ctx.Done() // a source may end before
+	running.Wait()
 	return ctx.Err()
+}
+
+// natsSource feeds a Reader from NATS.
+type natsSource struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	cfg *ReaderConfig
+}
+
+func (s *natsSource) Run(ctx context.Context, emit func(feed.Event)) {
+	if s.cfg.Direct {
+		d := direct{nc: s.nc, bucket: s.cfg.Bucket, prefix: s.cfg.SubjectPrefix, appids: s.cfg.AppIDs, emit: emit}
+		d.run(ctx)
+		return
+	}
+	w := watch{js: s.js, bucket: s.cfg.Bucket, keys: []string{"*.*"}, emit: emit, missing: s.cfg.OnMissing}
+	if len(s.cfg.AppIDs) > 0 {
+		w.narrow = s.cfg.OnMissing == nil
+		w.keys = make([]string, len(s.cfg.AppIDs))
+		for i, id := range s.cfg.AppIDs {
+			w.keys[i] = id + ".*"
+		}
+	}
+	w.run(ctx)
+}
+
+func (s *natsSource) Report(ctx context.Context, req messages.RefreshCredential) (messages.Refreshed, error) {
+	return messages.NewClient(s.nc, s.cfg.SubjectPrefix).RefreshCredential(ctx, req)
 }
 
 // Ready is closed when the first snapshot of the bucket is complete.
 func (r *Reader) Ready() <-chan struct{} { return r.ready }
-
-// Get returns the current credential. [ErrNotFound]: none was ever seen. [ErrExpired]: the last one seen is dead.
-func (r *Reader) Get(appid string, kind Kind) (Credential, error) {
-	s := r.find(appid, kind)
-	if s == nil {
-		return Credential{}, fmt.Errorf("%w: %s", ErrNotFound, Key(appid, kind))
-	}
-	c, now := s.held.Load(), r.cfg.Now()
-	if c != nil && c.Valid(now) {
-		return *c, nil
-	}
-	if o := s.other.Load(); o != nil && o.Valid(now) {
-		return *o, nil
-	}
-	if c = s.held.Load(); c == nil { // again: other is given up for a newer one
-		return Credential{}, fmt.Errorf("%w: %s", ErrNotFound, Key(appid, kind))
-	}
-	if c.Valid(now) {
-		return *c, nil
-	}
-	return Credential{}, fmt.Errorf("%w: %s at %s", ErrExpired, Key(appid, kind), c.ExpiresAt.Format(time.RFC3339))
-}
-
-// AccessToken returns the current access_token of an account; errors as of [Reader.Get].
-func (r *Reader) AccessToken(appid string) (string, error) {
-	c, err := r.Get(appid, AccessToken)
-	return c.Value, err
-}
-
-// Wait returns the current credential as soon as there is one, or ctx's error.
-func (r *Reader) Wait(ctx context.Context, appid string, kind Kind) (Credential, error) {
-	return r.WaitNewer(ctx, appid, kind, 0)
-}
-
-// WaitNewer returns the current credential as soon as its generation is above generation, or ctx's error.
-func (r *Reader) WaitNewer(ctx context.Context, appid string, kind Kind, generation uint64) (Credential, error) {
-	changed := make(chan struct{}, 1)
-	r.mu.Lock()
-	r.waiters[changed] = struct{}{}
-	r.mu.Unlock()
-	defer func() {
-		r.mu.Lock()
-		delete(r.waiters, changed)
-		r.mu.Unlock()
-	}()
-	for {
-		if c, err := r.Get(appid, kind); err == nil && c.Generation > generation {
-			return c, nil
-		}
-		select {
-		case <-ctx.Done():
-			return Credential{}, fmt.Errorf("kv: waiting for %s: %w", Key(appid, kind), ctx.Err())
-		case <-changed:
-		}
-	}
-}
-
-// Held returns the last credential seen, expired or not, or nil. Workers use it; it must not be changed.
-func (r *Reader) Held(appid string, kind Kind) *Credential {
-	if s := r.find(appid, kind); s != nil {
-		return s.held.Load()
-	}
-	return nil
-}
-
-// find finds the slot of a credential; nil: there is none yet.
-func (r *Reader) find(appid string, kind Kind) *slot {
-	i := kind.index()
-	if i < 0 {
-		return nil
-	}
-	v, ok := r.slots.Load(appid)
-	if !ok {
-		return nil
-	}
-	return &v.(*slots)[i]
-}
 
 // Apply takes a record that its caller knows to stand in the bucket (a worker's own publication) before the watch
 // brings it.
@@ -206,33 +190,39 @@ func (r *Reader) Apply(c Credential) {
 	r.accept(&c, false)
 }
 
-// told takes one event of the watch.
-func (r *Reader) told(e event) {
+// told takes one event of the source.
+func (r *Reader) told(e feed.Event) {
 	var changes []Change
 	r.mu.Lock()
+	if e.Anew {
+		r.bucket++
+	}
 	switch {
-	case e.reset:
+	case e.Reset:
 		r.epoch++
-		if e.anew {
-			r.bucket++
-		}
 		changes = append(changes, Change{Reset: true})
-	case e.ready:
+	case e.Ready:
+		r.state.ready = true
 		changes = append(r.lost(), Change{Ready: true})
+	case e.Up:
+		r.state.up(r.cfg.Now())
+	case e.Down != nil:
+		r.state.down(r.cfg.Now(), e.Down)
+	case e.Tick:
+		r.setClock()
 	default:
-		appid, kind, ok := splitKey(e.key)
+		appid, kind, ok := splitKey(e.Key)
 		if !ok {
 			break
 		}
-		change := Change{AppID: appid, Kind: kind, Revision: e.rev}
-		if !e.gone {
-			c, err := decodeCredential(e.value, appid, kind, e.rev)
-			switch {
-			case err == nil:
+		change := Change{AppID: appid, Kind: kind, Revision: e.Rev}
+		if !e.Gone {
+			c, err := decodeCredential(e.Value, appid, kind, e.Rev)
+			if err == nil {
 				change.Record = &c
 				r.accept(&c, true)
-			case r.cfg.OnTrouble != nil:
-				r.cfg.OnTrouble(err)
+			} else {
+				defer r.trouble(err)
 			}
 		}
 		if change.Record == nil {
@@ -243,13 +233,22 @@ func (r *Reader) told(e event) {
 		changes = append(changes, change)
 	}
 	r.mu.Unlock()
-	if e.ready {
+	if e.Down != nil && !isTurn(e.Down) {
+		r.trouble(e.Down)
+	}
+	if e.Ready {
 		r.once.Do(func() { close(r.ready) })
 	}
 	if r.cfg.OnChange != nil {
 		for _, c := range changes {
 			r.cfg.OnChange(c)
 		}
+	}
+}
+
+func (r *Reader) trouble(err error) {
+	if r.cfg.OnTrouble != nil {
+		r.cfg.OnTrouble(err)
 	}
 }
 
@@ -300,10 +299,8 @@ func (r *Reader) accept(c *Credential, fromBucket bool) {
 	s.held.Store(c)
 	s.other.Store(nil)
 	s.bucket = r.bucket
-	for w := range r.waiters {
-		select {
-		case w <- struct{}{}:
-		default:
-		}
+	r.listeners.tell(c.AppID, c.Kind)
+	if r.cache != nil {
+		r.cache.changed()
 	}
 }

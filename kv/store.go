@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
 )
 
 // Errors that callers of a [Store] decide on.
@@ -165,7 +167,7 @@ const (
 func (s *Store) leaderGet(ctx context.Context, bucket, key string) ([]byte, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	body, err := json.Marshal(map[string]string{"last_by_subj": "$KV." + bucket + "." + key})
+	body, err := json.Marshal(map[string]string{"last_by_subj": keyPrefix(bucket) + key})
 	if err != nil {
 		return nil, 0, fmt.Errorf("kv: %w", err)
 	}
@@ -214,23 +216,25 @@ type LedgerWatch struct {
 // makes the buckets anew where they have vanished.
 func (s *Store) WatchLedgers(ctx context.Context, to LedgerWatch) {
 	w := watch{
-		js: s.js, bucket: s.cfg.Bucket + "_ledger", keys: []string{"*.*"}, missing: s.Ensure, trouble: to.Trouble,
-		emit: func(e event) {
+		js: s.js, bucket: s.cfg.Bucket + "_ledger", keys: []string{"*.*"}, missing: s.Ensure,
+		emit: func(e feed.Event) {
 			switch {
-			case e.reset:
+			case e.Reset:
 				to.Reset()
-			case e.ready:
+			case e.Ready:
 				to.Ready()
+			case e.Down != nil && !isTurn(e.Down) && to.Trouble != nil:
+				to.Trouble(e.Down)
 			}
-			appid, kind, ok := splitKey(e.key)
+			appid, kind, ok := splitKey(e.Key)
 			if !ok {
 				return
 			}
 			l := Ledger{AppID: appid, Kind: kind}
-			if !e.gone && (json.Unmarshal(e.value, &l) != nil || l.AppID != appid || l.Kind != kind) {
+			if !e.Gone && (json.Unmarshal(e.Value, &l) != nil || l.AppID != appid || l.Kind != kind) {
 				return
 			}
-			l.Revision = e.rev
+			l.Revision = e.Rev
 			to.Told(l)
 		},
 	}

@@ -10,18 +10,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-)
 
-// event is one thing that a watch tells.
-type event struct {
-	reset bool   // a snapshot begins: the first one, one after a loss, or that of a bucket made anew
-	anew  bool   // with reset: it is another bucket than before
-	ready bool   // the snapshot is complete
-	key   string // otherwise: an entry
-	value []byte
-	rev   uint64
-	gone  bool // deleted, purged or expired
-}
+	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+)
 
 // watch follows the keys of one bucket for as long as its run lasts.
 //
@@ -33,11 +24,12 @@ type watch struct {
 	js     jetstream.JetStream
 	bucket string
 	keys   []string
-	emit   func(event) // called from one goroutine at a time; must not block for long
+	// narrow: it never asks the stream about itself, because who may do that sees the AppIDs of all accounts. Then each
+	// session begins with a snapshot.
+	narrow bool
+	emit   func(feed.Event) // called from one goroutine at a time; must not block for long
 	// missing is called when the bucket is not there; nil: wait for it.
 	missing func(context.Context) error
-	// trouble is told why the watch had to start over; nil: nobody is told.
-	trouble func(error)
 
 	// What the sessions know of the stream, from one to the next.
 	born  time.Time
@@ -48,7 +40,8 @@ type watch struct {
 	alive time.Time // when the stream was last heard of
 	// consumer is the one of the last session. The next removes it: those that are left behind count against the 1,000
 	// that a server allows for a stream, and on a lost node they are not even forgotten.
-	consumer string
+	consumer  string
+	sequences sequences // what a narrow watch knows instead of born
 }
 
 const (
@@ -74,12 +67,10 @@ func (w *watch) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && w.trouble != nil && !errors.Is(err, errTurnover) && !errors.Is(err, errReconnected) {
-			w.trouble(err)
-		}
+		w.emit(feed.Event{Down: err})
 		if errors.Is(err, jetstream.ErrStreamNotFound) && w.missing != nil {
-			if err := w.missing(ctx); err != nil && w.trouble != nil {
-				w.trouble(err)
+			if err := w.missing(ctx); err != nil {
+				w.emit(feed.Event{Down: err})
 			}
 		}
 		if time.Since(began) > watchRetryMax { // the session worked for a while: its end is news, not a refrain
@@ -105,14 +96,18 @@ var (
 	errClosed      = errors.New("kv: the watch was closed")
 )
 
+// isTurn says whether a session ended for a reason that is no trouble.
+func isTurn(err error) bool { return errors.Is(err, errTurnover) || errors.Is(err, errReconnected) }
+
 // session follows the stream until something goes wrong, and says what.
 func (w *watch) session(ctx context.Context) error {
 	connected := w.js.Conn().StatusChanged(nats.CONNECTED)
 	defer w.js.Conn().RemoveStatusListener(connected)
-	st, consumer, err := w.open(ctx)
+	consumer, err := w.open(ctx)
 	if err != nil {
 		return err
 	}
+	w.emit(feed.Event{Up: true})
 	msgs := make(chan jetstream.Msg, 256)
 	failed := make(chan error, 1)
 	stop := make(chan struct{})
@@ -167,7 +162,7 @@ func (w *watch) session(ctx context.Context) error {
 			w.told(m, md)
 		case <-check.C:
 			asking, cancel := context.WithTimeout(ctx, watchAsk)
-			now, err := st.Info(asking)
+			now, err := w.info(asking)
 			var own *jetstream.ConsumerInfo
 			if err == nil {
 				own, err = consumer.Info(asking)
@@ -178,9 +173,9 @@ func (w *watch) session(ctx context.Context) error {
 				return err
 			case err != nil: // nobody answers now: ask again soon
 				check.Reset(watchCheckSoon)
-			case !w.same(now):
+			case now != nil && !w.same(now):
 				return errRecreated
-			case w.turnedOver(now):
+			case now != nil && w.turnedOver(now):
 				return errTurnover
 			case own.Delivered.Consumer > delivered && behind:
 				return errGap
@@ -189,31 +184,48 @@ func (w *watch) session(ctx context.Context) error {
 				check.Reset(watchCheckSoon)
 			default:
 				behind = false
-				w.seen, w.asked, w.alive = now.State.LastSeq, now.State.LastSeq, time.Now()
+				w.looked(now)
 				check.Reset(every)
 			}
 		}
 	}
 }
 
+// info asks the stream about itself; nil where this watch must not.
+func (w *watch) info(ctx context.Context) (*jetstream.StreamInfo, error) {
+	if w.narrow {
+		return nil, nil //nolint:nilnil // nothing is known, and nothing is wrong
+	}
+	st, err := w.js.Stream(ctx, w.stream())
+	if err != nil {
+		return nil, err
+	}
+	return st.CachedInfo(), nil
+}
+
+// looked remembers what the stream said of itself.
+func (w *watch) looked(now *jetstream.StreamInfo) {
+	if now != nil {
+		w.seen, w.asked, w.alive = now.State.LastSeq, now.State.LastSeq, time.Now()
+	}
+}
+
 // open makes the consumer of a session: from after the last message where the stream is still the same, else with a
 // snapshot.
-func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer, error) {
-	stream := "KV_" + w.bucket
+func (w *watch) open(ctx context.Context) (jetstream.Consumer, error) {
 	asking, cancel := context.WithTimeout(ctx, watchAsk)
 	defer cancel()
-	st, err := w.js.Stream(asking, stream)
+	info, err := w.info(asking)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if w.consumer != "" {
 		removing, removed := context.WithTimeout(asking, watchAsk/8)
-		_ = w.js.DeleteConsumer(removing, stream, w.consumer) // it may have gone with its server, or may not be removed by this user
+		_ = w.js.DeleteConsumer(removing, w.stream(), w.consumer) // it may have gone with its server, or may not be removed by this user
 		removed()
 		w.consumer = ""
 	}
-	info := st.CachedInfo()
-	resumes := w.last > 0 && w.same(info) && !w.turnedOver(info) && time.Since(w.alive) < watchResume
+	resumes := info != nil && w.last > 0 && w.same(info) && !w.turnedOver(info) && time.Since(w.alive) < watchResume
 	cfg := jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, AckPolicy: jetstream.AckNonePolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: watchForgotten,
@@ -230,21 +242,24 @@ func (w *watch) open(ctx context.Context) (jetstream.Stream, jetstream.Consumer,
 	} else {
 		cfg.FilterSubjects = filters
 	}
-	consumer, err := w.js.CreateConsumer(asking, stream, cfg)
+	consumer, err := w.js.CreateConsumer(asking, w.stream(), cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	w.seen, w.asked, w.alive = info.State.LastSeq, info.State.LastSeq, time.Now()
+	w.looked(info)
 	if !resumes {
-		anew := !w.born.IsZero() && !info.Created.Equal(w.born)
-		w.born, w.last, w.ready = info.Created, 0, false
-		w.emit(event{reset: true, anew: anew})
+		anew := info != nil && !w.born.IsZero() && !info.Created.Equal(w.born)
+		if info != nil {
+			w.born = info.Created
+		}
+		w.last, w.ready = 0, false
+		w.emit(feed.Event{Reset: true, Anew: anew})
 	}
 	if made := consumer.CachedInfo(); made != nil {
 		w.consumer = made.Name
 		w.complete(made.NumPending)
 	}
-	return st, consumer, nil
+	return consumer, nil
 }
 
 // same says whether the stream is still the one that was followed. It is not where it was made anew, or has gone back to
@@ -258,16 +273,22 @@ func (w *watch) turnedOver(now *jetstream.StreamInfo) bool {
 	return w.last > 0 && now.State.FirstSeq > w.asked
 }
 
-func (w *watch) prefix() string { return "$KV." + w.bucket + "." }
+func (w *watch) prefix() string { return keyPrefix(w.bucket) }
+
+func (w *watch) stream() string { return streamName(w.bucket) }
 
 // told takes one message.
 func (w *watch) told(m jetstream.Msg, md *jetstream.MsgMetadata) {
 	w.last, w.seen, w.alive = md.Sequence.Stream, max(w.seen, md.Sequence.Stream), time.Now()
 	h := m.Headers()
-	w.emit(event{
-		key: strings.TrimPrefix(m.Subject(), w.prefix()), value: m.Data(), rev: md.Sequence.Stream,
-		gone: h.Get("KV-Operation") != "" || h.Get(jetstream.MarkerReasonHeader) != "",
-	})
+	e := feed.Event{
+		Key: strings.TrimPrefix(m.Subject(), w.prefix()), Value: m.Data(), Rev: md.Sequence.Stream,
+		Gone: h.Get("KV-Operation") != "" || h.Get(jetstream.MarkerReasonHeader) != "",
+	}
+	if w.narrow {
+		e.Anew = w.sequences.next(e.Key, e.Rev)
+	}
+	w.emit(e)
 	w.complete(md.NumPending)
 }
 
@@ -275,6 +296,6 @@ func (w *watch) told(m jetstream.Msg, md *jetstream.MsgMetadata) {
 func (w *watch) complete(pending uint64) {
 	if !w.ready && pending == 0 {
 		w.ready = true
-		w.emit(event{ready: true})
+		w.emit(feed.Event{Ready: true})
 	}
 }

@@ -1,0 +1,228 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+)
+
+// direct follows some accounts without a JetStream consumer. It hears of changes as core NATS messages, which the bucket
+// republishes; and it reads by direct gets what those may have missed, because they are sent at most once: at the
+// start, after each reconnection, and now and then.
+type direct struct {
+	nc             *nats.Conn
+	bucket, prefix string
+	appids         []string
+	emit           func(feed.Event) // called from one goroutine at a time
+
+	sequences sequences
+	begun     bool // the first snapshot
+	ready     bool // … is complete
+}
+
+const (
+	directEvery  = 30 * time.Second // between two readings of everything
+	directBeat   = time.Second      // between two looks whether the server is there
+	directAsk    = 2 * time.Second  // for one answer
+	directAtOnce = 16               // gets in flight
+)
+
+var (
+	errDisconnected = errors.New("kv: not connected to NATS")
+	errNoBucket     = errors.New("kv: there is no bucket, or JetStream is away")
+)
+
+// run blocks until ctx ends.
+func (d *direct) run(ctx context.Context) {
+	for retry := watchRetryMin; ctx.Err() == nil; retry = min(2*retry, watchRetryMax) {
+		began := time.Now()
+		err := d.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		d.emit(feed.Event{Down: err})
+		if time.Since(began) > watchRetryMax {
+			retry = watchRetryMin
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retry/2 + rand.N(retry)): // many readers lose their connections at the same time
+		}
+	}
+}
+
+// session follows the accounts until something goes wrong, and says what.
+func (d *direct) session(ctx context.Context) error {
+	status := d.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer d.nc.RemoveStatusListener(status)
+	published := make(chan *nats.Msg, 1024) // what does not fit is dropped, and found by the next reading
+	for _, id := range d.appids {
+		subject := PublishedSubject(d.prefix, id, "*")
+		sub, err := d.nc.ChanSubscribe(subject, published)
+		if err != nil {
+			return fmt.Errorf("kv: subscribing to %s: %w", subject, err)
+		}
+		defer func() { _ = sub.Unsubscribe() }()
+	}
+	// The server has taken the subscriptions before anything is read: no change falls between.
+	if err := d.ping(ctx); err != nil {
+		return err
+	}
+	for _, id := range d.appids {
+		if err := d.denied(PublishedSubject(d.prefix, id, "*")); err != nil {
+			return fmt.Errorf("kv: hearing of changes of %s: %w", id, err)
+		}
+	}
+	if err := d.readAll(ctx); err != nil {
+		return err
+	}
+	d.emit(feed.Event{Up: true})
+	beat, read := time.NewTicker(directBeat), time.NewTicker(directEvery)
+	defer beat.Stop()
+	defer read.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case s := <-status:
+			if s == nats.CONNECTED {
+				return errReconnected
+			}
+			return errDisconnected
+		case m := <-published:
+			d.told(strings.TrimPrefix(m.Subject, d.prefix+".published."), m)
+		case <-beat.C:
+			err = d.ping(ctx)
+		case <-read.C:
+			err = d.readAll(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (d *direct) ping(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, directAsk)
+	defer cancel()
+	if err := d.nc.FlushWithContext(asking); err != nil {
+		return fmt.Errorf("%w: %w", errDisconnected, err)
+	}
+	return nil
+}
+
+// readAll reads all credentials of the accounts. One that cannot be read does not hold up the others.
+func (d *direct) readAll(ctx context.Context) error {
+	if !d.begun {
+		d.begun = true
+		d.emit(feed.Event{Reset: true})
+	}
+	type answer struct {
+		key string
+		msg *nats.Msg // nil: there is none
+		err error
+	}
+	answers := make([]answer, 0, len(d.appids)*len(Kinds))
+	for _, id := range d.appids {
+		for _, kind := range Kinds {
+			answers = append(answers, answer{key: Key(id, kind)})
+		}
+	}
+	var reading errgroup.Group
+	reading.SetLimit(directAtOnce)
+	for i := range answers {
+		reading.Go(func() error {
+			a := &answers[i]
+			a.msg, a.err = d.read(ctx, a.key)
+			return a.err
+		})
+	}
+	err := reading.Wait()
+	for _, a := range answers {
+		if a.err == nil {
+			d.told(a.key, a.msg)
+		}
+	}
+	if err == nil && !d.ready {
+		d.ready = true
+		d.emit(feed.Event{Ready: true})
+	}
+	return err
+}
+
+// read reads one record by a direct get (ADR-31); nil where there is none.
+func (d *direct) read(ctx context.Context, key string) (*nats.Msg, error) {
+	subject := "$JS.API.DIRECT.GET." + streamName(d.bucket) + "." + keyPrefix(d.bucket) + key
+	asking, cancel := context.WithTimeout(ctx, directAsk)
+	defer cancel()
+	m, err := d.nc.RequestWithContext(asking, subject, nil)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, errNoBucket
+	case err != nil && d.denied(subject) != nil:
+		return nil, fmt.Errorf("kv: reading %s: %w", key, d.denied(subject))
+	case err != nil:
+		return nil, fmt.Errorf("kv: reading %s: %w", key, err)
+	}
+	switch status := m.Header.Get("Status"); status {
+	case "":
+		return m, nil
+	case "404":
+		return nil, nil //nolint:nilnil // no record is an answer
+	default:
+		return nil, fmt.Errorf("kv: reading %s: the server answers %s %q", key, status, m.Header.Get("Description"))
+	}
+}
+
+// denied is the server's word that this user may not use a subject. It comes apart from what was asked, and where it is
+// hidden by a later error of the connection, who asked sees a timeout.
+func (d *direct) denied(subject string) error {
+	if err := d.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject+`"`) {
+		return err
+	}
+	return nil
+}
+
+// told takes a record, read or republished; nil: there is none.
+func (d *direct) told(key string, m *nats.Msg) {
+	if m == nil {
+		if d.sequences[key] != 0 {
+			d.sequences[key] = 0
+			d.emit(feed.Event{Key: key, Gone: true})
+		}
+		return
+	}
+	sequence, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
+	if err != nil || sequence == d.sequences[key] {
+		return
+	}
+	d.emit(feed.Event{
+		Key: key, Value: m.Data, Rev: sequence, Anew: d.sequences.next(key, sequence),
+		Gone: m.Header.Get("KV-Operation") != "" || m.Header.Get(jetstream.MarkerReasonHeader) != "",
+	})
+}
+
+// sequences remembers the last sequence of each key.
+type sequences map[string]uint64
+
+// next notes the sequence of an entry, and says whether the key went back: then the bucket was made anew, or restored.
+// (A replica that lags behind looks the same; what it has was obtained earlier, and so is not taken.)
+func (s *sequences) next(key string, sequence uint64) (back bool) {
+	if *s == nil {
+		*s = sequences{}
+	}
+	back = sequence < (*s)[key]
+	(*s)[key] = sequence
+	return back
+}

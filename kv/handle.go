@@ -1,0 +1,85 @@
+package kv
+
+import (
+	"context"
+	"math"
+	"time"
+)
+
+// The clock of a Reader is what handles compare with instead of asking for the time, which costs many times as much as all
+// the rest of a read. It shows a time that is ahead of the true one by up to clockAhead: what a handle takes for valid by
+// it has at least half of that left to live. In the last second of a credential's life, and where nobody turns the
+// clock, a handle asks for the time.
+const (
+	clockAhead = time.Second
+	clockTick  = clockAhead / 2
+	never      = math.MaxInt64 // nobody turns the clock
+)
+
+// Handle is always the current credential of one account and kind. Its methods never block, take no lock, allocate nothing
+// where there is a valid credential, and are safe for concurrent use. It stays current as its [Reader] does, and costs
+// about as much as a load of an atomic pointer.
+//
+// A value is never handed out after its end, unless the whole process was stopped (SIGSTOP, a paused machine): then a
+// handle may do so once more until the clock of its Reader is turned, within a moment. [Reader.Get] has no such moment.
+type Handle struct {
+	reader *Reader
+	slot   *slot
+	appid  string
+	kind   Kind
+}
+
+// Handle returns the handle of a credential, whether there is one yet or not. The Reader keeps a place for each account of
+// which it was asked for a handle: make it once, and not for names that strangers choose.
+func (r *Reader) Handle(appid string, kind Kind) *Handle {
+	h := &Handle{reader: r, slot: new(slot), appid: appid, kind: kind}
+	if kind.Valid() && CheckAppID(appid) == nil {
+		r.mu.Lock()
+		h.slot = r.slot(appid, kind)
+		r.mu.Unlock()
+	}
+	return h
+}
+
+// Value returns the value of the current credential; errors as of [Reader.Get].
+func (h *Handle) Value() (string, error) {
+	if c := h.slot.held.Load(); c != nil && h.reader.clock.Load() < c.ExpiresAt.UnixNano() {
+		return c.Value, nil
+	}
+	return h.exactly()
+}
+
+// exactly is Value by the exact time.
+func (h *Handle) exactly() (string, error) {
+	c, err := h.slot.current(h.reader.cfg.Now(), h.appid, h.kind)
+	if err != nil {
+		return "", err
+	}
+	return c.Value, nil
+}
+
+// Get returns the current credential; errors as of [Reader.Get].
+func (h *Handle) Get() (Credential, error) {
+	c, err := h.slot.current(h.reader.cfg.Now(), h.appid, h.kind)
+	if err != nil {
+		return Credential{}, err
+	}
+	return *c, nil
+}
+
+// turnClock turns the clock until ctx ends.
+func (r *Reader) turnClock(ctx context.Context) {
+	defer r.clock.Store(never)
+	tick := time.NewTicker(clockTick)
+	defer tick.Stop()
+	for {
+		r.setClock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Reader) setClock() { r.clock.Store(r.cfg.Now().Add(clockAhead).UnixNano()) }
