@@ -58,7 +58,7 @@ func (r *Reader) restore() {
 			continue
 		}
 		s := r.slot(c.AppID, c.Kind)
-		s.held.Store(c)
+		s.hold(c)
 		s.bucket = -1 // not known to be the one that is there now
 	}
 }

@@ -25,9 +25,9 @@ type direct struct {
 	appids         []string
 	emit           func(feed.Event) // called from one goroutine at a time
 
-	sequences sequences
-	begun     bool // the first snapshot
-	ready     bool // … is complete
+	marks marks
+	begun bool // the first snapshot
+	ready bool // … is complete
 }
 
 const (
@@ -74,16 +74,19 @@ func (d *direct) session(ctx context.Context) error {
 		}
 		defer func() { _ = sub.Unsubscribe() }()
 	}
+	d.emit(feed.Event{Reset: !d.begun, Anew: d.begun}) // a bucket made anew meanwhile may not look so
+	d.begun = true
 	// The server has taken the subscriptions before anything is read: no change falls between.
 	if err := d.ping(ctx); err != nil {
 		return err
 	}
+	deaf := error(nil)
 	for _, id := range d.appids {
 		if err := d.denied(PublishedSubject(d.prefix, id, "*")); err != nil {
-			return fmt.Errorf("kv: hearing of changes of %s: %w", id, err)
+			deaf = fmt.Errorf("kv: hearing of changes of %s: %w", id, err)
 		}
 	}
-	if err := d.readAll(ctx); err != nil {
+	if err := errors.Join(d.readAll(ctx), deaf); err != nil { // who may not hear reads all the same
 		return err
 	}
 	d.emit(feed.Event{Up: true})
@@ -124,10 +127,6 @@ func (d *direct) ping(ctx context.Context) error {
 
 // readAll reads all credentials of the accounts. One that cannot be read does not hold up the others.
 func (d *direct) readAll(ctx context.Context) error {
-	if !d.begun {
-		d.begun = true
-		d.emit(feed.Event{Reset: true})
-	}
 	type answer struct {
 		key string
 		msg *nats.Msg // nil: there is none
@@ -197,32 +196,20 @@ func (d *direct) denied(subject string) error {
 // told takes a record, read or republished; nil: there is none.
 func (d *direct) told(key string, m *nats.Msg) {
 	if m == nil {
-		if d.sequences[key] != 0 {
-			d.sequences[key] = 0
+		if _, was := d.marks[key]; was {
+			delete(d.marks, key)
 			d.emit(feed.Event{Key: key, Gone: true})
 		}
 		return
 	}
 	sequence, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
-	if err != nil || sequence == d.sequences[key] {
+	at, err2 := time.Parse(time.RFC3339Nano, m.Header.Get(jetstream.TimeStampHeaer))
+	now := mark{sequence, at.UnixNano()}
+	if err != nil || err2 != nil || now == d.marks[key] {
 		return
 	}
 	d.emit(feed.Event{
-		Key: key, Value: m.Data, Rev: sequence, Anew: d.sequences.next(key, sequence),
+		Key: key, Value: m.Data, Rev: sequence, Anew: d.marks.next(key, now),
 		Gone: m.Header.Get("KV-Operation") != "" || m.Header.Get(jetstream.MarkerReasonHeader) != "",
 	})
-}
-
-// sequences remembers the last sequence of each key.
-type sequences map[string]uint64
-
-// next notes the sequence of an entry, and says whether the key went back: then the bucket was made anew, or restored.
-// (A replica that lags behind looks the same; what it has was obtained earlier, and so is not taken.)
-func (s *sequences) next(key string, sequence uint64) (back bool) {
-	if *s == nil {
-		*s = sequences{}
-	}
-	back = sequence < (*s)[key]
-	(*s)[key] = sequence
-	return back
 }

@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"math"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,16 +24,23 @@ const (
 // A value is never handed out after its end, unless the whole process was stopped (SIGSTOP, a paused machine): then a
 // handle may do so once more until the clock of its Reader is turned, within a moment. [Reader.Get] has no such moment.
 type Handle struct {
-	reader *Reader
 	slot   *slot
+	clock  *atomic.Int64
+	reader *Reader
 	appid  string
 	kind   Kind
+}
+
+// quick is what a handle needs of a credential.
+type quick struct {
+	value string
+	ends  int64
 }
 
 // Handle returns the handle of a credential, whether there is one yet or not. The Reader keeps a place for each account of
 // which it was asked for a handle: make it once, and not for names that strangers choose.
 func (r *Reader) Handle(appid string, kind Kind) *Handle {
-	h := &Handle{reader: r, slot: new(slot), appid: appid, kind: kind}
+	h := &Handle{slot: new(slot), clock: &r.clock, reader: r, appid: appid, kind: kind}
 	if kind.Valid() && CheckAppID(appid) == nil {
 		r.mu.Lock()
 		h.slot = r.slot(appid, kind)
@@ -43,8 +51,8 @@ func (r *Reader) Handle(appid string, kind Kind) *Handle {
 
 // Value returns the value of the current credential; errors as of [Reader.Get].
 func (h *Handle) Value() (string, error) {
-	if c := h.slot.held.Load(); c != nil && h.reader.clock.Load() < c.ExpiresAt.UnixNano() {
-		return c.Value, nil
+	if q := h.slot.quick.Load(); q != nil && h.clock.Load() < q.ends {
+		return q.value, nil
 	}
 	return h.exactly()
 }

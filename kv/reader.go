@@ -64,7 +64,8 @@ type Change struct {
 // Its reading methods never block, take no lock, allocate nothing where there is a valid credential, are safe for
 // concurrent use, and go on serving what has not expired while NATS is away, and after Run has ended. It never goes back
 // to a lower generation while it holds a valid credential, unless the bucket was made anew, with all that the workers
-// knew of generations, and has a value that was obtained later.
+// knew of generations, and has a value that was obtained later. (A Reader of named accounts may not ask the bucket how old
+// it is, and reckons with that after each lost connection.)
 type Reader struct {
 	cfg    ReaderConfig
 	source feed.Source
@@ -88,12 +89,20 @@ type Reader struct {
 type slots [len(Kinds)]slot
 
 type slot struct {
-	held atomic.Pointer[Credential]
+	// quick is held, for handles: the value and its end, in Unix nanoseconds.
+	quick atomic.Pointer[quick]
+	held  atomic.Pointer[Credential]
 	// other is the record in the bucket where it was not taken, because held lives and has a higher generation: it takes
 	// its place when held ends.
 	other  atomic.Pointer[Credential]
 	epoch  int // of the watch's snapshot in which the key was last seen in the bucket; 0: it is not there
 	bucket int // the one that held came from
+}
+
+// hold makes c the held credential. r.mu is held.
+func (s *slot) hold(c *Credential) {
+	s.held.Store(c)
+	s.quick.Store(&quick{c.Value, c.ExpiresAt.UnixNano()})
 }
 
 // NewReader makes a Reader. [Reader.Run] keeps it current. It asks NATS for nothing; where CacheFile is there, it has
@@ -296,7 +305,7 @@ func (r *Reader) accept(c *Credential, fromBucket bool) {
 			return
 		}
 	}
-	s.held.Store(c)
+	s.hold(c)
 	s.other.Store(nil)
 	s.bucket = r.bucket
 	r.listeners.tell(c.AppID, c.Kind)

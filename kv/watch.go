@@ -40,8 +40,8 @@ type watch struct {
 	alive time.Time // when the stream was last heard of
 	// consumer is the one of the last session. The next removes it: those that are left behind count against the 1,000
 	// that a server allows for a stream, and on a lost node they are not even forgotten.
-	consumer  string
-	sequences sequences // what a narrow watch knows instead of born
+	consumer string
+	begun    bool // the first session
 }
 
 const (
@@ -248,11 +248,12 @@ func (w *watch) open(ctx context.Context) (jetstream.Consumer, error) {
 	}
 	w.looked(info)
 	if !resumes {
-		anew := info != nil && !w.born.IsZero() && !info.Created.Equal(w.born)
+		anew := w.begun // it may be, and a narrow watch cannot know
 		if info != nil {
+			anew = w.begun && !info.Created.Equal(w.born)
 			w.born = info.Created
 		}
-		w.last, w.ready = 0, false
+		w.begun, w.last, w.ready = true, 0, false
 		w.emit(feed.Event{Reset: true, Anew: anew})
 	}
 	if made := consumer.CachedInfo(); made != nil {
@@ -281,14 +282,10 @@ func (w *watch) stream() string { return streamName(w.bucket) }
 func (w *watch) told(m jetstream.Msg, md *jetstream.MsgMetadata) {
 	w.last, w.seen, w.alive = md.Sequence.Stream, max(w.seen, md.Sequence.Stream), time.Now()
 	h := m.Headers()
-	e := feed.Event{
+	w.emit(feed.Event{
 		Key: strings.TrimPrefix(m.Subject(), w.prefix()), Value: m.Data(), Rev: md.Sequence.Stream,
 		Gone: h.Get("KV-Operation") != "" || h.Get(jetstream.MarkerReasonHeader) != "",
-	}
-	if w.narrow {
-		e.Anew = w.sequences.next(e.Key, e.Rev)
-	}
-	w.emit(e)
+	})
 	w.complete(md.NumPending)
 }
 

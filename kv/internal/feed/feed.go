@@ -21,7 +21,7 @@ type Event struct {
 	Rev   uint64
 	Gone  bool // deleted, purged or expired
 
-	// Anew, with Reset or with an entry: it is another bucket than before.
+	// Anew, with Reset, with an entry or alone: it is another bucket than before, or nobody knows whether it is.
 	Anew bool
 }
 

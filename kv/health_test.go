@@ -1,0 +1,95 @@
+package kv
+
+import (
+	"encoding/json"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
+)
+
+// awaitHealth waits until a reader's health is as wanted.
+func awaitHealth(t *testing.T, r *watchedReader, is func(Health) bool) Health {
+	t.Helper()
+	ctx := testContext(t)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		h := r.Health()
+		if is(h) {
+			return h
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("the health stays %+v", h)
+		}
+	}
+}
+
+func TestHealthTellsWhetherChangesAreHeard(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range feeds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := natstest.Start(t)
+			s := newStore(t, srv, "w")
+			publish(t, s, credential(1, time.Hour))
+			var ahead atomic.Int64
+			cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			if r, err := NewReader(srv.Connect(), cfg); err != nil || r.Health().Ready || r.Health().Stale <= 0 {
+				t.Errorf("a Reader that does not run has the health %+v, %v", r.Health(), err)
+			}
+			r := startReader(t, srv, cfg)
+			h := awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 })
+			if !h.Ready || h.Trouble != "" || h.Valid != 1 || h.Expired != 0 || time.Until(h.NextEnd) < 59*time.Minute {
+				t.Errorf("while all is well: %+v", h)
+			}
+			srv.Stop()
+			h = awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Trouble != "" })
+			if !h.Ready || h.Valid != 1 {
+				t.Errorf("while NATS is away: %+v", h)
+			}
+			ahead.Store(int64(2 * time.Hour))
+			if h := r.Health(); h.Stale < time.Hour || h.Valid != 0 || h.Expired != 1 || !h.NextEnd.IsZero() {
+				t.Errorf("two hours later: %+v", h)
+			}
+			ahead.Store(0)
+			srv.Restart()
+			awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 && h.Trouble == "" })
+			if body, err := json.Marshal(h); err != nil || strings.Contains(string(body), "VALUE") {
+				t.Errorf("%s, %v", body, err)
+			}
+		})
+	}
+}
+
+func TestHealthSaysThatThereIsNoBucket(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range feeds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := natstest.Start(t)
+			var trouble atomic.Value
+			cfg.OnTrouble = func(err error) { trouble.Store(err.Error()) }
+			r := &watchedReader{}
+			var err error
+			if r.Reader, err = NewReader(srv.Connect(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			runReader(t, r.Reader)
+			awaitHealth(t, r, func(h Health) bool { return h.Trouble != "" })
+			if text, _ := trouble.Load().(string); text == "" {
+				t.Error("nobody is told of the trouble")
+			}
+			s := newStore(t, srv, "w")
+			publish(t, s, credential(1, time.Hour))
+			if _, err := r.Wait(testContext(t), "wx1", AccessToken); err != nil {
+				t.Error(err)
+			}
+			awaitHealth(t, r, func(h Health) bool { return h.Ready && h.Stale == 0 && h.Trouble == "" })
+		})
+	}
+}
