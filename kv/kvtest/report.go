@@ -1,0 +1,75 @@
+package kvtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+// Answer says what becomes of a report of the current value: f returns the new value that WeChat issues, or "" where
+// WeChat finds the reported one alive, or an error, such as messages.ErrThrottled. nil: each report of the current
+// value brings a new one. f must not call the bucket.
+func (b *Bucket) Answer(f func(current kv.Credential) (value string, err error)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answer = f
+}
+
+// Reports is how often a value was reported as refused by WeChat.
+func (b *Bucket) Reports() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reports
+}
+
+// Report reports a value as refused by WeChat, and is answered as by the workers (design §5.5). A kv.Transport of a Reader
+// of this bucket calls it.
+func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredential) (messages.Refreshed, error) {
+	if err := ctx.Err(); err != nil {
+		return messages.Refreshed{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.away {
+		return messages.Refreshed{}, fmt.Errorf("kvtest: %w", nats.ErrNoResponders)
+	}
+	b.reports++
+	kind := kv.Kind(req.Kind)
+	if req.Kind == "" {
+		kind = kv.AccessToken
+	}
+	c, ok := b.records[kv.Key(req.AppID, kind)]
+	if !ok {
+		return messages.Refreshed{}, messages.Errorf(messages.NoCredential, "the bucket of the test has none")
+	}
+	sum := sha256.Sum256([]byte(c.Value))
+	if (req.Revision != 0 && req.Revision != c.Revision) || (req.ValueSHA256 != "" && !strings.EqualFold(req.ValueSHA256, hex.EncodeToString(sum[:]))) {
+		return refreshed(c, messages.ReasonNotCurrent), nil
+	}
+	value := fmt.Sprintf("kvtest-%s-%d", kind, c.Generation+1)
+	if b.answer != nil {
+		var err error
+		if value, err = b.answer(c); err != nil {
+			return messages.Refreshed{}, err
+		}
+	}
+	if value == "" {
+		return refreshed(c, messages.ReasonAlive), nil
+	}
+	return refreshed(b.set(c.AppID, kind, value, max(c.Life(), time.Second)), messages.ReasonRefreshed), nil
+}
+
+func refreshed(c kv.Credential, reason string) messages.Refreshed {
+	return messages.Refreshed{
+		AppID: c.AppID, Kind: string(c.Kind), Revision: c.Revision, Generation: c.Generation, ExpiresAt: c.ExpiresAt,
+		Refreshed: reason == messages.ReasonRefreshed, Reason: reason,
+	}
+}
