@@ -24,6 +24,9 @@ const (
 
 	maxPayload = 1 << 20
 
+	// maxConsumers bounds the readers of a bucket that watch it: each has a consumer. The server's own bound is 1,000.
+	maxConsumers = 10_000
+
 	// readyWait is how long the server may take from its listener to its first connection. The store has been
 	// recovered by then, so that only a machine in great trouble needs more.
 	readyWait = 10 * time.Second
@@ -145,6 +148,7 @@ func (s *Server) start(host string, port int) error {
 		StoreDir:               s.cfg.DataDir,
 		JetStreamMaxMemory:     maxMemory,
 		JetStreamMaxStore:      maxStore,
+		JetStreamLimits:        server.JSLimitOpts{DefaultMaxConsumers: maxConsumers},
 		SyncAlways:             true, // the default syncs every two minutes: a power cut could bring an old fence back
 		DisableJetStreamBanner: true,
 

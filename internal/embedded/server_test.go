@@ -77,6 +77,25 @@ func refused(t *testing.T, cfg embedded.Config, want ...string) {
 	}
 }
 
+// A nats-server that is not told otherwise allows 1,000 consumers for a stream: each reader that watches has one.
+func TestMoreThanAThousandReadersMayWatch(t *testing.T) {
+	t.Parallel()
+	s := start(t, embedded.Config{})
+	nc := connect(t, s.URL())
+	bucket(t, nc)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1001 {
+		if _, err := js.CreateConsumer(t.Context(), "KV_b", jetstream.ConsumerConfig{
+			AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, InactiveThreshold: time.Minute,
+		}); err != nil {
+			t.Fatalf("consumer %d: %v", i+1, err)
+		}
+	}
+}
+
 func TestRestartKeepsData(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "made", "by", "start")
