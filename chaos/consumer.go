@@ -94,6 +94,7 @@ func consume(ctx context.Context, args []string) error {
 	f.StringVar(&c.ear, "ear", "", "")
 	kind := f.String("kind", "", "")
 	only := f.String("only", "", "")
+	direct := f.Bool("direct", false, "")
 	url := f.String("nats", "", "")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -121,7 +122,7 @@ func consume(ctx context.Context, args []string) error {
 		c.every(ctx, lookEvery, func(ctx context.Context) { c.look(ctx, c.poll(ctx)) })
 		return nil
 	}
-	cfg := kv.ReaderConfig{}
+	cfg := kv.ReaderConfig{Direct: *direct}
 	if *only != "" {
 		cfg.AppIDs = []string{*only}
 		c.accounts = slices.DeleteFunc(c.accounts, func(a account) bool { return a.AppID != *only })

@@ -32,7 +32,7 @@ const (
 
 const (
 	servers   = 3
-	consumers = 5
+	consumers = 6
 )
 
 // house is everything that runs.
@@ -225,14 +225,13 @@ func (h *house) startWorkersAndConsumers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i, kind := range [consumers]string{kindReader, kindReader, kindPoller, kindPoller, kindReader} {
-		p := &process{name: fmt.Sprintf("%s%d", kind, i%2+1), dir: h.dir, file: self}
-		p.args = []string{consumeVerb, "-kind", kind, "-nats", all, "-ear", h.ear}
-		if i == consumers-1 { // it follows one account, so nothing else comes that would show it what it has missed
-			p.name = kindReader + "3"
-			p.args = append(p.args, "-only", h.judge.accounts[0].AppID)
-		}
-		p.args = append(p.args, "-name", p.name)
+	one := h.judge.accounts[0].AppID // who follows one account sees nothing else that would show what was missed
+	for i, c := range [consumers]struct {
+		kind string
+		args []string
+	}{{kindReader, nil}, {kindReader, nil}, {kindReader, []string{"-only", one}}, {kindReader, []string{"-only", one, "-direct"}}, {kindPoller, nil}, {kindPoller, nil}} {
+		p := &process{name: fmt.Sprintf("%s%d", c.kind, i+1), dir: h.dir, file: self}
+		p.args = append([]string{consumeVerb, "-kind", c.kind, "-name", p.name, "-nats", all, "-ear", h.ear}, c.args...)
 		h.consumers = append(h.consumers, p)
 	}
 	for _, p := range append(h.workers, h.consumers...) {
