@@ -21,9 +21,12 @@ var ErrExpired = errors.New("kv: the credential has expired")
 
 // ReaderConfig configures a [Reader]. The zero value works: it follows all accounts of the default bucket by a watch.
 type ReaderConfig struct {
-	Bucket        string   // "" is DefaultBucket
-	SubjectPrefix string   // first token of the workers' subjects; "" is DefaultSubjectPrefix
-	AppIDs        []string // the accounts to follow; empty: all
+	Bucket        string // "" is DefaultBucket
+	SubjectPrefix string // first token of the workers' subjects; "" is DefaultSubjectPrefix
+	// AppIDs are the accounts to follow; empty: all. A watch of exactly one asks for nothing that concerns another, and a NATS
+	// permission can hold it to that. A permission cannot name the filters of a watch of several: those who may follow only
+	// some accounts use Direct.
+	AppIDs []string
 	// Direct has the bucket read by direct gets and its changes heard as core NATS messages, without a JetStream
 	// consumer, so that the NATS user needs almost no permission (docs/security.md). It needs AppIDs.
 	Direct bool

@@ -45,6 +45,35 @@ func TestChangeThatWasLostWithTheConnectionIsSeen(t *testing.T) {
 	}
 }
 
+// Between two servers of a cluster a message can be lost while both connections stand.
+func TestChangeThatWasLostOnItsWayIsSeenWithTheNextOne(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range feeds() {
+		if cfg.Direct {
+			continue // it reads everything twice a minute
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := gated{natstest.Start(t), natstest.NewGate()}
+			s := newStore(t, srv.Server, "w")
+			publish(t, s, credential(1, time.Hour))
+			r := startReader(t, srv, cfg)
+			lost := srv.gate.Miss("$KV.wechat.wx1.access_token", 1)
+			publish(t, s, credential(2, time.Hour))
+			<-lost
+			next := credential(1, time.Hour)
+			next.Kind = JSAPITicket
+			publish(t, s, next)
+			if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, 1); err != nil {
+				t.Error(err)
+			}
+			if _, err := r.Wait(testContext(t), "wx1", JSAPITicket); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // awaitDelivered waits until a consumer of the bucket was sent a message.
 func awaitDelivered(t *testing.T, s *Store, rev uint64) {
 	t.Helper()

@@ -25,7 +25,8 @@ type Gate struct {
 // stop is a message that is waited for.
 type stop struct {
 	subject string
-	left    int // how many messages of the subject are still to come, this one included
+	inbound bool // from the server
+	left    int  // how many messages of the subject are still to come, this one included
 	then    action
 	reached chan struct{}
 }
@@ -35,7 +36,7 @@ type action uint8
 const (
 	holdBefore action = iota // hold it and all that follows, in both directions
 	holdAfter                // the server gets it, and says nothing any more
-	lose                     // the server never gets it
+	lose                     // it never arrives
 )
 
 // NewGate makes an open gate. Its Option makes a connection go through it; TLS does not.
@@ -58,10 +59,19 @@ func (g *Gate) After(subject string, nth int) <-chan struct{} { return g.at(subj
 // Lose loses that message. The gate stays open.
 func (g *Gate) Lose(subject string, nth int) <-chan struct{} { return g.at(subject, nth, lose) }
 
+// Miss loses the nth message from now that the server sends to the client on a subject. The gate stays open.
+func (g *Gate) Miss(subject string, nth int) <-chan struct{} {
+	return g.add(&stop{subject: subject, inbound: true, left: nth, then: lose})
+}
+
 func (g *Gate) at(subject string, nth int, then action) <-chan struct{} {
+	return g.add(&stop{subject: subject, left: nth, then: then})
+}
+
+func (g *Gate) add(s *stop) <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := &stop{subject: subject, left: nth, then: then, reached: make(chan struct{})}
+	s.reached = make(chan struct{})
 	g.stops = append(g.stops, s)
 	return s.reached
 }
@@ -143,12 +153,12 @@ func (g *Gate) pass(c *gatedConn) bool {
 }
 
 // meets says what happens to a message.
-func (g *Gate) meets(subject string) *stop {
+func (g *Gate) meets(subject string, inbound bool) *stop {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var met *stop
 	for _, s := range g.stops {
-		if s.subject != subject || s.left == 0 {
+		if s.subject != subject || s.inbound != inbound || s.left == 0 {
 			continue
 		}
 		if s.left--; s.left == 0 {
@@ -171,6 +181,8 @@ type gatedConn struct {
 
 	mu      sync.Mutex
 	pending []byte
+
+	received, ready []byte // from the server: what is not complete, and what may be read
 }
 
 func (c *gatedConn) cut() {
@@ -202,12 +214,29 @@ func (c *gatedConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// Read is called by one goroutine. It passes the commands of the server on, but for those that are to be lost.
 func (c *gatedConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if !c.gate.pass(c) {
-		return 0, net.ErrClosed
+	for len(c.ready) == 0 {
+		n, err := c.Conn.Read(b)
+		if !c.gate.pass(c) {
+			return 0, net.ErrClosed
+		}
+		c.received = append(c.received, b[:n]...)
+		for n, subject := command(c.received); n > 0; n, subject = command(c.received) {
+			if met := c.gate.meets(subject, true); met != nil {
+				close(met.reached)
+			} else {
+				c.ready = append(c.ready, c.received[:n]...)
+			}
+			c.received = c.received[n:]
+		}
+		if err != nil && len(c.ready) == 0 {
+			return 0, err
+		}
 	}
-	return n, err
+	n := copy(b, c.ready)
+	c.ready = c.ready[n:]
+	return n, nil
 }
 
 // pump sends what the client has written, one command of the protocol after the other.
@@ -236,7 +265,7 @@ func (c *gatedConn) send(cmd []byte, subject string) bool {
 	if !c.gate.pass(c) {
 		return false
 	}
-	if met := c.gate.meets(subject); met != nil {
+	if met := c.gate.meets(subject, false); met != nil {
 		switch met.then {
 		case lose:
 			close(met.reached)
@@ -254,8 +283,8 @@ func (c *gatedConn) send(cmd []byte, subject string) bool {
 	return err == nil
 }
 
-// command finds the first command of a client in b: its length, 0 where it is not complete, and the subject if it is a
-// message.
+// command finds the first command of a client or a server in b: its length, 0 where it is not complete, and the subject
+// if it is a message.
 func command(b []byte) (length int, subject string) {
 	line := bytes.Index(b, []byte("\r\n"))
 	if line < 0 {
@@ -263,7 +292,7 @@ func command(b []byte) (length int, subject string) {
 	}
 	end := line + 2
 	fields := bytes.Fields(b[:line])
-	if len(fields) < 3 || !bytes.EqualFold(fields[0], []byte("PUB")) && !bytes.EqualFold(fields[0], []byte("HPUB")) {
+	if len(fields) < 3 || !isMessage(string(bytes.ToUpper(fields[0]))) {
 		return end, ""
 	}
 	size, err := strconv.Atoi(string(fields[len(fields)-1]))
@@ -272,3 +301,5 @@ func command(b []byte) (length int, subject string) {
 	}
 	return end + size + 2, string(fields[1])
 }
+
+func isMessage(op string) bool { return op == "PUB" || op == "HPUB" || op == "MSG" || op == "HMSG" }
