@@ -162,15 +162,15 @@ func (d *direct) readAll(ctx context.Context) error {
 
 // read reads one record by a direct get (ADR-31); nil where there is none.
 func (d *direct) read(ctx context.Context, key string) (*nats.Msg, error) {
-	subject := "$JS.API.DIRECT.GET." + streamName(d.bucket) + "." + keyPrefix(d.bucket) + key
+	get := "$JS.API.DIRECT.GET." + streamName(d.bucket) + "." + keyPrefix(d.bucket)
 	asking, cancel := context.WithTimeout(ctx, directAsk)
 	defer cancel()
-	m, err := d.nc.RequestWithContext(asking, subject, nil)
+	m, err := d.nc.RequestWithContext(asking, get+key, nil)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, errNoBucket
-	case err != nil && d.denied(subject) != nil:
-		return nil, fmt.Errorf("kv: reading %s: %w", key, d.denied(subject))
+	case err != nil && d.denied(get) != nil: // of this one, or of another that was asked at the same time
+		return nil, fmt.Errorf("kv: reading %s: %w", key, d.denied(get))
 	case err != nil:
 		return nil, fmt.Errorf("kv: reading %s: %w", key, err)
 	}
@@ -184,10 +184,10 @@ func (d *direct) read(ctx context.Context, key string) (*nats.Msg, error) {
 	}
 }
 
-// denied is the server's word that this user may not use a subject. It comes apart from what was asked, and where it is
-// hidden by a later error of the connection, who asked sees a timeout.
+// denied is the server's word that this user may not use a subject that begins so. It comes apart from what was asked:
+// where a later error of the connection hides it, who asked sees a timeout.
 func (d *direct) denied(subject string) error {
-	if err := d.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject+`"`) {
+	if err := d.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject) {
 		return err
 	}
 	return nil

@@ -27,7 +27,7 @@ func (scripted) Report(context.Context, messages.RefreshCredential) (messages.Re
 	return messages.Refreshed{}, messages.ErrOverloaded
 }
 
-// put is the event of a record.
+// put is the event of a record whose revision is its generation.
 func put(tb testing.TB, c Credential) feed.Event {
 	tb.Helper()
 	body, err := json.Marshal(c)

@@ -95,7 +95,7 @@ type slot struct {
 	// quick is held, for handles: the value and its end, in Unix nanoseconds.
 	quick atomic.Pointer[quick]
 	held  atomic.Pointer[Credential]
-	// other is the record in the bucket where it was not taken, because held lives and has a higher generation: it takes
+	// other is the last record of the bucket that was not taken, because held lives and has a higher generation: it takes
 	// its place when held ends.
 	other  atomic.Pointer[Credential]
 	epoch  int // of the watch's snapshot in which the key was last seen in the bucket; 0: it is not there
@@ -238,9 +238,7 @@ func (r *Reader) told(e feed.Event) {
 			}
 		}
 		if change.Record == nil {
-			s := r.slot(appid, kind)
-			s.epoch = 0
-			s.other.Store(nil)
+			r.slot(appid, kind).epoch = 0
 		}
 		changes = append(changes, change)
 	}
@@ -272,7 +270,6 @@ func (r *Reader) lost() []Change {
 			s := &v.(*slots)[i]
 			if s.epoch != 0 && s.epoch != r.epoch {
 				s.epoch = 0
-				s.other.Store(nil)
 				changes = append(changes, Change{AppID: appid.(string), Kind: Kinds[i]})
 			}
 		}
@@ -297,14 +294,15 @@ func (r *Reader) accept(c *Credential, fromBucket bool) {
 	if fromBucket {
 		s.epoch = r.epoch
 	}
-	if held := s.held.Load(); held != nil && held.Valid(r.cfg.Now()) {
+	now := r.cfg.Now()
+	if current, err := s.current(now, c.AppID, c.Kind); err == nil {
 		switch {
-		case c.Generation < held.Generation && (s.bucket == r.bucket || !c.ObtainedAt.After(held.ObtainedAt)):
-			if fromBucket {
+		case c.Generation < current.Generation && (s.bucket == r.bucket || !c.ObtainedAt.After(current.ObtainedAt)):
+			if o := s.other.Load(); fromBucket && (o == nil || !o.Valid(now) || !c.ObtainedAt.Before(o.ObtainedAt)) {
 				s.other.Store(c)
 			}
 			return
-		case c.Generation == held.Generation && c.Revision < held.Revision && !firstOfSnapshot:
+		case c.Generation == current.Generation && c.Revision < current.Revision && !firstOfSnapshot:
 			return
 		}
 	}

@@ -1,0 +1,106 @@
+package kv
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+)
+
+// Whatever a bucket brings, in whatever order, and however the clock goes on: a Reader hands out nothing that was never
+// published or has ended, never goes back to what was obtained earlier, nor, in one bucket, to a lower generation, and it
+// has the newest that it was told.
+func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+		r, err := NewReader(nil, ReaderConfig{Source: scripted{}, Now: func() time.Time { return now }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := r.Handle("wx1", AccessToken)
+		published := map[string]Credential{}
+		var values []string
+		var last *Credential                    // handed out
+		bucketOf, bucket := map[string]int{}, 0 // by value; buckets are made anew
+		revision, generation := uint64(0), uint64(0)
+		publish := func(t *rapid.T) Credential {
+			revision++
+			generation++
+			now = now.Add(time.Millisecond)
+			c := Credential{
+				AppID: "wx1", Kind: AccessToken, Value: fmt.Sprintf("value-%d", len(published)), ObtainedAt: now, RefreshAt: now,
+				ExpiresAt: now.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "life")) * time.Second), Generation: generation, Revision: revision, Source: SourceToken, Worker: "w",
+			}
+			published[c.Value] = c
+			values, bucketOf[c.Value] = append(values, c.Value), bucket
+			r.told(event(t, c))
+			return c
+		}
+		look := func() {
+			if rapid.Bool().Draw(t, "clock turns") {
+				r.setClock()
+			}
+			c, err := r.Get("wx1", AccessToken)
+			value, herr := h.Value()
+			switch {
+			case err != nil && !errors.Is(err, ErrExpired) && !errors.Is(err, ErrNotFound):
+				t.Fatal(err)
+			case (err == nil) != (herr == nil) || c.Value != value:
+				t.Fatalf("Get has %q, %v; the handle %q, %v", c.Value, err, value, herr)
+			case err != nil:
+				return
+			case c != published[c.Value]:
+				t.Fatalf("%v was never published", c)
+			case !c.Valid(now):
+				t.Fatalf("%v has ended", c)
+			}
+			if last != nil && last.Valid(now) {
+				if c.Generation < last.Generation && (bucketOf[c.Value] == bucketOf[last.Value] || !c.ObtainedAt.After(last.ObtainedAt)) {
+					t.Fatalf("from %v back to %v", last, c)
+				}
+			}
+			last = &c
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"": func(*rapid.T) { look() },
+			"time goes on": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.IntRange(1, 40_000).Draw(t, "ms")) * time.Millisecond)
+				r.clock.Store(never) // here it is turned by hand: a handle must not believe one that stands
+			},
+			"a worker publishes": func(t *rapid.T) {
+				c := publish(t)
+				if got, err := r.Get("wx1", AccessToken); err != nil || got != c {
+					t.Fatalf("after %v was published there is %v, %v", c, got, err)
+				}
+			},
+			"an old record comes": func(t *rapid.T) { // from a replica that lags, or a backup
+				if len(values) > 0 {
+					r.told(event(t, published[rapid.SampledFrom(values).Draw(t, "value")]))
+				}
+			},
+			"all memory is lost, and the bucket": func(*rapid.T) {
+				bucket, revision, generation, values = bucket+1, 0, 0, nil
+				r.told(feed.Event{Reset: true, Anew: true})
+			},
+			"the record goes":      func(*rapid.T) { r.told(feed.Event{Key: "wx1.access_token", Gone: true}) },
+			"another session":      func(*rapid.T) { r.told(feed.Event{Reset: true}); r.told(feed.Event{Ready: true}) },
+			"what is not a record": func(*rapid.T) { r.told(feed.Event{Key: "wx1.access_token", Value: []byte("{"), Rev: revision}) },
+		})
+	})
+}
+
+// event is the event of a record.
+func event(t *rapid.T, c Credential) feed.Event {
+	t.Helper()
+	body, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return feed.Event{Key: Key(c.AppID, c.Kind), Value: body, Rev: c.Revision}
+}
