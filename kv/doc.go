@@ -33,4 +33,6 @@
 //   - The bucket is deleted, or made anew: the feed notices and starts over, a watch within seconds, direct gets within half
 //     a minute or with the next publication; Reader keeps what it holds.
 //   - WeChat refuses a token before its end: [Transport] reports it, once for all that meet it, and goes on with the next.
+//     Where the workers cannot help, the caller gets WeChat's answer, and the outcome of the report stands for ten seconds,
+//     or as long as the workers say.
 package kv

@@ -76,6 +76,8 @@ type Reader struct {
 	report func(context.Context, messages.RefreshCredential) (messages.Refreshed, error)
 	cache  *cache // nil: none
 
+	reports reports // of tokens that WeChat refuses
+
 	slots sync.Map     // appid → *slots
 	clock atomic.Int64 // see handle.go
 	ready chan struct{}
