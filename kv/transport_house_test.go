@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,60 +17,90 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-const (
-	houseAppID  = "wx0123456789abcdef"
-	houseSecret = "CANARY-SECRET-0123456789"
-	// patience bounds waits for events that must come; it is not a claim about speed.
-	patience = 30 * time.Second
-)
+const houseAppID = "wx0123456789abcdef"
 
-// run runs something for the length of a test.
-func run(tb testing.TB, what func(context.Context) error) {
-	tb.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = what(ctx) }()
-	tb.Cleanup(func() { cancel(); <-done })
+// house is what a consumer finds: NATS, one worker with classic tokens, and a simulated WeChat.
+type house struct {
+	natsURL    string
+	wechatHost string // host:port
+	*wechattest.Simulator
+	close func()
 }
 
-// Another system fetches classic tokens until ours is dead. A thousand calls meet it at once, of two Transports, and
-// some cannot be the first to know.
+func openHouse() *house {
+	dir, err := os.MkdirTemp("", "wxkeeper-test-")
+	check(err)
+	srv, err := embedded.Start(context.Background(), embedded.Config{Listen: "127.0.0.1:0", DataDir: dir})
+	check(err)
+	account := wechattest.Account{AppID: houseAppID, Secret: "CANARY-SECRET-0123456789"}
+	sim := wechattest.New(wechattest.Config{Accounts: []wechattest.Account{account}})
+	api := httptest.NewServer(sim)
+	nc, err := nats.Connect(srv.URL(), nats.ReconnectBufSize(-1))
+	check(err)
+	w, err := worker.New(nc, worker.Config{
+		Accounts: []worker.Account{{AppID: account.AppID, Secret: account.Secret, TokenAPI: "token"}},
+		WeChat:   wechat.Config{URLs: []string{api.URL}},
+	})
+	check(err)
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); check(w.Run(ctx)) }()
+	return &house{
+		natsURL: srv.URL(), wechatHost: strings.TrimPrefix(api.URL, "http://"), Simulator: sim,
+		close: func() {
+			stop()
+			<-stopped
+			nc.Close()
+			api.Close()
+			srv.Shutdown()
+			_ = os.RemoveAll(dir)
+		},
+	}
+}
+
+// killToken has another system fetch classic tokens until the current one is dead.
+func (h *house) killToken() {
+	for range 2 { // the first leaves ours alive for minutes, the second does not
+		_, err := h.ForeignRefresh(houseAppID, "token")
+		check(err)
+	}
+}
+
+// check panics, because an example has no other way to fail.
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// A thousand calls meet the dead token at once, through two Transports.
 func TestTransportsCallersNeverNoticeThatAForeignSystemKilledTheToken(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // no claim about speed
 	defer cancel()
-	srv := natstest.Start(t)
-	wx := wechattest.Start(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: houseAppID, Secret: houseSecret}}})
-	w, err := worker.New(srv.Connect(), worker.Config{
-		Name: "w", Accounts: []worker.Account{{AppID: houseAppID, Secret: houseSecret, TokenAPI: "token"}},
-		WeChat: wechat.Config{URLs: []string{wx.URL}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, w.Run)
-	r, err := kv.NewReader(srv.Connect(), kv.ReaderConfig{AppIDs: []string{houseAppID}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, r.Run)
-	if _, err := r.Wait(ctx, houseAppID, kv.AccessToken); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // the first leaves ours alive for minutes, the second does not
-		if _, err := wx.ForeignRefresh(houseAppID, "token"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	minted := wx.Calls(houseAppID, "token")
-	reports := count(t, srv.Connect(), "wechat.credential.refresh.>")
+	h := openHouse()
+	defer h.close()
+	nc, err := nats.Connect(h.natsURL)
+	check(err)
+	defer nc.Close()
+	r, err := kv.NewReader(nc, kv.ReaderConfig{AppIDs: []string{houseAppID}})
+	check(err)
+	following, stop := context.WithCancel(ctx)
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); _ = r.Run(following) }()
+	defer func() { stop(); <-stopped }()
+	_, err = r.Wait(ctx, houseAppID, kv.AccessToken)
+	check(err)
+	h.killToken()
+	fetched := h.Calls(houseAppID, "token")
+	reports := count(t, nc, "wechat.credential.refresh.>")
 
 	// Few connections: who waits for the new token must not keep one.
 	base := &http.Transport{MaxConnsPerHost: 32, MaxIdleConnsPerHost: 32}
@@ -76,19 +108,19 @@ func TestTransportsCallersNeverNoticeThatAForeignSystemKilledTheToken(t *testing
 	var clients [2]*http.Client
 	for i := range clients {
 		transport := r.Transport(houseAppID)
-		transport.Base, transport.Hosts = base, []string{strings.TrimPrefix(wx.URL, "http://")}
+		transport.Base, transport.Hosts = base, []string{h.wechatHost}
 		clients[i] = &http.Client{Transport: transport}
 	}
 	var wg sync.WaitGroup
 	for i := range 1000 {
 		wg.Go(func() {
-			if err := callWeChat(ctx, clients[i%2], wx.URL, i%3 == 0); err != nil {
+			if err := callWeChat(ctx, clients[i%2], "http://"+h.wechatHost, i%3 == 0); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	if n := wx.Calls(houseAppID, "token") - minted; n != 1 {
+	if n := h.Calls(houseAppID, "token") - fetched; n != 1 {
 		t.Errorf("%d refreshes, want 1", n)
 	}
 	if n := reports(); n != 1 {

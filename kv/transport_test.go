@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,7 @@ type fakeWeChat struct {
 	mu     sync.Mutex
 	living map[string]bool
 	calls  []call
+	open   atomic.Int64 // answers that were not closed
 }
 
 const deadAnswer = `{"errcode":40001,"errmsg":"invalid credential, access_token is invalid or not latest"}`
@@ -52,7 +54,10 @@ func (f *fakeWeChat) RoundTrip(req *http.Request) (*http.Response, error) {
 	if f.living[req.URL.Query().Get("access_token")] {
 		answer = `{"echo":"` + string(body) + `"}`
 	}
-	return answered(req, answer), req.Context().Err()
+	f.open.Add(1)
+	resp := answered(req, answer)
+	resp.Body = &closing{Reader: resp.Body, onClose: func() { f.open.Add(-1) }}
+	return resp, nil
 }
 
 func answered(req *http.Request, body string) *http.Response {
@@ -252,10 +257,17 @@ func TestTransportRefusesToSendATokenInTheClear(t *testing.T) {
 // closing is a body that cannot be had again.
 type closing struct {
 	io.Reader
-	closed bool
+	closed  bool
+	onClose func() // called the first time; nil: nobody
 }
 
-func (c *closing) Close() error { c.closed = true; return nil }
+func (c *closing) Close() error {
+	if !c.closed && c.onClose != nil {
+		c.onClose()
+	}
+	c.closed = true
+	return nil
+}
 
 func TestTransportRefusesToFetchTokens(t *testing.T) {
 	t.Parallel()
@@ -307,6 +319,9 @@ func TestTransportReportsADeadTokenOnceHoweverManyMeetIt(t *testing.T) {
 		want := messages.RefreshCredential{AppID: "wx1", Kind: "access_token", ValueSHA256: hex.EncodeToString(sum[:])}
 		if n := s.fleet.reports(); n != 1 || s.fleet.reported[0] != want {
 			t.Errorf("%d reports: %+v", n, s.fleet.reported)
+		}
+		if n := s.wechat.open.Load(); n != 0 {
+			t.Errorf("%d answers were left open", n)
 		}
 	})
 }
@@ -523,6 +538,25 @@ func TestTransportStaysWithinTheDeadlineAndThenReturnsWeChatsAnswer(t *testing.T
 			})
 		})
 	}
+}
+
+func TestTransportLeavesAnHTTPClientTheTimeForWeChatsAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, refreshed) // but the Reader does not hear of it
+		s.wechat.kill(s.apply(1))
+		client := &http.Client{Transport: s.Transport, Timeout: 20 * time.Second / 9}
+		began := time.Now()
+		resp, err := client.Get(apiURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != deadAnswer || time.Since(began).Round(time.Millisecond) != 2*time.Second {
+			t.Errorf("%s, %v after %s", b, err, time.Since(began))
+		}
+		sleep(messages.DefaultTimeout) // the report ends too
+	})
 }
 
 func TestTransportsCallerWhoGoesAwayHarmsNobodyElse(t *testing.T) {
