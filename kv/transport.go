@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,9 +32,9 @@ const defaultPatience = 5 * time.Second
 // answer.
 //
 // It passes on untouched, without a token: requests to other hosts, requests that bring an access_token of their own in
-// their URL, and those of /sns/, whose tokens are of users. It refuses the interfaces that issue tokens
-// (/cgi-bin/token, /cgi-bin/stable_token), because who fetches a token for himself kills that of everybody, and plain
-// http:// beyond loopback.
+// their URL, and those of /sns/, whose tokens are of users. To WeChat's hosts it refuses plain http:// beyond loopback, and
+// the interfaces that issue tokens (/cgi-bin/token, /cgi-bin/stable_token), because who fetches a token for himself kills
+// that of everybody.
 //
 // The token stands in no request of the caller's, no Response.Request, no redirect and no error. Answers are handed on as
 // they come; what is looked at is an object of JSON within the first 16 KiB. It logs nothing. A Transport is safe for
@@ -59,12 +60,15 @@ func (r *Reader) Transport(appid string) *Transport {
 
 // RoundTrip is what http.Client calls.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !t.isOurs(req) {
+	if !t.isListed(req.URL) {
 		return t.base().RoundTrip(req)
 	}
 	if err := refuse(req.URL); err != nil {
 		closeBody(req)
 		return nil, err
+	}
+	if hasOwnToken(req.URL) {
+		return t.base().RoundTrip(req)
 	}
 	token, err := t.token(req.Context())
 	if err != nil {
@@ -103,9 +107,8 @@ func (t *Transport) base() http.RoundTripper {
 	return t.Base
 }
 
-// isOurs reports whether a request is to get the token.
-func (t *Transport) isOurs(req *http.Request) bool {
-	u := req.URL
+// isListed reports whether a URL leads to one of the hosts.
+func (t *Transport) isListed(u *url.URL) bool {
 	if u == nil || u.Scheme != "https" && u.Scheme != "http" || u.Opaque != "" {
 		return false
 	}
@@ -113,12 +116,7 @@ func (t *Transport) isOurs(req *http.Request) bool {
 	if hosts == nil {
 		hosts = wechatHosts
 	}
-	for _, h := range hosts {
-		if isHost(u, h) {
-			return !strings.HasPrefix(path.Clean(u.Path), "/sns/") && !bringsToken(u.RawQuery)
-		}
-	}
-	return false
+	return slices.ContainsFunc(hosts, func(h string) bool { return isHost(u, h) })
 }
 
 // isHost reports whether u leads to an entry of Hosts. That is decided by the URL, which is where the request goes, and
@@ -135,14 +133,14 @@ func isHost(u *url.URL, entry string) bool {
 	return cmp.Or(u.Port(), usual) == cmp.Or(e.Port(), usual)
 }
 
-// bringsToken reports whether a query has an access_token of its own, be it an empty one: that is the caller's affair.
-func bringsToken(query string) bool {
-	for pair := range strings.SplitSeq(query, "&") {
+// hasOwnToken reports whether a URL brings an access_token, be it an empty one, or leads to where those of users are used.
+func hasOwnToken(u *url.URL) bool {
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		if isToken(pair) {
 			return true
 		}
 	}
-	return false
+	return strings.HasPrefix(path.Clean(u.Path), "/sns/")
 }
 
 // isToken reports whether a parameter of a query is an access_token.

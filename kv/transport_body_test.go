@@ -22,6 +22,9 @@ func TestTransportKnowsADeadTokenByTheErrcodeAlone(t *testing.T) {
 		`{"a":{"b":["}"]},"s":"\"{","errcode":40001}`: true,
 		`{"errcode":40001} {"more":1}`:                true, // the beginning of a stream
 
+		`{"errmsg":"\"}","errcode":40001}`: true,
+		`{"errmsg":"\\","errcode":40001}`:  true,
+
 		``: false, `null`: false, `40001`: false, `[{"errcode":40001}]`: false, `"{"`: false,
 		`{"errcode":0,"errmsg":"ok","id":40001}`:  false,
 		`{"errcode":40003,"errmsg":"40001"}`:      false,
@@ -37,7 +40,11 @@ func TestTransportKnowsADeadTokenByTheErrcodeAlone(t *testing.T) {
 		`{"x":"` + strings.Repeat("x", maxPeek) + `","errcode":40001}`: false,
 	} {
 		for _, length := range []int64{int64(len(body)), -1, 0} {
-			resp := &http.Response{StatusCode: http.StatusOK, ContentLength: length, Body: io.NopCloser(strings.NewReader(body))}
+			src := io.Reader(strings.NewReader(body))
+			if length < 0 {
+				src = iotest.OneByteReader(src)
+			}
+			resp := &http.Response{StatusCode: http.StatusOK, ContentLength: length, Body: io.NopCloser(src)}
 			if got := isDeadToken(resp); got != want {
 				t.Errorf("%.80s, Content-Length %d: %v", body, length, got)
 			}
@@ -48,7 +55,7 @@ func TestTransportKnowsADeadTokenByTheErrcodeAlone(t *testing.T) {
 	}
 }
 
-// counted counts how much was read of it.
+// counted counts how much was read of it, one more for the end.
 type counted struct {
 	io.Reader
 	read   int
@@ -58,6 +65,9 @@ type counted struct {
 func (c *counted) Read(b []byte) (int, error) {
 	n, err := c.Reader.Read(b)
 	c.read += n
+	if err != nil {
+		c.read++
+	}
 	return n, err
 }
 
@@ -77,6 +87,7 @@ func TestTransportNeverHoldsUpALargeBodyOrAStream(t *testing.T) {
 		"a picture in chunks":       {big, -1, nil, 200, firstRead},
 		"a large object":            {`{"list":["` + big, -1, nil, 200, maxPeek},
 		"a stream of objects":       {"{\"a\":1}\n", -1, nil, 200, 8},
+		"an object of known length": {`{"a":1}`, 7, nil, 200, 7},
 		"a compressed answer":       {deadAnswer, -1, http.Header{"Content-Encoding": {"br"}}, 200, 0},
 		"a connection taken over":   {deadAnswer, -1, nil, http.StatusSwitchingProtocols, 0},
 		"an announced large object": {`{"a":1}`, maxPeek + 1, nil, 200, 0},
@@ -113,14 +124,20 @@ type chunked struct {
 
 func (c *chunked) Read(b []byte) (int, error) {
 	if len(c.data) == 0 {
-		return 0, c.err
+		return 0, c.end()
 	}
 	n := copy(b, c.data[:min(len(c.data), c.random.IntN(1+1<<c.random.IntN(12)))])
 	c.data = c.data[n:]
 	if len(c.data) == 0 && c.random.IntN(2) == 0 {
-		return n, c.err
+		return n, c.end()
 	}
 	return n, nil
+}
+
+// end is told once.
+func (c *chunked) end() error {
+	defer func() { c.err = errors.New("read after its end") }()
+	return c.err
 }
 
 func (c *chunked) Close() error { c.closed++; return nil }
@@ -132,11 +149,12 @@ var errBroken = errors.New("the connection broke")
 func FuzzTransportBody(f *testing.F) {
 	for i, body := range []string{
 		deadAnswer, "", "{", `{"a":[{"b":"}"}],"errcode":42001}`, `{"errcode":40014}trailing`, `  {"errcode":0}`, "\x00binary{}", `{"\"":"\\","errcode":40001}`,
-		`{"list":"` + strings.Repeat("x", 2*maxPeek) + `"}`,
 	} {
-		f.Add([]byte(body), uint64(i), i%2 == 0)
+		f.Add([]byte(body), uint16(0), uint64(i), i%2 == 0)
+		f.Add([]byte(body), uint16(maxPeek-len(body)-1+i%3), uint64(i), i%2 == 0)
 	}
-	f.Fuzz(func(t *testing.T, body []byte, seed uint64, breaks bool) {
+	f.Fuzz(func(t *testing.T, body []byte, spaces uint16, seed uint64, breaks bool) {
+		body = append(bytes.Repeat([]byte(" "), int(spaces)), body...) // large, but small for the fuzzer
 		random := rand.New(rand.NewPCG(seed, 0))
 		src := &chunked{data: bytes.Clone(body), random: random, err: io.EOF}
 		if breaks {

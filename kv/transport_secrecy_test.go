@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -11,13 +12,16 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // canary is a token with characters that a URL escapes.
-const canary = "CANARY+TOKEN/0123456789=="
+const canary = `CANARY"+TOKEN/0123456789==`
 
 // withCanary is a scene whose token is the canary and whose base is another.
 func withCanary(tb testing.TB, base http.RoundTripper, hosts ...string) *Transport {
@@ -53,6 +57,7 @@ func TestTransportShowsNoTokenInAnError(t *testing.T) {
 		"a deadline":           {withURL(context.DeadlineExceeded), context.DeadlineExceeded},
 		"canceled":             {withURL(context.Canceled), context.Canceled},
 		"deep inside":          {func(r *http.Request) error { return hides{withURL(io.EOF)(r)} }, io.EOF},
+		"one of many":          {func(r *http.Request) error { return hidesMany{io.EOF, withURL(io.EOF)(r)} }, io.EOF},
 		"joined":               {func(r *http.Request) error { return hides{errors.Join(io.EOF, withURL(io.EOF)(r))} }, io.EOF},
 		"decoded":              {func(*http.Request) error { return fmt.Errorf("%s: %w", canary, io.EOF) }, io.EOF},
 		"escaped once more":    {func(r *http.Request) error { return fmt.Errorf("%s: %w", url.QueryEscape(r.URL.RawQuery), io.EOF) }, io.EOF},
@@ -94,6 +99,11 @@ type hides struct{ error }
 
 func (hides) Error() string   { return "trouble" }
 func (h hides) Unwrap() error { return h.error }
+
+type hidesMany []error
+
+func (hidesMany) Error() string     { return "troubles" }
+func (h hidesMany) Unwrap() []error { return h }
 
 // An http.Client follows redirects, and tells the next host where it came from.
 func TestTransportsTokenDoesNotLeaveByRedirects(t *testing.T) {
@@ -183,6 +193,39 @@ func TestTransportsTokenStandsInNoResponseAndNoErrorOfTheRealTransport(t *testin
 		t.Errorf("%v, want connection refused", err)
 	}
 	noCanary(t, "the error", err.Error())
+}
+
+// The base asks for gzip by itself, and hands on the plain answer.
+func TestTransportSeesADeadTokenOverTLSAndHTTP2AndCompressed(t *testing.T) {
+	t.Parallel()
+	var dead atomic.Value
+	api := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := r.Proto
+		if r.URL.Query().Get("access_token") == dead.Load() {
+			answer = deadAnswer
+		}
+		if r.Header.Get("Accept-Encoding") == "gzip" {
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			_, _ = io.WriteString(z, answer)
+			_ = z.Close()
+		}
+	}))
+	api.EnableHTTP2 = true
+	api.StartTLS()
+	defer api.Close()
+	s := newScene(t, nil)
+	s.fleet.answer = func(ctx context.Context) (messages.Refreshed, error) { s.apply(2); return refreshed(ctx) }
+	dead.Store(s.apply(1))
+	s.Base, s.Hosts = api.Client().Transport, []string{strings.TrimPrefix(api.URL, "https://")}
+	resp, err := (&http.Client{Transport: s.Transport}).Post(api.URL, "", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "HTTP/2.0" || s.fleet.reports() != 1 {
+		t.Errorf("%s, %v, %d reports", b, err, s.fleet.reports())
+	}
 }
 
 func TestTransportPassesCloseIdleConnectionsOn(t *testing.T) {
