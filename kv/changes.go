@@ -48,8 +48,9 @@ func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[Credent
 		l := r.listen(appids...)
 		defer r.leave(l, appids...)
 		type told struct {
-			value string
-			ends  int64
+			generation uint64
+			value      string
+			ends       int64
 		}
 		last := map[name]told{}
 		todo := r.known(appids)
@@ -59,7 +60,7 @@ func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[Credent
 				if err != nil {
 					continue
 				}
-				if now := (told{c.Value, c.ExpiresAt.UnixNano()}); now != last[n] {
+				if now := (told{c.Generation, c.Value, c.ExpiresAt.UnixNano()}); now != last[n] {
 					last[n] = now
 					if ctx.Err() != nil || !yield(c) {
 						return

@@ -39,7 +39,7 @@ func TestBucketsHaveThreeReplicasInACluster(t *testing.T) {
 	// What was written is read at once, by a worker on any server: Get asks the leader.
 	other := newClusterStore(t, c, "other")
 	for g := uint64(1); g <= 50; g++ {
-		rev := publish(t, s, credential(g, time.Hour))
+		rev := publishSoon(t, s, credential(g, time.Hour))
 		if got, err := other.Get(testContext(t), "wx1", AccessToken); err != nil || got.Revision != rev {
 			t.Fatalf("after revision %d: %v, %v", rev, got, err)
 		}

@@ -36,8 +36,9 @@ type ReaderConfig struct {
 	// OnChange is told of every change of the bucket, after Get shows it. It is called from one goroutine and must not
 	// block: that goroutine keeps the Reader current. nil: nobody is told. [Reader.Changes] is for who may be slow.
 	OnChange func(Change)
-	// OnTrouble is told why the Reader cannot hear of changes, each time it tries in vain, and why CacheFile is not used. It
-	// must not block. nil: nobody is told.
+	// OnTrouble is told why the Reader cannot hear of changes, each time it tries in vain, why CacheFile is not used, and why
+	// a Transport could not report a dead token. It is not called twice at the same time, and must not block. nil: nobody is
+	// told.
 	OnTrouble func(error)
 	// OnMissing is called when the bucket is not there, before the watch looks again. Workers make it anew; consumers
 	// leave it nil and wait.
@@ -82,6 +83,8 @@ type Reader struct {
 	clock atomic.Int64 // see handle.go
 	ready chan struct{}
 	once  sync.Once
+
+	telling sync.Mutex // held while OnTrouble is called
 
 	mu        sync.Mutex // guards the writing side: epoch, bucket, the unexported fields of slots, the listeners, the state of the feed
 	epoch     int        // grows with each snapshot
@@ -258,8 +261,11 @@ func (r *Reader) told(e feed.Event) {
 	}
 }
 
+// trouble tells of trouble, of one at a time.
 func (r *Reader) trouble(err error) {
 	if r.cfg.OnTrouble != nil {
+		r.telling.Lock()
+		defer r.telling.Unlock()
 		r.cfg.OnTrouble(err)
 	}
 }

@@ -224,15 +224,15 @@ func TestReaderServesThroughARestartAndSeesWhatComesAfterIt(t *testing.T) {
 }
 
 // publishSoon publishes as soon as the server takes it.
-func publishSoon(tb testing.TB, s *Store, c Credential) {
+func publishSoon(tb testing.TB, s *Store, c Credential) (revision uint64) {
 	tb.Helper()
 	ctx := testContext(tb)
 	for {
 		l, err := s.Acquire(ctx, c.AppID, c.Kind, 5*time.Second)
 		if err == nil {
 			defer l.Release(ctx)
-			if _, err = l.Publish(ctx, c); err == nil {
-				return
+			if revision, err = l.Publish(ctx, c); err == nil {
+				return revision
 			}
 		}
 		if ctx.Err() != nil {

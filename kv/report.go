@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -84,7 +85,8 @@ func (r *Reader) settle(appid string, p *report) {
 		}
 		stands <- d
 	}()
-	_ = r.waitOther(ctx, appid, p.value)
+	// The values are compared: a bucket made anew may begin with lower generations.
+	_, _ = r.await(ctx, appid, AccessToken, func(c Credential) bool { return c.Value != p.value })
 	cancel()
 	p.until = time.Now().Add(<-stands)
 	close(p.done)
@@ -100,29 +102,17 @@ func (r *Reader) tell(ctx context.Context, appid, dead string) (stands time.Dura
 	reply, err := r.report(ctx, messages.RefreshCredential{AppID: appid, Kind: string(AccessToken), ValueSHA256: hex.EncodeToString(sum[:])})
 	var refusal *messages.Error
 	switch {
-	case errors.As(err, &refusal) && refusal.RetryAfterMS > 0:
+	case errors.Is(err, context.Canceled): // another value has come by itself
+		return stands, false
+	case err != nil && !errors.As(err, &refusal):
+		r.trouble(fmt.Errorf("kv: reporting a dead access_token of %s: %w", appid, err))
+		return stands, false
+	case err != nil && refusal.RetryAfterMS > 0:
 		wanted := time.Duration(min(refusal.RetryAfterMS, reportStandsMax.Milliseconds())) * time.Millisecond
 		return max(wanted, reportStandsMin), false
 	case err != nil:
 		return stands, false
 	default:
 		return stands, reply.Reason == messages.ReasonRefreshed || reply.Reason == messages.ReasonNotCurrent
-	}
-}
-
-// waitOther waits until the current access_token is another one than dead. It compares the values: a bucket made anew may
-// begin with lower generations.
-func (r *Reader) waitOther(ctx context.Context, appid, dead string) error {
-	l := r.listen(appid)
-	defer r.leave(l, appid)
-	for {
-		if _, ok := r.other(appid, dead); ok {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-l.wake:
-		}
 	}
 }

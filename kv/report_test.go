@@ -258,3 +258,29 @@ func TestTransportWaitsForAnotherValueNotForAHigherGeneration(t *testing.T) {
 		}
 	})
 }
+
+// Otherwise a permission that is missing would show itself as refused calls alone.
+func TestReportThatReachesNobodyIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			err  error
+			told bool
+		}{{nats.ErrNoResponders, true}, {context.DeadlineExceeded, true}, {messages.ErrThrottled, false}, {nil, false}} {
+			s := newScene(t, func(context.Context) (messages.Refreshed, error) {
+				return messages.Refreshed{Reason: messages.ReasonAlive}, tt.err
+			})
+			var troubles []error
+			s.reader.cfg.OnTrouble = func(err error) { troubles = append(troubles, err) }
+			dead := s.apply(1)
+			s.wechat.kill(dead)
+			if got, err := s.get(t.Context(), nil); err != nil || got != deadAnswer {
+				t.Errorf("%s, %v", got, err)
+			}
+			synctest.Wait()
+			if (len(troubles) == 1) != tt.told || tt.told && (!errors.Is(troubles[0], tt.err) || strings.Contains(troubles[0].Error(), dead)) {
+				t.Errorf("where the report ends with %v, this is told: %v", tt.err, troubles)
+			}
+		}
+	})
+}
