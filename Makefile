@@ -1,5 +1,5 @@
-# `make` lists the targets. Everything but e2e (Docker) runs with Go and a C compiler (for the race detector) alone; tools are built
-# from tools/go.mod.
+# `make` lists the targets. Everything but e2e (Docker) and interop (Node) runs with Go and a C compiler (for the race detector)
+# alone; tools are built from tools/go.mod.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,7 +14,7 @@ BENCHTIME ?= 3s
 # Where no image registry is reached: a program that starts a Docker engine, and makes the image of NATS (e2e/images).
 DOCKER_UP ?= ../shared/tools/docker-up
 
-.PHONY: help build demo test lint fuzz bench tools check-cli chaos e2e clean
+.PHONY: help build demo test lint fuzz bench tools check-cli interop chaos e2e clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ tools: bin/golangci-lint bin/nats ## build the pinned tools into bin/
 check-cli: bin/nats ## test the binary with the real nats command
 	@grep -rqx '//go:build cli' cmd || { echo 'no test in cmd has the build tag cli' >&2; exit 1; }
 	PATH="$(CURDIR)/bin:$$PATH" go test -race -count=1 -tags=cli ./cmd/...
+
+interop: ## test the examples in JavaScript and Go: needs Node 20 or newer, and npm
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && npm --version >/dev/null || { \
+		echo "make interop needs node (20 or newer) and npm (on Debian: nodejs, npm)" >&2; exit 1; }
+	npm ci --prefix examples/node --loglevel=error
+	go test -race -count=1 -timeout=5m -tags=interop ./examples
 
 chaos: bin/nats-server build ## let a fleet of real processes live through faults for CHAOSTIME (3m); SEED repeats a schedule
 	go build -trimpath -o bin/chaos ./chaos

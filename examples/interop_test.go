@@ -145,8 +145,11 @@ func (h *house) has(generation uint64) {
 	h.Helper()
 	h.eventually(func(ctx context.Context) error {
 		c, err := h.store.Get(ctx, appid, kv.AccessToken)
-		if err != nil || c.Generation != generation {
-			return fmt.Errorf("generation %d instead of %d, %v", c.Generation, generation, err)
+		if err != nil {
+			return err
+		}
+		if c.Generation != generation {
+			return fmt.Errorf("the bucket has generation %d instead of %d", c.Generation, generation)
 		}
 		h.values = append(h.values, c.Value)
 		return nil

@@ -21,7 +21,8 @@ const patience = 60 * time.Second
 type program struct {
 	t     *testing.T
 	stdin io.WriteCloser
-	ended chan error
+	ended chan struct{}
+	err   error // how it ended
 
 	mu      sync.Mutex
 	text    bytes.Buffer  // what it has written, to standard output and error
@@ -47,7 +48,7 @@ func (p *program) String() string {
 func begin(t *testing.T, command []string, args ...string) *program {
 	t.Helper()
 	cmd := exec.Command(command[0], append(command[1:], args...)...)
-	p := &program{t: t, ended: make(chan error, 1), changed: make(chan struct{})}
+	p := &program{t: t, ended: make(chan struct{}), changed: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p, p
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
@@ -57,7 +58,10 @@ func begin(t *testing.T, command []string, args ...string) *program {
 		t.Fatal(err)
 	}
 	p.stdin = stdin
-	go func() { p.ended <- cmd.Wait() }()
+	go func() {
+		defer close(p.ended)
+		p.err = cmd.Wait()
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may have ended
 		<-p.ended
@@ -114,10 +118,9 @@ func (p *program) ends() {
 	p.t.Helper()
 	_ = p.stdin.Close()
 	select {
-	case err := <-p.ended:
-		p.ended <- err // for the cleanup
-		if err != nil {
-			p.t.Errorf("it ends with %v", err)
+	case <-p.ended:
+		if p.err != nil {
+			p.t.Errorf("it ends with %v", p.err)
 		}
 	case <-time.After(patience):
 		p.t.Fatal("it does not end")
