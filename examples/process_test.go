@@ -27,7 +27,7 @@ type program struct {
 	mu      sync.Mutex
 	text    bytes.Buffer  // what it has written, to standard output and error
 	changed chan struct{} // closed at the next write
-	read    int           // how much of it find has used up
+	read    int           // how much of it find has used up; of the test's goroutine
 }
 
 func (p *program) Write(b []byte) (int, error) {
@@ -83,20 +83,27 @@ func (p *program) says(line string) {
 // find waits for a match of a line, after the last one that was found, and returns its groups.
 func (p *program) find(pattern string) []string {
 	p.t.Helper()
+	return p.await(pattern, &p.read)
+}
+
+// has waits for a match anywhere: of lines that may come in any order.
+func (p *program) has(pattern string) []string {
+	p.t.Helper()
+	return p.await(pattern, new(int))
+}
+
+// await waits for a match after from, which it moves behind it.
+func (p *program) await(pattern string, from *int) []string {
+	p.t.Helper()
 	re := regexp.MustCompile("(?m)^" + pattern + "$")
 	end := time.After(patience)
 	for {
 		p.mu.Lock()
-		text, changed := p.text.String(), p.changed
-		at := re.FindStringSubmatchIndex(text[p.read:])
-		var groups []string
-		if at != nil {
-			groups = re.FindStringSubmatch(text[p.read:])
-			p.read += at[1]
-		}
+		text, changed := p.text.String()[*from:], p.changed
 		p.mu.Unlock()
-		if at != nil {
-			return groups
+		if at := re.FindStringIndex(text); at != nil {
+			*from += at[1]
+			return re.FindStringSubmatch(text)
 		}
 		select {
 		case <-changed:

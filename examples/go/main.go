@@ -3,7 +3,8 @@
 //
 //	go run ./examples/go --appid wx-demo-stable    (beside `wxkeeper demo`)
 //
-// Each line of standard input is a command: `OPENID CODE_TICKET` resolves a code, `call` calls WeChat.
+// Each line of standard input is a command: `OPENID CODE_TICKET` resolves a code, `call` calls WeChat, `call 20` twenty times at
+// once.
 package main
 
 import (
@@ -17,7 +18,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -83,12 +86,17 @@ func (s *service) run(ctx context.Context, server string) error {
 		}
 	}()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		word, ticket, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
-		if word == "call" {
-			fmt.Println(s.call(ctx))
-		} else {
-			fmt.Println(s.redeem(ctx, word, ticket))
+		word, argument, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
+		if word != "call" {
+			fmt.Println(s.redeem(ctx, word, argument))
+			continue
 		}
+		times, _ := strconv.Atoi(argument)
+		var calls sync.WaitGroup
+		for range max(1, times) {
+			calls.Go(func() { fmt.Println(s.call(ctx)) })
+		}
+		calls.Wait()
 	}
 	return nil
 }

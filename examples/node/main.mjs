@@ -3,7 +3,8 @@
 //     npm ci
 //     node main.mjs --appid wx-demo-stable        (beside `wxkeeper demo`)
 //
-// Each line of standard input is a command: `OPENID CODE_TICKET` resolves a code, `call` calls WeChat.
+// Each line of standard input is a command: `OPENID CODE_TICKET` resolves a code, `call` calls WeChat, `call 20` twenty times at
+// once.
 
 import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
@@ -17,6 +18,7 @@ const { values: flags } = parseArgs({
     prefix: { type: "string", default: "wechat" }, // WXKEEPER_SUBJECT_PREFIX of the workers
     api: { type: "string", default: "https://api.weixin.qq.com" },
     patience: { type: "string", default: "10" }, // seconds that a customer waits
+    look: { type: "string", default: "10" }, // seconds between two looks at the bucket, beside the messages of changes
   },
 });
 if (!flags.appid) {
@@ -27,7 +29,7 @@ if (!flags.appid) {
 const DEAD = new Set([40001, 42001, 40014]); // WeChat's words for a token that is not good any more
 
 const nc = await connect({ servers: flags.nats.split(","), name: "example" });
-const token = new Credential(nc, flags.appid, "access_token", { prefix: flags.prefix });
+const token = new Credential(nc, flags.appid, "access_token", { prefix: flags.prefix, lookEvery: 1_000 * flags.look });
 token.on("change", (r) => {
   // Six characters tell tokens apart. The whole is a secret, and stands in no log.
   console.log(`access_token ${r.value.slice(0, 6)}… generation ${r.generation}, good until ${r.expiresAt.toISOString()}`);
@@ -38,9 +40,10 @@ token.on("trouble", (err) => { // each second while NATS is away: say it once
 });
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const [word, ticket] = line.trim().split(/\s+/);
+  const [word, argument] = line.trim().split(/\s+/);
   try {
-    console.log(await (word === "call" ? callWeChat() : redeem(word, ticket)));
+    if (word === "call") await Promise.all(Array.from({ length: argument ?? 1 }, callWeChat));
+    else console.log(await redeem(word, argument));
   } catch (err) {
     console.log(`failed: ${err.message}`);
   }
@@ -55,7 +58,10 @@ async function callWeChat() {
     const url = new URL("/cgi-bin/get_api_domain_ip", flags.api);
     url.searchParams.set("access_token", used.value); // so the URL is a secret too
     const reply = await (await fetch(url, { signal: AbortSignal.timeout(5_000) })).json();
-    if (!DEAD.has(reply.errcode) || repeated) return `called WeChat with generation ${used.generation}: errcode ${reply.errcode ?? 0}`;
+    if (!DEAD.has(reply.errcode) || repeated) {
+      console.log(`called WeChat with generation ${used.generation}: errcode ${reply.errcode ?? 0}`);
+      return;
+    }
     const { reason, generation } = await token.report(used);
     console.log(`WeChat refuses generation ${used.generation}, reported: ${reason}, the current one is generation ${generation}`);
   }

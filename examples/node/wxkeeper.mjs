@@ -6,10 +6,9 @@ import { setTimeout as pause } from "node:timers/promises";
 import { Kvm } from "@nats-io/kv";
 import { connect as natsConnect } from "@nats-io/transport-node";
 
-const LOOK_EVERY = 10_000; // ms between two direct gets; they find what a lost message would have told
-const LOOK_AGAIN = 1_000; //  … after one that failed
-const ATTEMPT = 5_000; //     for one answer of a worker, which answers within 4 s
-const DEADLINE = 10_000; //   for a request with all its attempts
+const LOOK_AGAIN = 1_000; // ms until the next direct get, after one that failed
+const ATTEMPT = 5_000; //    for one answer of a worker, which answers within 4 s
+const DEADLINE = 10_000; //  for a request with all its attempts
 
 /**
  * Connects as a service needs it: nats.js alone fails where no server is there at the start, and closes the connection
@@ -21,6 +20,7 @@ export function connect(options) {
   return natsConnect({
     maxReconnectAttempts: -1, ignoreAuthErrorAbort: true, waitOnFirstConnect: true,
     reconnectTimeWait: 500, // ms
+    timeout: 5_000, //         ms for one try, all of which it takes where a server hangs up in the middle
     pingInterval: 10_000, //   ms; a network that swallows everything is noticed after three of them
     ...options,
   });
@@ -52,6 +52,7 @@ export class Credential extends EventEmitter {
   #appid;
   #kind;
   #prefix;
+  #lookEvery;
   #kv;
   #subscription;
   /** @type {Record | undefined} */
@@ -64,15 +65,19 @@ export class Credential extends EventEmitter {
    * @param {import("@nats-io/transport-node").NatsConnection} nc
    * @param {string} appid
    * @param {string} kind access_token, jsapi_ticket or wx_card_ticket
-   * @param {{bucket?: string, prefix?: string}} names where they are not the default ones
+   * @param {object} options
+   * @param {string} options.bucket    WXKEEPER_BUCKET of the workers
+   * @param {string} options.prefix    WXKEEPER_SUBJECT_PREFIX of the workers
+   * @param {number} options.lookEvery ms between two direct gets, which find what a lost message would have told
    */
-  constructor(nc, appid, kind = "access_token", { bucket = "wechat", prefix = "wechat" } = {}) {
+  constructor(nc, appid, kind = "access_token", { bucket = "wechat", prefix = "wechat", lookEvery = 10_000 } = {}) {
     super();
     this.setMaxListeners(0); // any number of callers may wait
     this.#nc = nc;
     this.#appid = appid;
     this.#kind = kind;
     this.#prefix = prefix;
+    this.#lookEvery = lookEvery;
     // allow_direct: the direct get names the key in its subject, so that a permission can grant one account alone.
     this.#kv = new Kvm(nc).open(bucket, { allow_direct: true });
     this.#subscription = nc.subscribe(`${prefix}.published.${appid}.${kind}`, {
@@ -172,7 +177,7 @@ export class Credential extends EventEmitter {
 
   /** Reads the record from the bucket, now, and again later. */
   async #look() {
-    this.#lookIn(LOOK_EVERY);
+    this.#lookIn(this.#lookEvery);
     try {
       const entry = await (await this.#kv).get(`${this.#appid}.${this.#kind}`);
       if (entry?.operation === "PUT") this.#take(entry.json(), entry.revision, entry.created);
