@@ -40,7 +40,7 @@ type service struct {
 }
 
 func main() {
-	s := service{http: &http.Client{Timeout: 5 * time.Second}}
+	var s service
 	server := flag.String("nats", nats.DefaultURL, "URL of NATS, or a comma-separated list")
 	flag.StringVar(&s.appid, "appid", "", "the account")
 	flag.StringVar(&s.prefix, "prefix", messages.DefaultPrefix, "WXKEEPER_SUBJECT_PREFIX of the workers")
@@ -77,6 +77,11 @@ func (s *service) run(ctx context.Context, server string) error {
 	if err != nil {
 		return err
 	}
+	transport := s.reader.Transport(s.appid)
+	if api, err := url.Parse(s.api); err == nil {
+		transport.Hosts = []string{api.Host} // not needed for WeChat's own
+	}
+	s.http = &http.Client{Transport: transport}
 	go s.reader.Run(ctx) //nolint:errcheck // the error is that of ctx
 	go func() {
 		for c := range s.reader.Changes(ctx, s.appid) {
@@ -101,50 +106,29 @@ func (s *service) run(ctx context.Context, server string) error {
 	return nil
 }
 
-// call calls WeChat with the token; a token that it refuses is reported, and the call repeated once with the new one.
+// call asks WeChat for its own addresses, as an example of a call. The transport gives it the token; a token that WeChat
+// refuses is reported by it, once, and the call repeated with the new one.
 func (s *service) call(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
-	for repeated := false; ; repeated = true {
-		used, err := s.reader.Wait(ctx, s.appid, kv.AccessToken)
-		if err != nil {
-			return "failed: " + err.Error()
-		}
-		errcode, err := s.domainIP(ctx, used.Value)
-		if err != nil {
-			return "failed: " + err.Error()
-		}
-		if errcode != 40001 && errcode != 42001 && errcode != 40014 || repeated {
-			return fmt.Sprintf("called WeChat with generation %d: errcode %d", used.Generation, errcode)
-		}
-		now, err := s.workers.RefreshCredential(ctx, messages.RefreshCredential{AppID: s.appid, Kind: string(used.Kind), Revision: used.Revision})
-		if err == nil {
-			_, err = s.reader.WaitNewer(ctx, s.appid, kv.AccessToken, now.Generation-1)
-		}
-		if err != nil {
-			return "failed: " + err.Error()
-		}
-		fmt.Printf("WeChat refuses generation %d, reported: %s, the current one is generation %d\n", used.Generation, now.Reason, now.Generation)
-	}
-}
-
-// domainIP asks WeChat for its own addresses, as an example of a call.
-func (s *service) domainIP(ctx context.Context, token string) (errcode int, err error) {
-	address := s.api + "/cgi-bin/get_api_domain_ip?" + url.Values{"access_token": {token}}.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.api+"/cgi-bin/get_api_domain_ip", nil)
 	if err != nil {
-		return 0, err
+		return "failed: " + err.Error()
 	}
 	resp, err := s.http.Do(req)
-	if failed := (*url.Error)(nil); errors.As(err, &failed) {
-		return 0, failed.Err // a *url.Error shows the URL, and so the token
-	} else if err != nil {
-		return 0, err
+	if err != nil {
+		return "failed: " + err.Error()
 	}
 	defer resp.Body.Close()
 	var reply struct{ Errcode int }
-	err = json.NewDecoder(resp.Body).Decode(&reply)
-	return reply.Errcode, err
+	if err := json.NewDecoder(resp.Body).Decode(&reply); err != nil {
+		return "failed: " + err.Error()
+	}
+	now, err := s.reader.Get(s.appid, kv.AccessToken)
+	if err != nil {
+		return "failed: " + err.Error()
+	}
+	return fmt.Sprintf("called WeChat with generation %d: errcode %d", now.Generation, reply.Errcode)
 }
 
 // redeem has a code resolved for a customer who waits.
