@@ -84,9 +84,23 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 					r.told(event(t, published[rapid.SampledFrom(values).Draw(t, "value")]))
 				}
 			},
-			"all memory is lost, and the bucket": func(*rapid.T) {
+			"all memory is lost, and the bucket": func(t *rapid.T) {
 				bucket, revision, generation, values = bucket+1, 0, 0, nil
-				r.told(feed.Event{Reset: true, Anew: true})
+				r.told(feed.Event{Reset: rapid.Bool().Draw(t, "snapshot"), Anew: true})
+			},
+			"the bucket is lost, and a worker puts back what it holds": func(t *rapid.T) {
+				if last == nil || !last.Valid(now) || bucketOf[last.Value] != bucket || last.Generation != generation {
+					return
+				}
+				r.told(feed.Event{Reset: rapid.Bool().Draw(t, "snapshot"), Anew: true})
+				back := *last
+				revision, values, back.Revision = 1, []string{back.Value}, 1
+				bucket++
+				bucketOf[back.Value], published[back.Value] = bucket, back
+				r.told(event(t, back))
+				if got, err := r.Get("wx1", AccessToken); err != nil || got != back {
+					t.Fatalf("after %v was put back there is %v, %v", back, got, err)
+				}
 			},
 			"the record goes":      func(*rapid.T) { r.told(feed.Event{Key: "wx1.access_token", Gone: true}) },
 			"another session":      func(*rapid.T) { r.told(feed.Event{Reset: true}); r.told(feed.Event{Ready: true}) },

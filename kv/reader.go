@@ -310,7 +310,7 @@ func (r *Reader) accept(c *Credential, fromBucket bool) {
 				s.other.Store(c)
 			}
 			return
-		case c.Generation == current.Generation && c.Revision < current.Revision && !firstOfSnapshot:
+		case c.Generation == current.Generation && c.Revision < current.Revision && s.bucket == r.bucket && !firstOfSnapshot:
 			return
 		}
 	}

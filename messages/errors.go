@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -85,7 +86,14 @@ type Error struct {
 	RID     string `json:"rid,omitempty"`
 	// RetryAfterMS is when it makes sense to ask again, in milliseconds; not there, or 0: not known.
 	RetryAfterMS int64 `json:"retry_after_ms,omitempty"`
+
+	// HeaderCode is the number in the header, where the symbol is of another version and not known here; else 0.
+	HeaderCode int `json:"-"`
 }
+
+// Code is the HTTP-like number of the error, also where a worker of another version uses a symbol that is not known here:
+// then decide by it (429 and from 500 on, ask again). 0: not known.
+func (e *Error) Code() int { return cmp.Or(e.Symbol.Code(), e.HeaderCode) }
 
 // Errorf makes an error.
 func Errorf(s Symbol, format string, args ...any) *Error {
@@ -100,7 +108,7 @@ func (e *Error) After(d time.Duration) *Error {
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s (%d): %s", e.Symbol, e.Symbol.Code(), e.Message)
+	fmt.Fprintf(&b, "%s (%d): %s", e.Symbol, e.Code(), e.Message)
 	if e.RetryAfterMS > 0 {
 		fmt.Fprintf(&b, " (try again in %s)", time.Duration(e.RetryAfterMS)*time.Millisecond)
 	}
@@ -115,7 +123,7 @@ func (e *Error) Is(target error) bool {
 
 // Header are the headers of the error's reply.
 func (e *Error) Header() map[string][]string {
-	return map[string][]string{HeaderErrorCode: {strconv.Itoa(e.Symbol.Code())}, HeaderError: {headerText(e.Message)}}
+	return map[string][]string{HeaderErrorCode: {strconv.Itoa(e.Code())}, HeaderError: {headerText(e.Message)}}
 }
 
 // headerText makes a text fit for one line of a header.
@@ -140,6 +148,9 @@ func decodeError(header map[string][]string, body []byte) *Error {
 		if text := header[HeaderError]; len(text) > 0 {
 			e.Message = text[0]
 		}
+	}
+	if e.Symbol.Code() == 0 {
+		e.HeaderCode, _ = strconv.Atoi(codes[0])
 	}
 	return e
 }

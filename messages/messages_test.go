@@ -63,7 +63,12 @@ func TestErrorIsTheContractOnTheWire(t *testing.T) {
 func TestForeignErrorsAreNotTakenForReplies(t *testing.T) {
 	t.Parallel()
 	e := decodeError(map[string][]string{HeaderErrorCode: {"500"}, HeaderError: {"broken"}}, []byte("not JSON"))
-	if e == nil || e.Message != "broken" || !strings.Contains(string(e.Symbol), "500") {
+	if e == nil || e.Message != "broken" || !strings.Contains(string(e.Symbol), "500") || e.Code() != 500 {
+		t.Errorf("%+v", e)
+	}
+	// A worker of a later version: what to do about its symbol, the number says.
+	e = decodeError(map[string][]string{HeaderErrorCode: {"503"}}, []byte(`{"error":"on_holiday","message":"later"}`))
+	if e == nil || e.Symbol != "on_holiday" || e.Code() != 503 || e.Error() != "on_holiday (503): later" {
 		t.Errorf("%+v", e)
 	}
 	if decodeError(nil, []byte(`{"error":"rejected"}`)) != nil {

@@ -128,6 +128,9 @@ func schemaOf(t *testing.T, typ reflect.Type, comments map[string]string) schema
 	s := schema{Type: "object", Description: comments[typ.Name()]}
 	for f := range typ.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "-" {
+			continue
+		}
 		field := schemaOf(t, f.Type, comments)
 		path := typ.Name() + "." + f.Name
 		if text := comments[path]; text != "" {

@@ -60,7 +60,7 @@ func (t *terminal) fail(err error) int {
 // refused prints the error reply of a worker: the symbol for scripts, the words for people, and what support asks for
 // where the words have not said it.
 func (t *terminal) refused(e *messages.Error) {
-	fmt.Fprintf(t.err, "wxkeeper: %s (%d): %s\n", e.Symbol, e.Symbol.Code(), oneLine(e.Message))
+	fmt.Fprintf(t.err, "wxkeeper: %s (%d): %s\n", e.Symbol, e.Code(), oneLine(e.Message))
 	if e.Errcode != 0 && !regexp.MustCompile(fmt.Sprintf(`errcode %d\b`, e.Errcode)).MatchString(e.Message) {
 		fmt.Fprintf(t.err, "  errcode: %d %s\n", e.Errcode, oneLine(e.Errmsg))
 	}
