@@ -67,6 +67,7 @@ func TestWorkersOfComposeGetEveryVariable(t *testing.T) {
 		"NATS_URL": "", "NATS_USER": "", "NATS_PASSWORD": "", "WXKEEPER_HTTP_ADDR": "",
 		"NATS_CREDS": "one user and password", "NATS_NKEY": "the same", "NATS_TOKEN": "the same",
 		"NATS_CA": "no TLS inside one machine", "NATS_CERT": "the same", "NATS_KEY": "the same",
+		"NATS_INBOX_PREFIX":    "one user has all inboxes",
 		"WXKEEPER_NATS_LISTEN": "no embedded server", "WXKEEPER_DATA_DIR": "the same",
 	}
 	worker, compose := read(t, "deploy/worker.env"), read(t, "docker-compose.yml")

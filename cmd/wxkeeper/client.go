@@ -110,7 +110,7 @@ func connect(ctx context.Context, t *terminal, cfg config.Config) (*natsconn.Con
 func natsConfig(cfg config.Config, name string) natsconn.Config {
 	return natsconn.Config{
 		URL: cfg.NATSURL, Creds: cfg.NATSCreds, NKey: cfg.NATSNKey, User: cfg.NATSUser, Password: cfg.NATSPassword, Token: cfg.NATSToken,
-		CA: cfg.NATSCA, Cert: cfg.NATSCert, Key: cfg.NATSKey, Name: name,
+		CA: cfg.NATSCA, Cert: cfg.NATSCert, Key: cfg.NATSKey, InboxPrefix: cfg.NATSInbox, Name: name,
 	}
 }
 

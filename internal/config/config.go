@@ -36,6 +36,7 @@ type Config struct {
 	NATSCA       string `env:"NATS_CA" help:"PEM file of the authorities that signed the certificate of NATS_URL"`
 	NATSCert     string `env:"NATS_CERT" help:"PEM file of the client's certificate for NATS_URL"`
 	NATSKey      string `env:"NATS_KEY" help:"PEM file of that certificate's key"`
+	NATSInbox    string `env:"NATS_INBOX_PREFIX" help:"first tokens of the subjects on which this process gets its replies, where its NATS user has some of its own (wxkeeper permissions): for example _INBOX_worker; not set: _INBOX"`
 
 	NATSListen string `env:"WXKEEPER_NATS_LISTEN" envDefault:"127.0.0.1:4222" help:"where the embedded server listens; beyond loopback only with NATS_USER and NATS_PASSWORD, or NATS_TOKEN"`
 	DataDir    string `env:"WXKEEPER_DATA_DIR" envDefault:"data" help:"store of the embedded server; kept at mode 0700"`

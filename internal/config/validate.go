@@ -166,6 +166,12 @@ func (c *Config) nats() error {
 	if len(ways) > 1 {
 		return fmt.Errorf("%s: these are different ways to authenticate: set one of them", strings.Join(ways, ", "))
 	}
+	switch {
+	case c.NATSInbox != "" && !inbox.MatchString(c.NATSInbox):
+		return fmt.Errorf("NATS_INBOX_PREFIX: %q is not the beginning of a subject: write letters, digits, _ and -, with dots between tokens, for example _INBOX_worker", c.NATSInbox)
+	case strings.HasPrefix(c.NATSInbox+".", c.SubjectPrefix+"."): // workers send no reply there
+		return fmt.Errorf("NATS_INBOX_PREFIX: %q lies in WXKEEPER_SUBJECT_PREFIX: write for example _INBOX_worker", c.NATSInbox)
+	}
 	if err := hostPort(c.NATSListen); err != nil {
 		return fmt.Errorf("WXKEEPER_NATS_LISTEN: %w, for example 127.0.0.1:4222", err)
 	}
@@ -182,6 +188,9 @@ func hostPort(s string) error {
 	}
 	return nil
 }
+
+// inbox is one or some tokens of a NATS subject.
+var inbox = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 
 // token is one token of a NATS subject that is also the name of a bucket and of a micro service.
 var token = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
