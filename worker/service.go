@@ -97,6 +97,7 @@ func (s *service) start() error {
 	}
 	s.svc = svc
 	for _, e := range endpoints {
+		handle := func(subject string) micro.HandlerFunc { return s.answerable(subject, e.handle(subject)) }
 		name := strings.ReplaceAll(e.subject, ".", "_")
 		request, err1 := schema(e.subject + ".request")
 		reply, err2 := schema(e.subject + ".reply")
@@ -105,8 +106,8 @@ func (s *service) start() error {
 		})
 		if err := errors.Join(
 			err1, err2,
-			svc.AddEndpoint(name, e.handle(e.subject), micro.WithEndpointSubject(s.prefix+"."+e.subject), meta),
-			svc.AddEndpoint(name+"_appid", e.handle(e.subject+ofAccount), micro.WithEndpointSubject(s.prefix+"."+e.subject+ofAccount), meta),
+			svc.AddEndpoint(name, handle(e.subject), micro.WithEndpointSubject(s.prefix+"."+e.subject), meta),
+			svc.AddEndpoint(name+"_appid", handle(e.subject+ofAccount), micro.WithEndpointSubject(s.prefix+"."+e.subject+ofAccount), meta),
 		); err != nil {
 			_ = svc.Stop()
 			return fmt.Errorf("registering the endpoint %s: %w", e.subject, err)
@@ -177,9 +178,6 @@ func (s *service) pooled(f answer, inHand *atomic.Int64, limit int64) func(strin
 
 // serve finds the account of a request and answers it.
 func (s *service) serve(subject string, req micro.Request, f answer) {
-	if req.Reply() == "" {
-		return // nobody waits for the answer
-	}
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("panic while answering a request", "subject", subject, "panic", fmt.Sprintf("%T", p))
