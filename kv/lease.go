@@ -39,10 +39,16 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind Kind, ttl time.D
 	defer cancel()
 	asked := time.Now() // monotonic; not the configured clock: this deadline is a duration, counted here and at the server
 	mark := []byte(s.cfg.Worker + " " + rand.Text())
-	rev, err := creds.Create(asking, leaseKey(appid, kind), mark, jetstream.KeyTTL(ttl))
+	key := leaseKey(appid, kind)
+	rev, err := creds.Create(asking, key, mark, jetstream.KeyTTL(ttl))
 	if err != nil {
-		if got, own, readErr := s.leaderGet(ctx, s.cfg.Bucket, leaseKey(appid, kind)); readErr == nil && bytes.Equal(got, mark) {
-			rev, err = own, nil
+		switch got, there, readErr := s.leaderGet(ctx, s.cfg.Bucket, key); {
+		case readErr == nil && bytes.Equal(got, mark):
+			rev, err = there, nil
+		case there > 0 && !isMark(got): // it has no TTL: nobody would ever refresh this credential again
+			if creds.Purge(asking, key, jetstream.LastRevision(there), jetstream.PurgeTTL(time.Second)) == nil {
+				rev, err = creds.Create(asking, key, mark, jetstream.KeyTTL(ttl))
+			}
 		}
 	}
 	switch {
@@ -53,6 +59,13 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind Kind, ttl time.D
 	default:
 		return nil, unavailable("taking the lease of "+Key(appid, kind), err)
 	}
+}
+
+// isMark tells what a worker writes into a lease from what else may stand there: the reply to a request that named the
+// lease's subject for it (NATS asks for no permission for that), or a hand's work.
+func isMark(value []byte) bool {
+	text := value[bytes.LastIndexByte(value, ' ')+1:]
+	return len(text) < len(value) && len(text) == len(rand.Text()) && len(bytes.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")) == 0
 }
 
 // isConflict reports whether the server refused a write because another came first, or is just coming (10164): over the

@@ -47,6 +47,26 @@ func TestStoredJSONIsTheContract(t *testing.T) {
 	}
 }
 
+// What is not a worker's stands there for ever: it has no TTL.
+func TestWhatIsNoLeaseKeepsNobodyFromRefreshing(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w 1")
+	subject := "$KV.wechat." + leaseKey("wx1", AccessToken)
+	for _, junk := range []string{"", `{"errcode":0,"errmsg":"ok"}`, "other worker", "w ABCDEFGHIJKLMNOPQRSTUVWXY1"} {
+		if _, err := s.js.Publish(testContext(t), subject, []byte(junk)); err != nil {
+			t.Fatal(err)
+		}
+		l, err := s.Acquire(testContext(t), "wx1", AccessToken, 5*time.Second)
+		if err != nil {
+			t.Fatalf("%q: %v", junk, err)
+		}
+		if _, err := s.Acquire(testContext(t), "wx1", AccessToken, 5*time.Second); !errors.Is(err, ErrLeaseHeld) {
+			t.Errorf("%q: a second worker has it too: %v", junk, err)
+		}
+		l.Release(testContext(t))
+	}
+}
+
 func TestOnlyOneOfManyWorkersGetsTheLease(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
