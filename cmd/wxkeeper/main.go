@@ -25,7 +25,9 @@ type verbs struct {
 	Refresh refreshVerb `cmd:"" help:"Report a credential that WeChat refused, so that it is checked and renewed."`
 	Status  statusVerb  `cmd:"" help:"Say how every credential is, what is wrong and what to do."`
 
-	Health  healthVerb  `cmd:"" help:"Ask the worker of this environment whether it is ready, for the health check of a container."`
+	Health      healthVerb      `cmd:"" help:"Ask the worker of this environment whether it is ready, for the health check of a container."`
+	Permissions permissionsVerb `cmd:"" help:"Print what a NATS user needs, and no more, as configuration of nats-server."`
+
 	Env     envVerb     `cmd:"" help:"List the environment variables."`
 	Version versionVerb `cmd:"" help:"Print the version."`
 

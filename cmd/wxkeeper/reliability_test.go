@@ -16,25 +16,8 @@ func TestReliabilityNamesRealTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := map[string]bool{}
-	declared := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark)\w+)\(`)
-	var properties []string
-	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		source, err := os.ReadFile(path)
-		for _, g := range declared.FindAllStringSubmatch(string(source), -1) {
-			there[g[1]] = true
-			if filepath.Base(path) == "policy_property_test.go" {
-				properties = append(properties, g[1])
-			}
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	there := declaredTests(t)
+	properties := declaredIn(t, func(path string) bool { return filepath.Base(path) == "policy_property_test.go" })
 	named := map[string]bool{}
 	for _, g := range regexp.MustCompile("`((?:Test|Benchmark)\\w+)`").FindAllStringSubmatch(string(doc), -1) {
 		named[g[1]] = true
@@ -50,4 +33,34 @@ func TestReliabilityNamesRealTests(t *testing.T) {
 			t.Errorf("docs/reliability.md does not name %s", p)
 		}
 	}
+}
+
+// declaredTests are the names of all tests and benchmarks.
+func declaredTests(t *testing.T) map[string]bool {
+	t.Helper()
+	there := map[string]bool{}
+	for _, name := range declaredIn(t, func(string) bool { return true }) {
+		there[name] = true
+	}
+	return there
+}
+
+// declaredIn are those of some files.
+func declaredIn(t *testing.T, of func(path string) bool) (names []string) {
+	t.Helper()
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark)\w+)\(`)
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") || !of(path) {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, g := range declared.FindAllStringSubmatch(string(source), -1) {
+			names = append(names, g[1])
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }

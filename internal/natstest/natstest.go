@@ -20,6 +20,7 @@ type Server struct {
 	opts server.Options
 	srv  *server.Server
 	url  string
+	log  server.Logger // nil: nothing is logged
 }
 
 // Start starts a server that ends with the test. The changes are made to its options.
@@ -56,6 +57,12 @@ func storeDir(tb testing.TB) string {
 	return dir
 }
 
+// Log gives l what the server logs from now on, also after each Restart: what clients send it, and what it refuses.
+func (s *Server) Log(l server.Logger) {
+	s.log = l
+	s.srv.SetLoggerV2(l, false, true, false)
+}
+
 // SlowConsumers is how many clients the server has cut because they did not read.
 func (s *Server) SlowConsumers() int64 { return s.srv.NumSlowConsumers() }
 
@@ -72,6 +79,9 @@ func (s *Server) Restart() {
 	srv, err := server.NewServer(&opts)
 	if err != nil {
 		s.tb.Fatalf("nats-server: %v", err)
+	}
+	if s.log != nil {
+		srv.SetLoggerV2(s.log, false, true, false)
 	}
 	srv.Start()
 	if !srv.ReadyForConnections(deadline) {

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/permissions"
+	"github.com/wxkeeper/wxkeeper/kv"
+)
+
+type permissionsVerb struct {
+	Kind  []string `arg:"" enum:"worker,reader,watcher,direct,resolver,signer,operator,accounts" help:"What the user is for; of several kinds it may do what any of them does."`
+	AppID []string `name:"appid" placeholder:"APPID" help:"The account of a watcher, direct, resolver or signer. May be repeated."`
+	User  []string `placeholder:"NAME" help:"Name of the user. Default: made of the kinds and accounts. For accounts: a user of the consumers' account; may be repeated."`
+}
+
+// kindAccounts is the kind that is no role of a user.
+const kindAccounts = "accounts"
+
+func (permissionsVerb) Help() string {
+	var b strings.Builder
+	b.WriteString("It prints configuration of nats-server: all that this kind of user does passes, everything else is refused. docs/security.md says what each could do if its service were taken over. The names of bucket and subjects are those of WXKEEPER_BUCKET and WXKEEPER_SUBJECT_PREFIX.\n\nThe kinds:\n\n")
+	for _, r := range permissions.Roles {
+		fmt.Fprintf(&b, "    %-9s %s\n", r, r.Meaning())
+	}
+	fmt.Fprintf(&b, "    %-9s %s\n", kindAccounts, "two NATS accounts, of workers and of consumers")
+	b.WriteString(`
+Examples:
+
+    wxkeeper permissions worker > worker.conf
+    wxkeeper permissions direct resolver --appid wx0123456789abcdef --user shop > shop.conf
+    wxkeeper permissions accounts --user shop >> nats-server.conf
+`)
+	return b.String()
+}
+
+// Validate is called by kong.
+func (v *permissionsVerb) Validate() error {
+	for _, id := range v.AppID {
+		if err := kv.CheckAppID(id); err != nil {
+			return fmt.Errorf("--appid: %w", err)
+		}
+	}
+	return nil
+}
+
+func (v *permissionsVerb) Run(t *terminal) error {
+	cfg, err := config.Load(nil)
+	if err != nil {
+		return usage(err)
+	}
+	text, err := v.text(cfg)
+	if err != nil {
+		return usage(fmt.Errorf("permissions: %w", err))
+	}
+	_, err = fmt.Fprint(t.out, text)
+	return err
+}
+
+func (v *permissionsVerb) text(cfg config.Config) (string, error) {
+	switch {
+	case !slices.Contains(v.Kind, kindAccounts):
+	case len(v.Kind) > 1, len(v.AppID) > 0:
+		return "", errors.New("accounts stands alone, with --user for each user of the consumers' account")
+	case len(v.User) == 0:
+		return "", errors.New("accounts: name the users of the consumers' account with --user")
+	default:
+		return permissions.Accounts(cfg.SubjectPrefix, cfg.Bucket, v.User)
+	}
+	r := permissions.Request{Prefix: cfg.SubjectPrefix, Bucket: cfg.Bucket, AppIDs: v.AppID}
+	for _, k := range v.Kind {
+		r.Roles = append(r.Roles, permissions.Role(k))
+	}
+	switch len(v.User) {
+	case 0:
+	case 1:
+		r.User = v.User[0]
+	default:
+		return "", errors.New("these are the permissions of one user: one --user")
+	}
+	return permissions.User(r)
+}

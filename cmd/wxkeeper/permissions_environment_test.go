@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+)
+
+// The verbs themselves, with the environment of the operator.
+func TestOperatorLivesByItsListAndIsRefusedTheRest(t *testing.T) {
+	text := printed(t, "operator")
+	g := guard(t, text)
+	g.hire(g.as(admin))
+	follow, _ := g.read(g.as(admin), kv.ReaderConfig{})
+	for _, k := range kv.Kinds {
+		g.has(follow, mine, k, 0)
+	}
+	g.has(follow, other, kv.AccessToken, 0)
+	t.Setenv("NATS_URL", g.srv.URL())
+	for name, value := range map[string]string{
+		"NATS_USER": "operator", "NATS_PASSWORD": passphrase, "NATS_INBOX_PREFIX": "_INBOX_operator",
+		"WXKEEPER_SUBJECT_PREFIX": house.SubjectPrefix, "WXKEEPER_BUCKET": house.Bucket,
+	} {
+		t.Setenv(name, value)
+	}
+	for _, args := range []string{
+		"status", "status --appid wx1", "get --appid wx1", "get jsapi_ticket --appid wx1", "refresh --appid wx1 --revision 1", "resolve --appid wx1 o t",
+	} {
+		term, _, errs := screen(false)
+		if code := execute(g.context(), term, strings.Fields(args)); code != exitOK {
+			t.Errorf("wxkeeper %s: %d %s", args, code, errs)
+		}
+	}
+	for _, args := range []string{"get", "refresh", "resolve o t"} { // answered: there are two accounts
+		term, _, errs := screen(false)
+		if execute(g.context(), term, strings.Fields(args)); !strings.Contains(errs.String(), "invalid_request") {
+			t.Errorf("wxkeeper %s: %s", args, errs)
+		}
+	}
+	for _, args := range []string{"watch", "watch --appid wx1"} {
+		ctx, stop := context.WithCancel(g.context())
+		term, _, errs := screen(false)
+		term.out = writer(func(line string) {
+			if strings.Contains(line, "generation 1") {
+				stop()
+			}
+		})
+		if code := execute(ctx, term, strings.Fields(args)); code != exitOK {
+			t.Errorf("wxkeeper %s: %d %s", args, code, errs)
+		}
+		stop()
+	}
+	nc := g.as("operator")
+	if _, err := nc.SubscribeSync("corp.event.>"); err != nil {
+		t.Error(err)
+	}
+	for _, subject := range []string{"$SRV.PING", "$SRV.STATS.corp"} { // nats micro
+		if _, err := nc.RequestWithContext(g.context(), subject, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	g.seldom(nc, "creds")
+	g.unhindered()
+	g.needed("operator", text)
+	g.refusesTo(nc, strings.Fields(`
+		$KV.creds.wx1.access_token $KV.creds.lease.wx1.access_token $KV.creds_ledger.wx1.access_token
+		$JS.API.STREAM.DELETE.KV_creds $JS.API.STREAM.PURGE.KV_creds $JS.API.STREAM.UPDATE.KV_creds $JS.API.STREAM.CREATE.KV_creds $JS.API.STREAM.LIST
+		$JS.API.STREAM.MSG.GET.KV_creds $JS.API.STREAM.MSG.GET.KV_creds_ledger $JS.API.DIRECT.GET.KV_creds $JS.API.CONSUMER.LIST.KV_creds
+		corp.jssdk.sign corp.card.sign corp.published.wx1.access_token corp.event.wx1.access_token.expired _INBOX_other.x orders.new`)...)
+	g.refusesToHear(nc, strings.Fields(`> $KV.> $JS.> $SRV.> corp.> corp.code.resolve corp.published.*.* _INBOX.> _INBOX_worker.> orders.new`)...)
+}
+
+// writer hands on what is written.
+type writer func(string)
+
+func (w writer) Write(p []byte) (int, error) { w(string(p)); return len(p), nil }
+
+// The password is a variable of the server's environment: in quotes, or as its bcrypt hash.
+func TestPrintedUserTakesItsPasswordFromTheEnvironment(t *testing.T) {
+	t.Setenv("SHOP_1_PASSWORD", "")
+	text := printed(t, "resolver", "appid=wx1", "user=shop-1") + "authorization: { users: [$user_shop-1] }\n"
+	const hash = "$2a$04$l/Y1Mdd1Rj0HzYBmjGE3teRAZKYGDWvhfb8oVM0xHnU1oNIYHkCkO"
+	for set, want := range map[string]string{`"0123"`: "0123", hash: hash} {
+		t.Setenv("SHOP_1_PASSWORD", set)
+		var o server.Options
+		if err := o.ProcessConfigString(text); err != nil {
+			t.Fatal(err)
+		}
+		if len(o.Users) != 1 || o.Users[0].Username != "shop-1" || o.Users[0].Password != want {
+			t.Errorf("%s: %+v", set, o.Users)
+		}
+	}
+}
+
+// docs/security.md says how the files are put together.
+func TestFilesAreIncludedAsTheDocumentSays(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("WORKER_PASSWORD", `"p"`)
+	t.Setenv("SHOP_PASSWORD", `"p"`)
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	write("worker.conf", printed(t, "worker"))
+	write("shop.conf", printed(t, "direct resolver", "appid=wx1", "user=shop"))
+	doc, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	confs := regexp.MustCompile("(?s)```conf\n([^`]*include worker.conf[^`]*)```").FindAllStringSubmatch(string(doc), -1)
+	if len(confs) != 2 {
+		t.Fatalf("docs/security.md has %d examples", len(confs))
+	}
+	confs[1][1] += printed(t, "accounts", "user=shop")
+	for _, m := range confs {
+		o, err := server.ProcessConfigFile(write("nats-server.conf", m[1]))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, m[1])
+		}
+		if len(o.Users) != 2 || o.Users[0].Permissions == nil || o.Users[1].Permissions == nil {
+			t.Errorf("%d users with\n%s", len(o.Users), m[1])
+		}
+	}
+}
