@@ -185,6 +185,7 @@ func (w *watch) session(ctx context.Context) error {
 			default:
 				behind = false
 				w.looked(now)
+				w.complete(own.NumPending) // where what was pending was purged, no message tells it
 				check.Reset(every)
 			}
 		}

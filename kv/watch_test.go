@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"context"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
 )
 
 // gated is a server whose readers connect through a gate.
@@ -162,5 +164,45 @@ func TestLongerLifeIsNotTakenForPublished(t *testing.T) {
 	<-lost
 	if have, err := s.Get(testContext(t), "wx1", AccessToken); err != nil || !have.ExpiresAt.Equal(longer.ExpiresAt) {
 		t.Errorf("the record ends at %s, %v; want %s", have.ExpiresAt, err, longer.ExpiresAt)
+	}
+}
+
+// purging loses what is in a bucket between the making of a consumer and its first delivery.
+type purging struct {
+	jetstream.JetStream
+	done bool
+}
+
+func (p *purging) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	c, err := p.JetStream.CreateConsumer(ctx, stream, cfg)
+	if err == nil && !p.done {
+		p.done = true
+		var st jetstream.Stream
+		if st, err = p.Stream(ctx, stream); err == nil {
+			err = st.Purge(ctx)
+		}
+	}
+	return c, err
+}
+
+// Nothing arrives then, whose number of pending messages would tell that the snapshot is complete.
+func TestSnapshotOfABucketThatIsPurgedMeanwhileBecomesComplete(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w")
+	publish(t, s, credential(1, time.Hour))
+	ready := make(chan struct{})
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	w := watch{js: &purging{JetStream: s.js}, bucket: DefaultBucket, keys: []string{"*.*"}, missing: s.Ensure, emit: func(e feed.Event) {
+		if e.Ready {
+			close(ready)
+			cancel()
+		}
+	}}
+	w.run(ctx)
+	select {
+	case <-ready:
+	default:
+		t.Error("the snapshot is never complete")
 	}
 }
