@@ -59,7 +59,7 @@ var never = strings.Fields(`
 	$JS.API.STREAM.MSG.GET.KV_creds $JS.API.STREAM.MSG.DELETE.KV_creds $JS.API.STREAM.SNAPSHOT.KV_creds
 	$JS.API.DIRECT.GET.KV_creds $JS.API.DIRECT.GET.KV_creds.$KV.creds.wx2.access_token $JS.API.DIRECT.GET.KV_creds.$KV.creds.>
 	$JS.API.CONSUMER.NAMES.KV_creds $JS.API.CONSUMER.LIST.KV_creds
-	$JS.API.CONSUMER.CREATE.KV_creds $JS.API.CONSUMER.CREATE.KV_creds.c $JS.API.CONSUMER.DURABLE.CREATE.KV_creds.c
+	$JS.API.CONSUMER.CREATE.KV_creds $JS.API.CONSUMER.DURABLE.CREATE.KV_creds.c
 	$JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.> $JS.API.CONSUMER.CREATE.KV_creds_ledger.c.$KV.creds_ledger.wx1.access_token
 	corp.credential.get corp.credential.get.wx1 corp.credential.get.wx2 corp.status corp.status.wx1
 	corp.code.resolve corp.code.resolve.wx2 corp.jssdk.sign corp.jssdk.sign.wx2 corp.card.sign corp.card.sign.wx2
@@ -68,7 +68,7 @@ var never = strings.Fields(`
 
 // ofOneAccount is what no user of one account may publish besides.
 var ofOneAccount = strings.Fields(`
-	$JS.API.STREAM.INFO.KV_creds $JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.wx2.* $JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.*.*
+	$JS.API.STREAM.INFO.KV_creds $JS.API.CONSUMER.CREATE.KV_creds.c $JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.wx2.* $JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.*.*
 	corp.credential.refresh corp.credential.refresh.wx2`)
 
 // ofTheFeed is what a user who follows nothing may not publish besides.
@@ -88,6 +88,8 @@ func TestReaderLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	g := guard(t, text)
 	g.follows("reader", kv.ReaderConfig{})
 	nc := g.as("reader")
+	several, _ := g.read(nc, kv.ReaderConfig{AppIDs: []string{mine, "wx2"}})
+	g.has(several, mine, kv.AccessToken, 0)
 	g.seldom(nc, "creds")
 	// A service in another language, where there is one account: the answer here is that there are two.
 	if _, err := nc.RequestWithContext(g.context(), "corp.credential.refresh", nil); err != nil {

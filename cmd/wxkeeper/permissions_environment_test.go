@@ -44,7 +44,7 @@ func TestOperatorLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 			t.Errorf("wxkeeper %s: %s", args, errs)
 		}
 	}
-	for _, args := range []string{"watch", "watch --appid wx1"} {
+	for _, args := range []string{"watch", "watch --appid wx1", "watch --appid wx1 --appid wx2"} {
 		ctx, stop := context.WithCancel(g.context())
 		term, _, errs := screen(false)
 		term.out = writer(func(line string) {

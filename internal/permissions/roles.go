@@ -137,14 +137,15 @@ func (n names) worker() list {
 	}
 }
 
-// watch is what a watch of some accounts in a bucket needs.
-func (n names) watch(bucket string, appids []string, info bool) []group {
+// watch is what a watch of some accounts in a bucket needs; whole: any watch of it, which asks for the stream itself, too.
+func (n names) watch(bucket string, appids []string, whole bool) []group {
 	stream := "KV_" + bucket
 	var groups []group
-	if info {
-		groups = append(groups, group{"notice that the bucket is lost, made anew or purged", []string{"$JS.API.STREAM.INFO." + stream}})
-	}
 	var create []string
+	if whole {
+		groups = append(groups, group{"notice that the bucket is lost, made anew or purged", []string{"$JS.API.STREAM.INFO." + stream}})
+		create = append(create, "$JS.API.CONSUMER.CREATE."+stream+".*") // a watch of several accounts has its filters in the body
+	}
 	for _, id := range appids {
 		create = append(create, "$JS.API.CONSUMER.CREATE."+stream+".*.$KV."+bucket+"."+id+".*")
 	}
