@@ -34,6 +34,7 @@ type request struct {
 type report struct {
 	hostFailed bool // the next call should go to another host
 	stale      bool // a kept connection was dead before anything was written; says nothing of the host
+	date       time.Time
 }
 
 // attempt sends r once to base and reads the answer.
@@ -62,16 +63,17 @@ func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error
 	defer resp.Body.Close()
 	e.HTTPStatus = resp.StatusCode
 	serverFailed := resp.StatusCode >= 500
+	date, _ := http.ParseTime(resp.Header.Get("Date")) // zero where it is none
 
 	body, err := readBody(resp)
 	if err != nil && resp.StatusCode == http.StatusOK {
 		e.Class = ClassTransport
 		e.Err = c.transportCause(ctx, own, err, r.mask, true)
 		e.Excerpt = r.excerpt(body)
-		return e, report{hostFailed: c.blamesHost(ctx, own, time.Since(sentAt))}
+		return e, report{hostFailed: c.blamesHost(ctx, own, time.Since(sentAt)), date: date}
 	}
 	e = r.read(e, body, sentAt)
-	return e, report{hostFailed: serverFailed || e != nil && e.Errcode == retiredIP}
+	return e, report{hostFailed: serverFailed || e != nil && e.Errcode == retiredIP, date: date}
 }
 
 // retiredIP is the errcode of a host whose name leads to an IP that WeChat retired (wechat-api.md 1.6).

@@ -160,7 +160,7 @@ func (c *Client) call(ctx context.Context, r *request) error {
 		base := c.bases[ch.index]
 		start := time.Now()
 		err, rep := c.attempt(ctx, base, r)
-		c.onCall(Call{Endpoint: r.endpoint, Host: base.Host, Duration: time.Since(start), Err: err})
+		c.onCall(Call{Endpoint: r.endpoint, Host: base.Host, Duration: time.Since(start), Date: rep.date, Err: err})
 		switch {
 		case rep.hostFailed:
 			c.hosts.failed(ch, time.Now())

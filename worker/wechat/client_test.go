@@ -259,7 +259,11 @@ func TestOnCallIsToldOfEveryAttempt(t *testing.T) {
 	t.Parallel()
 	var told calls
 	answers := make(chan string, 2)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, <-answers) }))
+	date := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", date.Format(http.TimeFormat))
+		_, _ = io.WriteString(w, <-answers)
+	}))
 	t.Cleanup(srv.Close)
 	c := newClient(t, Config{URLs: []string{srv.URL}, OnCall: told.add})
 
@@ -279,10 +283,10 @@ func TestOnCallIsToldOfEveryAttempt(t *testing.T) {
 		t.Fatalf("told of %d attempts, want 2 (none for a call that was over before it began)", len(told.all))
 	}
 	host := strings.TrimPrefix(srv.URL, "http://")
-	if got := told.all[0]; got.Endpoint != EndpointTicket || got.Host != host || got.Err != nil || got.Duration <= 0 {
+	if got := told.all[0]; got.Endpoint != EndpointTicket || got.Host != host || got.Err != nil || got.Duration <= 0 || !got.Date.Equal(date) {
 		t.Errorf("got %+v", got)
 	}
-	if got := told.all[1]; got.Endpoint != EndpointToken || got.Err == nil || got.Err.Class != ClassBusy {
+	if got := told.all[1]; got.Endpoint != EndpointToken || got.Err == nil || got.Err.Class != ClassBusy || !got.Date.Equal(date) {
 		t.Errorf("got %+v", got)
 	}
 }

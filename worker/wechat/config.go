@@ -39,7 +39,8 @@ type Call struct {
 	Endpoint Endpoint
 	Host     string // with the port if it is not the usual one
 	Duration time.Duration
-	Err      *Error // nil if it succeeded
+	Date     time.Time // of the answer: WeChat's clock, in whole seconds; zero where no answer came, or none with a date
+	Err      *Error    // nil if it succeeded
 }
 
 // baseURLs are the checked URLs without a trailing slash. Errors name the field and show no userinfo and no query.

@@ -2,6 +2,7 @@ package wechat
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -46,9 +47,18 @@ type Error struct {
 	// Excerpt is the beginning of a body that could not be used, masked, at most 200 bytes.
 	Excerpt string
 	// Err is the cause, without any URL; nil where WeChat refused. Of the errors of the standard library it wraps only
-	// those that carry nothing: context.DeadlineExceeded, io.EOF, syscall.ECONNREFUSED and the like.
+	// those that carry nothing: context.DeadlineExceeded, io.EOF, syscall.ECONNREFUSED and the like; in place of others
+	// ErrLookup and ErrTLS.
 	Err error
 }
+
+// What stands between this machine and WeChat, for errors.Is.
+var (
+	// ErrLookup: the name of the host leads to no address.
+	ErrLookup = errors.New("the name cannot be resolved")
+	// ErrTLS: somebody answers, but not with a certificate, or a protocol, that can be trusted.
+	ErrTLS = errors.New("no TLS")
+)
 
 // Error is one line for an operator.
 func (e *Error) Error() string {
@@ -126,6 +136,13 @@ func newCause(err error, m *mask, serverText bool) *cause {
 	if errors.As(err, &errno) {
 		c.is = append(c.is, errno)
 	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		c.is = append(c.is, ErrLookup)
+	}
+	if isTLS(err) {
+		c.is = append(c.is, ErrTLS)
+	}
 	var withURL *url.Error
 	if errors.As(err, &withURL) && withURL.Err != nil {
 		err = withURL.Err
@@ -136,4 +153,12 @@ func newCause(err error, m *mask, serverText bool) *cause {
 	}
 	c.text = clip(urlPattern.ReplaceAllString(c.text, "$1"), maxCause)
 	return c
+}
+
+// isTLS tells the errors of a handshake. A timeout in the middle of one is a timeout.
+func isTLS(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var op *net.OpError // how crypto/tls reports what the other side has told it
+	return errors.As(err, &certificate) || errors.As(err, &record) || errors.As(err, &op) && op.Op == "remote error"
 }

@@ -106,7 +106,7 @@ func TestTLSFailureIsUnsentAndGoesToTheNextHost(t *testing.T) {
 	bad.StartTLS() // with a certificate that nobody signed
 	t.Cleanup(bad.Close)
 	_, err := newClient(t, Config{URLs: []string{bad.URL}}).Token(t.Context(), testAppID, testSecret)
-	if e := failure(t, err); e.Sent || e.Class != ClassTransport || !strings.Contains(err.Error(), "certificate") {
+	if e := failure(t, err); e.Sent || e.Class != ClassTransport || !strings.Contains(err.Error(), "certificate") || !errors.Is(err, ErrTLS) {
 		t.Errorf("got %v: %+v", err, *e)
 	}
 
@@ -124,6 +124,29 @@ func TestTLSFailureIsUnsentAndGoesToTheNextHost(t *testing.T) {
 	b, g := strings.TrimPrefix(bad.URL, "https://"), strings.TrimPrefix(good.URL, "http://")
 	if want := []string{b, g, g}; !reflect.DeepEqual(told.hosts(), want) || served.Load() != 0 {
 		t.Errorf("attempts at %v, want %v", told.hosts(), want)
+	}
+}
+
+// What stands in the way is told apart, without what the error of the network carries.
+func TestAHostWithoutAddressAndOneWithoutTLSAreToldApart(t *testing.T) {
+	t.Parallel()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	failing := func(err error) *http.Transport {
+		return &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, err }}
+	}
+	for name, tt := range map[string]struct {
+		cfg         Config
+		lookup, tls bool
+	}{
+		"no address":       {Config{Transport: failing(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "api.example"}})}, true, false},
+		"HTTP, not HTTPS":  {Config{URLs: []string{strings.Replace(plain.URL, "http://", "https://", 1)}}, false, true},
+		"nobody listening": {Config{URLs: []string{"https://127.0.0.1:1"}}, false, false},
+	} {
+		_, err := newClient(t, tt.cfg).Token(t.Context(), testAppID, testSecret)
+		if failure(t, err); errors.Is(err, ErrLookup) != tt.lookup || errors.Is(err, ErrTLS) != tt.tls {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -55,7 +55,7 @@ type Config struct {
 	// characters), for load tests. The code in the reply is CodeOf(code_ticket).
 	AnyCode bool
 
-	// Now is the clock of lives and quotas. nil: time.Now.
+	// Now is the clock of lives, of quotas and of the Date header. nil: time.Now.
 	Now func() time.Time
 }
 

@@ -3,6 +3,8 @@ package wechattest
 import (
 	"go/parser"
 	"go/token"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
@@ -49,6 +51,18 @@ func TestNonsenseInGoCodePanics(t *testing.T) {
 		{Hang: true, Drop: true},
 	} {
 		panics(t, "Inject", func() { s.Inject(f) })
+	}
+}
+
+// The Date of an answer is the simulation's time, so that a client can be tested that compares clocks.
+func TestDateIsThatOfTheSimulation(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := New(Config{Now: func() time.Time { return now }})
+	rec := httptest.NewRecorder()
+	s.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/cgi-bin/token", nil))
+	if got, err := http.ParseTime(rec.Header().Get("Date")); err != nil || !got.Equal(now) {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 

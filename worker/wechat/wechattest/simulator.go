@@ -12,8 +12,9 @@ import (
 // Simulator is a simulated WeChat: an http.Handler of its API, and methods that
 // do what happens behind that API in the real one. Safe for concurrent use.
 type Simulator struct {
-	cfg   Config // with its defaults
-	allow []netip.Prefix
+	cfg      Config // with its defaults
+	ownClock bool   // it has a Now of its own, which net/http does not know
+	allow    []netip.Prefix
 
 	mu       sync.RWMutex // guards accounts
 	accounts map[string]*account
@@ -36,6 +37,7 @@ func New(cfg Config) *Simulator {
 	allow, _ := parseAllowIPs(cfg.AllowIPs) // Validate has read it
 	s := &Simulator{
 		cfg:      cfg.withDefaults(),
+		ownClock: cfg.Now != nil,
 		allow:    allow,
 		accounts: make(map[string]*account, len(cfg.Accounts)),
 		release:  make(chan struct{}),
@@ -58,6 +60,9 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.notFound.Add(1)
 		http.NotFound(w, r)
 		return
+	}
+	if s.ownClock {
+		w.Header().Set("Date", s.cfg.Now().UTC().Format(http.TimeFormat))
 	}
 	c := s.identify(ep, r)
 	count := c.stats.arrive(ep)
