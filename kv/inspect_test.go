@@ -1,0 +1,91 @@
+package kv
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
+)
+
+func TestInspectNeitherMakesNorChangesABucket(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s, err := NewStore(srv.Connect(), StoreConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inspect := func() (creds, ledgers BucketState) {
+		t.Helper()
+		creds, ledgers, err := s.Inspect(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return creds, ledgers
+	}
+	if creds, ledgers := inspect(); creds.Exists || ledgers.Exists || creds.Wants != 1 || creds.Name != "wechat" || ledgers.Name != "wechat_ledger" {
+		t.Errorf("%+v %+v", creds, ledgers)
+	}
+	if n := s.js.StreamNames(testContext(t)).Name(); len(n) != 0 {
+		t.Error("Inspect has made a stream")
+	}
+	if _, err := s.Acquire(testContext(t), "wx1", AccessToken, time.Second); err == nil {
+		t.Error("a lease in a bucket that is not there")
+	}
+
+	if _, err := s.js.CreateKeyValue(testContext(t), jetstream.KeyValueConfig{Bucket: "wechat", History: 5}); err != nil {
+		t.Fatal(err)
+	}
+	if creds, _ := inspect(); !creds.Exists || !errors.Is(creds.Wrong, ErrBucket) {
+		t.Errorf("%+v", creds)
+	}
+	if err := s.js.DeleteKeyValue(testContext(t), "wechat"); err != nil {
+		t.Fatal(err)
+	}
+
+	newStore(t, srv, "w1") // which makes them
+	if creds, ledgers := inspect(); !creds.Exists || creds.Wrong != nil || !ledgers.Exists || ledgers.Wrong != nil || creds.Replicas != 1 || creds.Cluster != "" {
+		t.Errorf("%+v %+v", creds, ledgers)
+	}
+	l, err := s.Acquire(testContext(t), "wx1", AccessToken, time.Second)
+	if err != nil {
+		t.Fatalf("Inspect did not open the buckets: %v", err)
+	}
+	l.Release(testContext(t))
+}
+
+func TestInspectSeesAReplicaThatIsAway(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t)
+	s, err := NewStore(c.Connect(), StoreConfig{})
+	if err == nil {
+		err = s.Ensure(testContext(t))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, _, err := s.Inspect(testContext(t))
+	if err != nil || creds.Replicas != 3 || creds.Wants != 3 || creds.Cluster != "test" || creds.Leader == "" {
+		t.Fatalf("%+v, %v", creds, err)
+	}
+	away := c.Servers[0]
+	if c.StreamLeader("KV_wechat") == away {
+		away = c.Servers[1]
+	}
+	away.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for ctx := testContext(t); ; {
+		creds, _, err := s.Inspect(ctx)
+		if err == nil && len(creds.Behind) == 1 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%+v, %v", creds, err)
+		}
+	}
+}
