@@ -28,21 +28,34 @@ func prepareDir(dir string) error {
 	if fi.Mode().Perm()&0o077 == 0 {
 		return nil
 	}
+	if err := refuseForeign(dir, fi.Mode()); err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // 0700 is what a directory needs
+		return notClosable(dir, fi.Mode(), err)
+	}
+	return nil
+}
+
+// refuseForeign refuses an open directory with somebody else's files in it.
+func refuseForeign(dir string, mode os.FileMode) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("WXKEEPER_DATA_DIR: %w", err)
 	}
-	if len(entries) > 0 {
-		if _, err := os.Stat(filepath.Join(dir, lockName)); err != nil {
-			return fmt.Errorf("WXKEEPER_DATA_DIR: %s has mode %04o and files that are not wxkeeper's: name a directory of its own, for example %s",
-				dir, fi.Mode().Perm(), filepath.Join(dir, "wxkeeper"))
-		}
+	if len(entries) == 0 {
+		return nil
 	}
-	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // 0700 is what a directory needs
-		return fmt.Errorf("WXKEEPER_DATA_DIR: %s has mode %04o and must be closed to others (chmod 700), or name a directory below it, for example %s: %w",
-			dir, fi.Mode().Perm(), filepath.Join(dir, "wxkeeper"), err)
+	if _, err := os.Stat(filepath.Join(dir, lockName)); err != nil {
+		return fmt.Errorf("WXKEEPER_DATA_DIR: %s has mode %04o and files that are not wxkeeper's: name a directory of its own, for example %s",
+			dir, mode.Perm(), filepath.Join(dir, "wxkeeper"))
 	}
 	return nil
+}
+
+func notClosable(dir string, mode os.FileMode, err error) error {
+	return fmt.Errorf("WXKEEPER_DATA_DIR: %s has mode %04o and must be closed to others (chmod 700), or name a directory below it, for example %s: %w",
+		dir, mode.Perm(), filepath.Join(dir, "wxkeeper"), err)
 }
 
 // dirLock is held as long as its file is open: the kernel releases it when the process dies, however it dies.

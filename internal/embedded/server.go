@@ -98,6 +98,12 @@ func inUse(dir string) error {
 		"for a server of its own set WXKEEPER_DATA_DIR to another directory", dir, who, join)
 }
 
+// taken is the error of an address on which another process listens.
+func taken(listen, host string, port int) error {
+	return fmt.Errorf("another process listens on %s: set WXKEEPER_NATS_LISTEN to another address, or NATS_URL=%s to join the NATS server that is there",
+		listen, joinURL(host, port))
+}
+
 func (c Config) validate() (host string, port int, err error) {
 	host, p, err := net.SplitHostPort(c.Listen)
 	if err != nil {
@@ -168,8 +174,7 @@ func (s *Server) start(host string, port int) error {
 	ns.Start()
 	if err := log.fatal(); err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("another process listens on %s: set WXKEEPER_NATS_LISTEN to another address, or NATS_URL=%s to join the NATS server that is there",
-				s.cfg.Listen, joinURL(host, port))
+			return taken(s.cfg.Listen, host, port)
 		}
 		return fmt.Errorf("starting the embedded NATS server on %s with the data directory %s: %w", s.cfg.Listen, s.cfg.DataDir, err)
 	}
