@@ -42,8 +42,11 @@ type entry struct {
 	Tickets    []string `json:"tickets" env:"TICKETS" help:"its WECHAT_TICKETS; not set: that one's value"` // [] and ["none"] keep none
 }
 
+// ErrNoAccount is returned where no variable speaks of an account.
+var ErrNoAccount = errors.New("WECHAT_APPID: no account is configured: set WECHAT_APPID and WECHAT_SECRET (or WECHAT_SECRET_FILE); for several accounts WECHAT_ACCOUNTS_0_APPID and WECHAT_ACCOUNTS_0_SECRET (or WECHAT_ACCOUNTS_0_SECRET_FILE) and so on, or WECHAT_ACCOUNTS_FILE")
+
 // Accounts reads the accounts of the environment and those of WECHAT_ACCOUNTS_FILE, with the files they name. It may be
-// called again to learn what has changed in the files.
+// called again to learn what has changed in the files. [ErrNoAccount] where there is none.
 func (c *Config) Accounts() ([]Account, error) {
 	var all []Account
 	places := map[string]string{} // where each AppID was read
@@ -93,7 +96,7 @@ func (c *Config) Accounts() ([]Account, error) {
 		if c.AccountsFile != "" {
 			return nil, fmt.Errorf("WECHAT_ACCOUNTS_FILE: %s: the array has no account, for example [{\"appid\": \"wx…\", \"secret_file\": \"wx….secret\"}]", c.AccountsFile)
 		}
-		return nil, errors.New("WECHAT_APPID: no account is configured: set WECHAT_APPID and WECHAT_SECRET (or WECHAT_SECRET_FILE); for several accounts WECHAT_ACCOUNTS_0_APPID and WECHAT_ACCOUNTS_0_SECRET (or WECHAT_ACCOUNTS_0_SECRET_FILE) and so on, or WECHAT_ACCOUNTS_FILE")
+		return nil, ErrNoAccount
 	}
 	return all, nil
 }

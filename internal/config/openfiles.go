@@ -28,6 +28,9 @@ func (c *Config) OpenFiles() []OpenFile {
 	for i, e := range c.Numbered {
 		look(numbered(i)+"SECRET_FILE", e.SecretFile)
 	}
+	look("NATS_CREDS", c.NATSCreds)
+	look("NATS_NKEY", c.NATSNKey)
+	look("NATS_KEY", c.NATSKey)
 	if c.AccountsFile == "" {
 		return open
 	}
