@@ -25,6 +25,11 @@ const (
 	SubjectStatus            = "status"
 )
 
+// Subjects are all of them.
+var Subjects = [...]string{
+	SubjectCodeResolve, SubjectCredentialGet, SubjectCredentialRefresh, SubjectJSSDKSign, SubjectCardSign, SubjectStatus,
+}
+
 // Largest sizes of the fields of a request, in bytes. WeChat says String256 of a code_ticket and nothing of an openid.
 const (
 	MaxRequest    = 64 << 10

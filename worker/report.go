@@ -311,7 +311,7 @@ func (t *turn) isConflict(c *kv.Credential) bool { return c.ExpiresAt.Sub(t.now(
 // tellConflict tells it, once for each value.
 func (t *turn) tellConflict(c *kv.Credential) {
 	t.metrics.conflicts.Inc()
-	advice := adviceConflict(t.view.rule)
+	advice := AdviceConflict(t.account.TokenAPI)
 	t.log.Error("conflict: WeChat refuses a token that was not replaced here", "appid", c.AppID, "generation", c.Generation,
 		"obtained_at", c.ObtainedAt, "conflicts", t.view.ledger.Conflicts, "advice", advice)
 	t.tell(messages.EventConflict, messages.Event{
@@ -320,9 +320,9 @@ func (t *turn) tellConflict(c *kv.Credential) {
 	})
 }
 
-// adviceConflict is for an operator.
-func adviceConflict(r rule) string {
-	if r == classicRule {
+// AdviceConflict tells an operator what to do where another system kills the tokens of an account with this TokenAPI.
+func AdviceConflict(tokenAPI string) string {
+	if tokenAPI == kv.SourceToken {
 		return "another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read the credential " +
 			"from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface"
 	}

@@ -77,7 +77,7 @@ func (w *Worker) describe(now time.Time, it *item) messages.CredentialStatus {
 	}
 	// A conflict of the last hour is worth a word, though the credential is fresh again.
 	if s.Advice == "" && l.Conflicts > 0 && now.Sub(l.LastConflict) < time.Hour {
-		s.Advice = adviceConflict(it.account.rule(it.kind))
+		s.Advice = AdviceConflict(it.account.TokenAPI)
 	}
 	return s
 }

@@ -1,0 +1,260 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
+)
+
+func TestRefusalsOfWeChatAreToldWithAdvice(t *testing.T) {
+	t.Parallel()
+	fault := func(f wechattest.Fault) func(*testing.T) Config {
+		return func(t *testing.T) Config {
+			t.Helper()
+			sim := upstream(t)
+			sim.Inject(f)
+			cfg := of("", sim.URL, classic)
+			cfg.WeChat.Timeout = 200 * time.Millisecond
+			return cfg
+		}
+	}
+	dialing := func(err error) func(*testing.T) Config {
+		return func(*testing.T) Config {
+			cfg := of("", "http://127.0.0.1:1", classic)
+			cfg.WeChat.Transport = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+			}}
+			return cfg
+		}
+	}
+	for name, tt := range map[string]struct {
+		cfg   func(t *testing.T) Config
+		level Level
+		texts []string
+	}{
+		"wrong secret": {func(t *testing.T) Config {
+			t.Helper()
+			return of("", upstream(t).URL, worker.Account{AppID: classic.AppID, Secret: "S3CRET-of-another"})
+		}, Fail, []string{"wx-classic: ", "errcode 40125", "(rid ", "correct the AppSecret of this account"}},
+		"unknown appid": {func(t *testing.T) Config {
+			t.Helper()
+			return of("", upstream(t).URL, worker.Account{AppID: "wx-nobody", Secret: secret})
+		}, Fail, []string{"40013", "correct the AppID"}},
+		"white list": {func(t *testing.T) Config {
+			t.Helper()
+			return of("", upstream(t, func(c *wechattest.Config) { c.AllowIPs = []string{"192.0.2.1"} }).URL, classic)
+		}, Fail, []string{"wx-classic (shop): ", "40164", "put 127.0.0.1 on the API IP white list"}},
+		"frozen secret":  {fault(wechattest.Fault{Errcode: 40243}), Fail, []string{"40243", "unfreeze it"}},
+		"quota":          {fault(wechattest.Fault{Errcode: 45009}), Fail, []string{"45009", "quota of the day"}},
+		"minute quota":   {fault(wechattest.Fault{Errcode: 45011}), Warn, []string{"45011", "check again in a minute"}},
+		"busy":           {fault(wechattest.Fault{Errcode: -1}), Warn, []string{"errcode -1", "check again in a minute"}},
+		"unknown code":   {fault(wechattest.Fault{Errcode: 99999}), Fail, []string{"99999", "look it up"}},
+		"gateway":        {fault(wechattest.Fault{Status: 502}), Fail, []string{"HTTP 502", "look at WECHAT_API_URL"}},
+		"a login page":   {fault(wechattest.Fault{Body: "html"}), Fail, []string{"cannot be used", "a proxy on the way"}},
+		"silence":        {fault(wechattest.Fault{Hang: true}), Fail, []string{"no answer from 127.0.0.1", "nothing answers in time", "WECHAT_HTTP_TIMEOUT"}},
+		"no such host":   {dialing(&net.DNSError{Err: "no such host", Name: "api.example", IsNotFound: true}), Fail, []string{"no such host", "the DNS of this machine"}},
+		"cut":            {dialing(errors.New("cut")), Fail, []string{"look at the way to WeChat"}},
+		"nobody listens": {func(*testing.T) Config { return of("", "http://127.0.0.1:1", classic) }, Fail, []string{"connection refused", "refused on the way"}},
+		"another's certificate": {func(t *testing.T) Config {
+			t.Helper()
+			s := httptest.NewUnstartedServer(http.NotFoundHandler())
+			s.Config.ErrorLog = quiet()
+			s.StartTLS()
+			t.Cleanup(s.Close)
+			return of("", s.URL, classic)
+		}, Fail, []string{"certificate", "a proxy that opens TLS"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wants(t, ran(t, tt.cfg(t)), Account, tt.level, tt.texts...)
+		})
+	}
+}
+
+// The clock is compared with the Date of WeChat's answer, however that call ended.
+func TestWrongClockIsToldFromTheDateOfWeChat(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		ahead time.Duration // of this machine's clock
+		level Level
+		texts []string
+	}{
+		{0, OK, []string{"agrees with WeChat's"}},
+		{1500 * time.Millisecond, OK, nil},
+		{-1500 * time.Millisecond, OK, nil},
+		{10 * time.Second, Warn, []string{"s ahead of WeChat's", "NTP"}},
+		{-10 * time.Second, Warn, []string{"s behind WeChat's", "NTP"}},
+		{2 * time.Minute, Fail, []string{"ahead of WeChat's", "at the wrong time"}},
+		{-time.Hour, Fail, []string{"59m", "behind WeChat's", "NTP"}},
+	} {
+		sim := upstream(t, func(c *wechattest.Config) {
+			c.Now = func() time.Time { return time.Now().Add(-tt.ahead) }
+			c.AllowIPs = []string{"192.0.2.1"} // a refusal tells the time too
+		})
+		wants(t, ran(t, of("", sim.URL, stable)), Clock, tt.level, tt.texts...)
+	}
+	wants(t, ran(t, of("", "http://127.0.0.1:1", stable)), Clock, Warn, "not compared")
+}
+
+// What a slow answer, and a Date of whole seconds, leave open is no difference.
+func TestDifferenceOfClocksIsNeverExaggerated(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tt := range []struct {
+		received time.Time
+		took     time.Duration
+		want     time.Duration
+	}{
+		{at, 0, 0},
+		{at.Add(999 * time.Millisecond), 0, 0},
+		{at.Add(4 * time.Second), 5 * time.Second, 0},
+		{at.Add(4 * time.Second), time.Second, 2 * time.Second},
+		{at.Add(-4 * time.Second), time.Second, -4 * time.Second},
+	} {
+		if got := ahead(tt.received, tt.took, at); got != tt.want {
+			t.Errorf("%+v: %s", tt, got)
+		}
+	}
+	c := &clocks{now: func() time.Time { return at.Add(10 * time.Second) }}
+	c.observe(wechat.Call{Duration: 9 * time.Second, Date: at})
+	c.observe(wechat.Call{Duration: time.Second, Date: at})
+	c.observe(wechat.Call{Duration: 5 * time.Second, Date: at})
+	c.observe(wechat.Call{}) // no answer
+	if f := c.finding(); !strings.Contains(f.What, "8s ahead") {
+		t.Errorf("not that of the fastest answer: %s", f.What)
+	}
+}
+
+func TestOtherSystemThatRefreshesIsTold(t *testing.T) {
+	t.Parallel()
+	t.Run("force_refresh", func(t *testing.T) {
+		t.Parallel()
+		s, store, sim := installation(t)
+		publish(t, store, sim, stable, 1, 0)
+		foreign(t, sim, stable)
+		wants(t, ran(t, of(s.URL(), sim.URL, stable)), OtherSystem, Fail, stable.AppID, "another stable token", "force_refresh", "read the credential from NATS")
+	})
+	t.Run("classic tokens", func(t *testing.T) {
+		t.Parallel()
+		s, store, sim := installation(t)
+		publish(t, store, sim, classic, 1, 0)
+		foreign(t, sim, classic)
+		found := ran(t, of(s.URL(), sim.URL, classic))
+		wantsNothing(t, found) // the old token still lives: nothing can be seen yet
+		foreign(t, sim, classic)
+		found = ran(t, of(s.URL(), sim.URL, classic))
+		wants(t, found, OtherSystem, Fail, "wx-classic (shop)", "refuses the token of the bucket", "wxkeeper refresh --appid wx-classic", "WECHAT_TOKEN_API=stable_token")
+		wants(t, found, Account, OK, classic.AppID)
+	})
+	t.Run("what the fleet remembers", func(t *testing.T) {
+		t.Parallel()
+		s, store, sim := installation(t)
+		now := time.Now()
+		for _, l := range []kv.Ledger{
+			{AppID: classic.AppID, Kind: kv.AccessToken, Conflicts: 3, LastConflict: now.Add(-time.Hour)},
+			{AppID: stable.AppID, Kind: kv.AccessToken, Day: "2026-01-01", HardForced: 1, LastForced: now.Add(-2 * time.Hour)},
+		} {
+			if _, err := store.PutLedger(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found := ran(t, of(s.URL(), sim.URL, stable, classic))
+		wants(t, found, OtherSystem, Warn, classic.AppID, "dead long before their end, 3 times so far", "WECHAT_TOKEN_API=stable_token")
+		wants(t, found, OtherSystem, Warn, stable.AppID, "had to force a new stable token once", "force_refresh")
+		cfg := of(s.URL(), sim.URL, stable, classic)
+		cfg.Now = func() time.Time { return now.Add(25 * time.Hour) }
+		found = ran(t, cfg)
+		wants(t, found, OtherSystem, OK, "no sign")
+	})
+}
+
+// foreign fetches a token as another system does.
+func foreign(t *testing.T, sim *wechattest.Server, a worker.Account) {
+	t.Helper()
+	if _, err := sim.ForeignRefresh(a.AppID, a.TokenAPI); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What has another reason than another system is not blamed on one: the end of a life that is near, a worker that renews
+// just now, an account that has changed its interface, a probe that came to nothing.
+func TestOtherSystemIsNotBlamedForNothing(t *testing.T) {
+	t.Parallel()
+	s, store, sim := installation(t)
+	for _, a := range []worker.Account{stable, classic} {
+		publish(t, store, sim, a, 1, 4*time.Minute) // of two hours
+		foreign(t, sim, a)
+		foreign(t, sim, a)
+	}
+	wantsNothing(t, ran(t, of(s.URL(), sim.URL, stable, classic)))
+
+	// A worker is faster than the check.
+	for _, a := range []worker.Account{stable, classic} {
+		publish(t, store, sim, a, 2, 0)
+		foreign(t, sim, a)
+		foreign(t, sim, a)
+		cfg := of(s.URL(), sim.URL, a)
+		renew := true
+		cfg.WeChat.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+			if strings.HasSuffix(r.URL.Path, "/stable_token") != (a.TokenAPI == kv.SourceStableToken) || !renew {
+				return http.DefaultTransport.RoundTrip(r)
+			}
+			renew = false
+			resp, err := http.DefaultTransport.RoundTrip(r)
+			publish(t, store, sim, a, 3, 0)
+			return resp, err
+		})
+		found := ran(t, cfg)
+		wantsNothing(t, found)
+		if renew {
+			t.Fatalf("%s: no worker was faster", a.AppID)
+		}
+	}
+
+	other := classic // of the interface: what was published is of the other one
+	other.TokenAPI = kv.SourceStableToken
+	foreign(t, sim, classic)
+	foreign(t, sim, classic)
+	wantsNothing(t, ran(t, of(s.URL(), sim.URL, other)))
+
+	sim.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
+	wantsNothing(t, ran(t, of(s.URL(), sim.URL, classic)))
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// However many accounts there are, WeChat is called at a bounded rate.
+func TestCallsOfWeChatAreSpaced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &pace{every: 50 * time.Millisecond}
+		began := time.Now()
+		for range 21 {
+			if err := p.wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("21 calls in %s", took)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if p.wait(ended) == nil {
+			t.Error("a turn after the end")
+		}
+	})
+}
