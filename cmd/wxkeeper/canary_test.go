@@ -334,6 +334,18 @@ func TestNoSecretComesOut(t *testing.T) {
 		r := call(t, env, "", wxkeeper(t), args...)
 		e.add("wxkeeper "+args[0], r.out+r.err)
 	}
+	// check asks WeChat itself, about every account: with what goes wrong now, and with all that went wrong before.
+	for _, f := range faults {
+		sim.post(t, "/faults", f.with(fault{"endpoint": "stable_token", "times": 1}))
+	}
+	checking := base.with(vars{"WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "", "NATS_PASSWORD": "", "WXKEEPER_LOG_LEVEL": ""})
+	for _, args := range [][]string{{"check", "--timeout=20s"}, {"check", "--json", "--appid=" + good}} {
+		r := call(t, checking, "", wxkeeper(t), args...)
+		e.add("wxkeeper check", r.out+r.err)
+		if want := map[int]int{2: 1, 3: 0}[len(args)]; r.code != want || r.err != "" || !strings.Contains(r.out, "account") {
+			t.Errorf("wxkeeper %v: %+v", args, r)
+		}
+	}
 	r := call(t, vars{"NATS_URL": "nats://" + user + ":" + password + "@127.0.0.1:1"}, "", wxkeeper(t), "get")
 	e.add("wxkeeper get without a server", r.out+r.err)
 	r = call(t, vars{"NATS_URL": strings.Replace(withPassword, password, password+"x", 1)}, "", wxkeeper(t), "get")

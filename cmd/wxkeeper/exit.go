@@ -15,14 +15,14 @@ import (
 // The exit codes of every verb.
 const (
 	exitOK          = 0   // done; for run, simulate and watch: stopped cleanly by SIGINT or SIGTERM
-	exitFailure     = 1   // refused, not answered, not started; status: a credential is expired, missing or refused; health: not healthy
+	exitFailure     = 1   // refused, not answered, not started; status: a credential is expired, missing or refused; health: not healthy; check: something would fail
 	exitUsage       = 2   // the command line or the environment is wrong
 	exitInterrupted = 130 // a signal came before the answer, or a second one before the clean stop was over
 )
 
 // exitCodes is what --help says of them.
 const exitCodes = `Exit codes: 0 done, or stopped cleanly by a signal; 1 refused, not answered or not started, and for status: a ` +
-	`credential is expired, missing or refused, for health: not healthy; 2 wrong command line or environment; 130 interrupted by a signal, or by a second one.`
+	`credential is expired, missing or refused, for health: not healthy, for check: something would fail; 2 wrong command line or environment; 130 interrupted by a signal, or by a second one.`
 
 // usageError is a fault of the command line or of the environment.
 type usageError struct{ error }
@@ -41,6 +41,9 @@ func (t *terminal) fail(err error) int {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errSaid):
+		if errors.As(err, new(usageError)) {
+			return exitUsage
+		}
 		return exitFailure
 	case errors.Is(err, context.Canceled): // only a signal cancels a verb
 		fmt.Fprintln(t.err, "wxkeeper: interrupted")

@@ -48,7 +48,7 @@ func TestHelpOfEveryVerbHasAnExample(t *testing.T) {
 			t.Errorf("the line about %s is no sentence: %q", leaf.Name, leaf.Help)
 		}
 	}
-	want := []string{"run", "demo", "simulate", "get", "watch", "resolve", "refresh", "status", "health", "permissions", "env", "version"}
+	want := []string{"run", "demo", "simulate", "get", "watch", "resolve", "refresh", "status", "check", "health", "permissions", "env", "version"}
 	if !slices.Equal(names, want) {
 		t.Errorf("verbs %v, want %v", names, want)
 	}
@@ -57,7 +57,7 @@ func TestHelpOfEveryVerbHasAnExample(t *testing.T) {
 // The examples are run by nobody: at least they must parse.
 func TestExamplesOfTheHelpParse(t *testing.T) {
 	t.Parallel()
-	for _, verb := range []string{"run", "demo", "simulate", "get", "watch", "resolve", "refresh", "status", "health", "permissions", "env", "version"} {
+	for _, verb := range []string{"run", "demo", "simulate", "get", "watch", "resolve", "refresh", "status", "check", "health", "permissions", "env", "version"} {
 		_, examples, _ := strings.Cut(helpOf(t, verb), "Example")
 		examples, _, _ = strings.Cut(examples, "\nFlags:")
 		for line := range strings.Lines(examples) {

@@ -25,6 +25,7 @@ type verbs struct {
 	Refresh refreshVerb `cmd:"" help:"Report a credential that WeChat refused, so that it is checked and renewed."`
 	Status  statusVerb  `cmd:"" help:"Say how every credential is, what is wrong and what to do."`
 
+	Check       checkVerb       `cmd:"" help:"Say what is wrong with the environment, NATS and the accounts, before a worker starts."`
 	Health      healthVerb      `cmd:"" help:"Ask the worker of this environment whether it is ready, for the health check of a container."`
 	Permissions permissionsVerb `cmd:"" help:"Print what a NATS user needs, and no more, as configuration of nats-server."`
 

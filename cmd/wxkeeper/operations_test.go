@@ -14,6 +14,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/check"
 )
 
 func operations(t *testing.T) string {
@@ -117,6 +118,11 @@ func TestOperationsNamesEveryStateEventAndError(t *testing.T) {
 	rows(`(?m)^\tState\w+ += "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\tEvent\w+ += "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\t\w+ +Symbol = "(\w+)"`, "| `%s` | %d |")
+	for _, name := range []string{check.Environment, check.NATS, check.Permissions, check.Buckets, check.Workers, check.Account, check.Clock, check.OtherSystem} {
+		if want := fmt.Sprintf("\n| `%s` |", name); !strings.Contains(text, want) {
+			t.Errorf("docs/operations.md has no check %s", name)
+		}
+	}
 	for _, code := range []int{exitOK, exitFailure, exitUsage, exitInterrupted} {
 		if want := fmt.Sprintf("\n| %d |", code); !strings.Contains(text, want) {
 			t.Errorf("docs/operations.md has no exit code %d", code)

@@ -144,9 +144,9 @@ func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger, sta
 	var opts []nats.Option
 	shutdown := func() {}
 	if cfg.NATSURL == "" {
-		srv, err := embedded.Start(ctx, embedded.Config{
-			Listen: cfg.NATSListen, DataDir: cfg.DataDir, User: cfg.NATSUser, Password: cfg.NATSPassword, Token: cfg.NATSToken, Logger: log,
-		})
+		ec := embeddedConfig(cfg)
+		ec.Logger = log
+		srv, err := embedded.Start(ctx, ec)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -176,10 +176,18 @@ func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger, sta
 	}, nil
 }
 
+func embeddedConfig(cfg config.Config) embedded.Config {
+	return embedded.Config{Listen: cfg.NATSListen, DataDir: cfg.DataDir, User: cfg.NATSUser, Password: cfg.NATSPassword, Token: cfg.NATSToken}
+}
+
+func wechatConfig(cfg config.Config) wechat.Config {
+	return wechat.Config{URLs: cfg.APIURLs, AllowInsecure: cfg.APIInsecure, Timeout: cfg.HTTPTimeout}
+}
+
 func workerConfig(cfg config.Config, accounts []config.Account, log *slog.Logger, reg prometheus.Registerer) worker.Config {
 	c := worker.Config{
 		Version: buildinfo.Version(), Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas,
-		WeChat:        wechat.Config{URLs: cfg.APIURLs, AllowInsecure: cfg.APIInsecure, Timeout: cfg.HTTPTimeout},
+		WeChat:        wechatConfig(cfg),
 		RefreshBefore: cfg.RefreshBefore, ResolveConcurrency: cfg.ResolveConcurrency, ResolveTimeout: cfg.ResolveTimeout,
 		Log: log, Registerer: reg,
 	}

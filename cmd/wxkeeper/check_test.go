@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/wxkeeper/wxkeeper/worker/check"
+)
+
+func printed(found []check.Finding) string {
+	var out bytes.Buffer
+	printFindings(&terminal{out: &out}, found, summarize(found))
+	return out.String()
+}
+
+// However many accounts there are, a page tells the worst of them, and how many more there are of each level.
+func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
+	t.Parallel()
+	found := []check.Finding{{Check: check.NATS, Level: check.OK, What: "connected"}}
+	for i := range 1000 {
+		f := check.Finding{Check: check.Account, Level: check.OK, AppID: fmt.Sprint("wx", i), What: fmt.Sprintf("wx%d: fine", i)}
+		if i%400 == 399 {
+			f.Level, f.What, f.Advice = check.Fail, fmt.Sprintf("wx%d: refused", i), "correct it"
+		}
+		found = append(found, f)
+	}
+	found = append(found, check.Finding{Check: check.Clock, Level: check.Warn, What: "behind", Advice: "NTP"})
+	text := printed(found)
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for i, want := range map[int]string{
+		0: "ok    nats          connected",
+		1: "FAIL  account       wx399: refused",
+		2: "FAIL  account       wx799: refused", // the advice of both stands below
+		3: "                    do: correct it",
+		4: "ok    account       wx0: fine",
+	} {
+		if lines[i] != want {
+			t.Errorf("line %d is %q, want %q", i, lines[i], want)
+		}
+	}
+	for _, want := range []string{
+		"\n                    and 980 accounts more: 980 ok, 0 warnings, 0 failures; --json lists all\nWARN  clock         behind\n                    do: NTP\n",
+		"\n\n999 ok, 1 warning, 2 failures\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if len(lines) != 27 {
+		t.Errorf("%d lines", len(lines))
+	}
+}
+
+// What comes from elsewhere cannot break a line, or the terminal.
+func TestCheckPrintsOneLineForAFinding(t *testing.T) {
+	t.Parallel()
+	text := printed([]check.Finding{{Check: check.Account, Level: check.Warn, What: "a\nb\x1b[31m", Advice: "c\nd"}})
+	if want := "WARN  account       a; b [31m\n                    do: c; d\n\n0 ok, 1 warning, 0 failures\n"; text != want {
+		t.Errorf("%q", text)
+	}
+}
