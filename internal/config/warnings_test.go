@@ -51,7 +51,7 @@ func TestFilesThatOthersCanReadAreFound(t *testing.T) {
 		{vars{
 			"WECHAT_SECRET_FILE": in("group"), "WECHAT_ACCOUNTS_0_SECRET_FILE": in("closed"), "WECHAT_ACCOUNTS_1_SECRET_FILE": in("others"),
 			"WECHAT_ACCOUNTS_FILE": in("accounts.json"),
-			"NATS_URL": "nats://127.0.0.1:1", "NATS_CREDS": in("group"), "NATS_CERT": in("others"), "NATS_KEY": in("others"),
+			"NATS_URL":             "nats://127.0.0.1:1", "NATS_CREDS": in("group"), "NATS_CERT": in("others"), "NATS_KEY": in("others"),
 		}, []config.OpenFile{
 			{"WECHAT_SECRET_FILE", in("group"), 0o640}, {"WECHAT_ACCOUNTS_1_SECRET_FILE", in("others"), 0o604},
 			{"NATS_CREDS", in("group"), 0o640}, {"NATS_KEY", in("others"), 0o604}, // a certificate is no secret

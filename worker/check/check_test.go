@@ -91,7 +91,7 @@ func TestCheckTakesNoRequest(t *testing.T) {
 	go func() {
 		defer close(done)
 		for range 5 {
-			Run(t.Context(), of(s.URL(), ""))
+			wantsNothing(t, Run(t.Context(), of(s.URL(), "")))
 		}
 	}()
 	nc := s.Connect()

@@ -106,8 +106,17 @@ func (r *run) server() {
 		r.say(Fail, NATS, what+": it is not wxkeeper's, and the worker could not start its own there",
 			"set NATS_URL to use this server, or WXKEEPER_NATS_LISTEN to another address")
 	}
+	r.version(r.nc.ConnectedServerVersion())
 	_, err := r.nc.TLSConnectionState()
 	r.encryption(r.nc.ConnectedAddr(), err == nil)
+}
+
+// version refuses servers without what leases and expiring records stand on: TTLs of single messages, and their markers.
+func (r *run) version(v string) {
+	var major, minor int
+	if n, err := fmt.Sscanf(v, "%d.%d", &major, &minor); n == 2 && err == nil && (major < 2 || major == 2 && minor < 11) {
+		r.say(Fail, NATS, "server version "+v+" is too old: it cannot end leases and records by itself", "nats-server 2.11 or later is needed")
+	}
 }
 
 func (r *run) encryption(addr string, encrypted bool) {

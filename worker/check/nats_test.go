@@ -99,6 +99,17 @@ func TestClearConnectionBeyondLoopbackIsAWarning(t *testing.T) {
 	}
 }
 
+func TestServerWithoutExpiryOfMessagesIsTooOld(t *testing.T) {
+	t.Parallel()
+	for v, old := range map[string]bool{"2.10.29": true, "1.4.1": true, "2.11.0": false, "2.15.2": false, "3.0.0-dev": false, "": false} {
+		r := new(run)
+		r.version(v)
+		if old != (len(r.found) == 1) {
+			t.Errorf("%s: %v", v, r.found)
+		}
+	}
+}
+
 func TestBucketsOfOtherSettingsAreToldAndLeftAsTheyAre(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,6 +17,9 @@ import (
 
 // probeAppID is the account of the keys that are tried: it does not exist, and nobody watches it.
 const probeAppID = "wxkeeper-check"
+
+// flushWait bounds the wait for the server to have read all probes.
+const flushWait = 10 * time.Second
 
 const probeKey = probeAppID + ".access_token"
 
@@ -148,6 +152,8 @@ func send(ctx context.Context, nc *nats.Conn, list []probe) error {
 			return fmt.Errorf("trying %s: %w", p.subject, err)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, flushWait)
+	defer cancel()
 	return nc.FlushWithContext(ctx)
 }
 

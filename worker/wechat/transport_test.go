@@ -144,7 +144,7 @@ func TestAHostWithoutAddressAndOneWithoutTLSAreToldApart(t *testing.T) {
 		"nobody listening": {Config{URLs: []string{"https://127.0.0.1:1"}}, false, false},
 	} {
 		_, err := newClient(t, tt.cfg).Token(t.Context(), testAppID, testSecret)
-		if failure(t, err); errors.Is(err, ErrLookup) != tt.lookup || errors.Is(err, ErrTLS) != tt.tls {
+		if e := failure(t, err); e.Class != ClassTransport || errors.Is(err, ErrLookup) != tt.lookup || errors.Is(err, ErrTLS) != tt.tls {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
