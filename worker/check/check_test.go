@@ -94,6 +94,7 @@ func TestCheckTakesNoRequest(t *testing.T) {
 			wantsNothing(t, Run(t.Context(), of(s.URL(), "")))
 		}
 	}()
+	defer func() { <-done }()
 	nc := s.Connect()
 	for n := 0; ; n++ {
 		for _, subject := range []string{"wechat.status", "wechat.status.wx1"} {

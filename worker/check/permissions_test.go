@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -64,14 +65,15 @@ func TestEachMissingPermissionIsNamed(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
+	defer stop()
 	published := make(chan *nats.Msg, 10)
 	admin := s.Connect(nats.UserInfo("admin", "p"))
 	if _, err := admin.ChanSubscribe("wechat.published.wx-stable.*", published); err != nil {
 		t.Fatal(err)
 	}
-	<-w.Ready()
-	<-published
-	<-published
+	await(t, w.Ready(), violations)
+	await(t, published, violations)
+	await(t, published, violations)
 
 	cfg := of(s.URL(), sim.URL, stable)
 	cfg.NATS.User, cfg.NATS.Password = "whole", "p"
@@ -81,7 +83,7 @@ func TestEachMissingPermissionIsNamed(t *testing.T) {
 	cfg.NATS.User = "admin"
 	wants(t, ran(t, cfg), Workers, OK, "1 worker on wechat.>: ")
 	stop()
-	if err := <-ended; err != nil {
+	if err := await(t, ended, violations); err != nil {
 		t.Error(err)
 	}
 	if len(violations) > 0 {
@@ -110,6 +112,19 @@ func TestEachMissingPermissionIsNamed(t *testing.T) {
 			})
 		}
 	})
+}
+
+// await waits for what a worker does, unless its permissions do not let it.
+func await[T any](t *testing.T, happens <-chan T, violations <-chan string) (v T) {
+	t.Helper()
+	select {
+	case v = <-happens:
+	case said := <-violations:
+		t.Fatalf("the list of probes lacks what a worker needs: %s", said)
+	case <-time.After(time.Minute):
+		t.Fatal("a worker with the permissions of the probes does not work")
+	}
+	return v
 }
 
 func userOf(i int) string { return "without-" + string(rune('A'+i/26)) + string(rune('a'+i%26)) }
