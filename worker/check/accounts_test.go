@@ -25,7 +25,9 @@ func TestRefusalsOfWeChatAreToldWithAdvice(t *testing.T) {
 			sim := upstream(t)
 			sim.Inject(f)
 			cfg := of("", sim.URL, classic)
-			cfg.WeChat.Timeout = 200 * time.Millisecond
+			if f.Hang {
+				cfg.WeChat.Timeout = 200 * time.Millisecond
+			}
 			return cfg
 		}
 	}

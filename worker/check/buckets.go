@@ -13,6 +13,22 @@ import (
 	"github.com/wxkeeper/wxkeeper/kv"
 )
 
+// lookAgain is after what time a replica that was behind is looked at again.
+const lookAgain = 2 * time.Second
+
+// inspect looks at both buckets, and once more where a replica does not keep up: for a moment, that is so after every write.
+func (r *run) inspect(ctx context.Context) ([]kv.BucketState, error) {
+	credentials, ledgers, err := r.store.Inspect(ctx)
+	if err == nil && len(credentials.Behind)+len(ledgers.Behind) > 0 {
+		select {
+		case <-time.After(lookAgain):
+			credentials, ledgers, err = r.store.Inspect(ctx)
+		case <-ctx.Done():
+		}
+	}
+	return []kv.BucketState{credentials, ledgers}, err
+}
+
 // buckets checks the settings and the health of the buckets, and that they take a write.
 func (r *run) buckets(ctx context.Context, states []kv.BucketState) {
 	r.readable = r.mayRead()

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"errors"
+	"net/http"
 	"testing"
 	"time"
 
@@ -146,11 +147,18 @@ func TestEveryPartIsCheckedWhateverFails(t *testing.T) {
 func TestWhatIsNotCheckedInTimeIsTold(t *testing.T) {
 	t.Parallel()
 	sim := upstream(t)
-	sim.Inject(wechattest.Fault{AppID: classic.AppID, Hang: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	cfg := of("", sim.URL, stable, classic)
+	cfg := of("", sim.URL, stable, classic, stable)
+	cfg.Concurrency = 1
+	calls := 0
+	cfg.WeChat.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		if calls++; calls == 2 {
+			cancel() // in the middle of the second account
+		}
+		return http.DefaultTransport.RoundTrip(r)
+	})
 	found := clean(t, Run(ctx, cfg))
 	wants(t, found, Account, OK, stable.AppID)
-	wants(t, found, Account, Warn, "1 account", "--timeout")
+	wants(t, found, Account, Warn, "2 accounts", "--timeout")
 }

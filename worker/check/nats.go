@@ -33,10 +33,8 @@ func (r *run) nats(ctx context.Context) {
 	var buckets []kv.BucketState
 	var err error
 	if r.mayInspect() {
-		var credentials, ledgers kv.BucketState
-		credentials, ledgers, err = r.store.Inspect(ctx)
+		buckets, err = r.inspect(ctx)
 		r.jetStream(err)
-		buckets = []kv.BucketState{credentials, ledgers}
 	}
 	r.permissions()
 	switch {

@@ -143,7 +143,23 @@ func TestMissingBucketsAreMadeByTheFirstWorker(t *testing.T) {
 	wants(t, ran(t, cfg), Buckets, Warn, "not in a cluster", "3 replicas", "WXKEEPER_REPLICAS")
 }
 
-func TestOneReplicaInAClusterAndAServerThatIsAwayAreWarnings(t *testing.T) {
+// keepsUp waits until every replica has what was written.
+func keepsUp(t *testing.T, store *kv.Store) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Minute); ; <-tick.C {
+		credentials, ledgers, err := store.Inspect(t.Context())
+		if err == nil && len(credentials.Behind)+len(ledgers.Behind) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v, %+v, %v", credentials, ledgers, err)
+		}
+	}
+}
+
+func TestOneReplicaInAClusterIsAWarning(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t)
 	store, err := kv.NewStore(c.Connect(), kv.StoreConfig{})
@@ -153,6 +169,7 @@ func TestOneReplicaInAClusterAndAServerThatIsAwayAreWarnings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keepsUp(t, store)
 	found := ran(t, of(c.URL(), ""))
 	wantsNothing(t, found)
 	wants(t, found, Buckets, OK, "bucket wechat has the settings that workers need, 3 replicas, leader test-")

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	firstWorker = time.Second            // how long to wait for the first answer
+	firstWorker = 2 * time.Second        // how long to wait for the first answer; where nobody is there, NATS says so at once
 	nextWorker  = 300 * time.Millisecond // and for one more
 	namesShown  = 5
 )
