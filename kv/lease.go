@@ -147,7 +147,20 @@ func (l *Lease) Release(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.s.cfg.Timeout)
 	defer cancel()
-	_ = creds.Purge(ctx, leaseKey(l.appid, l.kind), jetstream.LastRevision(l.revision), jetstream.PurgeTTL(time.Second))
+	for pause := 5 * time.Millisecond; ; pause *= 2 {
+		err := creds.Purge(ctx, leaseKey(l.appid, l.kind), jetstream.LastRevision(l.revision), jetstream.PurgeTTL(time.Second))
+		// 10164: on replicas, the record that this lease has just published counts for a moment as a write in flight. Given up
+		// here, the lease would stand for its whole life.
+		var ae *jetstream.APIError
+		if !errors.As(err, &ae) || ae.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequenceConstant {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
 }
 
 func (l *Lease) subject(key string) string { return keyPrefix(l.s.cfg.Bucket) + key }
