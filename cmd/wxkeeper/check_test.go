@@ -9,7 +9,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/check"
 )
 
-func printed(found []check.Finding) string {
+func findings(found []check.Finding) string {
 	var out bytes.Buffer
 	printFindings(&terminal{out: &out}, found, summarize(found))
 	return out.String()
@@ -27,7 +27,7 @@ func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
 		found = append(found, f)
 	}
 	found = append(found, check.Finding{Check: check.Clock, Level: check.Warn, What: "behind", Advice: "NTP"})
-	text := printed(found)
+	text := findings(found)
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	for i, want := range map[int]string{
 		0: "ok    nats          connected",
@@ -56,7 +56,7 @@ func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
 // What comes from elsewhere cannot break a line, or the terminal.
 func TestCheckPrintsOneLineForAFinding(t *testing.T) {
 	t.Parallel()
-	text := printed([]check.Finding{{Check: check.Account, Level: check.Warn, What: "a\nb\x1b[31m", Advice: "c\nd"}})
+	text := findings([]check.Finding{{Check: check.Account, Level: check.Warn, What: "a\nb\x1b[31m", Advice: "c\nd"}})
 	if want := "WARN  account       a; b [31m\n                    do: c; d\n\n0 ok, 1 warning, 0 failures\n"; text != want {
 		t.Errorf("%q", text)
 	}
