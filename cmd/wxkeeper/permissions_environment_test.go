@@ -82,6 +82,22 @@ type writer func(string)
 
 func (w writer) Write(p []byte) (int, error) { w(string(p)); return len(p), nil }
 
+// The two lists of what a worker needs were made apart: that of `wxkeeper permissions`, and what `wxkeeper check` tries.
+func TestCheckFindsNothingMissingInTheListOfAWorker(t *testing.T) {
+	g := guard(t, printed(t, "worker"))
+	g.hire(g.as(admin))
+	for name, value := range map[string]string{
+		"NATS_URL": g.srv.URL(), "NATS_USER": "worker", "NATS_PASSWORD": passphrase, "NATS_INBOX_PREFIX": "_INBOX_worker",
+		"WXKEEPER_SUBJECT_PREFIX": house.SubjectPrefix, "WXKEEPER_BUCKET": house.Bucket,
+	} {
+		t.Setenv(name, value)
+	}
+	term, out, errs := screen(false)
+	if code := execute(g.context(), term, []string{"check"}); code != exitOK || !strings.Contains(out.String(), "\nok    permissions   this NATS user may use every subject") {
+		t.Errorf("exit code %d\n%s%s", code, out, errs)
+	}
+}
+
 // The password is a variable of the server's environment: in quotes, or as its bcrypt hash.
 func TestPrintedUserTakesItsPasswordFromTheEnvironment(t *testing.T) {
 	t.Setenv("SHOP_1_PASSWORD", "")
