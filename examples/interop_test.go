@@ -17,10 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/permissions"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
@@ -29,12 +31,16 @@ import (
 )
 
 const (
-	appid   = "wx0123456789abcdef"
-	barred  = "wxbarred" // an account that WeChat refuses
-	secret  = "0123456789abcdef0123456789abcdef"
-	openid  = "oiV2luCau8Cx0TMOy9lvZSLqRcKc" // the sample of WeChat's page of tickettocode
-	ticket  = "6cb4bc95e1f1abc97034cbe8fd484989"
-	sample  = openid + " " + ticket
+	appid    = "wx0123456789abcdef"
+	barred   = "wxbarred" // an account that WeChat refuses
+	stranger = "wxother"  // one that the workers do not know
+	secret   = "0123456789abcdef0123456789abcdef"
+	openid   = "oiV2luCau8Cx0TMOy9lvZSLqRcKc" // the sample of WeChat's page of tickettocode
+	ticket   = "6cb4bc95e1f1abc97034cbe8fd484989"
+	sample   = openid + " " + ticket
+	// The user of NATS by which the programs connect, who may do no more than they need; admin may do everything.
+	service, admin, passphrase = "shop", "admin", "swordfish"
+
 	longest = "60" // seconds of a customer's patience: more than any machine needs
 )
 
@@ -87,9 +93,27 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	h := &house{T: t, nats: natstest.Start(t), wechat: wechattest.Start(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}}, ForceGap: -1})}
-	h.nc = h.nats.Connect()
-	var err error
+	return newHouseOf(t, messages.DefaultPrefix)
+}
+
+// newHouseOf is a house whose workers have another prefix.
+func newHouseOf(t *testing.T, prefix string) *house {
+	t.Helper()
+	user, err := permissions.User(permissions.Request{
+		Prefix: prefix, Bucket: kv.DefaultBucket, Roles: []permissions.Role{permissions.Direct, permissions.Resolver},
+		AppIDs: []string{appid, barred, stranger}, User: service,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := fmt.Sprintf("SHOP_PASSWORD: %s\n%sauthorization: { users: [$user_shop, { user: %s, password: %s }] }\n", passphrase, user, admin, passphrase)
+	h := &house{T: t, wechat: wechattest.Start(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}}, ForceGap: -1})}
+	h.nats = natstest.Start(t, func(o *server.Options) {
+		if err := o.ProcessConfigString(users); err != nil {
+			t.Fatal(err)
+		}
+	})
+	h.nc = h.nats.Connect(nats.UserInfo(admin, passphrase))
 	if h.js, err = jetstream.New(h.nc); err != nil {
 		t.Fatal(err)
 	}
@@ -131,11 +155,12 @@ func (h *house) eventually(try func(context.Context) error) {
 	ctx := testContext(h.T)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for err := try(ctx); err != nil; err = try(ctx) {
+	for err, last := try(ctx), error(nil); err != nil; err = try(ctx) {
 		select {
 		case <-tick.C:
+			last = err
 		case <-ctx.Done():
-			h.Fatal(err)
+			h.Fatal(errors.Join(last, err))
 		}
 	}
 }
@@ -153,6 +178,18 @@ func (h *house) has(generation uint64) {
 		}
 		h.values = append(h.values, c.Value)
 		return nil
+	})
+}
+
+// knows waits until the worker has heard of a generation that it did not publish itself.
+func (h *house) knows(generation uint64) {
+	h.Helper()
+	h.eventually(func(ctx context.Context) error {
+		c, err := messages.NewClient(h.nc, "").GetCredential(ctx, messages.GetCredential{AppID: appid})
+		if err == nil && c.Generation != generation {
+			err = fmt.Errorf("the worker has generation %d instead of %d", c.Generation, generation)
+		}
+		return err
 	})
 }
 
@@ -238,6 +275,7 @@ func TestExamplesLiveThroughWhatFails(t *testing.T) {
 			p.find("code 8")
 			h.publishes(4) // what comes after it is heard as well
 			token(4)
+			h.knows(4)
 
 			// The bucket is made anew, with revisions from 1 on.
 			if err := h.js.DeleteKeyValue(testContext(t), kv.DefaultBucket); err != nil {
@@ -293,7 +331,7 @@ func TestExamplesSayWhatIsWrongWithAnAccount(t *testing.T) {
 	h.has(1)
 	for name, command := range languages(t) {
 		t.Run(name, func(t *testing.T) {
-			p := begin(t, command, h.args("--appid", "wxother")...)
+			p := begin(t, command, h.args("--appid", stranger)...)
 			p.asks(sample, `unknown_account: the workers must be configured: .*`)
 			p = begin(t, command, h.args("--appid", barred)...)
 			p.asks(sample, "no_credential: the workers have no token now, asked again; `wxkeeper status` says why, but not so soon: the customer is asked to come back")
@@ -321,7 +359,6 @@ func symbols(t *testing.T) []messages.Symbol {
 // Every error of the contract has a reaction of its own: what may pass is asked again, what does not is asked once.
 func TestExamplesKnowEveryError(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
 	var mu sync.Mutex
 	asked := map[string]int{} // by subject, whose prefix is that of a program, and code_ticket
 	fake := func(m *nats.Msg) {
@@ -350,6 +387,7 @@ func TestExamplesKnowEveryError(t *testing.T) {
 		_ = m.RespondMsg(reply)
 	}
 	for name, command := range languages(t) {
+		h := newHouseOf(t, name)
 		subject := name + "." + messages.SubjectCodeResolve + "." + appid
 		if _, err := h.nc.Subscribe(subject, fake); err != nil {
 			t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/permissions"
 )
 
 // patience bounds waits for events that must come; it is not a claim about speed.
@@ -48,6 +50,7 @@ func (p *program) String() string {
 func begin(t *testing.T, command []string, args ...string) *program {
 	t.Helper()
 	cmd := exec.Command(command[0], append(command[1:], args...)...)
+	cmd.Env = append(cmd.Environ(), "NATS_USER="+service, "NATS_PASSWORD="+passphrase, "NATS_INBOX_PREFIX="+permissions.Inbox(service))
 	p := &program{t: t, ended: make(chan struct{}), changed: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p, p
 	stdin, err := cmd.StdinPipe()

@@ -57,8 +57,15 @@ func main() {
 func (s *service) run(ctx context.Context, server string) error {
 	// nats.go alone fails where no server is there at the start, closes the connection for good after 60 tries to
 	// reconnect, and sends late, after a reconnection, what nobody waits for any more.
-	nc, err := nats.Connect(server, nats.Name("example"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(500*time.Millisecond), nats.ReconnectBufSize(-1), nats.IgnoreAuthErrorAbort(), nats.PingInterval(10*time.Second))
+	options := []nats.Option{
+		nats.Name("example"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond),
+		nats.ReconnectBufSize(-1), nats.IgnoreAuthErrorAbort(), nats.PingInterval(10 * time.Second),
+	}
+	// A user of its own, who may do no more than this program does: wxkeeper permissions direct resolver --appid …
+	if user := os.Getenv("NATS_USER"); user != "" {
+		options = append(options, nats.UserInfo(user, os.Getenv("NATS_PASSWORD")), nats.CustomInboxPrefix(os.Getenv("NATS_INBOX_PREFIX")))
+	}
+	nc, err := nats.Connect(server, options...)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,9 @@ if (!flags.appid) {
 
 const DEAD = new Set([40001, 42001, 40014]); // WeChat's words for a token that is not good any more
 
-const nc = await connect({ servers: flags.nats.split(","), name: "example" });
+// A user of its own, who may do no more than this program does: wxkeeper permissions direct resolver --appid …
+const { NATS_USER: user, NATS_PASSWORD: pass, NATS_INBOX_PREFIX: inboxPrefix } = process.env;
+const nc = await connect({ servers: flags.nats.split(","), name: "example", user, pass, inboxPrefix });
 const token = new Credential(nc, flags.appid, "access_token", { prefix: flags.prefix, lookEvery: 1_000 * flags.look });
 token.on("change", (r) => {
   // Six characters tell tokens apart. The whole is a secret, and stands in no log.
