@@ -151,6 +151,37 @@ func TestWhatIsStillTheSameIsNoChange(t *testing.T) {
 	})
 }
 
+// The ledger is lost, and the generations begin again while the old value lives: what comes after it is told when it ends.
+func TestWhatTakesThePlaceOfAnEndedValueIsAChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, events, _ := scriptedReader(t, ReaderConfig{})
+		h := r.Handle("wx1", AccessToken)
+		ctx, cancel := context.WithCancel(t.Context())
+		told := make(chan uint64, 10)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for c := range r.Changes(ctx) {
+				told <- c.Generation
+			}
+		}()
+		events <- put(t, credential(9, time.Minute))
+		events <- put(t, credential(1, time.Hour))
+		synctest.Wait()
+		if g := <-told; g != 9 || len(told) > 0 {
+			t.Errorf("at first generation %d is told, and %d more; want 9 alone", g, len(told))
+		}
+		<-time.After(2 * time.Minute)
+		synctest.Wait()
+		if len(told) != 1 || h.slot.quick.Load().value != credential(1, 1).Value {
+			t.Errorf("after the end of generation 9 there are %d changes, want 1, and the handle has %s", len(told), h.slot.quick.Load().value)
+		}
+		cancel()
+		<-done
+	})
+}
+
 func TestWaitingEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	r, _, _ := scriptedReader(t, ReaderConfig{})

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,9 +26,12 @@ type direct struct {
 	appids         []string
 	emit           func(feed.Event) // called from one goroutine at a time
 
-	marks marks
-	begun bool // the first snapshot
-	ready bool // … is complete
+	marks  marks
+	begun  bool  // the first snapshot
+	ready  bool  // … is complete
+	before error // the connection's last error before the session: what was denied then may be granted by now
+
+	every, beat time.Duration // 0: directEvery, directBeat
 }
 
 const (
@@ -63,6 +67,7 @@ func (d *direct) run(ctx context.Context) {
 
 // session follows the accounts until something goes wrong, and says what.
 func (d *direct) session(ctx context.Context) error {
+	d.before = d.nc.LastError()
 	status := d.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer d.nc.RemoveStatusListener(status)
 	published := make(chan *nats.Msg, 1024) // what does not fit is dropped, and found by the next reading
@@ -86,11 +91,16 @@ func (d *direct) session(ctx context.Context) error {
 			deaf = fmt.Errorf("kv: hearing of changes of %s: %w", id, err)
 		}
 	}
-	if err := errors.Join(d.readAll(ctx), deaf); err != nil { // who may not hear reads all the same
-		return err
+	denied := errors.Join(d.readAll(ctx), deaf) // who may not hear reads all the same
+	switch {
+	case denied == nil:
+		d.emit(feed.Event{Up: true})
+	case errors.Is(denied, nats.ErrPermissionViolation): // of one account, say: the others are followed
+		d.emit(feed.Event{Down: denied})
+	default:
+		return denied
 	}
-	d.emit(feed.Event{Up: true})
-	beat, read := time.NewTicker(directBeat), time.NewTicker(directEvery)
+	beat, read := time.NewTicker(cmp.Or(d.beat, directBeat)), time.NewTicker(cmp.Or(d.every, directEvery))
 	defer beat.Stop()
 	defer read.Stop()
 	for {
@@ -108,6 +118,9 @@ func (d *direct) session(ctx context.Context) error {
 		case <-beat.C:
 			err = d.ping(ctx)
 		case <-read.C:
+			if denied != nil {
+				return denied // it may be granted by now
+			}
 			err = d.readAll(ctx)
 		}
 		if err != nil {
@@ -140,10 +153,15 @@ func (d *direct) readAll(ctx context.Context) error {
 	}
 	var reading errgroup.Group
 	reading.SetLimit(directAtOnce)
+	together, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	for i := range answers {
 		reading.Go(func() error {
 			a := &answers[i]
-			a.msg, a.err = d.read(ctx, a.key)
+			a.msg, a.err = d.read(together, a.key)
+			if errors.Is(a.err, errDisconnected) {
+				cancel(a.err) // the rest would be waited for in vain
+			}
 			return a.err
 		})
 	}
@@ -152,6 +170,9 @@ func (d *direct) readAll(ctx context.Context) error {
 		if a.err == nil {
 			d.told(a.key, a.msg)
 		}
+	}
+	if gone := context.Cause(together); gone != nil {
+		return gone
 	}
 	if err == nil && !d.ready {
 		d.ready = true
@@ -172,6 +193,9 @@ func (d *direct) read(ctx context.Context, key string) (*nats.Msg, error) {
 	case err != nil && d.denied(get) != nil: // of this one, or of another that was asked at the same time
 		return nil, fmt.Errorf("kv: reading %s: %w", key, d.denied(get))
 	case err != nil:
+		if gone := d.ping(ctx); gone != nil {
+			return nil, gone
+		}
 		return nil, fmt.Errorf("kv: reading %s: %w", key, err)
 	}
 	switch status := m.Header.Get("Status"); status {
@@ -187,7 +211,7 @@ func (d *direct) read(ctx context.Context, key string) (*nats.Msg, error) {
 // denied is the server's word that this user may not use a subject that begins so. It comes apart from what was asked:
 // where a later error of the connection hides it, who asked sees a timeout.
 func (d *direct) denied(subject string) error {
-	if err := d.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject) {
+	if err := d.nc.LastError(); !errors.Is(err, d.before) && errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject) {
 		return err
 	}
 	return nil

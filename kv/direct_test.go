@@ -1,8 +1,10 @@
 package kv
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
 )
 
 func TestDirectReaderNeedsItsAccounts(t *testing.T) {
@@ -78,20 +81,12 @@ func TestDirectReaderIsToldThatARecordHasGone(t *testing.T) {
 	}
 }
 
-// Who runs such a Reader has few permissions, and sees which one is missing.
-func TestDirectReaderSaysWhatItMayNotDo(t *testing.T) {
-	t.Parallel()
+// restricted is a server with a worker, and a user who may publish and subscribe to some subjects.
+func restricted(t *testing.T, publish, subscribe []string) (srv *natstest.Server, s *Store, shop nats.Option) {
+	t.Helper()
 	const password = "only-for-this-test"
-	allow := func(publish, subscribe []string) *server.Permissions {
-		return &server.Permissions{Publish: &server.SubjectPermission{Allow: publish}, Subscribe: &server.SubjectPermission{Allow: subscribe}}
-	}
-	read := func(appid string) string { return "$JS.API.DIRECT.GET.KV_wechat.$KV.wechat." + appid + ".*" }
-	srv := natstest.Start(t, func(o *server.Options) {
-		o.Users = []*server.User{
-			{Username: "worker", Password: password},
-			{Username: "deaf", Password: password, Permissions: allow([]string{read("*")}, []string{"_INBOX.>"})},
-			{Username: "blind", Password: password, Permissions: allow([]string{read("wx1")}, []string{"_INBOX.>", "wechat.published.>"})},
-		}
+	srv = natstest.Start(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "worker", Password: password}, {Username: "shop", Password: password, Permissions: may(publish, subscribe)}}
 	})
 	s, err := NewStore(srv.Connect(nats.UserInfo("worker", password)), StoreConfig{Worker: "w"})
 	if err == nil {
@@ -100,38 +95,182 @@ func TestDirectReaderSaysWhatItMayNotDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	publish(t, s, credential(1, time.Hour))
-	for user, want := range map[string]string{"deaf": `Subscription to "wechat.published.wx`, "blind": `Publish to "$JS.API.DIRECT.GET.KV_wechat.$KV.wechat.wx2.`} {
-		var mu sync.Mutex
-		said := ""
-		told := make(chan struct{}, 1)
-		r, err := NewReader(srv.Connect(nats.UserInfo(user, password)), ReaderConfig{
-			Direct: true, AppIDs: []string{"wx1", "wx2"}, OnTrouble: func(err error) {
-				mu.Lock()
-				defer mu.Unlock()
-				said += err.Error() + "\n"
-				if strings.Contains(said, want) {
-					select {
-					case told <- struct{}{}:
-					default:
-					}
-				}
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		stop := runReader(t, r)
+	return srv, s, nats.UserInfo("shop", password)
+}
+
+func may(publish, subscribe []string) *server.Permissions {
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: publish},
+		Subscribe: &server.SubjectPermission{Allow: append([]string{"_INBOX.>"}, subscribe...)},
+	}
+}
+
+const (
+	readOne = "$JS.API.DIRECT.GET.KV_wechat.$KV.wechat.wx1.*"
+	readAll = "$JS.API.DIRECT.GET.KV_wechat.$KV.wechat.>"
+	hearAll = "wechat.published.>"
+)
+
+// follow runs a direct feed, and returns what it tells, but for the entries' repetitions.
+func follow(t *testing.T, d *direct) <-chan feed.Event {
+	t.Helper()
+	events := make(chan feed.Event, 1000)
+	d.bucket, d.prefix = DefaultBucket, DefaultSubjectPrefix
+	d.emit = func(e feed.Event) { events <- e }
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); d.run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return events
+}
+
+// awaitEvent waits for an event.
+func awaitEvent(t *testing.T, events <-chan feed.Event, otherwise string, is func(feed.Event) bool) feed.Event {
+	t.Helper()
+	for late := testContext(t).Done(); ; {
 		select {
-		case <-told:
-		case <-testContext(t).Done():
-			mu.Lock()
-			t.Errorf("%s: nothing says %s, but:\n%s", user, want, said)
-			mu.Unlock()
+		case e := <-events:
+			if is(e) {
+				return e
+			}
+		case <-late:
+			t.Fatal(otherwise)
 		}
-		if _, err := r.Wait(testContext(t), "wx1", AccessToken); err != nil { // what it may do, it does
-			t.Errorf("%s: %v", user, err)
+	}
+}
+
+func isDown(e feed.Event) bool { return e.Down != nil }
+
+func isUp(e feed.Event) bool { return e.Up }
+
+// isRecord tells the record whose revision is that.
+func isRecord(rev uint64) func(feed.Event) bool {
+	return func(e feed.Event) bool { return e.Key != "" && e.Rev == rev && !e.Gone }
+}
+
+// Who runs such a Reader has few permissions, and sees which one is missing. What it may do, it does.
+func TestDirectReaderSaysWhatItMayNotDo(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		publish, subscribe []string
+		want               string
+	}{
+		"it may not hear":            {[]string{readAll}, nil, `Subscription to "wechat.published.wx`},
+		"it may not read an account": {[]string{readOne}, []string{hearAll}, `Publish to "$JS.API.DIRECT.GET.KV_wechat.$KV.wechat.wx2.`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv, s, shop := restricted(t, tt.publish, tt.subscribe)
+			publish(t, s, credential(1, time.Hour))
+			told := make(chan error, 1000)
+			r, err := NewReader(srv.Connect(shop), ReaderConfig{Direct: true, AppIDs: []string{"wx1", "wx2"}, OnTrouble: func(err error) { told <- err }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			runReader(t, r)
+			if _, err := r.Wait(testContext(t), "wx1", AccessToken); err != nil {
+				t.Error(err)
+			}
+			for late := testContext(t).Done(); ; {
+				select {
+				case err := <-told:
+					if strings.Contains(err.Error(), tt.want) {
+						return
+					}
+				case <-late:
+					t.Fatalf("nothing says %s; the health is %+v", tt.want, r.Health())
+				}
+			}
+		})
+	}
+}
+
+// The others are not read again and again in place of being heard.
+func TestAccountThatMayNotBeReadDoesNotHoldUpTheOthers(t *testing.T) {
+	t.Parallel()
+	srv, s, shop := restricted(t, []string{readOne}, []string{hearAll})
+	events := follow(t, &direct{nc: srv.Connect(shop), appids: []string{"wx1", "wx2"}, every: time.Hour})
+	awaitEvent(t, events, "the refusal is not told", isDown)
+	rev := publish(t, s, credential(1, time.Hour))
+	e := awaitEvent(t, events, "the change of the other account is not heard", func(e feed.Event) bool { return e.Key != "" || e.Down != nil })
+	if e.Down != nil || e.Rev != rev {
+		t.Errorf("%+v is told, want revision %d by the session that has begun", e, rev)
+	}
+}
+
+// A connection remembers its last error for ever: what was refused once may have been granted since.
+func TestOldRefusalIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	srv, _, shop := restricted(t, []string{readAll}, []string{"wechat.published.*.*"})
+	nc := srv.Connect(shop)
+	sub, err := nc.SubscribeSync("wechat.published.wx1.*.more")
+	if err == nil {
+		defer func() { _ = sub.Unsubscribe() }()
+		err = nc.Flush()
+	}
+	if err != nil || !errors.Is(nc.LastError(), nats.ErrPermissionViolation) {
+		t.Fatalf("%v, %v; want a refusal", err, nc.LastError())
+	}
+	events := follow(t, &direct{nc: nc, appids: []string{"wx1"}})
+	if e := awaitEvent(t, events, "it does not begin", func(e feed.Event) bool { return e.Up || e.Down != nil }); e.Down != nil {
+		t.Errorf("it is told as %v", e.Down)
+	}
+}
+
+// A republished record is sent once and may be lost while all connections stand.
+func TestDirectReaderReadsAgainNowAndThen(t *testing.T) {
+	t.Parallel()
+	srv, gate := natstest.Start(t), natstest.NewGate()
+	s := newStore(t, srv, "w")
+	events := follow(t, &direct{nc: srv.Connect(gate.Option()), appids: []string{"wx1"}, every: 50 * time.Millisecond})
+	awaitEvent(t, events, "it does not begin", isUp)
+	lost := gate.Miss("wechat.published.wx1.access_token", 1)
+	rev := publish(t, s, credential(1, time.Hour))
+	<-lost
+	awaitEvent(t, events, "what was lost is not read", isRecord(rev))
+}
+
+// A line that swallows everything is noticed, also where the next reading is far, and in the middle of one of many accounts.
+func TestDirectReaderNoticesASilentLine(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	newStore(t, srv, "w")
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprint("wx", i))
+	}
+	for name, d := range map[string]*direct{
+		"idle": {appids: []string{"wx1"}, every: time.Hour}, "reading": {appids: many, every: time.Millisecond, beat: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			gate := natstest.NewGate()
+			d.nc = srv.Connect(gate.Option())
+			events := follow(t, d)
+			awaitEvent(t, events, "it does not begin", isUp)
+			gate.Hold()
+			e := awaitEvent(t, events, "the silence is not noticed", isDown)
+			if !errors.Is(e.Down, errDisconnected) {
+				t.Errorf("it is told as %v", e.Down)
+			}
+			gate.Open()
+			awaitEvent(t, events, "it does not begin again", isUp)
+		})
+	}
+}
+
+func TestMarksTellABucketMadeAnewFromAReplicaThatLags(t *testing.T) {
+	t.Parallel()
+	var ms marks
+	for i, step := range []struct {
+		mark
+		anew bool
+	}{
+		{mark{10, 100}, false}, {mark{11, 110}, false}, {mark{10, 100}, false}, {mark{11, 110}, false}, // it lags, and has caught up
+		{mark{11, 120}, true}, {mark{3, 130}, true}, {mark{4, 140}, false},
+	} {
+		if got := ms.next("wx1.access_token", step.mark); got != step.anew {
+			t.Errorf("step %d: anew is %t, want %t", i, got, step.anew)
 		}
-		stop()
 	}
 }

@@ -16,7 +16,8 @@ import (
 // A service makes one Reader, runs it as long as it lives, and hands out handles.
 func ExampleNewReader() {
 	ctx := context.Background()
-	nc, err := nats.Connect("nats://127.0.0.1:4222", nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1))
+	nc, err := nats.Connect("nats://127.0.0.1:4222",
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.PingInterval(5*time.Second))
 	if err != nil {
 		log.Fatal(err)
 	}

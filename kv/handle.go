@@ -81,7 +81,10 @@ func (r *Reader) turnClock(ctx context.Context) {
 	tick := time.NewTicker(clockTick)
 	defer tick.Stop()
 	for {
+		r.mu.Lock()
 		r.setClock()
+		r.promote()
+		r.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
@@ -91,3 +94,19 @@ func (r *Reader) turnClock(ctx context.Context) {
 }
 
 func (r *Reader) setClock() { r.clock.Store(r.cfg.Now().Add(clockAhead).UnixNano()) }
+
+// promote lets other take the place of what has ended. [Reader.Get] shows it by itself; this is for handles, for those who
+// listen, and for the file. r.mu is held.
+func (r *Reader) promote() {
+	now := r.cfg.Now()
+	for s, n := range r.fallbacks {
+		if held := s.held.Load(); held != nil && held.Valid(now) {
+			continue
+		}
+		delete(r.fallbacks, s)
+		if o := s.other.Load(); o != nil && o.Valid(now) {
+			r.show(s, o, n)
+		}
+		s.other.Store(nil) // only now: who reads meanwhile finds one of both
+	}
+}

@@ -10,8 +10,9 @@ type Health struct {
 	// Ready says that a snapshot of the bucket was complete once. Until then a credential that is not there may come yet,
 	// and one that is there comes from CacheFile.
 	Ready bool `json:"ready"`
-	// Stale is for how long changes of the bucket have not been heard; 0: they are, within about two seconds of their
-	// publication. A connection that has just broken is noticed after about as long.
+	// Stale is for how long changes of the bucket have not been heard; 0: they are. What breaks is noticed within some
+	// seconds, a silent line when the connection's pings tell, a bucket that does not answer within half a minute. A node of a
+	// cluster that is cut off from the others still answers from its copy: only a Reader of all accounts notices that.
 	Stale time.Duration `json:"stale"`
 	// Trouble is why changes are not heard; "": they are, or it has not been tried yet.
 	Trouble string `json:"trouble,omitempty"`

@@ -93,3 +93,30 @@ func TestHealthSaysThatThereIsNoBucket(t *testing.T) {
 		})
 	}
 }
+
+// The server is not gone in good order: nobody can be reached any more.
+func TestHealthOfABrokenConnection(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range feeds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := gated{natstest.Start(t), natstest.NewGate()}
+			s := newStore(t, srv.Server, "w")
+			publish(t, s, credential(1, time.Hour))
+			told := make(chan error, 1000)
+			cfg.OnTrouble = func(err error) { told <- err }
+			r := startReader(t, srv, cfg)
+			awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 })
+			srv.gate.Sever()
+			awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Trouble != "" && h.Valid == 1 })
+			select {
+			case err := <-told:
+				if err == nil {
+					t.Error("of no error")
+				}
+			case <-testContext(t).Done():
+				t.Error("nobody is told")
+			}
+		})
+	}
+}

@@ -92,7 +92,14 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 				if last == nil || !last.Valid(now) || bucketOf[last.Value] != bucket || last.Generation != generation {
 					return
 				}
-				r.told(feed.Event{Reset: rapid.Bool().Draw(t, "snapshot"), Anew: true})
+				switch rapid.IntRange(0, 2).Draw(t, "as told by") {
+				case 0: // a watch
+					r.told(feed.Event{Reset: true, Anew: true})
+				case 1: // a watch that takes it for the old one: a backup
+					r.told(feed.Event{Reset: true})
+				case 2: // direct gets
+					r.told(feed.Event{Anew: true})
+				}
 				back := *last
 				revision, values, back.Revision = 1, []string{back.Value}, 1
 				bucket++

@@ -63,7 +63,8 @@ type Change struct {
 }
 
 // Reader always has the current credentials of one or many accounts in memory, as the bucket brings them: usually within
-// a millisecond of their publication, within about two seconds after a server was lost.
+// a millisecond of their publication, and within some seconds after a server was lost. A network that swallows everything
+// without a word is noticed by the connection's pings alone: see NewReader.
 //
 // Its reading methods never block, take no lock, allocate nothing where there is a valid credential, are safe for
 // concurrent use, and go on serving what has not expired while NATS is away, and after Run has ended. It never goes back
@@ -90,6 +91,7 @@ type Reader struct {
 	epoch     int        // grows with each snapshot
 	bucket    int        // grows with each bucket made anew
 	listeners listeners
+	fallbacks map[*slot]name // those that have an other
 	state     feedState
 }
 
@@ -117,7 +119,8 @@ func (s *slot) hold(c *Credential) {
 // that file's credentials when NewReader returns.
 //
 // The connection should be made with nats.RetryOnFailedConnect(true) and nats.MaxReconnects(-1), so that neither a start
-// without NATS nor a long outage ends it.
+// without NATS nor a long outage ends it; and with nats.PingInterval of some seconds, because after the default of two minutes
+// a line that has fallen silent is noticed after about five.
 func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Bucket == "" {
 		cfg.Bucket = DefaultBucket
@@ -128,7 +131,7 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	cfg.AppIDs = slices.Clone(cfg.AppIDs)
+	cfg.AppIDs = slices.Compact(slices.Sorted(slices.Values(cfg.AppIDs)))
 	for _, id := range cfg.AppIDs {
 		if err := CheckAppID(id); err != nil {
 			return nil, fmt.Errorf("kv: ReaderConfig.AppIDs: %w", err)
@@ -137,7 +140,7 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Direct && len(cfg.AppIDs) == 0 {
 		return nil, errors.New("kv: ReaderConfig.Direct needs AppIDs: a direct get names its key")
 	}
-	r := &Reader{cfg: cfg, source: cfg.Source, ready: make(chan struct{}), listeners: listeners{}}
+	r := &Reader{cfg: cfg, source: cfg.Source, ready: make(chan struct{}), listeners: listeners{}, fallbacks: map[*slot]name{}}
 	if r.source == nil {
 		js, err := jetstream.New(nc)
 		if err != nil {
@@ -227,6 +230,7 @@ func (r *Reader) told(e feed.Event) {
 		r.state.down(r.cfg.Now(), e.Down)
 	case e.Tick:
 		r.setClock()
+		r.promote()
 	default:
 		appid, kind, ok := splitKey(e.Key)
 		if !ok {
@@ -308,16 +312,23 @@ func (r *Reader) accept(c *Credential, fromBucket bool) {
 		case c.Generation < current.Generation && (s.bucket == r.bucket || !c.ObtainedAt.After(current.ObtainedAt)):
 			if o := s.other.Load(); fromBucket && (o == nil || !o.Valid(now) || !c.ObtainedAt.Before(o.ObtainedAt)) {
 				s.other.Store(c)
+				r.fallbacks[s] = name{c.AppID, c.Kind}
 			}
 			return
 		case c.Generation == current.Generation && c.Revision < current.Revision && s.bucket == r.bucket && !firstOfSnapshot:
 			return
 		}
 	}
-	s.hold(c)
-	s.other.Store(nil)
 	s.bucket = r.bucket
-	r.listeners.tell(c.AppID, c.Kind)
+	r.show(s, c, name{c.AppID, c.Kind})
+	s.other.Store(nil)
+	delete(r.fallbacks, s)
+}
+
+// show makes c the held credential, for everybody. r.mu is held.
+func (r *Reader) show(s *slot, c *Credential, n name) {
+	s.hold(c)
+	r.listeners.tell(n.appid, n.kind)
 	if r.cache != nil {
 		r.cache.changed()
 	}

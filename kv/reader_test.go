@@ -189,7 +189,7 @@ func TestReaderFollowsOnlyItsAccounts(t *testing.T) {
 		c.AppID = fmt.Sprint("wx", i)
 		publish(t, s, c)
 	}
-	r := startReader(t, srv, ReaderConfig{AppIDs: []string{"wx1", "wx3"}})
+	r := startReader(t, srv, ReaderConfig{AppIDs: []string{"wx1", "wx3", "wx1"}})
 	for appid, want := range map[string]bool{"wx1": true, "wx2": false, "wx3": true} {
 		if _, err := r.AccessToken(appid); (err == nil) != want {
 			t.Errorf("%s: %v", appid, err)

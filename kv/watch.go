@@ -1,7 +1,9 @@
 package kv
 
 import (
+	"cmp"
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -28,6 +30,7 @@ type watch struct {
 	// session begins with a snapshot.
 	narrow bool
 	emit   func(feed.Event) // called from one goroutine at a time; must not block for long
+	every  time.Duration    // between two looks at the bucket; 0: watchCheckEvery, or watchCheckOwner
 	// missing is called when the bucket is not there; nil: wait for it.
 	missing func(context.Context) error
 
@@ -52,14 +55,21 @@ const (
 	watchRetryMin   = 100 * time.Millisecond
 	watchRetryMax   = 3 * time.Second
 	watchAsk        = 2 * time.Second // for one answer of JetStream
+	watchRemove     = watchAsk / 8    // for the removal of a consumer, which nobody needs to wait for
 	// watchResume is how long after the last word of the stream a session may go on where the last one ended. It is less
 	// than markerTTL, because after that what expired meanwhile leaves no trace.
 	watchResume    = markerTTL - watchCheckEvery/2
+	watchDeaf      = 2                // looks without an answer: one may be lost with a leader
 	watchForgotten = 30 * time.Second // after which the server removes a consumer that nobody asks
 )
 
 // run blocks until ctx ends.
 func (w *watch) run(ctx context.Context) {
+	defer func() {
+		removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), watchRemove)
+		defer cancel()
+		w.removeConsumer(removing)
+	}()
 	retry := watchRetryMin
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -101,8 +111,8 @@ func isTurn(err error) bool { return errors.Is(err, errTurnover) || errors.Is(er
 
 // session follows the stream until something goes wrong, and says what.
 func (w *watch) session(ctx context.Context) error {
-	connected := w.js.Conn().StatusChanged(nats.CONNECTED)
-	defer w.js.Conn().RemoveStatusListener(connected)
+	status := w.js.Conn().StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer w.js.Conn().RemoveStatusListener(status)
 	consumer, err := w.open(ctx)
 	if err != nil {
 		return err
@@ -134,21 +144,28 @@ func (w *watch) session(ctx context.Context) error {
 		consume.Stop()
 		<-closed
 	}()
-	every := watchCheckEvery
-	if w.missing != nil {
+	every := cmp.Or(w.every, watchCheckEvery)
+	if w.every == 0 && w.missing != nil {
 		every = watchCheckOwner
 	}
 	check := time.NewTimer(every)
 	defer check.Stop()
 	behind := false // at the last look, the server had sent what has not arrived
+	unanswered := 0 // looks, since the last one that was answered
 	for delivered := uint64(0); ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-closed:
 			return errClosed
-		case <-connected:
-			return errReconnected
+		case now := <-status:
+			switch now {
+			case nats.CONNECTED:
+				return errReconnected
+			case nats.CLOSED:
+				return errDisconnected
+			}
+			w.emit(feed.Event{Down: errDisconnected}) // nobody misses a heartbeat meanwhile; what is on its way may still come
 		case err := <-failed: // a heartbeat that did not come, a consumer that has gone with its server
 			return fmt.Errorf("kv: watching %s: %w", w.bucket, err)
 		case m := <-msgs:
@@ -171,7 +188,10 @@ func (w *watch) session(ctx context.Context) error {
 			switch {
 			case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrConsumerNotFound):
 				return err
-			case err != nil: // nobody answers now: ask again soon
+			case err != nil: // nobody answers now: ask again soon. A node that was cut off from the others still sends heartbeats
+				if unanswered++; unanswered == watchDeaf {
+					w.emit(feed.Event{Down: fmt.Errorf("kv: the bucket does not answer: %w", err)})
+				}
 				check.Reset(watchCheckSoon)
 			case now != nil && !w.same(now):
 				return errRecreated
@@ -183,7 +203,10 @@ func (w *watch) session(ctx context.Context) error {
 				behind = true
 				check.Reset(watchCheckSoon)
 			default:
-				behind = false
+				if unanswered >= watchDeaf {
+					w.emit(feed.Event{Up: true})
+				}
+				behind, unanswered = false, 0
 				w.looked(now)
 				w.complete(own.NumPending) // where what was pending was purged, no message tells it
 				check.Reset(every)
@@ -220,12 +243,9 @@ func (w *watch) open(ctx context.Context) (jetstream.Consumer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.consumer != "" {
-		removing, removed := context.WithTimeout(asking, watchAsk/8)
-		_ = w.js.DeleteConsumer(removing, w.stream(), w.consumer) // it may have gone with its server, or may not be removed by this user
-		removed()
-		w.consumer = ""
-	}
+	removing, removed := context.WithTimeout(asking, watchRemove)
+	w.removeConsumer(removing)
+	removed()
 	resumes := info != nil && w.last > 0 && w.same(info) && !w.turnedOver(info) && time.Since(w.alive) < watchResume
 	cfg := jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, AckPolicy: jetstream.AckNonePolicy,
@@ -243,6 +263,9 @@ func (w *watch) open(ctx context.Context) (jetstream.Consumer, error) {
 	} else {
 		cfg.FilterSubjects = filters
 	}
+	// Its name is chosen here and not by nats.go: a consumer may be made by a request whose answer is lost.
+	w.consumer = cryptorand.Text()
+	cfg.Name = w.consumer
 	consumer, err := w.js.CreateConsumer(asking, w.stream(), cfg)
 	if err != nil {
 		return nil, err
@@ -258,10 +281,18 @@ func (w *watch) open(ctx context.Context) (jetstream.Consumer, error) {
 		w.emit(feed.Event{Reset: true, Anew: anew})
 	}
 	if made := consumer.CachedInfo(); made != nil {
-		w.consumer = made.Name
 		w.complete(made.NumPending)
 	}
 	return consumer, nil
+}
+
+// removeConsumer removes the consumer of the last session. It may have gone with its server, or may not be removed by this
+// user: then the server does so itself.
+func (w *watch) removeConsumer(ctx context.Context) {
+	if w.consumer != "" {
+		_ = w.js.DeleteConsumer(ctx, w.stream(), w.consumer)
+		w.consumer = ""
+	}
 }
 
 // same says whether the stream is still the one that was followed. It is not where it was made anew, or has gone back to

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -113,12 +114,110 @@ func TestWatchLeavesNoConsumerBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if n := consumers(t, s); n > 2 {
+		t.Errorf("%d consumers of one reader", n)
+	}
+}
+
+// A rolling restart of many services would need twice as many otherwise.
+func TestReaderThatEndsLeavesNoConsumerBehind(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range feeds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := natstest.Start(t)
+			s := newStore(t, srv, "w")
+			publish(t, s, credential(1, time.Hour))
+			r, err := NewReader(srv.Connect(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stop := runReader(t, r)
+			if _, err := r.Wait(testContext(t), "wx1", AccessToken); err != nil {
+				t.Fatal(err)
+			}
+			stop()
+			if n := consumers(t, s); n != 0 {
+				t.Errorf("%d consumers are left", n)
+			}
+		})
+	}
+}
+
+// unheard is a JetStream whose first answers to the making of a consumer are lost.
+type unheard struct {
+	jetstream.JetStream
+	lost int
+}
+
+func (u *unheard) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	c, err := u.JetStream.CreateConsumer(ctx, stream, cfg)
+	if u.lost > 0 {
+		u.lost--
+		return nil, context.DeadlineExceeded
+	}
+	return c, err
+}
+
+func TestConsumerWhoseMakingWasNotHeardOfIsRemoved(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w")
+	up := make(chan struct{})
+	ctx, cancel := context.WithCancel(testContext(t))
+	w := watch{js: &unheard{s.js, 3}, bucket: DefaultBucket, keys: []string{"wx1.*"}, narrow: true, emit: func(e feed.Event) {
+		if e.Up {
+			close(up)
+		}
+	}}
+	done := make(chan struct{})
+	go func() { defer close(done); w.run(ctx) }()
+	select {
+	case <-up:
+	case <-ctx.Done():
+		t.Fatal("the watch does not begin")
+	}
+	if n := consumers(t, s); n != 1 {
+		t.Errorf("%d consumers of one watch", n)
+	}
+	cancel()
+	<-done
+}
+
+// consumers is how many consumers the bucket has.
+func consumers(t *testing.T, s *Store) int {
+	t.Helper()
 	st, err := s.js.Stream(testContext(t), "KV_wechat")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := st.CachedInfo().State.Consumers; n > 2 {
-		t.Errorf("%d consumers of one reader", n)
+	return st.CachedInfo().State.Consumers
+}
+
+// A node that was cut off from the others sends heartbeats, and knows nothing of the bucket.
+func TestBucketThatDoesNotAnswerIsTold(t *testing.T) {
+	t.Parallel()
+	srv, gate := natstest.Start(t), natstest.NewGate()
+	newStore(t, srv, "w")
+	js, err := jetstream.New(srv.Connect(gate.Option()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for nth := 2; nth <= 3; nth++ { // the first is asked at the start
+		gate.Lose("$JS.API.STREAM.INFO.KV_wechat", nth)
+	}
+	events := make(chan feed.Event, 100)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	w := watch{js: js, bucket: DefaultBucket, keys: []string{"*.*"}, every: 50 * time.Millisecond, emit: func(e feed.Event) { events <- e }}
+	go func() { defer close(done); w.run(ctx) }()
+	defer func() { cancel(); <-done }()
+	awaitEvent(t, events, "it does not begin", isUp)
+	if e := awaitEvent(t, events, "the silence is not told", isDown); !strings.Contains(e.Down.Error(), "the bucket does not answer") {
+		t.Errorf("it is told as %v", e.Down)
+	}
+	e := awaitEvent(t, events, "the answer is not told", func(e feed.Event) bool { return e.Up || e.Reset })
+	if e.Reset {
+		t.Error("the session has ended")
 	}
 }
 
