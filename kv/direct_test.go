@@ -192,8 +192,8 @@ func TestAccountThatMayNotBeReadDoesNotHoldUpTheOthers(t *testing.T) {
 	events := follow(t, &direct{nc: srv.Connect(shop), appids: []string{"wx1", "wx2"}, every: time.Hour})
 	awaitEvent(t, events, "the refusal is not told", isDown)
 	rev := publish(t, s, credential(1, time.Hour))
-	e := awaitEvent(t, events, "the change of the other account is not heard", func(e feed.Event) bool { return e.Key != "" || e.Down != nil })
-	if e.Down != nil || e.Rev != rev {
+	e := awaitEvent(t, events, "the change of the other account is not heard", func(e feed.Event) bool { return e.Key != "" || e.Anew })
+	if e.Key == "" || e.Rev != rev {
 		t.Errorf("%+v is told, want revision %d by the session that has begun", e, rev)
 	}
 }
