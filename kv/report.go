@@ -92,12 +92,20 @@ func (r *Reader) settle(appid string, p *report) {
 	close(p.done)
 }
 
+var errReportPanic = errors.New("kv: reporting a dead access_token panicked")
+
 // tell asks the workers to replace a dead value. helps says whether another value is to be expected, stands how long there
 // is no sense in asking again.
 func (r *Reader) tell(ctx context.Context, appid, dead string) (stands time.Duration, helps bool) {
 	stands = reportStands
-	// Where it panics, the requests get WeChat's own answer, as where no worker listens; a service does not end of it.
-	defer func() { _ = recover() }()
+	// Where it panics, the requests get WeChat's own answer, as where no worker listens; a service does not end of it. What
+	// it panics with is not told: it may hold a value.
+	defer func() {
+		if recover() != nil {
+			defer func() { _ = recover() }() // it may have been OnTrouble
+			r.trouble(errReportPanic)
+		}
+	}()
 	sum := sha256.Sum256([]byte(dead))
 	reply, err := r.report(ctx, messages.RefreshCredential{AppID: appid, Kind: string(AccessToken), ValueSHA256: hex.EncodeToString(sum[:])})
 	var refusal *messages.Error

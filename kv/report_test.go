@@ -230,6 +230,7 @@ func TestTransportGoesOnAsSoonAsTheReaderShowsAnotherToken(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newScene(t, answer)
+				s.reader.cfg.OnTrouble = func(err error) { t.Errorf("told as trouble: %v", err) }
 				s.wechat.kill(s.apply(1))
 				began := time.Now()
 				time.AfterFunc(time.Second, func() { s.apply(2) })
@@ -239,6 +240,7 @@ func TestTransportGoesOnAsSoonAsTheReaderShowsAnotherToken(t *testing.T) {
 				if waited := time.Since(began); waited != time.Second {
 					t.Errorf("it waited %s", waited)
 				}
+				synctest.Wait() // for the report's end
 			})
 		})
 	}
@@ -280,6 +282,33 @@ func TestReportThatReachesNobodyIsTold(t *testing.T) {
 			synctest.Wait()
 			if (len(troubles) == 1) != tt.told || tt.told && (!errors.Is(troubles[0], tt.err) || strings.Contains(troubles[0].Error(), dead)) {
 				t.Errorf("where the report ends with %v, this is told: %v", tt.err, troubles)
+			}
+		}
+	})
+}
+
+// A panic tells itself nowhere else: it may be of a nats.go to come, or of the service's own OnTrouble.
+func TestReportThatPanicsIsToldAndEndsNoService(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for name, again := range map[string]bool{"once": false, "in OnTrouble too": true} {
+			s := newScene(t, nil)
+			dead := s.apply(1)
+			s.fleet.answer = func(context.Context) (messages.Refreshed, error) { panic("a bug with " + dead) }
+			var troubles []error
+			s.reader.cfg.OnTrouble = func(err error) {
+				troubles = append(troubles, err)
+				if again {
+					panic("another")
+				}
+			}
+			s.wechat.kill(dead)
+			if got, err := s.get(t.Context(), nil); err != nil || got != deadAnswer {
+				t.Errorf("%s: %s, %v", name, got, err)
+			}
+			synctest.Wait()
+			if len(troubles) != 1 || !errors.Is(troubles[0], errReportPanic) || strings.Contains(troubles[0].Error(), dead) {
+				t.Errorf("%s: this is told: %v", name, troubles)
 			}
 		}
 	})

@@ -118,6 +118,25 @@ func TestTransportWaitsForTheFirstToken(t *testing.T) {
 	})
 }
 
+// The moment at which the patience ends and a token comes is one.
+func TestTransportLooksOnceMoreBeforeItGivesUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, refreshed)
+		looks, began := 0, time.Now()
+		s.reader.cfg.Now = func() time.Time {
+			if time.Since(began) == defaultPatience && looks == 0 {
+				looks++
+				s.apply(1) // it is there when this look has the time
+			}
+			return time.Now()
+		}
+		if got, err := s.get(t.Context(), nil); err != nil || got != `{"echo":""}` || looks != 1 {
+			t.Errorf("%s, %v after %d looks", got, err, looks)
+		}
+	})
+}
+
 func TestTransportSaysThatThereIsNoToken(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
