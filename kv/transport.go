@@ -3,6 +3,7 @@ package kv
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,14 +32,19 @@ const defaultPatience = 5 * time.Second
 // bytes.Buffer or strings.Reader). Where no new token comes, or the body cannot be sent again, the caller gets WeChat's
 // answer.
 //
-// It passes on untouched, without a token: requests to other hosts, requests that bring an access_token of their own in
-// their URL, and those of /sns/, whose tokens are of users. To WeChat's hosts it refuses plain http:// beyond loopback, and
-// the interfaces that issue tokens (/cgi-bin/token, /cgi-bin/stable_token), because who fetches a token for himself kills
-// that of everybody.
+// It passes on untouched, without a token: requests to other hosts, those to which another host has redirected an
+// http.Client, which would act in this account's name, requests that bring an access_token of their own in their URL,
+// and those of /sns/, whose tokens are of users. To WeChat's hosts it refuses plain http:// beyond loopback, and the
+// interfaces that issue tokens (/cgi-bin/token, /cgi-bin/stable_token), because who fetches a token for himself kills that
+// of everybody.
 //
-// The token stands in no request of the caller's, no Response.Request, no redirect and no error. Answers are handed on as
-// they come; what is looked at is an object of JSON within the first 16 KiB. It logs nothing. A Transport is safe for
-// concurrent use, its fields must not be changed once it is used; several of one Reader share their reports.
+// The token stands in no request of the caller's, no Response.Request, no redirect and no error. What stands below a
+// Transport sees it: a Base that logs or traces, and over HTTP/2 the caller's own httptrace.ClientTrace. Wrap the
+// Transport with those, and do not put them below it.
+//
+// Answers are handed on as they come; what is looked at is an object of JSON within the first 16 KiB, not one in an
+// encoding (gzip) for which the caller has asked himself. It logs nothing. A Transport is safe for concurrent use, its
+// fields must not be changed once it is used; several of one Reader share their reports. Its zero value does not work.
 type Transport struct {
 	// Base sends the requests; nil is http.DefaultTransport.
 	Base http.RoundTripper
@@ -58,8 +64,14 @@ func (r *Reader) Transport(appid string) *Transport {
 	return &Transport{reader: r, appid: appid, current: r.Handle(appid, AccessToken)}
 }
 
+var errNoReader = errors.New("kv: a Transport without a Reader: Reader.Transport makes one")
+
 // RoundTrip is what http.Client calls.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if t.reader == nil {
+		closeBody(req)
+		return nil, errNoReader
+	}
 	if !t.isListed(req.URL) {
 		return t.base().RoundTrip(req)
 	}
@@ -67,7 +79,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	if hasOwnToken(req.URL) {
+	if hasOwnToken(req.URL) || t.isLedHere(req) {
 		return t.base().RoundTrip(req)
 	}
 	token, err := t.token(req.Context())
@@ -117,6 +129,17 @@ func (t *Transport) isListed(u *url.URL) bool {
 		hosts = wechatHosts
 	}
 	return slices.ContainsFunc(hosts, func(h string) bool { return isHost(u, h) })
+}
+
+// isLedHere reports whether another host has had a part in sending an http.Client here. One redirect of WeChat's own does
+// not change that: somebody else has chosen what is called.
+func (t *Transport) isLedHere(req *http.Request) bool {
+	for from := req.Response; from != nil; from = from.Request.Response {
+		if from.Request == nil || !t.isListed(from.Request.URL) {
+			return true
+		}
+	}
+	return false
 }
 
 // isHost reports whether u leads to an entry of Hosts. That is decided by the URL, which is where the request goes, and

@@ -2,10 +2,12 @@ package kv
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 // maxPeek is how much of an answer is looked at. WeChat's errors have some hundred bytes.
@@ -16,7 +18,8 @@ const maxPeek = 16 << 10
 //
 // WeChat's HTTP status is 200 whatever happens and its Content-Type means nothing: the errcode decides.
 func isDeadToken(resp *http.Response) bool {
-	if resp.ContentLength > maxPeek || resp.StatusCode == http.StatusSwitchingProtocols || resp.Header.Get("Content-Encoding") != "" ||
+	encoding := cmp.Or(resp.Header.Get("Content-Encoding"), "identity") // the base has undone what it has asked for
+	if resp.ContentLength > maxPeek || resp.StatusCode == http.StatusSwitchingProtocols || !strings.EqualFold(encoding, "identity") ||
 		resp.Body == nil || resp.Body == http.NoBody {
 		return false
 	}

@@ -14,6 +14,15 @@ import (
 
 func TestTransportKnowsADeadTokenByTheErrcodeAlone(t *testing.T) {
 	t.Parallel()
+	encoded := func(name string) *http.Response {
+		return &http.Response{
+			StatusCode: http.StatusOK, ContentLength: int64(len(deadAnswer)), Body: io.NopCloser(strings.NewReader(deadAnswer)),
+			Header: http.Header{"Content-Encoding": {name}},
+		}
+	}
+	if !isDeadToken(encoded("Identity")) || isDeadToken(encoded("gzip")) {
+		t.Error("identity is an encoding, or gzip is none")
+	}
 	for body, want := range map[string]bool{
 		deadAnswer:                                    true,
 		`{"errcode":42001,"errmsg":"x"}`:              true,

@@ -165,6 +165,45 @@ func TestTransportsTokenDoesNotLeaveByRedirects(t *testing.T) {
 	noCanary(t, "the other host", atOther...)
 }
 
+// Otherwise a page of anybody's would act in the name of the account, through a client that fetches pictures, say.
+func TestTransportGivesNoTokenToWhatAnotherHostHasChosen(t *testing.T) {
+	t.Parallel()
+	for start, want := range map[string]bool{
+		"https://api.weixin.qq.com/call":                                                          true,
+		"https://api.weixin.qq.com/?to=https://api.weixin.qq.com/call":                            true,
+		"https://evil.example/?to=https://api.weixin.qq.com/call":                                 false,
+		"https://evil.example/?to=https://api.weixin.qq.com/%3Fto=https://api.weixin.qq.com/call": false,
+		"https://api.weixin.qq.com/?to=https://evil.example/%3Fto=https://api.weixin.qq.com/call": false,
+		"https://evil.example/?nameless&to=https://api.weixin.qq.com/call":                        false,
+	} {
+		var last string
+		tr := withCanary(t, roundTripper(func(req *http.Request) (*http.Response, error) {
+			resp := answered(req, "")
+			if q := req.URL.Query(); q.Has("to") {
+				resp.StatusCode = http.StatusTemporaryRedirect
+				resp.Header.Set("Location", q.Get("to"))
+				if q.Has("nameless") { // a base that leaves out Response.Request
+					resp.Request = nil
+				}
+			} else {
+				last = q.Get("access_token")
+			}
+			return resp, nil
+		}), "api.weixin.qq.com")
+		resp, err := (&http.Client{Transport: tr}).Post(start, "", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.Request.URL.String(); got != "https://api.weixin.qq.com/call" {
+			t.Errorf("%s ended at %s", start, got)
+		}
+		if (last == canary) != want || (last == "") == want {
+			t.Errorf("%s: the token was sent: %v, want %v", start, last != "", want)
+		}
+	}
+}
+
 func TestTransportsTokenStandsInNoResponseAndNoErrorOfTheRealTransport(t *testing.T) {
 	t.Parallel()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -122,3 +122,15 @@ func TestTransportRefusesToFetchTokens(t *testing.T) {
 		t.Errorf("%d calls were sent", n)
 	}
 }
+
+func TestTransportThatNoReaderMadeSaysSo(t *testing.T) {
+	t.Parallel()
+	body := &closing{Reader: strings.NewReader("x")}
+	resp, err := (&http.Client{Transport: &Transport{}}).Post(apiURL, "", body)
+	if err == nil {
+		resp.Body.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "Reader.Transport") || !body.closed {
+		t.Errorf("%v, the body closed: %v", err, body.closed)
+	}
+}
