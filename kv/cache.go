@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"time"
 )
@@ -17,10 +16,14 @@ import (
 // what is lost with a process that is killed does no harm.
 const cacheEvery = 10 * time.Second
 
+// cacheAhead is how far ahead of the time here a worker may have obtained a credential: its clock may be wrong by that much.
+// What claims more would be taken for newer than everything that the bucket has, for as long as it says.
+const cacheAhead = 24 * time.Hour
+
 // cacheLimit is the largest file that is read, in bytes: 30,000 credentials take about 15 MB.
 const cacheLimit = 256 << 20
 
-// cache is the file of a Reader.
+// cache is the file of a Reader: of mode 0600, which protects it on Unix alone.
 type cache struct {
 	file   string
 	bucket string
@@ -54,7 +57,7 @@ func (r *Reader) restore() {
 	now := r.cfg.Now()
 	for i := range credentials {
 		c := &credentials[i]
-		if c.Validate() != nil || !c.Valid(now) || (len(r.cfg.AppIDs) > 0 && !slices.Contains(r.cfg.AppIDs, c.AppID)) {
+		if c.Validate() != nil || !c.Valid(now) || c.ObtainedAt.After(now.Add(cacheAhead)) || (len(r.cfg.AppIDs) > 0 && !slices.Contains(r.cfg.AppIDs, c.AppID)) {
 			continue
 		}
 		s := r.slot(c.AppID, c.Kind)
@@ -63,7 +66,7 @@ func (r *Reader) restore() {
 	}
 }
 
-// keep writes the file after each change, and once more when ctx has ended.
+// keep writes the file after each change, and once more when ctx has ended. What could not be written is tried again.
 func (r *Reader) keep(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -98,26 +101,22 @@ func (r *Reader) save() {
 		return true
 	})
 	if err := r.cache.store(what); err != nil {
+		r.cache.changed()
 		r.trouble(fmt.Errorf("kv: writing the cache file: %w", err))
 	}
 }
 
 func (c *cache) load() ([]Credential, error) {
+	if err := c.check(os.Stat(c.file)); err != nil { // before it is opened, because that blocks where it is a FIFO
+		return nil, err
+	}
 	f, err := os.Open(c.file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
+	if err := c.check(f.Stat()); err != nil { // of the one that was opened
 		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", c.file)
-	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("%s has mode %04o: others may have read or written it; it must be 0600", c.file, info.Mode().Perm())
-	case info.Size() > cacheLimit:
-		return nil, fmt.Errorf("%s has %d bytes", c.file, info.Size())
 	}
 	var what cached
 	if err := json.NewDecoder(f).Decode(&what); err != nil {
@@ -129,6 +128,22 @@ func (c *cache) load() ([]Credential, error) {
 	return what.Credentials, nil
 }
 
+// check says why what was learned of the file forbids to use it.
+func (c *cache) check(info fs.FileInfo, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file", c.file)
+	case info.Size() > cacheLimit:
+		return fmt.Errorf("%s has %d bytes", c.file, info.Size())
+	}
+	if err := checkPrivate(info); err != nil {
+		return fmt.Errorf("%s %w", c.file, err)
+	}
+	return nil
+}
+
 // store replaces the file as a whole: whoever reads it sees the old one or the new one.
 func (c *cache) store(what cached) (err error) {
 	data, err := json.Marshal(what)
@@ -136,11 +151,14 @@ func (c *cache) store(what cached) (err error) {
 		return err
 	}
 	// The name is fixed, so that a process that is killed here leaves no more than one behind.
-	next := c.file + ".next"
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	next := filepath.Clean(c.file + ".next")
+	create := func() (*os.File, error) { return os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) }
+	f, err := create()
+	if errors.Is(err, fs.ErrExist) { // that one; or a link that somebody has put there, and what it leads to stays as it is
+		if err = os.Remove(next); err == nil {
+			f, err = create()
+		}
 	}
-	f, err := os.OpenFile(filepath.Clean(next), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

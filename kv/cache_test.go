@@ -137,6 +137,13 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 			t.Helper()
 			writeFile(t, file, "other", 0o600, good)
 		}, `of bucket "other"`},
+		"too large": {func(t *testing.T, file string) {
+			t.Helper()
+			writeFile(t, file, DefaultBucket, 0o600, good)
+			if err := os.Truncate(file, cacheLimit+1); err != nil { // it takes no room: what is added is a hole
+				t.Fatal(err)
+			}
+		}, "bytes"},
 		"a folder": {func(t *testing.T, file string) {
 			t.Helper()
 			if err := os.Mkdir(file, 0o700); err != nil {
@@ -177,11 +184,13 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 func TestOnlyWhatIsValidAndFollowedIsTakenFromTheFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "credentials.json")
-	dead, broken, other := credential(1, time.Hour), credential(1, time.Hour), credential(1, time.Hour)
+	dead, broken, other, ahead := credential(1, time.Hour), credential(1, time.Hour), credential(1, time.Hour), credential(1, time.Hour)
 	dead.Kind, dead.ObtainedAt, dead.ExpiresAt = JSAPITicket, dead.ObtainedAt.Add(-time.Hour), time.Now()
 	broken.Kind, broken.Value = WXCardTicket, "a\nb"
+	// It would be newer than all that comes, also after a bucket made anew.
+	ahead.Kind, ahead.ObtainedAt, ahead.ExpiresAt = JSAPITicket, ahead.ObtainedAt.Add(25*time.Hour), ahead.ExpiresAt.Add(25*time.Hour)
 	other.AppID = "wx2"
-	writeFile(t, file, DefaultBucket, 0o600, credential(1, time.Hour), dead, broken, other)
+	writeFile(t, file, DefaultBucket, 0o600, credential(1, time.Hour), dead, broken, other, ahead)
 	r, troubles := fileReader(t, ReaderConfig{CacheFile: file, AppIDs: []string{"wx1"}})
 	if h := r.Health(); len(troubles) > 0 || h.Valid != 1 || h.Expired != 0 {
 		t.Errorf("%+v is taken, %v; want one credential", h, troubles)
@@ -236,6 +245,82 @@ func TestFileIsWholeAtAnyMoment(t *testing.T) {
 	writing.Wait()
 	if files, err := os.ReadDir(filepath.Dir(file)); err != nil || len(files) != 1 {
 		t.Errorf("the folder has %v, %v", files, err)
+	}
+}
+
+func TestWriteLeavesAloneWhatALinkInItsPlaceLeadsTo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, victim := filepath.Join(dir, "credentials.json"), filepath.Join(dir, "victim")
+	err := os.WriteFile(victim, []byte("mine"), 0o600)
+	if err == nil {
+		err = os.Symlink(victim, file+".next")
+	}
+	if err != nil {
+		t.Skip("no links here: ", err)
+	}
+	r, _ := fileReader(t, ReaderConfig{CacheFile: file})
+	r.Apply(credential(1, time.Hour))
+	r.save()
+	if body, err := os.ReadFile(victim); err != nil || string(body) != "mine" {
+		t.Errorf("what the link leads to was written, %v", err)
+	}
+	if info, err := os.Lstat(file); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("the file is %v, %v", info, err)
+	}
+}
+
+// A process that was killed while it wrote leaves one behind.
+func TestWriteReplacesWhatAnEarlierOneHasLeftBehind(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "credentials.json")
+	if err := os.WriteFile(file+".next", []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := fileReader(t, ReaderConfig{CacheFile: file})
+	r.Apply(credential(1, time.Hour))
+	r.save()
+	if credentials, err := r.cache.load(); err != nil || len(credentials) != 1 {
+		t.Errorf("%d credentials, %v", len(credentials), err)
+	}
+}
+
+func TestFailedWriteIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	for name, next := range map[string]func(stop func()){
+		"with the next one": func(func()) { sleep(cacheEvery); synctest.Wait() },
+		"at the end":        func(stop func()) { stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				file := filepath.Join(t.TempDir(), "credentials.json")
+				if err := os.Mkdir(file, 0o700); err != nil { // in the way
+					t.Fatal(err)
+				}
+				var troubles []error
+				r, events, stop := scriptedReader(t, ReaderConfig{CacheFile: file, OnTrouble: func(err error) { troubles = append(troubles, err) }})
+				defer stop()
+				troubles = nil // that it is not used
+				events <- put(t, credential(1, time.Hour))
+				synctest.Wait()
+				sleep(2*cacheEvery + time.Second)
+				synctest.Wait()
+				if len(troubles) != 3 {
+					t.Errorf("in 21 s, these troubles are told: %v", troubles)
+				}
+				if files, err := os.ReadDir(filepath.Dir(file)); err != nil || len(files) != 1 {
+					t.Errorf("the folder has %v, %v", files, err)
+				}
+				if err := os.Remove(file); err != nil {
+					t.Fatal(err)
+				}
+				next(stop)
+				if credentials, err := r.cache.load(); err != nil || len(credentials) != 1 {
+					t.Errorf("%d credentials, %v", len(credentials), err)
+				}
+			})
+		})
 	}
 }
 
