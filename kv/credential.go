@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"regexp"
 	"strings"
 	"time"
@@ -48,6 +49,13 @@ const (
 
 // MaxValueSize is the longest credential that is published, in bytes. WeChat asks for room for 512 (getaccesstoken.txt).
 const MaxValueSize = 2048
+
+// MaxLife is the longest life of a credential that is published: a mistake in a date must not outlive every true value.
+// Today's live for two hours, and of WeChat a worker believes 30 days.
+const MaxLife = 31 * 24 * time.Hour
+
+// A time in nanoseconds, as handles compare it, is one of these years; another would turn up as one of them.
+var earliest, latest = time.Unix(0, 0), time.Unix(0, math.MaxInt64)
 
 // Credential is one record of the bucket. Times have millisecond precision and are UTC.
 //
@@ -122,6 +130,12 @@ func (c *Credential) Validate() error {
 	}
 	if !c.ExpiresAt.After(c.ObtainedAt) {
 		return fail("expires_at is not after obtained_at")
+	}
+	if c.ObtainedAt.Before(earliest) || c.ExpiresAt.After(latest) {
+		return fail("its times are not between 1970 and 2262")
+	}
+	if c.Life() > MaxLife {
+		return fail("it lives for %s, at most %s are allowed", c.Life(), MaxLife)
 	}
 	if c.Generation == 0 {
 		return fail("the generation is 0")

@@ -35,6 +35,10 @@ func (p *policy) settle(v view, l kv.Ledger, appid string, kind kv.Kind, issued 
 	if unchanged {
 		c.ExpiresAt, c.Source, c.Worker, c.Revision = v.record.ExpiresAt, v.record.Source, v.record.Worker, v.record.Revision
 	}
+	// One that WeChat gives out for months is still good; kv knows no life of months.
+	if oldest := c.ExpiresAt.Add(-kv.MaxLife); c.ObtainedAt.Before(oldest) {
+		c.ObtainedAt = oldest
+	}
 	l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, hash, c.ObtainedAt, c.ExpiresAt
 	l.Attempts, l.Failure, l.Refused, l.LastSuccess, l.NextAttempt = 0, nil, nil, l.LastAttempt, c.RefreshAt
 	return c, !unchanged, l

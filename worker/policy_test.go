@@ -182,6 +182,23 @@ func TestSettlePublishesOnChangeOnly(t *testing.T) {
 	}
 }
 
+// Nobody knows of one, and nobody knows that there is none.
+func TestValueThatWeChatGivesOutForMonthsIsPublishedAllTheTime(t *testing.T) {
+	t.Parallel()
+	for _, r := range []rule{classicRule, stableRule, ticketRule} {
+		rec := record(5, t0, 2*time.Hour)
+		ledger := kv.Ledger{Generation: 5, ValueSHA256: valueSHA256(rec.Value), FirstSeen: t0}
+		for day := range 100 {
+			issued := wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: t0.AddDate(0, 0, day)}
+			c, _, l := testPolicy(0).settle(view{rule: r, record: rec}, ledger, "wx1", kv.AccessToken, issued)
+			if err := c.Validate(); err != nil || !c.Valid(issued.SentAt) || c.Generation != 5 {
+				t.Fatalf("%v, on day %d: %v, %v", r, day, c, err)
+			}
+			rec, ledger = &c, l
+		}
+	}
+}
+
 func TestRestorePublishesTheNewerValueUnderAHigherGeneration(t *testing.T) {
 	t.Parallel()
 	held := record(17, t0, 2*time.Hour)
