@@ -16,12 +16,17 @@ type Health struct {
 	Stale time.Duration `json:"stale"`
 	// Trouble is why changes are not heard; "": they are, or it has not been tried yet.
 	Trouble string `json:"trouble,omitempty"`
-	// Valid and Expired are numbers of credentials: those that may be used now, and those that ended without a successor.
+	// Valid and Expired are numbers of credentials: those that may be used now, and those that ended within the last hour
+	// without a successor. One that ended before cannot be told from that of an account that was removed, which nobody
+	// misses; Get says ErrExpired of both.
 	Valid   int `json:"valid"`
 	Expired int `json:"expired"`
 	// NextEnd is when the first of the valid ones ends if nothing takes its place; zero: there is none.
 	NextEnd time.Time `json:"next_end,omitzero"`
 }
+
+// expiredCounts is for how long an expired credential counts.
+const expiredCounts = time.Hour
 
 // Health looks at all credentials: it is for once in some seconds, not for each request. Safe for concurrent use.
 func (r *Reader) Health() Health {
@@ -35,12 +40,15 @@ func (r *Reader) Health() Health {
 	r.slots.Range(func(_, v any) bool {
 		for i := range v.(*slots) {
 			s := &v.(*slots)[i]
-			if s.held.Load() == nil {
+			held := s.held.Load()
+			if held == nil {
 				continue
 			}
 			c, err := s.current(now, "", "")
 			if err != nil {
-				h.Expired++
+				if now.Sub(held.ExpiresAt) <= expiredCounts {
+					h.Expired++
+				}
 				continue
 			}
 			h.Valid++

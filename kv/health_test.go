@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
@@ -52,9 +53,9 @@ func TestHealthTellsWhetherChangesAreHeard(t *testing.T) {
 			if !h.Ready || h.Valid != 1 {
 				t.Errorf("while NATS is away: %+v", h)
 			}
-			ahead.Store(int64(2 * time.Hour))
+			ahead.Store(int64(90 * time.Minute))
 			if h := r.Health(); h.Stale < time.Hour || h.Valid != 0 || h.Expired != 1 || !h.NextEnd.IsZero() {
-				t.Errorf("two hours later: %+v", h)
+				t.Errorf("one hour and a half later: %+v", h)
 			}
 			ahead.Store(0)
 			srv.Restart()
@@ -64,6 +65,25 @@ func TestHealthTellsWhetherChangesAreHeard(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An account that was removed would be told as a fault for as long as the service runs.
+func TestHealthCountsAnExpiredCredentialForAnHour(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, events, stop := scriptedReader(t, ReaderConfig{})
+		defer stop()
+		events <- put(t, credential(1, time.Hour))
+		synctest.Wait()
+		sleep(2 * time.Hour)
+		if h := r.Health(); h.Valid != 0 || h.Expired != 1 {
+			t.Errorf("an hour after its end: %+v", h)
+		}
+		sleep(time.Millisecond)
+		if h := r.Health(); h.Valid != 0 || h.Expired != 0 {
+			t.Errorf("later: %+v", h)
+		}
+	})
 }
 
 func TestHealthSaysThatThereIsNoBucket(t *testing.T) {
