@@ -23,6 +23,7 @@ type Bucket struct {
 
 	mu          sync.Mutex // guards what follows
 	away        bool
+	number      int // grows with each bucket made anew; 1 is the first
 	revision    uint64
 	records     map[string]kv.Credential
 	generations map[string]uint64
@@ -37,7 +38,7 @@ type Bucket struct {
 
 // NewBucket makes an empty bucket. Close it at the end.
 func NewBucket() *Bucket {
-	b := &Bucket{records: map[string]kv.Credential{}, generations: map[string]uint64{}}
+	b := &Bucket{number: 1, records: map[string]kv.Credential{}, generations: map[string]uint64{}}
 	b.closing, b.close = context.WithCancel(context.Background())
 	return b
 }
@@ -64,7 +65,7 @@ func (b *Bucket) Reader(cfg kv.ReaderConfig) *kv.Reader {
 	if b.away {
 		s.tell(feed.Event{Down: nats.ErrConnectionClosed})
 	} else {
-		s.tell(b.snapshot()...)
+		s.tell(s.snapshot()...)
 	}
 	return r
 }
@@ -133,7 +134,8 @@ func (b *Bucket) Anew() {
 	clear(b.records)
 	clear(b.generations)
 	b.revision = 0
-	b.tell(feed.Event{Reset: true, Anew: true}, feed.Event{Ready: true})
+	b.number++
+	b.tellAll()
 }
 
 // Advance lets time go on: what ends in it expires, and removes itself.
@@ -159,27 +161,19 @@ func (b *Bucket) GoAway() {
 	b.away = true
 }
 
-// ComeBack brings NATS back, with all that happened meanwhile.
+// ComeBack brings NATS back, with all that happened meanwhile. A Reader of named accounts cannot know then whether the
+// bucket was made anew: it takes a lower generation too where its value was obtained later.
 func (b *Bucket) ComeBack() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.away {
 		b.away = false
-		b.tell(b.snapshot()...)
+		b.tellAll()
 	}
 }
 
 // now is the time of the bucket. It takes no lock: a Reader asks for the time while the bucket waits for it.
 func (b *Bucket) now() time.Time { return time.Now().Add(time.Duration(b.ahead.Load())) }
-
-// snapshot is what a Reader is told at first.
-func (b *Bucket) snapshot() []feed.Event {
-	events := []feed.Event{{Reset: true}}
-	for _, key := range slices.Sorted(maps.Keys(b.records)) {
-		events = append(events, entry(b.records[key]))
-	}
-	return append(events, feed.Event{Ready: true}, feed.Event{Up: true})
-}
 
 // tell tells every Reader. b.mu is held.
 func (b *Bucket) tell(events ...feed.Event) {
@@ -188,6 +182,16 @@ func (b *Bucket) tell(events ...feed.Event) {
 	}
 	for _, s := range b.readers {
 		s.tell(events...)
+	}
+}
+
+// tellAll tells every Reader what is there. b.mu is held.
+func (b *Bucket) tellAll() {
+	if b.away {
+		return
+	}
+	for _, s := range b.readers {
+		s.tell(s.snapshot()...)
 	}
 }
 

@@ -73,6 +73,48 @@ func TestEachStepIsSeenWhenItReturns(t *testing.T) {
 	}
 }
 
+func TestBucketMadeAnewWhileNATSIsAwayIsAnother(t *testing.T) {
+	t.Parallel()
+	b := kvtest.NewBucket()
+	defer b.Close()
+	all, named := b.Reader(kv.ReaderConfig{}), b.Reader(kv.ReaderConfig{AppIDs: []string{"wx1"}})
+	b.Set("wx1", kv.AccessToken, "one", time.Hour)
+	b.Set("wx1", kv.AccessToken, "two", time.Hour)
+	b.GoAway()
+	b.Anew()
+	b.Advance(time.Second)
+	if c := b.Set("wx1", kv.AccessToken, "new", time.Hour); c.Generation != 1 {
+		t.Fatalf("%v, want generation 1", c)
+	}
+	b.ComeBack()
+	if token(all) != "new" || token(named) != "new" {
+		t.Errorf("%s, and of the account alone %s", token(all), token(named))
+	}
+}
+
+// Where the bucket is the same, a lower generation is an older value, whatever its time says; who may not ask takes the time.
+func TestReaderOfNamedAccountsReckonsWithAnotherBucketAfterEachLoss(t *testing.T) {
+	t.Parallel()
+	b := kvtest.NewBucket()
+	defer b.Close()
+	all, named := b.Reader(kv.ReaderConfig{}), b.Reader(kv.ReaderConfig{AppIDs: []string{"wx1"}})
+	c := b.Put(kv.Credential{AppID: "wx1", Kind: kv.AccessToken, Value: "seven", ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour), Generation: 7})
+	lower := func(value string) {
+		c.Value, c.Generation, c.ObtainedAt = value, c.Generation-1, c.ObtainedAt.Add(time.Second)
+		b.Put(c)
+	}
+	lower("six")
+	if token(all) != "seven" || token(named) != "seven" {
+		t.Errorf("before a loss: %s, %s", token(all), token(named))
+	}
+	b.GoAway()
+	lower("five")
+	b.ComeBack()
+	if token(all) != "seven" || token(named) != "five" {
+		t.Errorf("after it: %s, and of the account alone %s; want seven and five", token(all), token(named))
+	}
+}
+
 func TestRecordsAreLikeThoseOfAWorker(t *testing.T) {
 	t.Parallel()
 	b := kvtest.NewBucket()

@@ -2,6 +2,7 @@ package kvtest
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -14,6 +15,19 @@ type source struct {
 	bucket *Bucket
 	appids []string // that the Reader follows; none: all
 	events chan delivery
+	told   int // the number of the bucket of its last snapshot; 0: there was none
+}
+
+// snapshot is what a Reader is told at the beginning of a session. One of named accounts may not ask whether the bucket is
+// still the same, and reckons with another each time, as a real one does.
+func (s *source) snapshot() []feed.Event {
+	b := s.bucket
+	events := []feed.Event{{Reset: true, Anew: s.told != b.number || len(s.appids) > 0}}
+	s.told = b.number
+	for _, key := range slices.Sorted(maps.Keys(b.records)) {
+		events = append(events, entry(b.records[key]))
+	}
+	return append(events, feed.Event{Ready: true}, feed.Event{Up: true})
 }
 
 // delivery is what a Reader is told, and what is closed when it has taken it.
