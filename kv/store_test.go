@@ -169,10 +169,6 @@ func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	longest := credential(1, MaxLife)
-	if err := longest.Validate(); err != nil {
-		t.Error(err)
-	}
 	for name, spoil := range map[string]func(*Credential){
 		"empty":        func(c *Credential) { c.Value = "" },
 		"unprintable":  func(c *Credential) { c.Value = "a\x00b" },
@@ -182,22 +178,13 @@ func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
 			c.ExpiresAt = time.Now().Add(-time.Minute)
 			c.ObtainedAt = c.ExpiresAt.Add(-time.Hour)
 		},
-		"no life": func(c *Credential) { c.ExpiresAt = c.ObtainedAt },
-		"of before 1970": func(c *Credential) {
-			c.ExpiresAt = time.Date(1500, 1, 1, 0, 0, 0, 0, time.UTC) // in nanoseconds, that is in 2084
-			c.ObtainedAt = c.ExpiresAt.Add(-time.Hour)
-		},
-		"of after 2262": func(c *Credential) {
-			c.ObtainedAt = time.Date(2262, 4, 11, 23, 0, 0, 0, time.UTC)
-			c.ExpiresAt = c.ObtainedAt.Add(time.Hour)
-		},
-		"too long a life": func(c *Credential) { c.ExpiresAt = c.ObtainedAt.Add(MaxLife + 1) },
-		"no generation":   func(c *Credential) { c.Generation = 0 },
-		"other account":   func(c *Credential) { c.AppID = "wx2" },
+		"no life":       func(c *Credential) { c.ExpiresAt = c.ObtainedAt },
+		"no generation": func(c *Credential) { c.Generation = 0 },
+		"other account": func(c *Credential) { c.AppID = "wx2" },
 	} {
 		c := credential(1, time.Hour)
 		spoil(&c)
-		if _, err := l.Publish(ctx, c); !errors.Is(err, ErrInvalid) || name != "expired" && name != "other account" && c.Validate() == nil {
+		if _, err := l.Publish(ctx, c); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v, want ErrInvalid", name, err)
 		} else if len(c.Value) > 2 && strings.Contains(err.Error(), c.Value) {
 			t.Errorf("%s: the error shows the value: %v", name, err)
