@@ -31,13 +31,14 @@ type ReaderConfig struct {
 	// consumer, so that the NATS user needs almost no permission (docs/security.md). It needs AppIDs.
 	Direct bool
 	// CacheFile is a file in which the Reader keeps what it knows, so that a consumer that starts while NATS is away has
-	// credentials at once. It holds them in the clear, at mode 0600, and belongs to one process. "": none is kept.
+	// credentials at once. It holds them in the clear, at mode 0600 (which means nothing on Windows), and belongs to one process;
+	// one that others may read, or that another user owns, is not used. "": none is kept.
 	CacheFile string
 	// OnChange is told of every change of the bucket, after Get shows it. It is called from one goroutine and must not
 	// block: that goroutine keeps the Reader current. nil: nobody is told. [Reader.Changes] is for who may be slow.
 	OnChange func(Change)
-	// OnTrouble is told why the Reader cannot hear of changes, each time it tries in vain, why CacheFile is not used, and why
-	// a Transport could not report a dead token. It is not called twice at the same time, and must not block. nil: nobody is
+	// OnTrouble is told why the Reader cannot hear of changes, each time it tries in vain, why CacheFile is not used or not
+	// written, and why a Transport could not report a dead token. It may be called before NewReader returns. It is not called twice at the same time, and must not block. nil: nobody is
 	// told.
 	OnTrouble func(error)
 	// OnMissing is called when the bucket is not there, before the watch looks again. Workers make it anew; consumers
@@ -168,6 +169,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	r.source.Run(ctx, r.told)
 	<-ctx.Done() // a source may end before
 	running.Wait()
+	r.clock.Store(never) // the source may have set it after turnClock has ended
 	return ctx.Err()
 }
 
