@@ -77,6 +77,7 @@ func (h *Handle) Get() (Credential, error) {
 
 // turnClock turns the clock until ctx ends.
 func (r *Reader) turnClock(ctx context.Context) {
+	defer r.clock.Store(never)
 	tick := time.NewTicker(clockTick)
 	defer tick.Stop()
 	for {

@@ -38,8 +38,8 @@ type ReaderConfig struct {
 	// block: that goroutine keeps the Reader current. nil: nobody is told. [Reader.Changes] is for who may be slow.
 	OnChange func(Change)
 	// OnTrouble is told why the Reader cannot hear of changes, each time it tries in vain, why CacheFile is not used or not
-	// written, and why a Transport could not report a dead token. It may be called before NewReader returns. It is not called twice at the same time, and must not block. nil: nobody is
-	// told.
+	// written, and why a Transport could not report a dead token. It may be called before NewReader returns, is not called
+	// twice at the same time, and must not block. nil: nobody is told.
 	OnTrouble func(error)
 	// OnMissing is called when the bucket is not there, before the watch looks again. Workers make it anew; consumers
 	// leave it nil and wait.
