@@ -208,14 +208,8 @@ func (d *direct) read(ctx context.Context, key string) (*nats.Msg, error) {
 	}
 }
 
-// denied is the server's word that this user may not use a subject that begins so. It comes apart from what was asked:
-// where a later error of the connection hides it, who asked sees a timeout.
-func (d *direct) denied(subject string) error {
-	if err := d.nc.LastError(); !errors.Is(err, d.before) && errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject) {
-		return err
-	}
-	return nil
-}
+// denied is the server's word that this user may not use a subject that begins so.
+func (d *direct) denied(subject string) error { return denied(d.nc, d.before, subject) }
 
 // told takes a record, read or republished; nil: there is none.
 func (d *direct) told(key string, m *nats.Msg) {
@@ -236,4 +230,13 @@ func (d *direct) told(key string, m *nats.Msg) {
 		Key: key, Value: m.Data, Rev: sequence, Anew: d.marks.next(key, now),
 		Gone: m.Header.Get("KV-Operation") != "" || m.Header.Get(jetstream.MarkerReasonHeader) != "",
 	})
+}
+
+// denied is the server's word, since the connection's last error was before, that this user may not use a subject that begins
+// so. It comes apart from what was asked: where a later error of the connection hides it, who asked sees a timeout.
+func denied(nc *nats.Conn, before error, subject string) error {
+	if err := nc.LastError(); !errors.Is(err, before) && errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject) {
+		return err
+	}
+	return nil
 }

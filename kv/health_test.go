@@ -2,6 +2,8 @@ package kv
 
 import (
 	"encoding/json"
+	"errors"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -136,6 +138,37 @@ func TestHealthOfABrokenConnection(t *testing.T) {
 				}
 			case <-testContext(t).Done():
 				t.Error("nobody is told")
+			}
+		})
+	}
+}
+
+// The server tells a refusal apart from what was asked, which just gets no answer.
+func TestHealthNamesTheSubjectThatIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range feeds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv, _, shop := restricted(t, []string{"nothing"}, nil)
+			r := &watchedReader{}
+			var err error
+			if r.Reader, err = NewReader(srv.Connect(shop), cfg); err != nil {
+				t.Fatal(err)
+			}
+			runReader(t, r.Reader)
+			awaitHealth(t, r, func(h Health) bool { return strings.Contains(h.Trouble, `Permissions Violation for`) })
+			transport := r.Transport("wx1")
+			transport.Patience = time.Millisecond
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, apiURL, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := transport.RoundTrip(req)
+			if err == nil {
+				resp.Body.Close()
+			}
+			if !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), `Permissions Violation for`) {
+				t.Errorf("a request fails with %v", err)
 			}
 		})
 	}

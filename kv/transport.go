@@ -205,8 +205,11 @@ func (t *Transport) token(ctx context.Context) (string, error) {
 	if value, err = t.current.Value(); err == nil {
 		return value, nil
 	}
+	if why := t.reader.Health().Trouble; why != "" {
+		err = fmt.Errorf("%w (the bucket is not heard: %s)", err, why)
+	}
 	if ctx.Err() != nil {
-		return "", fmt.Errorf("kv: no access_token for the request: %w: %w", err, ctx.Err())
+		err = fmt.Errorf("%w: %w", err, ctx.Err())
 	}
 	return "", fmt.Errorf("kv: no access_token for the request: %w", err)
 }

@@ -72,10 +72,13 @@ func (w *watch) run(ctx context.Context) {
 	}()
 	retry := watchRetryMin
 	for ctx.Err() == nil {
-		began := time.Now()
+		began, before := time.Now(), w.js.Conn().LastError()
 		err := w.session(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if refusal := denied(w.js.Conn(), before, ""); refusal != nil && errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("kv: watching %s: %w", w.bucket, refusal)
 		}
 		w.emit(feed.Event{Down: err})
 		if errors.Is(err, jetstream.ErrStreamNotFound) && w.missing != nil {
