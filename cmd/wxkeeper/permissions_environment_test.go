@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,6 +121,7 @@ func TestFilesAreIncludedAsTheDocumentSays(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("WORKER_PASSWORD", `"p"`)
 	t.Setenv("SHOP_PASSWORD", `"p"`)
+	t.Setenv("OPERATOR_PASSWORD", `"p"`)
 	write := func(name, text string) string {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -129,6 +131,7 @@ func TestFilesAreIncludedAsTheDocumentSays(t *testing.T) {
 	}
 	write("worker.conf", printed(t, "worker"))
 	write("shop.conf", printed(t, "direct resolver", "appid=wx1", "user=shop"))
+	write("operator.conf", printed(t, "operator"))
 	doc, err := os.ReadFile("../../docs/security.md")
 	if err != nil {
 		t.Fatal(err)
@@ -138,12 +141,12 @@ func TestFilesAreIncludedAsTheDocumentSays(t *testing.T) {
 		t.Fatalf("docs/security.md has %d examples", len(confs))
 	}
 	confs[1][1] += printed(t, "accounts", "user=shop")
-	for _, m := range confs {
+	for i, m := range confs {
 		o, err := server.ProcessConfigFile(write("nats-server.conf", m[1]))
 		if err != nil {
 			t.Fatalf("%v\n%s", err, m[1])
 		}
-		if len(o.Users) != 2 || o.Users[0].Permissions == nil || o.Users[1].Permissions == nil {
+		if len(o.Users) != 3-i || slices.ContainsFunc(o.Users, func(u *server.User) bool { return u.Permissions == nil }) {
 			t.Errorf("%d users with\n%s", len(o.Users), m[1])
 		}
 	}

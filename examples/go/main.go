@@ -1,7 +1,7 @@
 // The example in Go: a service that uses wxkeeper. It always has the access_token, calls WeChat with it, and has codes
 // resolved.
 //
-//	go run ./examples/go --appid wx-demo-stable    (beside `wxkeeper demo`)
+//	go run ./examples/go --appid wx-demo-stable --api http://127.0.0.1:…    (beside `wxkeeper demo`, which prints the URL of its WeChat)
 //
 // Each line of standard input is a command: `OPENID CODE_TICKET` resolves a code, `call` calls WeChat, `call 20` twenty times at
 // once.
@@ -9,6 +9,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,12 +42,16 @@ type service struct {
 
 func main() {
 	var s service
-	server := flag.String("nats", nats.DefaultURL, "URL of NATS, or a comma-separated list")
-	flag.StringVar(&s.appid, "appid", "", "the account")
+	server := flag.String("nats", cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL), "URL of NATS, or a comma-separated list")
+	flag.StringVar(&s.appid, "appid", os.Getenv("WECHAT_APPID"), "the account")
 	flag.StringVar(&s.prefix, "prefix", messages.DefaultPrefix, "WXKEEPER_SUBJECT_PREFIX of the workers")
 	flag.StringVar(&s.api, "api", "https://api.weixin.qq.com", "WeChat")
 	patience := flag.Int("patience", 10, "seconds that a customer waits")
 	flag.Parse()
+	if s.appid == "" {
+		fmt.Fprintln(os.Stderr, "which account? --appid wx…")
+		os.Exit(2)
+	}
 	s.patience = time.Duration(*patience) * time.Second
 	if err := s.run(context.Background(), *server); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -63,7 +68,7 @@ func (s *service) run(ctx context.Context, server string) error {
 	}
 	// A user of its own, who may do no more than this program does: wxkeeper permissions direct resolver --appid …
 	if user := os.Getenv("NATS_USER"); user != "" {
-		options = append(options, nats.UserInfo(user, os.Getenv("NATS_PASSWORD")), nats.CustomInboxPrefix(os.Getenv("NATS_INBOX_PREFIX")))
+		options = append(options, nats.UserInfo(user, os.Getenv("NATS_PASSWORD")), nats.CustomInboxPrefix(cmp.Or(os.Getenv("NATS_INBOX_PREFIX"), "_INBOX")))
 	}
 	nc, err := nats.Connect(server, options...)
 	if err != nil {

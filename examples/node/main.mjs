@@ -1,7 +1,7 @@
 // A service that uses wxkeeper: it always has the access_token, calls WeChat with it, and has codes resolved.
 //
 //     npm ci
-//     node main.mjs --appid wx-demo-stable        (beside `wxkeeper demo`)
+//     node main.mjs --appid wx-demo-stable --api http://127.0.0.1:…    (beside `wxkeeper demo`, which prints the URL of its WeChat)
 //
 // Each line of standard input is a command: `OPENID CODE_TICKET` resolves a code, `call` calls WeChat, `call 20` twenty times at
 // once.
@@ -30,6 +30,7 @@ const DEAD = new Set([40001, 42001, 40014]); // WeChat's words for a token that 
 
 // A user of its own, who may do no more than this program does: wxkeeper permissions direct resolver --appid …
 const { NATS_USER: user, NATS_PASSWORD: pass, NATS_INBOX_PREFIX: inboxPrefix } = process.env;
+console.error(`connecting to ${flags.nats}`); // for as long as it takes
 const nc = await connect({ servers: flags.nats.split(","), name: "example", user, pass, inboxPrefix });
 const token = new Credential(nc, flags.appid, "access_token", { prefix: flags.prefix, lookEvery: 1_000 * flags.look });
 token.on("change", (r) => {
@@ -38,7 +39,9 @@ token.on("change", (r) => {
 });
 let trouble = "";
 token.on("trouble", (err) => { // each second while NATS is away: say it once
-  if (err.message !== trouble) console.error(`the bucket cannot be read: ${(trouble = err.message)}`);
+  const said = trouble;
+  trouble = err.message.replace(/_INBOX[\w.]+/g, "_INBOX…"); // each request has an inbox of its own
+  if (trouble !== said) console.error(`the bucket cannot be read: ${trouble}`);
 });
 
 for await (const line of createInterface({ input: process.stdin })) {
@@ -47,7 +50,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     if (word === "call") await Promise.all(Array.from({ length: argument ?? 1 }, callWeChat));
     else console.log(await redeem(word, argument));
   } catch (err) {
-    console.log(`failed: ${err.message}`);
+    console.log(`failed: ${err.message} ${err.cause?.message ?? ""}`.trimEnd());
   }
 }
 token.close();

@@ -3,6 +3,10 @@ package kvtest_test
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
@@ -32,4 +36,32 @@ func Example() {
 	// first <nil>
 	// true
 	// second <nil>
+}
+
+// A service that calls WeChat through a Transport, tested against a WeChat of its own.
+func ExampleBucket_Reader_transport() {
+	wechat := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("access_token") == "first" { // another system has killed it
+			fmt.Fprint(w, `{"errcode":40001,"errmsg":"invalid credential"}`)
+			return
+		}
+		fmt.Fprint(w, `{"ip_list":[]}`)
+	}))
+	defer wechat.Close()
+	bucket := kvtest.NewBucket()
+	defer bucket.Close()
+	bucket.Set("wx0123456789abcdef", kv.AccessToken, "first", 2*time.Hour)
+
+	transport := bucket.Reader(kv.ReaderConfig{}).Transport("wx0123456789abcdef")
+	transport.Hosts = []string{strings.TrimPrefix(wechat.URL, "http://")} // without this the token goes to WeChat's hosts alone
+	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
+	resp, err := client.Get(wechat.URL + "/cgi-bin/get_api_domain_ip")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	fmt.Println(string(body), err, bucket.Reports())
+	// Output: {"ip_list":[]} <nil> 1
 }
