@@ -57,33 +57,38 @@ func (a *asking) ask(ctx context.Context, t *terminal, f func(context.Context, *
 	if cfg.AppID != "" && kv.CheckAppID(cfg.AppID) != nil {
 		return usage(fmt.Errorf("WECHAT_APPID: %w", kv.CheckAppID(cfg.AppID)))
 	}
-	nc, err := connect(ctx, t, cfg)
+	asked, refuse := context.WithCancelCause(ctx)
+	defer refuse(nil)
+	nc, err := connect(ctx, t, cfg, onRefusal(cfg, func(r *refusalError) { refuse(r) }))
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	asked, cancel := context.WithTimeout(ctx, a.Timeout)
+	asked, cancel := context.WithTimeout(asked, a.Timeout)
 	defer cancel()
 	client := messages.NewClient(nc.Conn, cfg.SubjectPrefix)
 	client.FailFast = true // somebody looks at the terminal
 	err = f(asked, client, cfg)
-	var refusal *messages.Error
+	var answer *messages.Error
+	var refused *refusalError
 	switch where := redact.URLs(clientURL(cfg)); {
-	case err == nil, errors.As(err, &refusal):
+	case err == nil, errors.As(err, &answer):
 		return err
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.As(context.Cause(asked), &refused): // to the one who asks it is silence
+		return refused
 	case errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("no worker answers on %s.> at %s: start `wxkeeper run`, or set NATS_URL or WXKEEPER_SUBJECT_PREFIX", cfg.SubjectPrefix, where)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
-		return fmt.Errorf("no answer from %s within %s: the worker is stuck or gone, or this NATS user may not ask it", where, a.Timeout)
+		return fmt.Errorf("no answer from %s within %s: the worker is stuck or gone", where, a.Timeout)
 	}
 	return err
 }
 
 // connect connects to the NATS server of the environment, without waiting for one to come.
-func connect(ctx context.Context, t *terminal, cfg config.Config) (*natsconn.Conn, error) {
-	// What NATS tells only asynchronously, a refused subject above all, would otherwise look like silence.
+func connect(ctx context.Context, t *terminal, cfg config.Config, extra ...nats.Option) (*natsconn.Conn, error) {
+	// What NATS tells only asynchronously would otherwise look like silence.
 	log, err := logging.New(t.err, "text", "error")
 	if err != nil {
 		return nil, err
@@ -91,7 +96,7 @@ func connect(ctx context.Context, t *terminal, cfg config.Config) (*natsconn.Con
 	url := clientURL(cfg)
 	c := natsConfig(cfg, "wxkeeper client")
 	c.URL, c.FailFast, c.Logger = url, true, log
-	nc, err := natsconn.Connect(ctx, c)
+	nc, err := natsconn.Connect(ctx, c, extra...)
 	var unreachable *natsconn.UnreachableError
 	switch {
 	case err == nil:

@@ -87,8 +87,9 @@ func (w writer) Write(p []byte) (int, error) { w(string(p)); return len(p), nil 
 func TestCheckFindsNothingMissingInTheListOfAWorker(t *testing.T) {
 	g := guard(t, printed(t, "worker"))
 	g.hire(g.as(admin))
+	t.Setenv("NATS_URL", g.srv.URL())
 	for name, value := range map[string]string{
-		"NATS_URL": g.srv.URL(), "NATS_USER": "worker", "NATS_PASSWORD": passphrase, "NATS_INBOX_PREFIX": "_INBOX_worker",
+		"NATS_USER": "worker", "NATS_PASSWORD": passphrase, "NATS_INBOX_PREFIX": "_INBOX_worker",
 		"WXKEEPER_SUBJECT_PREFIX": house.SubjectPrefix, "WXKEEPER_BUCKET": house.Bucket,
 	} {
 		t.Setenv(name, value)

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/kv"
@@ -41,7 +38,8 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return usage(err)
 	}
-	nc, err := connect(ctx, t, cfg)
+	why := &troubles{t: t, bucket: cfg.Bucket}
+	nc, err := connect(ctx, t, cfg, onRefusal(cfg, why.refusal))
 	if err != nil {
 		return err
 	}
@@ -55,13 +53,12 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 		case <-ctx.Done():
 		}
 	}()
-	said := ""
 	found := map[string]bool{} // accounts that have something in the bucket
 	snapshot := false          // the first one was told
 	r, err := kv.NewReader(nc.Conn, kv.ReaderConfig{
 		Bucket: cfg.Bucket, AppIDs: v.AppID,
 		OnChange: func(c kv.Change) {
-			said = ""
+			why.over()
 			found[c.AppID] = true
 			v.print(t, c)
 			if c.Ready && !snapshot {
@@ -69,16 +66,7 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 				v.nothing(t, found)
 			}
 		},
-		OnTrouble: func(err error) {
-			text := oneLine(err.Error())
-			if errors.Is(err, jetstream.ErrStreamNotFound) {
-				text = fmt.Sprintf("there is no bucket %s: no worker has run here yet, or see WXKEEPER_BUCKET", cfg.Bucket)
-			}
-			if text != said { // once, not at every new try
-				fmt.Fprintln(t.err, "wxkeeper: "+text+" (looking again until it is there)")
-			}
-			said = text
-		},
+		OnTrouble: why.trouble,
 	})
 	if err != nil {
 		return err
