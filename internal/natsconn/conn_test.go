@@ -378,7 +378,10 @@ func TestMissingPermissionIsLoud(t *testing.T) {
 	t.Parallel()
 	addr := rawServer(t, &server.Options{Users: []*server.User{{
 		Username: "u", Password: "S3CRET",
-		Permissions: &server.Permissions{Publish: &server.SubjectPermission{Allow: []string{"allowed"}}},
+		Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: []string{"allowed"}},
+			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_u.>"}},
+		},
 	}}})
 	logs := newRecorder()
 	nc := connect(t, natsconn.Config{URL: addr, User: "u", Password: "S3CRET", Logger: logs.logger()})
@@ -392,9 +395,13 @@ func TestMissingPermissionIsLoud(t *testing.T) {
 	if n := strings.Count(logs.text(), "permissions are too narrow"); n != 1 {
 		t.Errorf("%d lines for 100 refusals within seconds", n)
 	}
-	if !strings.Contains(logs.text(), "forbidden") || strings.Contains(logs.text(), "S3CRET") {
+	if !strings.Contains(logs.text(), "forbidden") || strings.Contains(logs.text(), "S3CRET") || strings.Contains(logs.text(), "advice") {
 		t.Errorf("log: %s", logs.text())
 	}
+	if _, err := nc.SubscribeSync(nc.NewInbox()); err != nil { // the commonest fault has a plain remedy
+		t.Fatal(err)
+	}
+	logs.wait(t, "set NATS_INBOX_PREFIX=_INBOX_<user>")
 }
 
 func TestTLS(t *testing.T) {

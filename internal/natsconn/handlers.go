@@ -45,7 +45,11 @@ func (c *Conn) handlers(log *slog.Logger) []nats.Option {
 			switch {
 			// A caller sees neither of these: the request it sent times out.
 			case errors.Is(err, nats.ErrPermissionViolation):
-				log.Error("NATS refuses a subject to this user: its permissions are too narrow", repeated(n, "error", err)...)
+				attrs := []any{"error", err}
+				if r, ok := RefusalOf(err); ok && r.Inbox() {
+					attrs = append(attrs, "advice", InboxAdvice)
+				}
+				log.Error("NATS refuses a subject to this user: its permissions are too narrow", repeated(n, attrs...)...)
 			case errors.Is(err, nats.ErrSlowConsumer):
 				log.Error("NATS messages were dropped: this process is too slow for its subscription", repeated(n, "subject", subject, "dropped", dropped, "error", err)...)
 			case refused(err):

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
@@ -102,9 +101,6 @@ func (r *run) inboxes() string {
 	return prefix + ".>"
 }
 
-// refused is how the server names a subject that this user may not use.
-var refused = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]*)"`)
-
 // probe tries all subjects on a connection of its own, and fills in r.tried and r.denied. The server says nothing to a
 // request that it does not allow, only a word aside; so nothing is waited for but these words, which come before the
 // answer to the flush.
@@ -115,8 +111,8 @@ func (r *run) probe(ctx context.Context) error {
 	c.FailFast = true
 	nc, err := natsconn.Connect(ctx, c,
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if m := refused.FindStringSubmatch(err.Error()); m != nil {
-				r.denied[use{strings.EqualFold(m[1], "subscription"), m[2]}] = true
+			if no, ok := natsconn.RefusalOf(err); ok {
+				r.denied[use{no.Subscribe, no.Subject}] = true
 			}
 		}),
 		nats.NoReconnect(),
@@ -188,14 +184,17 @@ func (r *run) permissions() {
 			continue
 		}
 		all = false
-		verb, level := "publish to ", Fail
+		verb, level, advice := "publish to ", Fail, advicePermissions
 		if p.subscribe {
 			verb = "subscribe to "
 		}
 		if p.optional {
 			level = Warn
 		}
-		r.say(level, Permissions, "this NATS user may not "+verb+p.grant+", which a worker needs for "+p.lacking, advicePermissions)
+		if p.grant == r.inboxes() {
+			advice = natsconn.InboxAdvice
+		}
+		r.say(level, Permissions, "this NATS user may not "+verb+p.grant+", which a worker needs for "+p.lacking, advice)
 	}
 	if all {
 		r.say(OK, Permissions, fmt.Sprintf("this NATS user may use every subject of a worker that can be tried (%d); not tried: %s.event.>, and replies",

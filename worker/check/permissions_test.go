@@ -97,14 +97,17 @@ func TestEachMissingPermissionIsNamed(t *testing.T) {
 				cfg := of(s.URL(), "")
 				cfg.NATS.User, cfg.NATS.Password = userOf(i), "p"
 				found := ran(t, cfg)
-				verb, level := "publish to ", Fail
+				verb, level, advice := "publish to ", Fail, "wxkeeper permissions worker"
 				if p.subscribe {
 					verb = "subscribe to "
 				}
 				if p.optional {
 					level = Warn
 				}
-				wants(t, found, Permissions, level, "may not "+verb+p.grant+",", "wxkeeper permissions worker")
+				if p.grant == "_INBOX.>" {
+					advice = "set NATS_INBOX_PREFIX=_INBOX_<user>"
+				}
+				wants(t, found, Permissions, level, "may not "+verb+p.grant+",", advice)
 				if n := len(slices.DeleteFunc(slices.Clone(found), func(f Finding) bool { return f.Check != Permissions })); n != 1 {
 					t.Errorf("%d findings for one permission: %s", n, lines(found))
 				}
