@@ -338,7 +338,7 @@ func TestNoSecretComesOut(t *testing.T) {
 	for _, f := range faults {
 		sim.post(t, "/faults", f.with(fault{"endpoint": "stable_token", "times": 1}))
 	}
-	checking := base.with(vars{"WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "", "NATS_PASSWORD": "", "WXKEEPER_LOG_LEVEL": ""})
+	checking := base.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "", "NATS_PASSWORD": "", "WXKEEPER_LOG_LEVEL": ""})
 	for _, args := range [][]string{{"check", "--timeout=20s"}, {"check", "--json", "--appid=" + good}} {
 		r := call(t, checking, "", wxkeeper(t), args...)
 		e.add("wxkeeper check", r.out+r.err)

@@ -102,6 +102,7 @@ func (v *checkVerb) config() (check.Config, error) {
 		return c, err
 	}
 	c.Bucket, c.SubjectPrefix, c.Replicas, c.WeChat = cfg.Bucket, cfg.SubjectPrefix, cfg.Replicas, wechatConfig(cfg)
+	c.Pages = pagesOf(cfg)
 	nc := natsConfig(cfg, "wxkeeper check")
 	if cfg.NATSURL == "" {
 		c.Embedded = embeddedConfig(cfg).Check

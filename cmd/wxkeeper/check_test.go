@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -59,5 +61,30 @@ func TestCheckPrintsOneLineForAFinding(t *testing.T) {
 	text := findings([]check.Finding{{Check: check.Account, Level: check.Warn, What: "a\nb\x1b[31m", Advice: "c\nd"}})
 	if want := "WARN  account       a; b [31m\n                    do: c; d\n\n0 ok, 1 warning, 0 failures\n"; text != want {
 		t.Errorf("%q", text)
+	}
+}
+
+func TestCheckFindsWhoServesTheAddressOfThePages(t *testing.T) {
+	worker, another := new(pages), http.NewServeMux()
+	other := httptest.NewServer(another)
+	t.Cleanup(other.Close)
+	ours := httptest.NewServer(worker) // a worker that starts
+	t.Cleanup(ours.Close)
+	t.Setenv("WXKEEPER_NATS_LISTEN", "127.0.0.1:0")
+	t.Setenv("WXKEEPER_DATA_DIR", t.TempDir())
+	for addr, want := range map[string]struct {
+		code int
+		text string
+	}{
+		ours.Listener.Addr().String():  {exitOK, "\nok    environment   a worker of this environment runs: "},
+		other.Listener.Addr().String(): {exitFailure, "\nFAIL  environment   the worker could not serve its pages: another process listens on " + other.Listener.Addr().String() + ": set WXKEEPER_HTTP_ADDR "},
+		"127.0.0.1:0":                  {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
+		"none":                         {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
+	} {
+		t.Setenv("WXKEEPER_HTTP_ADDR", addr)
+		term, out, errs := screen(false)
+		if code := execute(t.Context(), term, []string{"check"}); code != want.code || !strings.Contains(out.String(), want.text) || errs.Len() > 0 {
+			t.Errorf("%s: %d %s\n%s", addr, code, errs, out)
+		}
 	}
 }

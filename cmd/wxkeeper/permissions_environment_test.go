@@ -88,6 +88,7 @@ func TestCheckFindsNothingMissingInTheListOfAWorker(t *testing.T) {
 	g := guard(t, printed(t, "worker"))
 	g.hire(g.as(admin))
 	t.Setenv("NATS_URL", g.srv.URL())
+	t.Setenv("WXKEEPER_HTTP_ADDR", "none")
 	for name, value := range map[string]string{
 		"NATS_USER": "worker", "NATS_PASSWORD": passphrase, "NATS_INBOX_PREFIX": "_INBOX_worker",
 		"WXKEEPER_SUBJECT_PREFIX": house.SubjectPrefix, "WXKEEPER_BUCKET": house.Bucket,

@@ -251,13 +251,22 @@ func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// listen serves the pages until closePages is called. Where serving ends by itself, stop is told why.
-func (p *pages) listen(addr string, log *slog.Logger, stop context.CancelCauseFunc) (closePages func(), err error) {
+// listenHTTP listens for those who ask for pages.
+func listenHTTP(addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("another process listens on %s: set WXKEEPER_HTTP_ADDR to another address, or to none", addr)
 	} else if err != nil {
 		return nil, fmt.Errorf("serving HTTP, see WXKEEPER_HTTP_ADDR: %w", err)
+	}
+	return l, nil
+}
+
+// listen serves the pages until closePages is called. Where serving ends by itself, stop is told why.
+func (p *pages) listen(addr string, log *slog.Logger, stop context.CancelCauseFunc) (closePages func(), err error) {
+	l, err := listenHTTP(addr)
+	if err != nil {
+		return nil, err
 	}
 	srv := httpServer(p, log)
 	served := make(chan struct{})

@@ -46,6 +46,9 @@ type Finding struct {
 type Config struct {
 	Environ Environ
 
+	// Pages finds out whether a worker of this environment serves its pages already, or why none could. nil: none would.
+	Pages func(context.Context) (served bool, err error)
+
 	// NATS says how the worker connects. With an empty URL, and without Embedded, NATS is not checked.
 	NATS natsconn.Config
 	// Embedded is for a worker that would start a NATS server of its own, and says why it could not; NATS.URL is then
@@ -88,6 +91,7 @@ type run struct {
 	Config
 	found []Finding
 
+	alone    bool           // no worker serves the pages of this environment
 	nc       *natsconn.Conn // nil: NATS cannot be reached
 	tried    []probe
 	denied   map[use]bool // of what was tried
@@ -100,6 +104,9 @@ func Run(ctx context.Context, cfg Config) []Finding {
 	cfg.setDefaults()
 	r := &run{Config: cfg}
 	r.environment()
+	if cfg.Pages != nil {
+		r.pages(ctx)
+	}
 	if cfg.NATS.URL != "" || cfg.Embedded != nil {
 		r.nats(ctx)
 	}

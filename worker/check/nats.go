@@ -98,6 +98,8 @@ func (r *run) server() {
 	switch {
 	case r.Embedded == nil:
 		r.say(OK, NATS, what, "")
+	case name == embeddedName && r.alone:
+		r.say(Warn, NATS, what+": that of another wxkeeper, beside which wxkeeper run with this environment does not start", "set NATS_URL to join it")
 	case name == embeddedName:
 		r.say(OK, NATS, what+": that of the worker that runs here", "")
 	default:

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -80,6 +81,16 @@ func TestServerOfTheWorkersOwnNeedNotRunYet(t *testing.T) {
 	found := ran(t, cfg)
 	wants(t, found, NATS, OK, "that of the worker that runs here")
 	wantsNothing(t, found)
+
+	cfg.Pages = func(context.Context) (bool, error) { return true, nil }
+	found = ran(t, cfg)
+	wants(t, found, Environment, OK, "a worker of this environment runs")
+	wants(t, found, NATS, OK, "that of the worker that runs here")
+	wantsNothing(t, found)
+	cfg.Pages = func(context.Context) (bool, error) { return false, nil } // it is a worker of another environment
+	found = ran(t, cfg)
+	wants(t, found, NATS, Warn, "does not start", "set NATS_URL to join it")
+	wantsNothing(t, found, NATS)
 }
 
 func TestClearConnectionBeyondLoopbackIsAWarning(t *testing.T) {
