@@ -289,6 +289,9 @@ func (t *turn) probe(ctx context.Context, c *kv.Credential) error {
 	}
 	t.log.Info("a token was reported as dead: asked WeChat", "appid", c.AppID, "generation", c.Generation, "verdict", answer)
 	l := t.view.ledger
+	if answer == verdictInconclusive && isRefused(l, c) {
+		answer = verdictDead // WeChat has said so before, and nothing else since; it would be told as news the next time
+	}
 	news := answer == verdictDead && !isRefused(l, c) && t.isConflict(c)
 	if news {
 		l.Conflicts++

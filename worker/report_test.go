@@ -335,6 +335,10 @@ func TestResetSecretIsToldOnceAndNotSentAtEachReport(t *testing.T) {
 	s.wechat.SetSecret(appid, "another")
 	for minute := range 4 {
 		ahead.Store(int64(minute) * int64(2*time.Minute))
+		s.wechat.ClearFaults()
+		if minute == 2 { // WeChat cannot say in between: that is no news, and what it says after it is none
+			s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
+		}
 		if _, err := w.report(messages.RefreshCredential{Revision: c.Revision}); symbol(err) != messages.NoCredential {
 			t.Errorf("minute %d: %v, want no_credential", 2*minute, err)
 		}
