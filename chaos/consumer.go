@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -275,10 +273,9 @@ func (c *consumer) look(ctx context.Context, seen []sighting) {
 			continue
 		}
 		go func() {
-			sum := sha256.Sum256([]byte(s.Value))
 			asking, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			_, _ = c.client.RefreshCredential(asking, messages.RefreshCredential{AppID: s.AppID, Kind: s.Kind, ValueSHA256: hex.EncodeToString(sum[:])}) // the next look tells
+			_, _ = c.client.RefreshCredential(asking, messages.RefreshCredential{AppID: s.AppID, Kind: s.Kind, ValueSHA256: messages.ValueSHA256(s.Value)}) // the next look tells
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			delete(c.reporting, s.AppID+s.Kind)

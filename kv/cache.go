@@ -20,7 +20,7 @@ const cacheEvery = 10 * time.Second
 // What claims more would be taken for newer than everything that the bucket has, for as long as it says.
 const cacheAhead = 24 * time.Hour
 
-// cacheLimit is the largest file that is read, in bytes: 30,000 credentials take about 15 MB.
+// cacheLimit is the largest file that is read, in bytes: 30,000 credentials take about 12 MB.
 const cacheLimit = 256 << 20
 
 // cache is the file of a Reader: of mode 0600, which protects it on Unix alone.

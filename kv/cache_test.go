@@ -257,7 +257,7 @@ func TestWriteLeavesAloneWhatALinkInItsPlaceLeadsTo(t *testing.T) {
 		err = os.Symlink(victim, file+".next")
 	}
 	if err != nil {
-		t.Skip("no links here: ", err)
+		t.Fatal(err)
 	}
 	r, _ := fileReader(t, ReaderConfig{CacheFile: file})
 	r.Apply(credential(1, time.Hour))

@@ -100,3 +100,30 @@ func TestWithoutQuorumNothingIsWrittenAndTheReaderServes(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestReaderSeesWhatComesAfterALostLeader(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t)
+	s := newClusterStore(t, c, "w")
+	publishSoon(t, s, credential(1, time.Hour))
+	readers := map[string]*watchedReader{}
+	for name, cfg := range feeds() {
+		readers[name] = startReader(t, c, cfg)
+	}
+	leader := c.StreamLeader("KV_wechat")
+	if leader == nil {
+		t.Fatal("the bucket has no leader")
+	}
+	leader.Stop()
+	for name, r := range readers {
+		if _, err := r.AccessToken("wx1"); err != nil {
+			t.Errorf("%s, without a leader: %v", name, err)
+		}
+	}
+	publishSoon(t, s, credential(2, time.Hour))
+	for name, r := range readers {
+		if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, 1); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -173,3 +173,35 @@ func TestHealthNamesTheSubjectThatIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// A service that closes its connection, or loses it for good, has its credentials to their end.
+func TestReaderServesAfterItsConnectionWasClosed(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range feeds() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := natstest.Start(t)
+			s := newStore(t, srv, "w")
+			publish(t, s, credential(1, time.Hour))
+			nc := srv.Connect()
+			r := &watchedReader{}
+			var err error
+			if r.Reader, err = NewReader(nc, cfg); err != nil {
+				t.Fatal(err)
+			}
+			stop := runReader(t, r.Reader)
+			if _, err := r.Wait(testContext(t), "wx1", AccessToken); err != nil {
+				t.Fatal(err)
+			}
+			h := r.Handle("wx1", AccessToken)
+			nc.Close()
+			awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Trouble != "" && h.Valid == 1 })
+			for _, when := range []string{"while it runs", "after its end"} {
+				if v, err := h.Value(); err != nil || v != credential(1, 1).Value {
+					t.Errorf("%s: %v", when, err)
+				}
+				stop()
+			}
+		})
+	}
+}

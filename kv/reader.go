@@ -64,7 +64,7 @@ type Change struct {
 }
 
 // Reader always has the current credentials of one or many accounts in memory, as the bucket brings them: usually within
-// a millisecond of their publication, and within some seconds after a server was lost. A network that swallows everything
+// milliseconds of their publication, and within some seconds after a server was lost. A network that swallows everything
 // without a word is noticed by the connection's pings alone: see NewReader.
 //
 // Its reading methods never block, take no lock, allocate nothing where there is a valid credential, are safe for
@@ -120,8 +120,8 @@ func (s *slot) hold(c *Credential) {
 // that file's credentials when NewReader returns.
 //
 // The connection should be made with nats.RetryOnFailedConnect(true) and nats.MaxReconnects(-1), so that neither a start
-// without NATS nor a long outage ends it; and with nats.PingInterval of some seconds, because after the default of two minutes
-// a line that has fallen silent is noticed after about five.
+// without NATS nor a long outage ends it; and with nats.PingInterval of some seconds, because by default
+// a line that has fallen silent is noticed after some minutes.
 func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Bucket == "" {
 		cfg.Bucket = DefaultBucket

@@ -2,8 +2,6 @@ package kv
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -106,8 +104,7 @@ func (r *Reader) tell(ctx context.Context, appid, dead string) (stands time.Dura
 			r.trouble(errReportPanic)
 		}
 	}()
-	sum := sha256.Sum256([]byte(dead))
-	reply, err := r.report(ctx, messages.RefreshCredential{AppID: appid, Kind: string(AccessToken), ValueSHA256: hex.EncodeToString(sum[:])})
+	reply, err := r.report(ctx, messages.RefreshCredential{AppID: appid, Kind: string(AccessToken), ValueSHA256: messages.ValueSHA256(dead)})
 	var refusal *messages.Error
 	switch {
 	case errors.Is(err, context.Canceled): // another value has come by itself

@@ -8,6 +8,8 @@
 package messages
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"time"
 )
@@ -90,6 +92,12 @@ type RefreshCredential struct {
 	Kind        string `json:"kind,omitempty"`
 	Revision    uint64 `json:"revision,omitempty"`
 	ValueSHA256 string `json:"value_sha256,omitempty"`
+}
+
+// ValueSHA256 is how a report names a value without showing it: the hex SHA-256.
+func ValueSHA256(value string) string {
+	sum := sha256.Sum256([]byte(value))
+	return hex.EncodeToString(sum[:])
 }
 
 // Refreshed tells which credential is the current one after a report.

@@ -1,18 +1,17 @@
 package worker
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
 // settle turns WeChat's answer into the record, says whether it is to be published, and writes the success down.
 func (p *policy) settle(v view, l kv.Ledger, appid string, kind kv.Kind, issued wechat.Issued) (kv.Credential, bool, kv.Ledger) {
 	sent := issued.SentAt.UTC().Truncate(time.Millisecond)
-	hash := valueSHA256(issued.Value)
+	hash := messages.ValueSHA256(issued.Value)
 	c := kv.Credential{AppID: appid, Kind: kind, Value: issued.Value, ObtainedAt: sent, Generation: l.Generation}
 	same := l.ValueSHA256 == hash
 	// A record of before the last value, which WeChat gives out again, is news to who has that one.
@@ -74,9 +73,4 @@ func (p *policy) plan(r rule, first, sent time.Time, expiresIn time.Duration, sa
 		before := min(p.refreshBefore, expiresIn/3)
 		return expires, expires.Add(-before - jitter(before/4))
 	}
-}
-
-func valueSHA256(value string) string {
-	sum := sha256.Sum256([]byte(value))
-	return hex.EncodeToString(sum[:])
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -298,7 +299,7 @@ func (p *policy) begin(now time.Time, v view, why reason) kv.Ledger {
 	l.NextAttempt = p.retryAt(now, wechat.ClassTransport, 0, l.Attempts)
 	for _, c := range []*kv.Credential{v.record, v.held} {
 		if c != nil && c.Generation > l.Generation { // the ledger was lost, or its last write was
-			l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, valueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
+			l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, messages.ValueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
 		}
 	}
 	if hasExpired(now, l) {
@@ -331,7 +332,7 @@ func isUnderWay(now time.Time, l kv.Ledger, current *kv.Credential, leaseTTL tim
 // isLatest says whether the ledger knows of no value that was obtained after c. One generation is that of two values where
 // their workers could not write down, or not publish, what they had obtained.
 func isLatest(l kv.Ledger, c *kv.Credential) bool {
-	return c.Generation > l.Generation || c.Generation == l.Generation && l.ValueSHA256 == valueSHA256(c.Value)
+	return c.Generation > l.Generation || c.Generation == l.Generation && l.ValueSHA256 == messages.ValueSHA256(c.Value)
 }
 
 // isRefused says whether WeChat was asked about a value and refuses it.

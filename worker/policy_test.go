@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -24,7 +25,7 @@ func record(generation uint64, obtained time.Time, life time.Duration) *kv.Crede
 func TestNextDecides(t *testing.T) {
 	t.Parallel()
 	rec := record(5, t0, 2*time.Hour)
-	planned := kv.Ledger{Generation: 5, ValueSHA256: valueSHA256(rec.Value), NextAttempt: t0.Add(time.Hour), ExpiresAt: rec.ExpiresAt, LastAttempt: t0}
+	planned := kv.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), NextAttempt: t0.Add(time.Hour), ExpiresAt: rec.ExpiresAt, LastAttempt: t0}
 	failing := planned
 	failing.Attempts, failing.NextAttempt = 3, t0.Add(30*time.Second)
 	refused := failing
@@ -36,7 +37,7 @@ func TestNextDecides(t *testing.T) {
 	longer := planned
 	longer.ExpiresAt = rec.ExpiresAt.Add(15 * time.Minute)
 	other := planned
-	other.ValueSHA256 = valueSHA256("minted by another worker")
+	other.ValueSHA256 = messages.ValueSHA256("minted by another worker")
 	aheadAndFailing := failing
 	aheadAndFailing.Generation = 6
 	clock := planned
@@ -152,7 +153,7 @@ func TestSettlePublishesOnChangeOnly(t *testing.T) {
 	t.Parallel()
 	p := testPolicy(0.5)
 	rec := record(5, t0, 2*time.Hour)
-	ledger := kv.Ledger{Generation: 5, ValueSHA256: valueSHA256(rec.Value), FirstSeen: t0, Attempts: 2, Failure: &kv.Failure{}}
+	ledger := kv.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0, Attempts: 2, Failure: &kv.Failure{}}
 	sent := t0.Add(time.Hour)
 	for name, tc := range map[string]struct {
 		view       view
@@ -187,7 +188,7 @@ func TestValueThatWeChatGivesOutForMonthsIsPublishedAllTheTime(t *testing.T) {
 	t.Parallel()
 	for _, r := range []rule{classicRule, stableRule, ticketRule} {
 		rec := record(5, t0, 2*time.Hour)
-		ledger := kv.Ledger{Generation: 5, ValueSHA256: valueSHA256(rec.Value), FirstSeen: t0}
+		ledger := kv.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0}
 		for day := range 100 {
 			issued := wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: t0.AddDate(0, 0, day)}
 			c, _, l := testPolicy(0).settle(view{rule: r, record: rec}, ledger, "wx1", kv.AccessToken, issued)

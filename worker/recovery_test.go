@@ -196,7 +196,7 @@ func TestTurnThatFindsTheRecordLostLeavesItToThoseWhoHoldIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Generation, l.ValueSHA256 = known.Generation+1, valueSHA256("the newer one, which another worker holds")
+	l.Generation, l.ValueSHA256 = known.Generation+1, messages.ValueSHA256("the newer one, which another worker holds")
 	if _, err := w.store.PutLedger(s.context(), l); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 		if l, err = other.Ledger(s.context(), appid, kv.AccessToken); err != nil {
 			return false
 		}
-		l.Generation, l.ValueSHA256 = 2, valueSHA256("lost with its worker")
+		l.Generation, l.ValueSHA256 = 2, messages.ValueSHA256("lost with its worker")
 		_, err = other.PutLedger(s.context(), l)
 		return err == nil
 	})

@@ -220,7 +220,7 @@ func (t *turn) republish(ctx context.Context) error {
 	}
 	l := t.view.ledger
 	if c.Generation > l.Generation { // else it may know of a newer value or a longer life that was lost: that must stay known
-		l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, valueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
+		l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, messages.ValueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
 	}
 	if l.NextAttempt.IsZero() {
 		l.NextAttempt = c.RefreshAt
@@ -340,7 +340,7 @@ func (t *turn) ask(ctx context.Context, force bool) (wechat.Issued, error) {
 	if err != nil {
 		return wechat.Issued{}, err
 	}
-	t.token = valueSHA256(token)
+	t.token = messages.ValueSHA256(token)
 	typ := wechat.TicketJSAPI
 	if t.kind == kv.WXCardTicket {
 		typ = wechat.TicketWXCard

@@ -28,7 +28,7 @@ func (d dead) is(c kv.Credential) bool {
 	case d.revision != 0:
 		return d.revision == c.Revision
 	case d.sha256 != "":
-		return d.sha256 == valueSHA256(c.Value)
+		return d.sha256 == messages.ValueSHA256(c.Value)
 	default:
 		return true
 	}

@@ -21,7 +21,7 @@ func TestReportOfAValueThatIsNotCurrentCostsNothing(t *testing.T) {
 	before := s.wechat.Calls("", "")
 	for name, r := range map[string]messages.RefreshCredential{
 		"by revision": {Revision: c.Revision - 1},
-		"by hash":     {ValueSHA256: valueSHA256("an older one")},
+		"by hash":     {ValueSHA256: messages.ValueSHA256("an older one")},
 	} {
 		got, err := w.report(r)
 		if err != nil || got.Refreshed || got.Reason != messages.ReasonNotCurrent || got.Revision != c.Revision {
@@ -69,7 +69,7 @@ func TestTenThousandReportsMakeOneRefresh(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 10_000 {
 		wg.Go(func() {
-			got, err := w.report(messages.RefreshCredential{ValueSHA256: valueSHA256(c.Value)})
+			got, err := w.report(messages.RefreshCredential{ValueSHA256: messages.ValueSHA256(c.Value)})
 			switch {
 			case err != nil:
 				t.Error(err)

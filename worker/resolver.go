@@ -96,7 +96,7 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 				return nil, asRefusal(err)
 			}
 			refused = true
-			v, err := r.report(ctx, a, kv.AccessToken, dead{sha256: valueSHA256(token.Value), firsthand: true})
+			v, err := r.report(ctx, a, kv.AccessToken, dead{sha256: messages.ValueSHA256(token.Value), firsthand: true})
 			if err != nil {
 				return nil, err
 			}

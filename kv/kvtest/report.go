@@ -2,8 +2,6 @@ package kvtest
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
@@ -50,8 +48,7 @@ func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredential) (me
 	if !ok {
 		return messages.Refreshed{}, messages.Errorf(messages.NoCredential, "the bucket of the test has none")
 	}
-	sum := sha256.Sum256([]byte(c.Value))
-	if (req.Revision != 0 && req.Revision != c.Revision) || (req.ValueSHA256 != "" && !strings.EqualFold(req.ValueSHA256, hex.EncodeToString(sum[:]))) {
+	if (req.Revision != 0 && req.Revision != c.Revision) || (req.ValueSHA256 != "" && !strings.EqualFold(req.ValueSHA256, messages.ValueSHA256(c.Value))) {
 		return refreshed(c, messages.ReasonNotCurrent), nil
 	}
 	value := fmt.Sprintf("kvtest-%s-%d", kind, c.Generation+1)
