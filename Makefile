@@ -11,7 +11,7 @@ SEED ?= 0
 BENCH ?= .
 BENCHTIME ?= 3s
 
-# Where no image registry is reached: a program that starts a Docker engine, and makes the image of NATS (e2e/images).
+# Where no image registry is reached: a program that starts a Docker engine, and makes the image of NATS (test/e2e/images).
 DOCKER_UP ?= ../shared/tools/docker-up
 
 .PHONY: help build demo test lint fuzz bench tools check-cli interop chaos e2e clean
@@ -51,15 +51,15 @@ interop: ## test the examples in JavaScript and Go: needs Node 20 or newer, and 
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && npm --version >/dev/null || { \
 		echo "make interop needs node (20 or newer) and npm (on Debian: nodejs, npm)" >&2; exit 1; }
 	npm ci --prefix examples/node --loglevel=error
-	go test -race -count=1 -timeout=5m -tags=interop ./examples
+	go test -race -count=1 -timeout=5m -tags=interop ./test/interop
 
 chaos: bin/nats-server build ## let a fleet of real processes live through faults for CHAOSTIME (3m); SEED repeats a schedule
-	go build -trimpath -o bin/chaos ./chaos
+	go build -trimpath -o bin/chaos ./test/chaos
 	bin/chaos --for $(CHAOSTIME) --seed $(SEED)
 
 e2e: bin/nats ## run docker-compose.yml on a Docker engine: scale, kill, upgrade, lose nothing
-	@if [ -x '$(DOCKER_UP)' ]; then e2e/images '$(DOCKER_UP)'; fi
-	go test -race -count=1 -timeout=15m -tags=e2e ./e2e
+	@if [ -x '$(DOCKER_UP)' ]; then test/e2e/images '$(DOCKER_UP)'; fi
+	go test -race -count=1 -timeout=15m -tags=e2e ./test/e2e
 
 clean: ## remove what was built
 	rm -rf bin

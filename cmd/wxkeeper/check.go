@@ -12,7 +12,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/worker"
-	"github.com/wxkeeper/wxkeeper/worker/check"
+	"github.com/wxkeeper/wxkeeper/internal/check"
 )
 
 type checkVerb struct {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/wxkeeper/wxkeeper/worker/check"
+	"github.com/wxkeeper/wxkeeper/internal/check"
 )
 
 func findings(found []check.Finding) string {

@@ -14,7 +14,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
-	"github.com/wxkeeper/wxkeeper/worker/check"
+	"github.com/wxkeeper/wxkeeper/internal/check"
 )
 
 func operations(t *testing.T) string {

@@ -137,7 +137,7 @@ func takeover(b *testing.B, bins string, hit func(*process) error) time.Duration
 func binaries(b *testing.B) (dir string) {
 	b.Helper()
 	dir = b.TempDir()
-	for name, pkg := range map[string]string{"wxkeeper": "../cmd/wxkeeper", "nats-server": "github.com/nats-io/nats-server/v2"} {
+	for name, pkg := range map[string]string{"wxkeeper": "../../cmd/wxkeeper", "nats-server": "github.com/nats-io/nats-server/v2"} {
 		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
 			b.Fatalf("%v\n%s", err, out)
 		}

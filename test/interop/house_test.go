@@ -1,6 +1,6 @@
 //go:build interop
 
-package examples
+package interop
 
 import (
 	"context"

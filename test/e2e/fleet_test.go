@@ -116,7 +116,7 @@ func freePort(t *testing.T) int {
 // command is docker compose on the real file. The file .env of the user is none of our business.
 func (f *fleet) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "docker", append([]string{"compose", "--progress=plain", "--env-file=" + os.DevNull, "-p", f.project}, args...)...)
-	cmd.Dir, cmd.Env = "..", f.env
+	cmd.Dir, cmd.Env = "../..", f.env
 	return cmd
 }
 
@@ -218,7 +218,7 @@ func (f *fleet) connect(user, password string) *nats.Conn {
 // request is the real nats command: what it writes to its standard output, and to the other.
 func (f *fleet) request(user, password, subject, body string) (reply, said string) {
 	f.t.Helper()
-	command, err := filepath.Abs("../bin/nats")
+	command, err := filepath.Abs("../../bin/nats")
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 func read(t *testing.T, file string) string {
 	t.Helper()
-	b, err := os.ReadFile("../" + file)
+	b, err := os.ReadFile("../../" + file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 //go:build interop
 
-package examples
+package interop
 
 import (
 	"encoding/json"
@@ -41,7 +41,7 @@ const (
 // languages are the commands of the examples.
 func languages(t *testing.T) map[string][]string {
 	t.Helper()
-	if _, err := os.Stat("node/node_modules/@nats-io/transport-node"); err != nil {
+	if _, err := os.Stat("../../examples/node/node_modules/@nats-io/transport-node"); err != nil {
 		t.Fatalf("run `make interop`, which installs what the example needs (%v)", err)
 	}
 	program, err := goExample()
@@ -49,13 +49,13 @@ func languages(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	// The one in JavaScript looks at the bucket so seldom that its other means are all it has.
-	return map[string][]string{"node": {"node", "node/main.mjs", "--look", "3600"}, "go": {program}}
+	return map[string][]string{"node": {"node", "../../examples/node/main.mjs", "--look", "3600"}, "go": {program}}
 }
 
 // goExample builds the example in Go, once.
 var goExample = sync.OnceValues(func() (string, error) {
 	program := filepath.Join(buildDir, "example")
-	if out, err := exec.Command("go", "build", "-race", "-o", program, "./go").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-race", "-o", program, "../../examples/go").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return program, nil
@@ -200,7 +200,7 @@ func TestExamplesSayWhatIsWrongWithAnAccount(t *testing.T) {
 // symbols are all errors of the contract: a new one is tried here by itself, and fails where an example does not know it.
 func symbols(t *testing.T) []messages.Symbol {
 	t.Helper()
-	source, err := os.ReadFile("../messages/errors.go")
+	source, err := os.ReadFile("../../messages/errors.go")
 	if err != nil {
 		t.Fatal(err)
 	}
