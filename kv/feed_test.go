@@ -23,7 +23,7 @@ func (s scripted) Run(ctx context.Context, emit func(feed.Event)) {
 	}
 }
 
-func (scripted) Report(context.Context, messages.RefreshCredential) (messages.Refreshed, error) {
+func (scripted) Report(context.Context, messages.RefreshCredentialRequest) (messages.Refreshed, error) {
 	return messages.Refreshed{}, messages.ErrOverloaded
 }
 

@@ -76,7 +76,7 @@ type Reader struct {
 	cfg    ReaderConfig
 	source feed.Source
 	// report tells the workers that WeChat refuses a credential.
-	report func(context.Context, messages.RefreshCredential) (messages.Refreshed, error)
+	report func(context.Context, messages.RefreshCredentialRequest) (messages.Refreshed, error)
 	cache  *cache // nil: none
 
 	reports reports // of tokens that WeChat refuses
@@ -197,7 +197,7 @@ func (s *natsSource) Run(ctx context.Context, emit func(feed.Event)) {
 	w.run(ctx)
 }
 
-func (s *natsSource) Report(ctx context.Context, req messages.RefreshCredential) (messages.Refreshed, error) {
+func (s *natsSource) Report(ctx context.Context, req messages.RefreshCredentialRequest) (messages.Refreshed, error) {
 	return messages.NewClient(s.nc, s.cfg.SubjectPrefix).RefreshCredential(ctx, req)
 }
 

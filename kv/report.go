@@ -104,7 +104,7 @@ func (r *Reader) tell(ctx context.Context, appid, dead string) (stands time.Dura
 			r.trouble(errReportPanic)
 		}
 	}()
-	reply, err := r.report(ctx, messages.RefreshCredential{AppID: appid, Kind: string(AccessToken), ValueSHA256: messages.ValueSHA256(dead)})
+	reply, err := r.report(ctx, messages.RefreshCredentialRequest{AppID: appid, Kind: string(AccessToken), ValueSHA256: messages.ValueSHA256(dead)})
 	var refusal *messages.Error
 	switch {
 	case errors.Is(err, context.Canceled): // another value has come by itself

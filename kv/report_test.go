@@ -48,7 +48,7 @@ func TestTransportReportsADeadTokenOnceHoweverManyMeetIt(t *testing.T) {
 		}
 		wg.Wait()
 		sum := sha256.Sum256([]byte(dead))
-		want := messages.RefreshCredential{AppID: "wx1", Kind: "access_token", ValueSHA256: hex.EncodeToString(sum[:])}
+		want := messages.RefreshCredentialRequest{AppID: "wx1", Kind: "access_token", ValueSHA256: hex.EncodeToString(sum[:])}
 		if n := s.fleet.reports(); n != 1 || s.fleet.reported[0] != want {
 			t.Errorf("%d reports: %+v", n, s.fleet.reported)
 		}

@@ -46,32 +46,32 @@ func NewClient(nc *nats.Conn, prefix string) *Client {
 }
 
 // ResolveCode returns WeChat's answer as it came; decode it into a [Code].
-func (c *Client) ResolveCode(ctx context.Context, req ResolveCode) (RawCode, error) {
+func (c *Client) ResolveCode(ctx context.Context, req ResolveCodeRequest) (RawCode, error) {
 	return c.ask(ctx, SubjectCodeResolve, req.AppID, req)
 }
 
 // GetCredential returns the current credential.
-func (c *Client) GetCredential(ctx context.Context, req GetCredential) (Credential, error) {
+func (c *Client) GetCredential(ctx context.Context, req GetCredentialRequest) (Credential, error) {
 	return into[Credential](c.ask(ctx, SubjectCredentialGet, req.AppID, req))
 }
 
 // RefreshCredential reports a credential that WeChat refused.
-func (c *Client) RefreshCredential(ctx context.Context, req RefreshCredential) (Refreshed, error) {
+func (c *Client) RefreshCredential(ctx context.Context, req RefreshCredentialRequest) (Refreshed, error) {
 	return into[Refreshed](c.ask(ctx, SubjectCredentialRefresh, req.AppID, req))
 }
 
 // SignJSSDK signs the URL of a web page for wx.config.
-func (c *Client) SignJSSDK(ctx context.Context, req SignJSSDK) (JSSDKSignature, error) {
+func (c *Client) SignJSSDK(ctx context.Context, req SignJSSDKRequest) (JSSDKSignature, error) {
 	return into[JSSDKSignature](c.ask(ctx, SubjectJSSDKSign, req.AppID, req))
 }
 
 // SignCard signs a card for wx.addCard, or a choice for wx.chooseCard.
-func (c *Client) SignCard(ctx context.Context, req SignCard) (CardSignature, error) {
+func (c *Client) SignCard(ctx context.Context, req SignCardRequest) (CardSignature, error) {
 	return into[CardSignature](c.ask(ctx, SubjectCardSign, req.AppID, req))
 }
 
 // Status returns what one worker knows of the credentials.
-func (c *Client) Status(ctx context.Context, req GetStatus) (Status, error) {
+func (c *Client) Status(ctx context.Context, req StatusRequest) (Status, error) {
 	return into[Status](c.ask(ctx, SubjectStatus, req.AppID, req))
 }
 

@@ -49,7 +49,7 @@ func TestClientWaitsForTheWorkerThatIsRestarted(t *testing.T) {
 	c := NewClient(nc, "")
 	status := make(chan error, 1)
 	go func() {
-		got, err := c.Status(t.Context(), GetStatus{})
+		got, err := c.Status(t.Context(), StatusRequest{})
 		if err == nil && got.Worker != "new" {
 			err = fmt.Errorf("%+v", got)
 		}
@@ -69,7 +69,7 @@ func TestClientWaitsNoLongerThanItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	asked := make(chan error, 1)
 	go func() {
-		_, err := NewClient(nc, "").Status(ctx, GetStatus{})
+		_, err := NewClient(nc, "").Status(ctx, StatusRequest{})
 		asked <- err
 	}()
 	refusedTimes(t, nc, 3)
@@ -80,7 +80,7 @@ func TestClientWaitsNoLongerThanItsContext(t *testing.T) {
 
 	fast := NewClient(srv.Connect(), "")
 	fast.FailFast = true
-	if _, err := fast.Status(t.Context(), GetStatus{}); !errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) {
+	if _, err := fast.Status(t.Context(), StatusRequest{}); !errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("fail fast: %v", err)
 	}
 }
@@ -98,7 +98,7 @@ func TestClientAsksOnceWhereAWorkerAnswers(t *testing.T) {
 	})
 	c := NewClient(srv.Connect(), "")
 	for i, s := range []Symbol{Overloaded, ShuttingDown, NoCredential, Throttled, Upstream, Rejected} {
-		_, err := c.SignCard(t.Context(), SignCard{AppID: string(s), CardID: "p"})
+		_, err := c.SignCard(t.Context(), SignCardRequest{AppID: string(s), CardID: "p"})
 		var e *Error
 		if !errors.As(err, &e) || e.Symbol != s || e.RetryAfterMS != 1 {
 			t.Errorf("%s: %v", s, err)
@@ -125,7 +125,7 @@ func TestClientAsksTheSubjectOfTheAccount(t *testing.T) {
 	})
 	c := NewClient(srv.Connect(), "other")
 	for _, appid := range []string{"", "wx1"} {
-		code, err := c.ResolveCode(t.Context(), ResolveCode{AppID: appid, OpenID: "o", CodeTicket: "t"})
+		code, err := c.ResolveCode(t.Context(), ResolveCodeRequest{AppID: appid, OpenID: "o", CodeTicket: "t"})
 		check := func(subject, said, of string, err error) {
 			t.Helper()
 			want := "other." + subject + " {"
@@ -141,18 +141,18 @@ func TestClientAsksTheSubjectOfTheAccount(t *testing.T) {
 			t.Errorf("%s, %v", code, e)
 		}
 		check("code.resolve", raw.Reason, `"openid":"o","code_ticket":"t"`, err)
-		get, err := c.GetCredential(t.Context(), GetCredential{AppID: appid, Kind: "k"})
+		get, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: appid, Kind: "k"})
 		check("credential.get", get.Value, `"kind":"k"`, err)
-		refreshed, err := c.RefreshCredential(t.Context(), RefreshCredential{AppID: appid, Revision: 7})
+		refreshed, err := c.RefreshCredential(t.Context(), RefreshCredentialRequest{AppID: appid, Revision: 7})
 		check("credential.refresh", refreshed.Reason, `"revision":7`, err)
-		page, err := c.SignJSSDK(t.Context(), SignJSSDK{AppID: appid, URL: "u"})
+		page, err := c.SignJSSDK(t.Context(), SignJSSDKRequest{AppID: appid, URL: "u"})
 		check("jssdk.sign", page.Signature, `"url":"u"`, err)
-		card, err := c.SignCard(t.Context(), SignCard{AppID: appid, CardID: "p"})
+		card, err := c.SignCard(t.Context(), SignCardRequest{AppID: appid, CardID: "p"})
 		check("card.sign", card.Signature, `"card_id":"p"`, err)
-		status, err := c.Status(t.Context(), GetStatus{AppID: appid})
+		status, err := c.Status(t.Context(), StatusRequest{AppID: appid})
 		check("status", status.Worker, "", err)
 	}
-	if _, err := c.GetCredential(t.Context(), GetCredential{AppID: "wx2"}); !errors.Is(err, ErrUnknownAccount) {
+	if _, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: "wx2"}); !errors.Is(err, ErrUnknownAccount) {
 		t.Errorf("%v, want unknown_account", err)
 	}
 }

@@ -39,15 +39,15 @@ const (
 	MaxCodeTicket = 256
 )
 
-// ResolveCode asks for the marketing code behind a code_ticket (POST /intp/marketcode/tickettocode). The reply is
+// ResolveCodeRequest asks for the marketing code behind a code_ticket (POST /intp/marketcode/tickettocode). The reply is
 // WeChat's own answer, see [Code].
-type ResolveCode struct {
+type ResolveCodeRequest struct {
 	AppID      string `json:"appid,omitempty"`
 	OpenID     string `json:"openid"`
 	CodeTicket string `json:"code_ticket"`
 }
 
-// Code is WeChat's answer to [ResolveCode], as tickettocode.txt has it. The reply on the wire keeps fields that this
+// Code is WeChat's answer to [ResolveCodeRequest], as tickettocode.txt has it. The reply on the wire keeps fields that this
 // type does not know.
 type Code struct {
 	Errcode          int    `json:"errcode"`
@@ -65,8 +65,8 @@ type Code struct {
 	CodeEnd          int64  `json:"code_end"`   // inclusive
 }
 
-// GetCredential asks for the current credential. Kind is access_token where it is left out. The reply is [Credential].
-type GetCredential struct {
+// GetCredentialRequest asks for the current credential. Kind is access_token where it is left out. The reply is [Credential].
+type GetCredentialRequest struct {
 	AppID string `json:"appid,omitempty"`
 	Kind  string `json:"kind,omitempty"`
 }
@@ -85,9 +85,9 @@ type Credential struct {
 	Revision   uint64    `json:"revision"`
 }
 
-// RefreshCredential reports that WeChat refused a credential: which one, by the revision of its record or by the hex
+// RefreshCredentialRequest reports that WeChat refused a credential: which one, by the revision of its record or by the hex
 // SHA-256 of its value. With neither, the current one is meant. The reply is [Refreshed].
-type RefreshCredential struct {
+type RefreshCredentialRequest struct {
 	AppID       string `json:"appid,omitempty"`
 	Kind        string `json:"kind,omitempty"`
 	Revision    uint64 `json:"revision,omitempty"`
@@ -119,8 +119,8 @@ const (
 	ReasonUnchanged  = "unchanged"   // WeChat still gives out the reported value
 )
 
-// GetStatus asks for the state of the credentials of one account, or of all. The reply is [Status].
-type GetStatus struct {
+// StatusRequest asks for the state of the credentials of one account, or of all. The reply is [Status].
+type StatusRequest struct {
 	AppID string `json:"appid,omitempty"`
 }
 

@@ -25,12 +25,12 @@ var update = flag.Bool("update", false, "write schemas/*.json")
 
 // schemas are the types of which there is a schema, by the name of its file.
 var schemas = map[string]any{
-	messages.SubjectCodeResolve + ".request": messages.ResolveCode{}, messages.SubjectCodeResolve + ".reply": messages.Code{},
-	messages.SubjectCredentialGet + ".request": messages.GetCredential{}, messages.SubjectCredentialGet + ".reply": messages.Credential{},
-	messages.SubjectCredentialRefresh + ".request": messages.RefreshCredential{}, messages.SubjectCredentialRefresh + ".reply": messages.Refreshed{},
-	messages.SubjectJSSDKSign + ".request": messages.SignJSSDK{}, messages.SubjectJSSDKSign + ".reply": messages.JSSDKSignature{},
-	messages.SubjectCardSign + ".request": messages.SignCard{}, messages.SubjectCardSign + ".reply": messages.CardSignature{},
-	messages.SubjectStatus + ".request": messages.GetStatus{}, messages.SubjectStatus + ".reply": messages.Status{},
+	messages.SubjectCodeResolve + ".request": messages.ResolveCodeRequest{}, messages.SubjectCodeResolve + ".reply": messages.Code{},
+	messages.SubjectCredentialGet + ".request": messages.GetCredentialRequest{}, messages.SubjectCredentialGet + ".reply": messages.Credential{},
+	messages.SubjectCredentialRefresh + ".request": messages.RefreshCredentialRequest{}, messages.SubjectCredentialRefresh + ".reply": messages.Refreshed{},
+	messages.SubjectJSSDKSign + ".request": messages.SignJSSDKRequest{}, messages.SubjectJSSDKSign + ".reply": messages.JSSDKSignature{},
+	messages.SubjectCardSign + ".request": messages.SignCardRequest{}, messages.SubjectCardSign + ".reply": messages.CardSignature{},
+	messages.SubjectStatus + ".request": messages.StatusRequest{}, messages.SubjectStatus + ".reply": messages.Status{},
 	"error": messages.Error{}, "event": messages.Event{},
 }
 

@@ -6,8 +6,8 @@ const (
 	MaxCardField = 128 // each text of a [SignCard]
 )
 
-// SignJSSDK asks for what a web page puts into wx.config. The reply is [JSSDKSignature].
-type SignJSSDK struct {
+// SignJSSDKRequest asks for what a web page puts into wx.config. The reply is [JSSDKSignature].
+type SignJSSDKRequest struct {
 	AppID string `json:"appid,omitempty"`
 	// URL is the address of the page as the browser has it (location.href), not URL-encoded once more. It is signed byte
 	// for byte, without its fragment: "#" and what follows are cut off.
@@ -29,10 +29,10 @@ const (
 	ActionChooseCard = "chooseCard"
 )
 
-// SignCard asks for the signature of one card (addCard), or of a choice among the cards that the user has (chooseCard).
+// SignCardRequest asks for the signature of one card (addCard), or of a choice among the cards that the user has (chooseCard).
 // A field of the other action is refused: it would not be in the signature. What is left out, or empty, is not signed.
 // The reply is [CardSignature].
-type SignCard struct {
+type SignCardRequest struct {
 	AppID  string `json:"appid,omitempty"`
 	Action string `json:"action,omitempty"` // addCard (also where it is left out) or chooseCard
 	// CardID is the card that is added; chooseCard: the only card to choose from.
@@ -49,7 +49,7 @@ type SignCard struct {
 	CardType string `json:"card_type,omitempty"` // chooseCard: the type of the cards
 }
 
-// CardSignature has what a web page hands to the JS-SDK for a [SignCard], in WeChat's spelling. What was not asked for is not
+// CardSignature has what a web page hands to the JS-SDK for a [SignCardRequest], in WeChat's spelling. What was not asked for is not
 // there.
 type CardSignature struct {
 	CardID    string `json:"cardId,omitempty"`

@@ -15,7 +15,7 @@ func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
 	w := s.worker(nil)
 	first := w.await(kv.AccessToken, 0)
 	ask := func(id string) error {
-		_, err := w.client.GetCredential(s.context(), messages.GetCredential{AppID: id})
+		_, err := w.client.GetCredential(s.context(), messages.GetCredentialRequest{AppID: id})
 		return err
 	}
 	if err := ask("wx2"); symbol(err) != messages.UnknownAccount {

@@ -155,7 +155,7 @@ func BenchmarkReports(b *testing.B) {
 		var wg sync.WaitGroup
 		for range reports {
 			wg.Go(func() {
-				if _, err := w.report(messages.RefreshCredential{ValueSHA256: messages.ValueSHA256(c.Value)}); err != nil {
+				if _, err := w.report(messages.RefreshCredentialRequest{ValueSHA256: messages.ValueSHA256(c.Value)}); err != nil {
 					b.Error(err)
 				}
 			})

@@ -204,7 +204,7 @@ func (a *actor) pages() func(path string) (int, string) {
 
 // resolve asks over NATS for the sample's code.
 func (a *actor) resolve() (messages.Code, error) {
-	raw, err := a.client.ResolveCode(a.context(), messages.ResolveCode{AppID: appid, OpenID: openid, CodeTicket: codeTicket})
+	raw, err := a.client.ResolveCode(a.context(), messages.ResolveCodeRequest{AppID: appid, OpenID: openid, CodeTicket: codeTicket})
 	if err != nil {
 		return messages.Code{}, err
 	}
@@ -212,7 +212,7 @@ func (a *actor) resolve() (messages.Code, error) {
 	return c, json.Unmarshal(raw, &c)
 }
 
-func (a *actor) report(r messages.RefreshCredential) (messages.Refreshed, error) {
+func (a *actor) report(r messages.RefreshCredentialRequest) (messages.Refreshed, error) {
 	r.AppID = appid
 	return a.client.RefreshCredential(a.context(), r)
 }

@@ -269,7 +269,7 @@ func TestTurnThatNATSDelaysIsNoFailureOfWeChat(t *testing.T) {
 	reached := gate.Before("$KV.wechat_ledger."+appid+".access_token", 2) // after the verdict, the attempt
 	reported := make(chan error, 1)
 	go func() {
-		_, err := w.report(messages.RefreshCredential{Revision: first.Revision})
+		_, err := w.report(messages.RefreshCredentialRequest{Revision: first.Revision})
 		reported <- err
 	}()
 	<-reached

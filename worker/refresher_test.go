@@ -85,7 +85,7 @@ func TestExpiresAreNeverHandedOutAndAreTold(t *testing.T) {
 	if _, err := w.resolve(); symbol(err) != messages.NoCredential {
 		t.Errorf("resolving without a credential: %v", err)
 	}
-	if _, err := w.client.GetCredential(s.context(), messages.GetCredential{}); symbol(err) != messages.NoCredential {
+	if _, err := w.client.GetCredential(s.context(), messages.GetCredentialRequest{}); symbol(err) != messages.NoCredential {
 		t.Errorf("credential.get: %v", err)
 	}
 	s.wechat.ClearFaults()
@@ -368,7 +368,7 @@ func TestRefusedWriteOfAReportIsFollowedByOneMoreRefresh(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	got, err := w.report(messages.RefreshCredential{Revision: first.Revision})
+	got, err := w.report(messages.RefreshCredentialRequest{Revision: first.Revision})
 	if err != nil || !got.Refreshed {
 		t.Errorf("%+v, %v", got, err)
 	}

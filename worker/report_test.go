@@ -19,7 +19,7 @@ func TestReportOfAValueThatIsNotCurrentCostsNothing(t *testing.T) {
 	w := s.worker(nil)
 	c := w.await(kv.AccessToken, 0)
 	before := s.wechat.Calls("", "")
-	for name, r := range map[string]messages.RefreshCredential{
+	for name, r := range map[string]messages.RefreshCredentialRequest{
 		"by revision": {Revision: c.Revision - 1},
 		"by hash":     {ValueSHA256: messages.ValueSHA256("an older one")},
 	} {
@@ -39,7 +39,7 @@ func TestReportOfALivingTokenIsCheckedWithWeChatAndRefusedNothing(t *testing.T) 
 	w := s.worker(nil)
 	c := w.await(kv.AccessToken, 0)
 	for range 20 {
-		got, err := w.report(messages.RefreshCredential{Revision: c.Revision})
+		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 		if err != nil || got.Refreshed || got.Reason != messages.ReasonAlive {
 			t.Fatalf("%+v, %v", got, err)
 		}
@@ -69,7 +69,7 @@ func TestTenThousandReportsMakeOneRefresh(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 10_000 {
 		wg.Go(func() {
-			got, err := w.report(messages.RefreshCredential{ValueSHA256: messages.ValueSHA256(c.Value)})
+			got, err := w.report(messages.RefreshCredentialRequest{ValueSHA256: messages.ValueSHA256(c.Value)})
 			switch {
 			case err != nil:
 				t.Error(err)
@@ -103,14 +103,14 @@ func TestReporterCannotSpendTheQuota(t *testing.T) {
 	w := s.worker(classic)
 	c := w.await(kv.AccessToken, 0)
 	s.wechat.Revoke(c.Value)
-	got, err := w.report(messages.RefreshCredential{})
+	got, err := w.report(messages.RefreshCredentialRequest{})
 	if err != nil || !got.Refreshed {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	calls := s.wechat.Calls("", "token")
 	s.wechat.Revoke(w.await(kv.AccessToken, got.Generation-1).Value)
 	for range 5 {
-		_, err := w.report(messages.RefreshCredential{})
+		_, err := w.report(messages.RefreshCredentialRequest{})
 		var e *messages.Error
 		if !errors.As(err, &e) || e.Symbol != messages.Throttled || e.RetryAfterMS < 30_000 || e.RetryAfterMS > 60_000 {
 			t.Errorf("%v, want throttled for most of a minute", err)
@@ -134,7 +134,7 @@ func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got, err := w.report(messages.RefreshCredential{Revision: c.Revision})
+		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 		if err != nil || !got.Refreshed {
 			t.Fatalf("%+v, %v", got, err)
 		}
@@ -148,7 +148,7 @@ func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
 		w := s.worker(nil)
 		c := w.await(kv.AccessToken, 0)
 		s.wechat.Revoke(c.Value)
-		got, err := w.report(messages.RefreshCredential{Revision: c.Revision})
+		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 		if err != nil || !got.Refreshed || got.Generation != 2 {
 			t.Fatalf("%+v, %v", got, err)
 		}
@@ -165,7 +165,7 @@ func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
 		w := s.worker(nil)
 		c := w.await(kv.AccessToken, 0)
 		s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
-		got, err := w.report(messages.RefreshCredential{Revision: c.Revision})
+		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 		if err != nil || got.Refreshed || got.Reason != messages.ReasonUnchanged {
 			t.Fatalf("%+v, %v", got, err)
 		}
@@ -181,13 +181,13 @@ func TestReportOfATicketAsksForTheTicketAgain(t *testing.T) {
 	w := s.worker(everything)
 	c := w.await(kv.JSAPITicket, 0)
 	s.eventually("the floor between two calls is over", func() bool {
-		got, err := w.report(messages.RefreshCredential{Kind: string(kv.JSAPITicket), Revision: c.Revision})
+		got, err := w.report(messages.RefreshCredentialRequest{Kind: string(kv.JSAPITicket), Revision: c.Revision})
 		return err == nil && !got.Refreshed && got.Reason == messages.ReasonUnchanged
 	})
 	if n := s.wechat.Minted(appid, "getticket"); n != 2 {
 		t.Errorf("%d tickets were minted, want the two of the start", n)
 	}
-	if _, err := w.report(messages.RefreshCredential{Kind: string(kv.JSAPITicket), Revision: c.Revision}); symbol(err) != messages.Throttled {
+	if _, err := w.report(messages.RefreshCredentialRequest{Kind: string(kv.JSAPITicket), Revision: c.Revision}); symbol(err) != messages.Throttled {
 		t.Errorf("the next report: %v, want throttled", err)
 	}
 }
@@ -199,7 +199,7 @@ func TestReportAsksAgainWhereThereIsNothing(t *testing.T) {
 	events := s.events()
 	w := s.worker(nil)
 	events.next(messages.EventFailed) // the next scheduled try is ten minutes away; the operator has put it right
-	got, err := w.report(messages.RefreshCredential{})
+	got, err := w.report(messages.RefreshCredentialRequest{})
 	if err != nil || !got.Refreshed || got.Generation != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -213,11 +213,11 @@ func TestReportAfterAFailedRefreshIsToldOfTheNextTry(t *testing.T) {
 	c := w.await(kv.AccessToken, 0)
 	s.wechat.Revoke(c.Value)
 	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: -1, Times: 1})
-	if _, err := w.report(messages.RefreshCredential{Revision: c.Revision}); symbol(err) != messages.Upstream {
+	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); symbol(err) != messages.Upstream {
 		t.Fatalf("%v, want upstream", err)
 	}
 	var e *messages.Error
-	if _, err := w.report(messages.RefreshCredential{Revision: c.Revision}); errors.As(err, &e) && e.RetryAfterMS > 10_000 {
+	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); errors.As(err, &e) && e.RetryAfterMS > 10_000 {
 		t.Errorf("%v", err)
 	}
 	w.await(kv.AccessToken, c.Generation)
@@ -230,7 +230,7 @@ func TestTokenKilledRightAfterAProbeIsHealedSoon(t *testing.T) {
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
 	c := w.await(kv.AccessToken, 0)
-	if got, err := w.report(messages.RefreshCredential{Revision: c.Revision}); err != nil || got.Reason != messages.ReasonAlive {
+	if got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); err != nil || got.Reason != messages.ReasonAlive {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	s.wechat.Revoke(c.Value)
@@ -253,12 +253,12 @@ func TestRefusedTokenIsRenewedWhenTheThrottleEnds(t *testing.T) {
 	})
 	first := w.await(kv.AccessToken, 0)
 	s.wechat.Revoke(first.Value)
-	if got, err := w.report(messages.RefreshCredential{}); err != nil || !got.Refreshed {
+	if got, err := w.report(messages.RefreshCredentialRequest{}); err != nil || !got.Refreshed {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	second := w.await(kv.AccessToken, first.Generation)
 	s.wechat.Revoke(second.Value)
-	if _, err := w.report(messages.RefreshCredential{}); symbol(err) != messages.Throttled {
+	if _, err := w.report(messages.RefreshCredentialRequest{}); symbol(err) != messages.Throttled {
 		t.Fatalf("%v, want throttled", err)
 	}
 	s.eventually("the status says so", func() bool {
@@ -289,13 +289,13 @@ func TestWhatIsKnownIsAnsweredWithoutALease(t *testing.T) {
 		}
 		return st.CachedInfo().State.LastSeq
 	}
-	if _, err := w.report(messages.RefreshCredential{Revision: c.Revision}); err != nil {
+	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); err != nil {
 		t.Fatal(err)
 	}
 	before := writes()
 	for range 100 {
 		for _, revision := range []uint64{c.Revision, c.Revision + 1000} { // the second was never given
-			if _, err := w.report(messages.RefreshCredential{Revision: revision}); err != nil {
+			if _, err := w.report(messages.RefreshCredentialRequest{Revision: revision}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -339,7 +339,7 @@ func TestResetSecretIsToldOnceAndNotSentAtEachReport(t *testing.T) {
 		if minute == 2 { // WeChat cannot say in between: that is no news, and what it says after it is none
 			s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
 		}
-		if _, err := w.report(messages.RefreshCredential{Revision: c.Revision}); symbol(err) != messages.NoCredential {
+		if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); symbol(err) != messages.NoCredential {
 			t.Errorf("minute %d: %v, want no_credential", 2*minute, err)
 		}
 	}
@@ -347,7 +347,7 @@ func TestResetSecretIsToldOnceAndNotSentAtEachReport(t *testing.T) {
 		t.Errorf("%d token calls, want the first and the refused one", n)
 	}
 	s.wechat.SetSecret(appid, secret)
-	if got, err := w.report(messages.RefreshCredential{}); err != nil || !got.Refreshed {
+	if got, err := w.report(messages.RefreshCredentialRequest{}); err != nil || !got.Refreshed {
 		t.Errorf("the operator: %+v, %v", got, err)
 	}
 	conflicts := 0

@@ -22,7 +22,7 @@ func TestReplyIsWeChatsOwnAnswer(t *testing.T) {
 	s.wechat.AddCode(appid, "o1", "t1", json.RawMessage(answer))
 	w := s.worker(nil)
 	w.await(kv.AccessToken, 0)
-	for _, req := range []messages.ResolveCode{{OpenID: "o1", CodeTicket: "t1"}, {AppID: appid, OpenID: "o1", CodeTicket: "t1"}} {
+	for _, req := range []messages.ResolveCodeRequest{{OpenID: "o1", CodeTicket: "t1"}, {AppID: appid, OpenID: "o1", CodeTicket: "t1"}} {
 		got, err := w.client.ResolveCode(s.context(), req)
 		if err != nil || string(got) != answer {
 			t.Errorf("got %s, %v; want %s", got, err, answer)
@@ -83,7 +83,7 @@ func TestRefusedForGoodIsNeverRetriedAndNeverRefreshes(t *testing.T) {
 	w := s.worker(nil)
 	w.await(kv.AccessToken, 0)
 	before := s.wechat.Calls("", "")
-	_, err := w.client.ResolveCode(s.context(), messages.ResolveCode{OpenID: openid, CodeTicket: "no-such-ticket"})
+	_, err := w.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: openid, CodeTicket: "no-such-ticket"})
 	var e *messages.Error
 	if !errors.As(err, &e) || e.Symbol != messages.Rejected || e.Errcode != 40097 || e.RID == "" || e.Errmsg == "" {
 		t.Errorf("%#v", err)
@@ -202,11 +202,11 @@ func TestFullWorkerSaysSoAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 3 {
 		wg.Go(func() {
-			_, _ = w.client.ResolveCode(ctx, messages.ResolveCode{OpenID: "o", CodeTicket: fmt.Sprint("ticket", i)})
+			_, _ = w.client.ResolveCode(ctx, messages.ResolveCodeRequest{OpenID: "o", CodeTicket: fmt.Sprint("ticket", i)})
 		})
 	}
 	s.eventually("three hang", func() bool { return s.wechat.Calls("", "tickettocode") == 3 })
-	_, err := w.client.ResolveCode(s.context(), messages.ResolveCode{OpenID: "o", CodeTicket: "one-more"})
+	_, err := w.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "one-more"})
 	var e *messages.Error
 	if !errors.As(err, &e) || e.Symbol != messages.Overloaded || e.RetryAfterMS == 0 {
 		t.Errorf("%v, want overloaded", err)

@@ -283,7 +283,7 @@ func (s *service) respond(subject string, req micro.Request, reply any, err erro
 func (s *service) codeResolve(ctx context.Context, ofSubject string, body []byte) (any, error) {
 	began := time.Now()
 	defer func() { s.metrics.resolveT.Observe(time.Since(began).Seconds()) }()
-	var req messages.ResolveCode
+	var req messages.ResolveCodeRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
@@ -333,7 +333,7 @@ func (s *service) credential(ofSubject, appid, kind string) (*Account, kv.Kind, 
 }
 
 func (s *service) credentialGet(ctx context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.GetCredential
+	var req messages.GetCredentialRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
@@ -352,7 +352,7 @@ func (s *service) credentialGet(ctx context.Context, ofSubject string, body []by
 }
 
 func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.RefreshCredential
+	var req messages.RefreshCredentialRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
@@ -377,7 +377,7 @@ func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body 
 }
 
 func (s *service) statusOf(_ context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.GetStatus
+	var req messages.StatusRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func TestCredentialGetReturnsTheRecordAndItsRevision(t *testing.T) {
 	w := s.worker(everything)
 	for _, k := range kv.Kinds {
 		c := w.await(k, 0)
-		got, err := w.client.GetCredential(s.context(), messages.GetCredential{AppID: appid, Kind: string(k)})
+		got, err := w.client.GetCredential(s.context(), messages.GetCredentialRequest{AppID: appid, Kind: string(k)})
 		if err != nil || got.Value != c.Value || got.Revision == 0 || got.Revision != c.Revision || !got.ExpiresAt.Equal(c.ExpiresAt) || got.Generation != 1 {
 			t.Errorf("%+v, %v; want %v", got, err, c)
 		}
@@ -144,7 +144,7 @@ func TestIsANATSMicroService(t *testing.T) {
 	if _, err := w.resolve(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.client.ResolveCode(s.context(), messages.ResolveCode{OpenID: "o", CodeTicket: "bad"}); err == nil {
+	if _, err := w.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "bad"}); err == nil {
 		t.Fatal("a bad ticket was resolved")
 	}
 	m, err := w.nc.Request("$SRV.INFO.wechat", nil, patience)
@@ -200,7 +200,7 @@ func TestStatusTellsEveryCredential(t *testing.T) {
 	for _, k := range kv.Kinds {
 		w.await(k, 0)
 	}
-	for _, req := range []messages.GetStatus{{}, {AppID: appid}} {
+	for _, req := range []messages.StatusRequest{{}, {AppID: appid}} {
 		var st messages.Status
 		s.eventually("all turns have ended", func() bool {
 			var err error
@@ -229,7 +229,7 @@ func TestStopAnswersWhatItHoldsAndLeavesNothing(t *testing.T) {
 	for i := range 60 {
 		wg.Go(func() {
 			begun <- struct{}{}
-			_, err := first.client.ResolveCode(s.context(), messages.ResolveCode{OpenID: "o", CodeTicket: fmt.Sprint("t", i)})
+			_, err := first.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: fmt.Sprint("t", i)})
 			if err != nil {
 				t.Errorf("a request was lost: %v", err)
 			}
@@ -243,7 +243,7 @@ func TestStopAnswersWhatItHoldsAndLeavesNothing(t *testing.T) {
 	wg.Wait()
 	second.stop()
 	second.client.FailFast = true
-	if _, err := second.client.ResolveCode(s.context(), messages.ResolveCode{OpenID: "o", CodeTicket: "t"}); !errors.Is(err, nats.ErrNoResponders) {
+	if _, err := second.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "t"}); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("after the stop: %v, want no responders", err)
 	}
 	store, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{})
@@ -342,7 +342,7 @@ func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
 	w := s.worker(nil)
 	w.await(kv.AccessToken, 0)
 	w.service.stopping.Store(true) // the moment between the begin of a stop and the last message
-	if _, err := w.report(messages.RefreshCredential{}); symbol(err) != messages.ShuttingDown {
+	if _, err := w.report(messages.RefreshCredentialRequest{}); symbol(err) != messages.ShuttingDown {
 		t.Errorf("over NATS: %v, want shutting_down", err)
 	}
 	s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Hang: true, Times: 1})

@@ -37,7 +37,7 @@ func (s *signer) jssdk(ctx context.Context, a *Account, url string) (messages.JS
 }
 
 // card signs a request that checkCard has found good.
-func (s *signer) card(ctx context.Context, a *Account, req messages.SignCard) (messages.CardSignature, error) {
+func (s *signer) card(ctx context.Context, a *Account, req messages.SignCardRequest) (messages.CardSignature, error) {
 	ticket, err := s.lookup.current(ctx, a, kv.WXCardTicket)
 	if err != nil {
 		return messages.CardSignature{}, err
@@ -71,7 +71,7 @@ func sha1Hex(s string) string {
 }
 
 func (s *service) jssdkSign(ctx context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.SignJSSDK
+	var req messages.SignJSSDKRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func unprintable(r rune) bool {
 }
 
 func (s *service) cardSign(ctx context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.SignCard
+	var req messages.SignCardRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (s *service) cardSign(ctx context.Context, ofSubject string, body []byte) (
 }
 
 // checkCard says what is wrong with the request of a card's signature.
-func checkCard(req messages.SignCard) error {
+func checkCard(req messages.SignCardRequest) error {
 	addCard := req.Action != messages.ActionChooseCard
 	switch {
 	case addCard && req.Action != "" && req.Action != messages.ActionAddCard:

@@ -177,11 +177,11 @@ func TestSignsOverNATSWithTheTicketsOfTheBucket(t *testing.T) {
 			}
 		}
 	}
-	page, err := w.client.SignJSSDK(s.context(), messages.SignJSSDK{AppID: appid, URL: "https://a.example"})
+	page, err := w.client.SignJSSDK(s.context(), messages.SignJSSDKRequest{AppID: appid, URL: "https://a.example"})
 	if err != nil || page.Signature != sha1Of(fmt.Sprintf("jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://a.example", jsapi, page.NonceStr, page.Timestamp)) {
 		t.Errorf("the client: %+v, %v", page, err)
 	}
-	add, err := w.client.SignCard(s.context(), messages.SignCard{AppID: appid, CardID: "pCard"})
+	add, err := w.client.SignCard(s.context(), messages.SignCardRequest{AppID: appid, CardID: "pCard"})
 	if err != nil || add.Signature != sortedSHA1(card, "pCard", add.Timestamp, add.ExtNonceStr) {
 		t.Errorf("the client: %+v, %v", add, err)
 	}
@@ -202,10 +202,10 @@ func TestWithoutALivingTicketNothingIsSigned(t *testing.T) {
 	w := s.worker(everything)
 	w.await(kv.AccessToken, 0)
 	s.eventually("both tickets are refused", func() bool { return s.wechat.Calls("", "getticket") == 2 })
-	if got, err := w.client.SignJSSDK(s.context(), messages.SignJSSDK{URL: "https://a.example"}); symbol(err) != messages.NoCredential {
+	if got, err := w.client.SignJSSDK(s.context(), messages.SignJSSDKRequest{URL: "https://a.example"}); symbol(err) != messages.NoCredential {
 		t.Errorf("%+v, %v; want no_credential", got, err)
 	}
-	if got, err := w.client.SignCard(s.context(), messages.SignCard{CardID: "pCard"}); symbol(err) != messages.NoCredential {
+	if got, err := w.client.SignCard(s.context(), messages.SignCardRequest{CardID: "pCard"}); symbol(err) != messages.NoCredential {
 		t.Errorf("%+v, %v; want no_credential", got, err)
 	}
 }

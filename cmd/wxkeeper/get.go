@@ -29,7 +29,7 @@ Examples:
 func (v *getVerb) Run(ctx context.Context, t *terminal) error {
 	var c messages.Credential
 	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
-		c, err = client.GetCredential(ctx, messages.GetCredential{AppID: v.or(cfg), Kind: v.Kind})
+		c, err = client.GetCredential(ctx, messages.GetCredentialRequest{AppID: v.or(cfg), Kind: v.Kind})
 		return err
 	})
 	if err != nil {

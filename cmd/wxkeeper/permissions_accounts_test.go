@@ -50,13 +50,13 @@ func TestTwoAccountsGiveConsumersWhatIsExportedAndNothingElse(t *testing.T) {
 		t.Error("no event:", err)
 	}
 	ask := messages.NewClient(nc, house.SubjectPrefix)
-	if _, err := ask.ResolveCode(g.context(), messages.ResolveCode{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
+	if _, err := ask.ResolveCode(g.context(), messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := ask.SignJSSDK(g.context(), messages.SignJSSDK{AppID: mine, URL: "https://a.example/"}); err != nil {
+	if _, err := ask.SignJSSDK(g.context(), messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := ask.SignCard(g.context(), messages.SignCard{AppID: mine, CardID: "c"}); err != nil {
+	if _, err := ask.SignCard(g.context(), messages.SignCardRequest{AppID: mine, CardID: "c"}); err != nil {
 		t.Error(err)
 	}
 	g.unhindered()
@@ -102,7 +102,7 @@ func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
 	if err := chief.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := messages.NewClient(boss, "corp").ResolveCode(g.context(), messages.ResolveCode{AppID: other, OpenID: "o", CodeTicket: "t"}); err != nil {
+	if _, err := messages.NewClient(boss, "corp").ResolveCode(g.context(), messages.ResolveCodeRequest{AppID: other, OpenID: "o", CodeTicket: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	// It writes nothing: what it sends stays in its account, and so does the reply to a request, wherever it is to go.

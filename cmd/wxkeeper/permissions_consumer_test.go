@@ -165,13 +165,13 @@ func TestResolverAndSignerLiveByTheirListsAndAreRefusedTheRest(t *testing.T) {
 	rc, sc := g.as("resolver-wx1"), g.as("signer-wx1")
 	ask := func(ctx context.Context) error {
 		resolve, sign := messages.NewClient(rc, "corp"), messages.NewClient(sc, "corp")
-		if _, err := resolve.ResolveCode(ctx, messages.ResolveCode{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
+		if _, err := resolve.ResolveCode(ctx, messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
 			return err
 		}
-		if _, err := sign.SignJSSDK(ctx, messages.SignJSSDK{AppID: mine, URL: "https://a.example/"}); err != nil {
+		if _, err := sign.SignJSSDK(ctx, messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
 			return err
 		}
-		_, err := sign.SignCard(ctx, messages.SignCard{AppID: mine, CardID: "c"})
+		_, err := sign.SignCard(ctx, messages.SignCardRequest{AppID: mine, CardID: "c"})
 		return err
 	}
 	if err := ask(g.context()); err != nil {

@@ -365,7 +365,7 @@ func (g *guarded) renewed(s *staff, nc *nats.Conn, r *kv.Reader, appid string) k
 	g.Helper()
 	old := g.has(r, appid, kv.AccessToken, 0)
 	s.sim.Revoke(old.Value)
-	_, err := messages.NewClient(nc, house.SubjectPrefix).RefreshCredential(g.context(), messages.RefreshCredential{AppID: appid, Revision: old.Revision})
+	_, err := messages.NewClient(nc, house.SubjectPrefix).RefreshCredential(g.context(), messages.RefreshCredentialRequest{AppID: appid, Revision: old.Revision})
 	if err != nil && !errors.Is(err, messages.ErrUpstreamTimeout) { // on a machine that is busy; it goes on
 		g.Fatalf("%v; refused: %q", err, g.log.refusals(0))
 	}

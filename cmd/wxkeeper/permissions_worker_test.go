@@ -90,7 +90,7 @@ func TestWorkerLivesByItsList(t *testing.T) {
 	g.comeBack(js)
 	g.restart(nc, boss)
 	g.seldom(nc, "creds", "creds_ledger")
-	if _, err := messages.NewClient(boss, "corp").Status(g.context(), messages.GetStatus{}); err != nil {
+	if _, err := messages.NewClient(boss, "corp").Status(g.context(), messages.StatusRequest{}); err != nil {
 		t.Error(err)
 	}
 	s.stop()

@@ -38,7 +38,7 @@ var reasons = map[string]string{
 func (v *refreshVerb) Run(ctx context.Context, t *terminal) error {
 	var r messages.Refreshed
 	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
-		r, err = client.RefreshCredential(ctx, messages.RefreshCredential{
+		r, err = client.RefreshCredential(ctx, messages.RefreshCredentialRequest{
 			AppID: v.or(cfg), Kind: v.Kind, Revision: v.Revision, ValueSHA256: v.ValueSHA256,
 		})
 		return err

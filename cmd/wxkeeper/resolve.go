@@ -32,7 +32,7 @@ Examples:
 }
 
 func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
-	req := messages.ResolveCode{OpenID: v.OpenID, CodeTicket: v.CodeTicket}
+	req := messages.ResolveCodeRequest{OpenID: v.OpenID, CodeTicket: v.CodeTicket}
 	switch {
 	case v.OpenID == "-" && v.CodeTicket != "":
 		return usage(errors.New("resolve -: the code_ticket is read from standard input too"))
@@ -71,7 +71,7 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 }
 
 // readRequest reads a request. Its errors do not quote it.
-func readRequest(r io.Reader) (req messages.ResolveCode, err error) {
+func readRequest(r io.Reader) (req messages.ResolveCodeRequest, err error) {
 	body, err := io.ReadAll(io.LimitReader(r, messages.MaxRequest+1))
 	switch {
 	case err != nil:

@@ -36,7 +36,7 @@ func (v *statusVerb) Validate() error { return checkAppID(v.AppID) }
 func (v *statusVerb) Run(ctx context.Context, t *terminal) error {
 	var st messages.Status
 	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, _ config.Config) (err error) {
-		st, err = client.Status(ctx, messages.GetStatus{AppID: v.AppID})
+		st, err = client.Status(ctx, messages.StatusRequest{AppID: v.AppID})
 		return err
 	})
 	if err != nil {

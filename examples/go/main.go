@@ -178,7 +178,7 @@ func (s *service) redeem(ctx context.Context, openid, ticket string) string {
 func (s *service) resolve(ctx context.Context, openid, ticket string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	raw, err := s.workers.ResolveCode(ctx, messages.ResolveCode{AppID: s.appid, OpenID: openid, CodeTicket: ticket})
+	raw, err := s.workers.ResolveCode(ctx, messages.ResolveCodeRequest{AppID: s.appid, OpenID: openid, CodeTicket: ticket})
 	if err != nil {
 		return "", err
 	}

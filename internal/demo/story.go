@@ -241,7 +241,7 @@ func (s *story) happened(e messages.Event) {
 // ask resolves the sample through NATS and counts.
 func (s *story) ask(ctx context.Context, appid string) (took time.Duration, err error) {
 	began := time.Now()
-	raw, err := s.client.ResolveCode(ctx, messages.ResolveCode{AppID: appid, OpenID: sampleOpenID, CodeTicket: sampleCodeTicket})
+	raw, err := s.client.ResolveCode(ctx, messages.ResolveCodeRequest{AppID: appid, OpenID: sampleOpenID, CodeTicket: sampleCodeTicket})
 	took = time.Since(began)
 	if err == nil {
 		var c messages.Code

@@ -208,7 +208,7 @@ func TestReportsAreAnsweredAsAWorkerDoes(t *testing.T) {
 		return hex.EncodeToString(sum[:])
 	}
 	report := func(value string) (string, error) {
-		got, err := b.Report(context.Background(), messages.RefreshCredential{AppID: "wx1", ValueSHA256: sha(value)})
+		got, err := b.Report(context.Background(), messages.RefreshCredentialRequest{AppID: "wx1", ValueSHA256: sha(value)})
 		return got.Reason, err
 	}
 	if _, err := report("one"); !errors.Is(err, messages.ErrNoCredential) {

@@ -30,7 +30,7 @@ func (b *Bucket) Reports() int {
 
 // Report reports a value as refused by WeChat, and is answered as by the workers. A kv.Transport of a Reader
 // of this bucket calls it.
-func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredential) (messages.Refreshed, error) {
+func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredentialRequest) (messages.Refreshed, error) {
 	if err := ctx.Err(); err != nil {
 		return messages.Refreshed{}, err
 	}

@@ -52,7 +52,7 @@ func (s *source) Run(ctx context.Context, emit func(feed.Event)) {
 	}
 }
 
-func (s *source) Report(ctx context.Context, req messages.RefreshCredential) (messages.Refreshed, error) {
+func (s *source) Report(ctx context.Context, req messages.RefreshCredentialRequest) (messages.Refreshed, error) {
 	return s.bucket.Report(ctx, req)
 }
 

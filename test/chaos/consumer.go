@@ -191,7 +191,7 @@ func (c *consumer) poll(ctx context.Context) []sighting {
 func (c *consumer) resolve(ctx context.Context) {
 	a := c.accounts[rand.IntN(len(c.accounts))]
 	ticket := fmt.Sprintf("%032x", rand.Uint64())
-	c.ask(ctx, "wechat.code.resolve", a.AppID, messages.ResolveCode{AppID: a.AppID, OpenID: "oChaos", CodeTicket: ticket}, func(body []byte) error {
+	c.ask(ctx, "wechat.code.resolve", a.AppID, messages.ResolveCodeRequest{AppID: a.AppID, OpenID: "oChaos", CodeTicket: ticket}, func(body []byte) error {
 		var code messages.Code
 		if err := json.Unmarshal(body, &code); err != nil {
 			return err
@@ -275,7 +275,7 @@ func (c *consumer) look(ctx context.Context, seen []sighting) {
 		go func() {
 			asking, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			_, _ = c.client.RefreshCredential(asking, messages.RefreshCredential{AppID: s.AppID, Kind: s.Kind, ValueSHA256: messages.ValueSHA256(s.Value)}) // the next look tells
+			_, _ = c.client.RefreshCredential(asking, messages.RefreshCredentialRequest{AppID: s.AppID, Kind: s.Kind, ValueSHA256: messages.ValueSHA256(s.Value)}) // the next look tells
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			delete(c.reporting, s.AppID+s.Kind)

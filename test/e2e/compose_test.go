@@ -56,7 +56,7 @@ func TestNothingIsLostWhileTheFleetChanges(t *testing.T) {
 	f.up(4)
 	names := map[string]bool{}
 	f.until("four workers that answer", func() bool {
-		st, err := l.client.Status(f.ctx, messages.GetStatus{})
+		st, err := l.client.Status(f.ctx, messages.StatusRequest{})
 		if err == nil {
 			names[st.Worker] = true
 		}

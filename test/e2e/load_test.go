@@ -95,7 +95,7 @@ func (l *load) resolve(ctx context.Context, i int) error {
 	defer cancel()
 	for again := time.NewTicker(100 * time.Millisecond); ; l.retried.Add(1) {
 		once, cancel := context.WithTimeout(ctx, attempt)
-		raw, err := l.client.ResolveCode(once, messages.ResolveCode{OpenID: openid(i), CodeTicket: codeTicket(i)})
+		raw, err := l.client.ResolveCode(once, messages.ResolveCodeRequest{OpenID: openid(i), CodeTicket: codeTicket(i)})
 		cancel()
 		var refusal *messages.Error
 		switch {

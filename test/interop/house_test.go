@@ -127,7 +127,7 @@ func (h *house) has(generation uint64) {
 func (h *house) knows(generation uint64) {
 	h.Helper()
 	h.eventually(func(ctx context.Context) error {
-		c, err := messages.NewClient(h.nc, "").GetCredential(ctx, messages.GetCredential{AppID: appid})
+		c, err := messages.NewClient(h.nc, "").GetCredential(ctx, messages.GetCredentialRequest{AppID: appid})
 		if err == nil && c.Generation != generation {
 			err = fmt.Errorf("the worker has generation %d instead of %d", c.Generation, generation)
 		}

@@ -220,7 +220,7 @@ func TestExamplesKnowEveryError(t *testing.T) {
 	var mu sync.Mutex
 	asked := map[string]int{} // by subject, whose prefix is that of a program, and code_ticket
 	fake := func(m *nats.Msg) {
-		var req messages.ResolveCode
+		var req messages.ResolveCodeRequest
 		if err := json.Unmarshal(m.Data, &req); err != nil || req.AppID != appid {
 			t.Errorf("request %v: %v", req.AppID, err)
 		}

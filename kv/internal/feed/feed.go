@@ -30,5 +30,5 @@ type Source interface {
 	// Run tells emit, from one goroutine at a time, until ctx ends.
 	Run(ctx context.Context, emit func(Event))
 	// Report tells the workers that WeChat refuses a credential.
-	Report(ctx context.Context, req messages.RefreshCredential) (messages.Refreshed, error)
+	Report(ctx context.Context, req messages.RefreshCredentialRequest) (messages.Refreshed, error)
 }
