@@ -8,12 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-)
 
-// The names that are used where nothing else is configured.
-const (
-	DefaultBucket        = "wechat"
-	DefaultSubjectPrefix = "wechat"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // markerTTL is how long the server keeps the marker of an expired record. A watcher that was away for longer does not
@@ -39,10 +35,10 @@ type StoreConfig struct {
 
 func (c *StoreConfig) setDefaults() {
 	if c.Bucket == "" {
-		c.Bucket = DefaultBucket
+		c.Bucket = messages.DefaultBucket
 	}
 	if c.SubjectPrefix == "" {
-		c.SubjectPrefix = DefaultSubjectPrefix
+		c.SubjectPrefix = messages.DefaultPrefix
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 3 * time.Second
@@ -56,11 +52,6 @@ func (c *StoreConfig) setDefaults() {
 func streamName(bucket string) string { return "KV_" + bucket }
 
 func keyPrefix(bucket string) string { return "$KV." + bucket + "." }
-
-// PublishedSubject is where the server republishes each change of a record as a core NATS message.
-func PublishedSubject(prefix, appid string, kind Kind) string {
-	return prefix + ".published." + Key(appid, kind)
-}
 
 func (c *StoreConfig) credentials(replicas int) jetstream.KeyValueConfig {
 	return jetstream.KeyValueConfig{
@@ -169,3 +160,6 @@ func verifyBucket(have jetstream.StreamConfig, want jetstream.KeyValueConfig) er
 	}
 	return nil
 }
+
+// leaseKey is the key of the lease of a credential: three tokens, so that a watch of *.* does not include leases.
+func leaseKey(appid string, kind messages.Kind) string { return "lease." + messages.Key(appid, kind) }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // cacheEvery is the least time between two writes of the file. A token that was replaced lives for five minutes more, so
@@ -32,9 +34,9 @@ type cache struct {
 
 // cached is what stands in the file.
 type cached struct {
-	Bucket      string       `json:"bucket"`
-	SavedAt     time.Time    `json:"saved_at"`
-	Credentials []Credential `json:"credentials"`
+	Bucket      string                `json:"bucket"`
+	SavedAt     time.Time             `json:"saved_at"`
+	Credentials []messages.Credential `json:"credentials"`
 }
 
 func (c *cache) changed() {
@@ -60,6 +62,7 @@ func (r *Reader) restore() {
 		if c.Validate() != nil || !c.Valid(now) || c.ObtainedAt.After(now.Add(cacheAhead)) || (len(r.cfg.AppIDs) > 0 && !slices.Contains(r.cfg.AppIDs, c.AppID)) {
 			continue
 		}
+		c.Revision = 0 // it was that of a bucket that may have been recreated since
 		s := r.slot(c.AppID, c.Kind)
 		s.hold(c)
 		s.bucket = -1 // not known to be the one that is there now
@@ -91,10 +94,10 @@ func (r *Reader) keep(ctx context.Context) {
 
 func (r *Reader) save() {
 	now := r.cfg.Now()
-	what := cached{Bucket: r.cfg.Bucket, SavedAt: now.UTC().Truncate(time.Millisecond), Credentials: []Credential{}}
+	what := cached{Bucket: r.cfg.Bucket, SavedAt: now.UTC().Truncate(time.Millisecond), Credentials: []messages.Credential{}}
 	r.slots.Range(func(appid, v any) bool {
 		for i := range v.(*slots) {
-			if c, err := v.(*slots)[i].current(now, appid.(string), Kinds[i]); err == nil {
+			if c, err := v.(*slots)[i].current(now, appid.(string), messages.Kinds[i]); err == nil {
 				what.Credentials = append(what.Credentials, *c)
 			}
 		}
@@ -106,7 +109,7 @@ func (r *Reader) save() {
 	}
 }
 
-func (c *cache) load() ([]Credential, error) {
+func (c *cache) load() ([]messages.Credential, error) {
 	if err := c.check(os.Stat(c.file)); err != nil { // before it is opened, because that blocks where it is a FIFO
 		return nil, err
 	}

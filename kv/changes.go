@@ -4,20 +4,22 @@ import (
 	"context"
 	"fmt"
 	"iter"
+
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // Wait returns the current credential as soon as there is one, or ctx's error.
-func (r *Reader) Wait(ctx context.Context, appid string, kind Kind) (Credential, error) {
-	return r.await(ctx, appid, kind, func(Credential) bool { return true })
+func (r *Reader) Wait(ctx context.Context, appid string, kind messages.Kind) (messages.Credential, error) {
+	return r.await(ctx, appid, kind, func(messages.Credential) bool { return true })
 }
 
 // WaitNewer returns the current credential as soon as its generation is above generation, or ctx's error.
-func (r *Reader) WaitNewer(ctx context.Context, appid string, kind Kind, generation uint64) (Credential, error) {
-	return r.await(ctx, appid, kind, func(c Credential) bool { return c.Generation > generation })
+func (r *Reader) WaitNewer(ctx context.Context, appid string, kind messages.Kind, generation uint64) (messages.Credential, error) {
+	return r.await(ctx, appid, kind, func(c messages.Credential) bool { return c.Generation > generation })
 }
 
 // await returns the current credential as soon as it is the one that is waited for, or ctx's error.
-func (r *Reader) await(ctx context.Context, appid string, kind Kind, is func(Credential) bool) (Credential, error) {
+func (r *Reader) await(ctx context.Context, appid string, kind messages.Kind, is func(messages.Credential) bool) (messages.Credential, error) {
 	l := r.listen(appid)
 	defer r.leave(l, appid)
 	for {
@@ -26,7 +28,7 @@ func (r *Reader) await(ctx context.Context, appid string, kind Kind, is func(Cre
 		}
 		select {
 		case <-ctx.Done():
-			return Credential{}, fmt.Errorf("kv: waiting for %s: %w", Key(appid, kind), ctx.Err())
+			return messages.Credential{}, fmt.Errorf("kv: waiting for %s: %w", messages.Key(appid, kind), ctx.Err())
 		case <-l.wake:
 		}
 		r.take(l)
@@ -43,8 +45,8 @@ func (r *Reader) await(ctx context.Context, appid string, kind Kind, is func(Cre
 // Between two of them it blocks. A loop that is slow delays nobody, the Reader least of all: what changes meanwhile waits
 // for it, of each credential the newest alone, so it need not be bounded further. It does not tell that a credential
 // has expired, which only the clock does: [Reader.Get] says so. Safe for concurrent use.
-func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[Credential] {
-	return func(yield func(Credential) bool) {
+func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[messages.Credential] {
+	return func(yield func(messages.Credential) bool) {
 		l := r.listen(appids...)
 		defer r.leave(l, appids...)
 		type told struct {
@@ -80,7 +82,7 @@ func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[Credent
 func (r *Reader) known(appids []string) []name {
 	var names []name
 	add := func(appid any) {
-		for _, k := range Kinds {
+		for _, k := range messages.Kinds {
 			names = append(names, name{appid.(string), k})
 		}
 	}
@@ -96,7 +98,7 @@ func (r *Reader) known(appids []string) []name {
 // name names a credential.
 type name struct {
 	appid string
-	kind  Kind
+	kind  messages.Kind
 }
 
 // listener hears of the credentials that change: it has the name of each, once, until it looks.
@@ -109,7 +111,7 @@ type listener struct {
 type listeners map[string]map[*listener]struct{}
 
 // tell is called with r.mu held.
-func (ls listeners) tell(appid string, kind Kind) {
+func (ls listeners) tell(appid string, kind messages.Kind) {
 	for _, group := range []map[*listener]struct{}{ls[appid], ls[""]} {
 		for l := range group {
 			l.pending[name{appid, kind}] = struct{}{}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // direct follows some accounts without a JetStream consumer. It hears of changes as core NATS messages, which the bucket
@@ -72,7 +73,7 @@ func (d *direct) session(ctx context.Context) error {
 	defer d.nc.RemoveStatusListener(status)
 	published := make(chan *nats.Msg, 1024) // what does not fit is dropped, and found by the next reading
 	for _, id := range d.appids {
-		subject := PublishedSubject(d.prefix, id, "*")
+		subject := messages.PublishedSubject(d.prefix, id, "*")
 		sub, err := d.nc.ChanSubscribe(subject, published)
 		if err != nil {
 			return fmt.Errorf("kv: subscribing to %s: %w", subject, err)
@@ -87,7 +88,7 @@ func (d *direct) session(ctx context.Context) error {
 	}
 	deaf := error(nil)
 	for _, id := range d.appids {
-		if err := d.denied(PublishedSubject(d.prefix, id, "*")); err != nil {
+		if err := d.denied(messages.PublishedSubject(d.prefix, id, "*")); err != nil {
 			deaf = fmt.Errorf("kv: hearing of changes of %s: %w", id, err)
 		}
 	}
@@ -145,10 +146,10 @@ func (d *direct) readAll(ctx context.Context) error {
 		msg *nats.Msg // nil: there is none
 		err error
 	}
-	answers := make([]answer, 0, len(d.appids)*len(Kinds))
+	answers := make([]answer, 0, len(d.appids)*len(messages.Kinds))
 	for _, id := range d.appids {
-		for _, kind := range Kinds {
-			answers = append(answers, answer{key: Key(id, kind)})
+		for _, kind := range messages.Kinds {
+			answers = append(answers, answer{key: messages.Key(id, kind)})
 		}
 	}
 	var reading errgroup.Group

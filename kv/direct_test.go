@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 func TestDirectReaderNeedsItsAccounts(t *testing.T) {
@@ -34,13 +35,13 @@ func TestDirectReaderReadsWhatItHasNotHeard(t *testing.T) {
 	srv.gate.Hold()
 	publish(t, s, credential(2, time.Hour))
 	srv.gate.Cut()
-	if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, 1); err != nil {
+	if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, 1); err != nil {
 		t.Fatal(err)
 	}
 	// The same record again, read after another reconnection, is no news.
 	srv.gate.Cut()
 	publishSoon(t, s, credential(3, time.Hour))
-	if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, 2); err != nil {
+	if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, 2); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []uint64{2, 3} {
@@ -62,7 +63,7 @@ func TestDirectReaderIsToldThatARecordHasGone(t *testing.T) {
 	if err := s.creds.Delete(testContext(t), "wx1.access_token"); err != nil {
 		t.Fatal(err)
 	}
-	if c := <-changes; c.Record != nil || c.Kind != AccessToken {
+	if c := <-changes; c.Record != nil || c.Kind != messages.AccessToken {
 		t.Errorf("after the deletion %+v is told", c)
 	}
 	publish(t, s, credential(2, time.Hour))
@@ -75,8 +76,8 @@ func TestDirectReaderIsToldThatARecordHasGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv.gate.Cut() // so that it reads at once
-	awaitChange(t, changes, "the purge is not noticed", func(c Change) bool { return c.Record == nil && c.Kind == AccessToken })
-	if c, err := r.Get("wx1", AccessToken); err != nil || c.Generation != 2 {
+	awaitChange(t, changes, "the purge is not noticed", func(c Change) bool { return c.Record == nil && c.Kind == messages.AccessToken })
+	if c, err := r.Get("wx1", messages.AccessToken); err != nil || c.Generation != 2 {
 		t.Errorf("what is valid is no longer served: %v, %v", c, err)
 	}
 }
@@ -115,7 +116,7 @@ const (
 func follow(t *testing.T, d *direct) <-chan feed.Event {
 	t.Helper()
 	events := make(chan feed.Event, 1000)
-	d.bucket, d.prefix = DefaultBucket, DefaultSubjectPrefix
+	d.bucket, d.prefix = messages.DefaultBucket, messages.DefaultPrefix
 	d.emit = func(e feed.Event) { events <- e }
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -168,7 +169,7 @@ func TestDirectReaderSaysWhatItMayNotDo(t *testing.T) {
 				t.Fatal(err)
 			}
 			runReader(t, r)
-			if _, err := r.Wait(testContext(t), "wx1", AccessToken); err != nil {
+			if _, err := r.Wait(testContext(t), "wx1", messages.AccessToken); err != nil {
 				t.Error(err)
 			}
 			for late := testContext(t).Done(); ; {

@@ -28,13 +28,13 @@ func (scripted) Report(context.Context, messages.RefreshCredentialRequest) (mess
 }
 
 // put is the event of a record whose revision is its generation.
-func put(tb testing.TB, c Credential) feed.Event {
+func put(tb testing.TB, c messages.Credential) feed.Event {
 	tb.Helper()
 	body, err := json.Marshal(c)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return feed.Event{Key: Key(c.AppID, c.Kind), Value: body, Rev: c.Generation}
+	return feed.Event{Key: messages.Key(c.AppID, c.Kind), Value: body, Rev: c.Generation}
 }
 
 // scriptedReader is a running Reader, and what it is told by. It may be used in a bubble of synctest; stop ends it.

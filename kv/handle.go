@@ -5,6 +5,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // The clock of a Reader is what handles compare with instead of asking for the time, which costs many times as much as all
@@ -28,7 +30,7 @@ type Handle struct {
 	clock  *atomic.Int64
 	reader *Reader
 	appid  string
-	kind   Kind
+	kind   messages.Kind
 }
 
 // quick is what a handle needs of a credential.
@@ -39,9 +41,9 @@ type quick struct {
 
 // Handle returns the handle of a credential, whether there is one yet or not. The Reader keeps a place for each account of
 // which it was asked for a handle: make it once, and not for names that strangers choose.
-func (r *Reader) Handle(appid string, kind Kind) *Handle {
+func (r *Reader) Handle(appid string, kind messages.Kind) *Handle {
 	h := &Handle{slot: new(slot), clock: &r.clock, reader: r, appid: appid, kind: kind}
-	if kind.Valid() && CheckAppID(appid) == nil {
+	if kind.Valid() && messages.CheckAppID(appid) == nil {
 		r.mu.Lock()
 		h.slot = r.slot(appid, kind)
 		r.mu.Unlock()
@@ -64,10 +66,10 @@ func (h *Handle) exactly() (string, error) {
 }
 
 // Get returns the current credential; errors as of [Reader.Get].
-func (h *Handle) Get() (Credential, error) {
+func (h *Handle) Get() (messages.Credential, error) {
 	c, err := h.slot.current(h.reader.cfg.Now(), h.appid, h.kind)
 	if err != nil {
-		return Credential{}, err
+		return messages.Credential{}, err
 	}
 	return *c, nil
 }

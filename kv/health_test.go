@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // awaitHealth waits until a reader's health is as wanted.
@@ -108,7 +109,7 @@ func TestHealthSaysThatThereIsNoBucket(t *testing.T) {
 			}
 			s := newStore(t, srv, "w")
 			publish(t, s, credential(1, time.Hour))
-			if _, err := r.Wait(testContext(t), "wx1", AccessToken); err != nil {
+			if _, err := r.Wait(testContext(t), "wx1", messages.AccessToken); err != nil {
 				t.Error(err)
 			}
 			awaitHealth(t, r, func(h Health) bool { return h.Ready && h.Stale == 0 && h.Trouble == "" })
@@ -190,10 +191,10 @@ func TestReaderServesAfterItsConnectionWasClosed(t *testing.T) {
 				t.Fatal(err)
 			}
 			stop := runReader(t, r.Reader)
-			if _, err := r.Wait(testContext(t), "wx1", AccessToken); err != nil {
+			if _, err := r.Wait(testContext(t), "wx1", messages.AccessToken); err != nil {
 				t.Fatal(err)
 			}
-			h := r.Handle("wx1", AccessToken)
+			h := r.Handle("wx1", messages.AccessToken)
 			nc.Close()
 			awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Trouble != "" && h.Valid == 1 })
 			for _, when := range []string{"while it runs", "after its end"} {

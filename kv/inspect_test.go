@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 func TestInspectNeitherMakesNorChangesABucket(t *testing.T) {
@@ -33,7 +34,7 @@ func TestInspectNeitherMakesNorChangesABucket(t *testing.T) {
 	if n := s.js.StreamNames(testContext(t)).Name(); len(n) != 0 {
 		t.Error("Inspect has made a stream")
 	}
-	if _, err := s.Acquire(testContext(t), "wx1", AccessToken, time.Second); err == nil {
+	if _, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, time.Second); err == nil {
 		t.Error("a lease in a bucket that is not there")
 	}
 
@@ -51,7 +52,7 @@ func TestInspectNeitherMakesNorChangesABucket(t *testing.T) {
 	if creds, ledgers := inspect(); !creds.Exists || creds.Wrong != nil || !ledgers.Exists || ledgers.Wrong != nil || creds.Replicas != 1 || creds.Cluster != "" {
 		t.Errorf("%+v %+v", creds, ledgers)
 	}
-	l, err := s.Acquire(testContext(t), "wx1", AccessToken, time.Second)
+	l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, time.Second)
 	if err != nil {
 		t.Fatalf("Inspect did not open the buckets: %v", err)
 	}

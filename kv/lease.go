@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // Lease is the right to refresh one credential. It is held for one refresh, never renewed, and ends by itself at the
@@ -18,7 +20,7 @@ import (
 type Lease struct {
 	s        *Store
 	appid    string
-	kind     Kind
+	kind     messages.Kind
 	revision uint64
 	deadline time.Time
 }
@@ -30,7 +32,7 @@ const leaseSafety = 5 // a fifth
 // Acquire takes the lease of a credential for ttl (whole seconds, at least 1 s): [ErrLeaseHeld] where another has it,
 // [ErrUnavailable] where the outcome is unknown (the lease may then stand until its TTL ends). Where the answer of the
 // server was lost, and where nats.go has asked twice because of that, the lease is read back: it may be this worker's own.
-func (s *Store) Acquire(ctx context.Context, appid string, kind Kind, ttl time.Duration) (*Lease, error) {
+func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, ttl time.Duration) (*Lease, error) {
 	creds, _, err := s.buckets()
 	if err != nil {
 		return nil, err
@@ -55,9 +57,9 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind Kind, ttl time.D
 	case err == nil:
 		return &Lease{s: s, appid: appid, kind: kind, revision: rev, deadline: asked.Add(ttl - ttl/leaseSafety)}, nil
 	case errors.Is(err, jetstream.ErrKeyExists), errors.Is(err, jetstream.ErrKeyRevisionMismatch), isConflict(err):
-		return nil, fmt.Errorf("%w: %s", ErrLeaseHeld, Key(appid, kind))
+		return nil, fmt.Errorf("%w: %s", ErrLeaseHeld, messages.Key(appid, kind))
 	default:
-		return nil, unavailable("taking the lease of "+Key(appid, kind), err)
+		return nil, unavailable("taking the lease of "+messages.Key(appid, kind), err)
 	}
 }
 
@@ -85,13 +87,14 @@ func (l *Lease) Deadline() time.Time { return l.deadline }
 // [ErrLeaseLost]: refused, nothing was written. [ErrInvalid]: not a record to publish, or without a second to live.
 // A lost answer is not an error: the record is read back, and published again if it is not there, until the lease's
 // deadline; only then [ErrUnavailable] says that its fate is unknown.
-func (l *Lease) Publish(ctx context.Context, c Credential) (uint64, error) {
+func (l *Lease) Publish(ctx context.Context, c messages.Credential) (uint64, error) {
 	if c.AppID != l.appid || c.Kind != l.kind {
-		return 0, fmt.Errorf("%w: the lease is for %s", ErrInvalid, Key(l.appid, l.kind))
+		return 0, fmt.Errorf("%w: the lease is for %s", messages.ErrInvalidCredential, messages.Key(l.appid, l.kind))
 	}
 	if err := c.Validate(); err != nil {
 		return 0, err
 	}
+	c.Revision = 0 // the bucket gives the record its revision
 	data, err := json.Marshal(c)
 	if err != nil {
 		return 0, fmt.Errorf("kv: %w", err)
@@ -100,7 +103,7 @@ func (l *Lease) Publish(ctx context.Context, c Credential) (uint64, error) {
 	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
 		rev, err := l.publishOnce(ctx, c, data)
-		if err == nil || errors.Is(err, ErrLeaseLost) || errors.Is(err, ErrInvalid) {
+		if err == nil || errors.Is(err, ErrLeaseLost) || errors.Is(err, messages.ErrInvalidCredential) {
 			return rev, err
 		}
 		if have, getErr := l.s.Get(ctx, c.AppID, c.Kind); getErr == nil && have.Generation == c.Generation && have.Value == c.Value && have.ExpiresAt.Equal(c.ExpiresAt) {
@@ -114,16 +117,16 @@ func (l *Lease) Publish(ctx context.Context, c Credential) (uint64, error) {
 	}
 }
 
-func (l *Lease) publishOnce(ctx context.Context, c Credential, data []byte) (uint64, error) {
+func (l *Lease) publishOnce(ctx context.Context, c messages.Credential, data []byte) (uint64, error) {
 	// The server counts the TTL in whole seconds; rounding down ends the record early, never late.
 	ttl := c.ExpiresAt.Sub(l.s.cfg.Now()).Truncate(time.Second)
 	if ttl < time.Second {
-		return 0, fmt.Errorf("%w: it has no second to live", ErrInvalid)
+		return 0, fmt.Errorf("%w: it has no second to live", messages.ErrInvalidCredential)
 	}
 	// An answer that does not come must not use up the lease: half of what is left is for reading back and for once more.
 	ctx, cancel := context.WithTimeout(ctx, min(l.s.cfg.Timeout, time.Until(l.deadline)/2))
 	defer cancel()
-	ack, err := l.s.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject(Key(l.appid, l.kind)), Data: data},
+	ack, err := l.s.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject(messages.Key(l.appid, l.kind)), Data: data},
 		jetstream.WithExpectStream(streamName(l.s.cfg.Bucket)),
 		jetstream.WithExpectLastSequenceForSubject(l.revision, l.subject(leaseKey(l.appid, l.kind))),
 		jetstream.WithMsgTTL(ttl))
@@ -132,9 +135,9 @@ func (l *Lease) publishOnce(ctx context.Context, c Credential, data []byte) (uin
 	case err == nil:
 		return ack.Sequence, nil
 	case errors.As(err, &ae) && ae.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
-		return 0, fmt.Errorf("%w: %s", ErrLeaseLost, Key(l.appid, l.kind))
+		return 0, fmt.Errorf("%w: %s", ErrLeaseLost, messages.Key(l.appid, l.kind))
 	default: // also 10164, a write of this subject in flight: not decided yet
-		return 0, unavailable("publishing "+Key(l.appid, l.kind), err)
+		return 0, unavailable("publishing "+messages.Key(l.appid, l.kind), err)
 	}
 }
 

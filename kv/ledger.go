@@ -1,12 +1,16 @@
 package kv
 
-import "time"
+import (
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/messages"
+)
 
 // Ledger is what the fleet remembers of refreshing one credential. It is written by the worker that holds the
 // credential's lease, and outlives workers, records and restarts. It carries no secret.
 type Ledger struct {
-	AppID string `json:"appid"`
-	Kind  Kind   `json:"kind"`
+	AppID string        `json:"appid"`
+	Kind  messages.Kind `json:"kind"`
 
 	// Generation is the highest that was given to a value of this key; ValueSHA256 (hex), FirstSeen and ExpiresAt are
 	// those of that value. They are written before the value is published, so that no generation is ever given twice.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // patience bounds waits for events that must come; it is not a claim about speed.
@@ -31,16 +32,16 @@ func newStore(tb testing.TB, s *natstest.Server, worker string) *Store {
 	return st
 }
 
-func credential(generation uint64, life time.Duration) Credential {
+func credential(generation uint64, life time.Duration) messages.Credential {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	return Credential{
-		AppID: "wx1", Kind: AccessToken, Value: "VALUE-" + string(rune('a'+generation%26)), ObtainedAt: now,
-		ExpiresAt: now.Add(life), RefreshAt: now.Add(life / 2), Generation: generation, Source: SourceToken, Worker: "w",
+	return messages.Credential{
+		AppID: "wx1", Kind: messages.AccessToken, Value: "VALUE-" + string(rune('a'+generation%26)), ObtainedAt: now,
+		ExpiresAt: now.Add(life), RefreshAt: now.Add(life / 2), Generation: generation, Source: messages.SourceToken, Worker: "w",
 	}
 }
 
 // publish takes the lease, publishes and gives the lease back.
-func publish(tb testing.TB, s *Store, c Credential) uint64 {
+func publish(tb testing.TB, s *Store, c messages.Credential) uint64 {
 	tb.Helper()
 	ctx := testContext(tb)
 	l, err := s.Acquire(ctx, c.AppID, c.Kind, 5*time.Second)

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // Whatever a bucket brings, in whatever order, and however the clock goes on: a Reader hands out nothing that was never
@@ -23,19 +24,19 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := r.Handle("wx1", AccessToken)
-		published := map[string]Credential{}
+		h := r.Handle("wx1", messages.AccessToken)
+		published := map[string]messages.Credential{}
 		var values []string
-		var last *Credential                    // handed out
+		var last *messages.Credential           // handed out
 		bucketOf, bucket := map[string]int{}, 0 // by value; buckets are made anew
 		revision, generation := uint64(0), uint64(0)
-		publish := func(t *rapid.T) Credential {
+		publish := func(t *rapid.T) messages.Credential {
 			revision++
 			generation++
 			now = now.Add(time.Millisecond)
-			c := Credential{
-				AppID: "wx1", Kind: AccessToken, Value: fmt.Sprintf("value-%d", len(published)), ObtainedAt: now, RefreshAt: now,
-				ExpiresAt: now.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "life")) * time.Second), Generation: generation, Revision: revision, Source: SourceToken, Worker: "w",
+			c := messages.Credential{
+				AppID: "wx1", Kind: messages.AccessToken, Value: fmt.Sprintf("value-%d", len(published)), ObtainedAt: now, RefreshAt: now,
+				ExpiresAt: now.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "life")) * time.Second), Generation: generation, Revision: revision, Source: messages.SourceToken, Worker: "w",
 			}
 			published[c.Value] = c
 			values, bucketOf[c.Value] = append(values, c.Value), bucket
@@ -46,7 +47,7 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 			if rapid.Bool().Draw(t, "clock turns") {
 				r.setClock()
 			}
-			c, err := r.Get("wx1", AccessToken)
+			c, err := r.Get("wx1", messages.AccessToken)
 			value, herr := h.Value()
 			switch {
 			case err != nil && !errors.Is(err, ErrExpired) && !errors.Is(err, ErrNotFound):
@@ -75,7 +76,7 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 			},
 			"a worker publishes": func(t *rapid.T) {
 				c := publish(t)
-				if got, err := r.Get("wx1", AccessToken); err != nil || got != c {
+				if got, err := r.Get("wx1", messages.AccessToken); err != nil || got != c {
 					t.Fatalf("after %v was published there is %v, %v", c, got, err)
 				}
 			},
@@ -105,7 +106,7 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 				bucket++
 				bucketOf[back.Value], published[back.Value] = bucket, back
 				r.told(event(t, back))
-				if got, err := r.Get("wx1", AccessToken); err != nil || got != back {
+				if got, err := r.Get("wx1", messages.AccessToken); err != nil || got != back {
 					t.Fatalf("after %v was put back there is %v, %v", back, got, err)
 				}
 			},
@@ -117,11 +118,11 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 }
 
 // event is the event of a record.
-func event(t *rapid.T, c Credential) feed.Event {
+func event(t *rapid.T, c messages.Credential) feed.Event {
 	t.Helper()
 	body, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return feed.Event{Key: Key(c.AppID, c.Kind), Value: body, Rev: c.Revision}
+	return feed.Event{Key: messages.Key(c.AppID, c.Kind), Value: body, Rev: c.Revision}
 }

@@ -52,10 +52,10 @@ type ReaderConfig struct {
 // Change is one change of the bucket.
 type Change struct {
 	AppID string
-	Kind  Kind
+	Kind  messages.Kind
 	// Record is what stands in the bucket now; nil: nothing valid does (deleted, expired, lost with its bucket). The
 	// Reader may still hold a newer value.
-	Record *Credential
+	Record *messages.Credential
 	// Revision is that of the change in the bucket; 0: the record was lost with its bucket.
 	Revision uint64
 	// Reset marks the beginning of a snapshot, after which revisions may be lower than before; Ready marks its end. The
@@ -97,21 +97,21 @@ type Reader struct {
 }
 
 // slots are the credentials of one account.
-type slots [len(Kinds)]slot
+type slots [len(messages.Kinds)]slot
 
 type slot struct {
 	// quick is held, for handles: the value and its end, in Unix nanoseconds.
 	quick atomic.Pointer[quick]
-	held  atomic.Pointer[Credential]
+	held  atomic.Pointer[messages.Credential]
 	// other is the last record of the bucket that was not taken, because held lives and has a higher generation: it takes
 	// its place when held ends.
-	other  atomic.Pointer[Credential]
+	other  atomic.Pointer[messages.Credential]
 	epoch  int // of the watch's snapshot in which the key was last seen in the bucket; 0: it is not there
 	bucket int // the one that held came from
 }
 
 // hold makes c the held credential. r.mu is held.
-func (s *slot) hold(c *Credential) {
+func (s *slot) hold(c *messages.Credential) {
 	s.held.Store(c)
 	s.quick.Store(&quick{c.Value, c.ExpiresAt.UnixNano()})
 }
@@ -124,17 +124,17 @@ func (s *slot) hold(c *Credential) {
 // a line that has fallen silent is noticed after some minutes.
 func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Bucket == "" {
-		cfg.Bucket = DefaultBucket
+		cfg.Bucket = messages.DefaultBucket
 	}
 	if cfg.SubjectPrefix == "" {
-		cfg.SubjectPrefix = DefaultSubjectPrefix
+		cfg.SubjectPrefix = messages.DefaultPrefix
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	cfg.AppIDs = slices.Compact(slices.Sorted(slices.Values(cfg.AppIDs)))
 	for _, id := range cfg.AppIDs {
-		if err := CheckAppID(id); err != nil {
+		if err := messages.CheckAppID(id); err != nil {
 			return nil, fmt.Errorf("kv: ReaderConfig.AppIDs: %w", err)
 		}
 	}
@@ -206,7 +206,7 @@ func (r *Reader) Ready() <-chan struct{} { return r.ready }
 
 // Apply takes a record that its caller knows to stand in the bucket (a worker's own publication) before the watch
 // brings it.
-func (r *Reader) Apply(c Credential) {
+func (r *Reader) Apply(c messages.Credential) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.accept(&c, false)
@@ -234,7 +234,7 @@ func (r *Reader) told(e feed.Event) {
 		r.setClock()
 		r.promote()
 	default:
-		appid, kind, ok := splitKey(e.Key)
+		appid, kind, ok := messages.ParseKey(e.Key)
 		if !ok {
 			break
 		}
@@ -284,7 +284,7 @@ func (r *Reader) lost() []Change {
 			s := &v.(*slots)[i]
 			if s.epoch != 0 && s.epoch != r.epoch {
 				s.epoch = 0
-				changes = append(changes, Change{AppID: appid.(string), Kind: Kinds[i]})
+				changes = append(changes, Change{AppID: appid.(string), Kind: messages.Kinds[i]})
 			}
 		}
 		return true
@@ -293,16 +293,16 @@ func (r *Reader) lost() []Change {
 }
 
 // slot finds the slot of a valid kind, or makes it. r.mu is held.
-func (r *Reader) slot(appid string, kind Kind) *slot {
+func (r *Reader) slot(appid string, kind messages.Kind) *slot {
 	v, ok := r.slots.Load(appid)
 	if !ok {
 		v, _ = r.slots.LoadOrStore(appid, new(slots))
 	}
-	return &v.(*slots)[kind.index()]
+	return &v.(*slots)[kindIndex(kind)]
 }
 
 // accept makes c the held credential unless that would be a step back. r.mu is held.
-func (r *Reader) accept(c *Credential, fromBucket bool) {
+func (r *Reader) accept(c *messages.Credential, fromBucket bool) {
 	s := r.slot(c.AppID, c.Kind)
 	firstOfSnapshot := fromBucket && s.epoch != r.epoch
 	if fromBucket {
@@ -328,7 +328,7 @@ func (r *Reader) accept(c *Credential, fromBucket bool) {
 }
 
 // show makes c the held credential, for everybody. r.mu is held.
-func (r *Reader) show(s *slot, c *Credential, n name) {
+func (r *Reader) show(s *slot, c *messages.Credential, n name) {
 	s.hold(c)
 	r.listeners.tell(n.appid, n.kind)
 	if r.cache != nil {

@@ -57,7 +57,7 @@ func (s *reports) join(appid, value string) (p *report, leads bool) {
 
 // other returns the current access_token if it is not dead, the one that a caller was refused with.
 func (r *Reader) other(appid, dead string) (value string, ok bool) {
-	c, err := r.Get(appid, AccessToken)
+	c, err := r.Get(appid, messages.AccessToken)
 	return c.Value, err == nil && c.Value != dead
 }
 
@@ -84,7 +84,7 @@ func (r *Reader) settle(appid string, p *report) {
 		stands <- d
 	}()
 	// The values are compared: a bucket made anew may begin with lower generations.
-	_, _ = r.await(ctx, appid, AccessToken, func(c Credential) bool { return c.Value != p.value })
+	_, _ = r.await(ctx, appid, messages.AccessToken, func(c messages.Credential) bool { return c.Value != p.value })
 	cancel()
 	p.until = time.Now().Add(<-stands)
 	close(p.done)
@@ -104,7 +104,7 @@ func (r *Reader) tell(ctx context.Context, appid, dead string) (stands time.Dura
 			r.trouble(errReportPanic)
 		}
 	}()
-	reply, err := r.report(ctx, messages.RefreshCredentialRequest{AppID: appid, Kind: string(AccessToken), ValueSHA256: messages.ValueSHA256(dead)})
+	reply, err := r.report(ctx, messages.RefreshCredentialRequest{AppID: appid, Kind: messages.AccessToken, ValueSHA256: messages.ValueSHA256(dead)})
 	var refusal *messages.Error
 	switch {
 	case errors.Is(err, context.Canceled): // another value has come by itself

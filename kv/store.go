@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // Errors that callers of a [Store] decide on.
@@ -84,25 +85,25 @@ func (s *Store) buckets() (creds, ledgers jetstream.KeyValue, err error) {
 
 // Get reads a record from the leader of the stream. [ErrNotFound] where there is none (never obtained, deleted,
 // expired), [ErrInvalid] for one that no worker can have written, [ErrUnavailable].
-func (s *Store) Get(ctx context.Context, appid string, kind Kind) (Credential, error) {
-	data, rev, err := s.leaderGet(ctx, s.cfg.Bucket, Key(appid, kind))
+func (s *Store) Get(ctx context.Context, appid string, kind messages.Kind) (messages.Credential, error) {
+	data, rev, err := s.leaderGet(ctx, s.cfg.Bucket, messages.Key(appid, kind))
 	if err != nil {
-		return Credential{}, err
+		return messages.Credential{}, err
 	}
 	return decodeCredential(data, appid, kind, rev)
 }
 
 // decodeCredential reads a record and holds it against its key: what another hand wrote there is not handed out.
-func decodeCredential(data []byte, appid string, kind Kind, revision uint64) (Credential, error) {
-	var c Credential
+func decodeCredential(data []byte, appid string, kind messages.Kind, revision uint64) (messages.Credential, error) {
+	var c messages.Credential
 	if err := json.Unmarshal(data, &c); err != nil {
-		return Credential{}, fmt.Errorf("%w: %s is not the JSON of a credential", ErrInvalid, Key(appid, kind))
+		return messages.Credential{}, fmt.Errorf("%w: %s is not the JSON of a credential", messages.ErrInvalidCredential, messages.Key(appid, kind))
 	}
 	if c.AppID != appid || c.Kind != kind {
-		return Credential{}, fmt.Errorf("%w: %s holds the record of another key", ErrInvalid, Key(appid, kind))
+		return messages.Credential{}, fmt.Errorf("%w: %s holds the record of another key", messages.ErrInvalidCredential, messages.Key(appid, kind))
 	}
 	if err := c.Validate(); err != nil {
-		return Credential{}, err
+		return messages.Credential{}, err
 	}
 	c.Revision = revision
 	return c, nil
@@ -110,9 +111,9 @@ func decodeCredential(data []byte, appid string, kind Kind, revision uint64) (Cr
 
 // Ledger reads what the fleet remembers of a credential, from the leader. Where nothing is remembered (or what is
 // there cannot be read) it returns an empty one, whose Revision is that of what is there.
-func (s *Store) Ledger(ctx context.Context, appid string, kind Kind) (Ledger, error) {
+func (s *Store) Ledger(ctx context.Context, appid string, kind messages.Kind) (Ledger, error) {
 	l := Ledger{AppID: appid, Kind: kind}
-	data, rev, err := s.leaderGet(ctx, s.cfg.Bucket+"_ledger", Key(appid, kind))
+	data, rev, err := s.leaderGet(ctx, s.cfg.Bucket+"_ledger", messages.Key(appid, kind))
 	if errors.Is(err, ErrNotFound) {
 		l.Revision = rev // of a marker, where somebody deleted the entry
 		return l, nil
@@ -140,15 +141,15 @@ func (s *Store) PutLedger(ctx context.Context, l Ledger) (Ledger, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	rev, err := ledgers.Update(ctx, Key(l.AppID, l.Kind), data, l.Revision)
+	rev, err := ledgers.Update(ctx, messages.Key(l.AppID, l.Kind), data, l.Revision)
 	switch {
 	case err == nil:
 		l.Revision = rev
 		return l, nil
 	case errors.Is(err, jetstream.ErrKeyRevisionMismatch), errors.Is(err, jetstream.ErrKeyExists), isConflict(err):
-		return l, fmt.Errorf("%w: ledger %s", ErrConflict, Key(l.AppID, l.Kind))
+		return l, fmt.Errorf("%w: ledger %s", ErrConflict, messages.Key(l.AppID, l.Kind))
 	default:
-		return l, unavailable("writing the ledger of "+Key(l.AppID, l.Kind), err)
+		return l, unavailable("writing the ledger of "+messages.Key(l.AppID, l.Kind), err)
 	}
 }
 
@@ -226,7 +227,7 @@ func (s *Store) WatchLedgers(ctx context.Context, to LedgerWatch) {
 			case e.Down != nil && !isTurn(e.Down) && to.Trouble != nil:
 				to.Trouble(e.Down)
 			}
-			appid, kind, ok := splitKey(e.Key)
+			appid, kind, ok := messages.ParseKey(e.Key)
 			if !ok {
 				return
 			}

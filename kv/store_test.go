@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 func TestPublishedRecordIsReadBackFromTheLeader(t *testing.T) {
@@ -21,7 +22,7 @@ func TestPublishedRecordIsReadBackFromTheLeader(t *testing.T) {
 	s := newStore(t, natstest.Start(t), "w1")
 	want := credential(1, time.Hour)
 	want.Revision = publish(t, s, want)
-	got, err := s.Get(testContext(t), "wx1", AccessToken)
+	got, err := s.Get(testContext(t), "wx1", messages.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,20 +31,24 @@ func TestPublishedRecordIsReadBackFromTheLeader(t *testing.T) {
 	}
 }
 
-func TestStoredJSONIsTheContract(t *testing.T) {
+// The bucket numbers its writes itself: a revision in the stored record would be that of an earlier write.
+func TestStoredRecordHasNoRevision(t *testing.T) {
 	t.Parallel()
-	at := time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)
-	c := Credential{
-		AppID: "wx1", Kind: JSAPITicket, Value: "v", ObtainedAt: at, ExpiresAt: at.Add(time.Hour), RefreshAt: at.Add(time.Minute),
-		Generation: 17, Source: SourceGetTicket, Worker: "host-1", Revision: 99,
-	}
-	got, err := json.Marshal(c)
+	s := newStore(t, natstest.Start(t), "w")
+	c := credential(1, time.Hour)
+	c.Revision = 99
+	publish(t, s, c)
+	got, _, err := s.leaderGet(testContext(t), s.cfg.Bucket, messages.Key(c.AppID, c.Kind))
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"appid":"wx1","kind":"jsapi_ticket","value":"v","obtained_at":"2026-01-02T03:04:05.678Z","expires_at":"2026-01-02T04:04:05.678Z","refresh_at":"2026-01-02T03:05:05.678Z","generation":17,"source":"getticket","worker":"host-1"}`
-	if string(got) != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	c.Revision = 0
+	want, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -51,16 +56,16 @@ func TestStoredJSONIsTheContract(t *testing.T) {
 func TestWhatIsNoLeaseKeepsNobodyFromRefreshing(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, natstest.Start(t), "w 1")
-	subject := "$KV.wechat." + leaseKey("wx1", AccessToken)
+	subject := "$KV.wechat." + leaseKey("wx1", messages.AccessToken)
 	for _, junk := range []string{"", `{"errcode":0,"errmsg":"ok"}`, "other worker", "w ABCDEFGHIJKLMNOPQRSTUVWXY1"} {
 		if _, err := s.js.Publish(testContext(t), subject, []byte(junk)); err != nil {
 			t.Fatal(err)
 		}
-		l, err := s.Acquire(testContext(t), "wx1", AccessToken, 5*time.Second)
+		l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 5*time.Second)
 		if err != nil {
 			t.Fatalf("%q: %v", junk, err)
 		}
-		if _, err := s.Acquire(testContext(t), "wx1", AccessToken, 5*time.Second); !errors.Is(err, ErrLeaseHeld) {
+		if _, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 5*time.Second); !errors.Is(err, ErrLeaseHeld) {
 			t.Errorf("%q: a second worker has it too: %v", junk, err)
 		}
 		l.Release(testContext(t))
@@ -76,7 +81,7 @@ func TestOnlyOneOfManyWorkersGetsTheLease(t *testing.T) {
 	for i := range 16 {
 		s := newStore(t, srv, fmt.Sprint("w", i))
 		wg.Go(func() {
-			_, err := s.Acquire(testContext(t), "wx1", AccessToken, 5*time.Second)
+			_, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 5*time.Second)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -102,7 +107,7 @@ func TestReleasedLeaseIsFreeAtOnce(t *testing.T) {
 	ctx := testContext(t)
 	for range 3 {
 		for _, s := range []*Store{a, b} {
-			l, err := s.Acquire(ctx, "wx1", AccessToken, 15*time.Second)
+			l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 15*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -117,14 +122,14 @@ func TestLateWriterNeverWins(t *testing.T) {
 	srv := natstest.Start(t)
 	late, next := newStore(t, srv, "late"), newStore(t, srv, "next")
 	ctx := testContext(t)
-	l, err := late.Acquire(ctx, "wx1", AccessToken, time.Second)
+	l, err := late.Acquire(ctx, "wx1", messages.AccessToken, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.deadline = time.Now().Add(patience) // its own clock stood still
 	var won *Lease
 	for won == nil { // until the server ends the lease
-		won, err = next.Acquire(ctx, "wx1", AccessToken, 5*time.Second)
+		won, err = next.Acquire(ctx, "wx1", messages.AccessToken, 5*time.Second)
 		if err != nil && !errors.Is(err, ErrLeaseHeld) {
 			t.Fatal(err)
 		}
@@ -137,7 +142,7 @@ func TestLateWriterNeverWins(t *testing.T) {
 	if _, err := l.Publish(ctx, credential(3, time.Hour)); !errors.Is(err, ErrLeaseLost) {
 		t.Errorf("the late publication: %v, want ErrLeaseLost", err)
 	}
-	got, err := next.Get(ctx, "wx1", AccessToken)
+	got, err := next.Get(ctx, "wx1", messages.AccessToken)
 	if err != nil || got.Revision != rev {
 		t.Errorf("the record is %v, %v; want revision %d", got, err, rev)
 	}
@@ -156,7 +161,7 @@ func TestExpiredRecordRemovesItselfAndTellsWatchers(t *testing.T) {
 			break
 		}
 	}
-	if _, err := s.Get(testContext(t), "wx1", AccessToken); !errors.Is(err, ErrNotFound) {
+	if _, err := s.Get(testContext(t), "wx1", messages.AccessToken); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Get after the end: %v, want ErrNotFound", err)
 	}
 }
@@ -165,26 +170,26 @@ func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, natstest.Start(t), "w")
 	ctx := testContext(t)
-	l, err := s.Acquire(ctx, "wx1", AccessToken, 15*time.Second)
+	l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 15*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, spoil := range map[string]func(*Credential){
-		"empty":        func(c *Credential) { c.Value = "" },
-		"unprintable":  func(c *Credential) { c.Value = "a\x00b" },
-		"with a space": func(c *Credential) { c.Value = "a b" },
-		"too long":     func(c *Credential) { c.Value = strings.Repeat("x", MaxValueSize+1) },
-		"expired": func(c *Credential) {
+	for name, spoil := range map[string]func(*messages.Credential){
+		"empty":        func(c *messages.Credential) { c.Value = "" },
+		"unprintable":  func(c *messages.Credential) { c.Value = "a\x00b" },
+		"with a space": func(c *messages.Credential) { c.Value = "a b" },
+		"too long":     func(c *messages.Credential) { c.Value = strings.Repeat("x", messages.MaxValueSize+1) },
+		"expired": func(c *messages.Credential) {
 			c.ExpiresAt = time.Now().Add(-time.Minute)
 			c.ObtainedAt = c.ExpiresAt.Add(-time.Hour)
 		},
-		"no life":       func(c *Credential) { c.ExpiresAt = c.ObtainedAt },
-		"no generation": func(c *Credential) { c.Generation = 0 },
-		"other account": func(c *Credential) { c.AppID = "wx2" },
+		"no life":       func(c *messages.Credential) { c.ExpiresAt = c.ObtainedAt },
+		"no generation": func(c *messages.Credential) { c.Generation = 0 },
+		"other account": func(c *messages.Credential) { c.AppID = "wx2" },
 	} {
 		c := credential(1, time.Hour)
 		spoil(&c)
-		if _, err := l.Publish(ctx, c); !errors.Is(err, ErrInvalid) {
+		if _, err := l.Publish(ctx, c); !errors.Is(err, messages.ErrInvalidCredential) {
 			t.Errorf("%s: %v, want ErrInvalid", name, err)
 		} else if len(c.Value) > 2 && strings.Contains(err.Error(), c.Value) {
 			t.Errorf("%s: the error shows the value: %v", name, err)
@@ -197,7 +202,7 @@ func TestLedgerOutlivesItsWorkersAndRefusesTheLateOne(t *testing.T) {
 	srv := natstest.Start(t)
 	a, b := newStore(t, srv, "a"), newStore(t, srv, "b")
 	ctx := testContext(t)
-	la, err := a.Ledger(ctx, "wx1", AccessToken)
+	la, err := a.Ledger(ctx, "wx1", messages.AccessToken)
 	if err != nil || la.Revision != 0 {
 		t.Fatalf("a new ledger is %+v, %v", la, err)
 	}
@@ -209,17 +214,17 @@ func TestLedgerOutlivesItsWorkersAndRefusesTheLateOne(t *testing.T) {
 	if _, err := b.PutLedger(ctx, lb); !errors.Is(err, ErrConflict) {
 		t.Errorf("a write over an unseen revision: %v, want ErrConflict", err)
 	}
-	got, err := b.Ledger(ctx, "wx1", AccessToken)
+	got, err := b.Ledger(ctx, "wx1", messages.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(la, got); d != "" {
 		t.Error(d)
 	}
-	if err := b.ledgers.Delete(ctx, Key("wx1", AccessToken)); err != nil {
+	if err := b.ledgers.Delete(ctx, messages.Key("wx1", messages.AccessToken)); err != nil {
 		t.Fatal(err)
 	}
-	if got, err = b.Ledger(ctx, "wx1", AccessToken); err != nil {
+	if got, err = b.Ledger(ctx, "wx1", messages.AccessToken); err != nil {
 		t.Fatal(err)
 	}
 	got.Generation = 8
@@ -233,7 +238,7 @@ func TestRepublishesEachChange(t *testing.T) {
 	srv := natstest.Start(t)
 	s := newStore(t, srv, "w")
 	nc := srv.Connect()
-	sub, err := nc.SubscribeSync(PublishedSubject("wechat", "*", "*"))
+	sub, err := nc.SubscribeSync(messages.PublishedSubject("wechat", "*", "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +251,7 @@ func TestRepublishesEachChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got Credential
+	var got messages.Credential
 	if err := json.Unmarshal(m.Data, &got); err != nil || got.Value != want.Value || m.Subject != "wechat.published.wx1.access_token" {
 		t.Errorf("republished on %s: %v, %v", m.Subject, got, err)
 	}
@@ -318,7 +323,7 @@ func TestNothingIsWrittenWhileNATSIsAway(t *testing.T) {
 	srv := natstest.Start(t)
 	s := newStore(t, srv, "w")
 	ctx := testContext(t)
-	l, err := s.Acquire(ctx, "wx1", AccessToken, 2*time.Second)
+	l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 2*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +334,7 @@ func TestNothingIsWrittenWhileNATSIsAway(t *testing.T) {
 	srv.Restart()
 	var getErr error
 	for getErr = ErrUnavailable; errors.Is(getErr, ErrUnavailable) && ctx.Err() == nil; {
-		_, getErr = s.Get(ctx, "wx1", AccessToken)
+		_, getErr = s.Get(ctx, "wx1", messages.AccessToken)
 	}
 	if !errors.Is(getErr, ErrNotFound) {
 		t.Errorf("after the restart: %v, want ErrNotFound", getErr)
@@ -379,14 +384,14 @@ func TestLeaseWhoseAnswerWasLostIsReadBack(t *testing.T) {
 		<-taken
 		g.Cut() // and the client connects again
 	}()
-	l, err := s.Acquire(testContext(t), "wx1", AccessToken, 10*time.Second)
+	l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Publish(testContext(t), credential(1, time.Hour)); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Acquire(testContext(t), "wx1", AccessToken, 10*time.Second); !errors.Is(err, ErrLeaseHeld) {
+	if _, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 10*time.Second); !errors.Is(err, ErrLeaseHeld) {
 		t.Errorf("%v: the same worker has it twice", err)
 	}
 }

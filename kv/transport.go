@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // wechatHosts are the hosts of WeChat's server API: the nearest, the one for disasters, those of a region.
@@ -61,7 +63,7 @@ type Transport struct {
 
 // Transport makes a Transport for one account, with its fields at their zero values. It needs no end.
 func (r *Reader) Transport(appid string) *Transport {
-	return &Transport{reader: r, appid: appid, current: r.Handle(appid, AccessToken)}
+	return &Transport{reader: r, appid: appid, current: r.Handle(appid, messages.AccessToken)}
 }
 
 var errNoReader = errors.New("kv: a Transport without a Reader: Reader.Transport makes one")
@@ -199,7 +201,7 @@ func (t *Transport) token(ctx context.Context) (string, error) {
 	}
 	waiting, cancel := t.waiting(ctx)
 	defer cancel()
-	if c, err := t.reader.Wait(waiting, t.appid, AccessToken); err == nil {
+	if c, err := t.reader.Wait(waiting, t.appid, messages.AccessToken); err == nil {
 		return c.Value, nil
 	}
 	if value, err = t.current.Value(); err == nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // gated is a server whose readers connect through a gate.
@@ -40,7 +41,7 @@ func TestChangeThatWasLostWithTheConnectionIsSeen(t *testing.T) {
 	rev := publish(t, s, credential(2, time.Hour))
 	awaitDelivered(t, s, rev)
 	srv.gate.Cut()
-	if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, 1); err != nil {
+	if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, 1); err != nil {
 		t.Fatal(err)
 	}
 	if c := <-changes; c.Reset || c.Record == nil || c.Record.Generation != 2 {
@@ -65,12 +66,12 @@ func TestChangeThatWasLostOnItsWayIsSeenWithTheNextOne(t *testing.T) {
 			publish(t, s, credential(2, time.Hour))
 			<-lost
 			next := credential(1, time.Hour)
-			next.Kind = JSAPITicket
+			next.Kind = messages.JSAPITicket
 			publish(t, s, next)
-			if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, 1); err != nil {
+			if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, 1); err != nil {
 				t.Error(err)
 			}
-			if _, err := r.Wait(testContext(t), "wx1", JSAPITicket); err != nil {
+			if _, err := r.Wait(testContext(t), "wx1", messages.JSAPITicket); err != nil {
 				t.Error(err)
 			}
 		})
@@ -110,7 +111,7 @@ func TestWatchLeavesNoConsumerBehind(t *testing.T) {
 	for generation := uint64(1); generation <= 5; generation++ {
 		srv.gate.Cut() // and a new session begins
 		publish(t, s, credential(generation, time.Hour))
-		if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, generation-1); err != nil {
+		if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, generation-1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,7 +134,7 @@ func TestReaderThatEndsLeavesNoConsumerBehind(t *testing.T) {
 				t.Fatal(err)
 			}
 			stop := runReader(t, r)
-			if _, err := r.Wait(testContext(t), "wx1", AccessToken); err != nil {
+			if _, err := r.Wait(testContext(t), "wx1", messages.AccessToken); err != nil {
 				t.Fatal(err)
 			}
 			stop()
@@ -164,7 +165,7 @@ func TestConsumerWhoseMakingWasNotHeardOfIsRemoved(t *testing.T) {
 	s := newStore(t, natstest.Start(t), "w")
 	up := make(chan struct{})
 	ctx, cancel := context.WithCancel(testContext(t))
-	w := watch{js: &unheard{s.js, 3}, bucket: DefaultBucket, keys: []string{"wx1.*"}, narrow: true, emit: func(e feed.Event) {
+	w := watch{js: &unheard{s.js, 3}, bucket: messages.DefaultBucket, keys: []string{"wx1.*"}, narrow: true, emit: func(e feed.Event) {
 		if e.Up {
 			close(up)
 		}
@@ -208,7 +209,7 @@ func TestBucketThatDoesNotAnswerIsTold(t *testing.T) {
 	events := make(chan feed.Event, 100)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	w := watch{js: js, bucket: DefaultBucket, keys: []string{"*.*"}, every: 50 * time.Millisecond, emit: func(e feed.Event) { events <- e }}
+	w := watch{js: js, bucket: messages.DefaultBucket, keys: []string{"*.*"}, every: 50 * time.Millisecond, emit: func(e feed.Event) { events <- e }}
 	go func() { defer close(done); w.run(ctx) }()
 	defer func() { cancel(); <-done }()
 	awaitEvent(t, events, "it does not begin", isUp)
@@ -261,7 +262,7 @@ func TestLongerLifeIsNotTakenForPublished(t *testing.T) {
 	lost := gate.Lose("$KV.wechat.wx1.access_token", 1)
 	publish(t, s, longer)
 	<-lost
-	if have, err := s.Get(testContext(t), "wx1", AccessToken); err != nil || !have.ExpiresAt.Equal(longer.ExpiresAt) {
+	if have, err := s.Get(testContext(t), "wx1", messages.AccessToken); err != nil || !have.ExpiresAt.Equal(longer.ExpiresAt) {
 		t.Errorf("the record ends at %s, %v; want %s", have.ExpiresAt, err, longer.ExpiresAt)
 	}
 }
@@ -292,7 +293,7 @@ func TestSnapshotOfABucketThatIsPurgedMeanwhileBecomesComplete(t *testing.T) {
 	ready := make(chan struct{})
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
-	w := watch{js: &purging{JetStream: s.js}, bucket: DefaultBucket, keys: []string{"*.*"}, missing: s.Ensure, emit: func(e feed.Event) {
+	w := watch{js: &purging{JetStream: s.js}, bucket: messages.DefaultBucket, keys: []string{"*.*"}, missing: s.Ensure, emit: func(e feed.Event) {
 		if e.Ready {
 			close(ready)
 			cancel()

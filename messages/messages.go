@@ -68,28 +68,14 @@ type Code struct {
 // GetCredentialRequest asks for the current credential. Kind is access_token where it is left out. The reply is [Credential].
 type GetCredentialRequest struct {
 	AppID string `json:"appid,omitempty"`
-	Kind  string `json:"kind,omitempty"`
-}
-
-// Credential is the record of the bucket, and its revision there.
-type Credential struct {
-	AppID      string    `json:"appid"`
-	Kind       string    `json:"kind"`
-	Value      string    `json:"value"`
-	ObtainedAt time.Time `json:"obtained_at"`
-	ExpiresAt  time.Time `json:"expires_at"`
-	RefreshAt  time.Time `json:"refresh_at"`
-	Generation uint64    `json:"generation"`
-	Source     string    `json:"source"`
-	Worker     string    `json:"worker"`
-	Revision   uint64    `json:"revision"`
+	Kind  Kind   `json:"kind,omitempty"`
 }
 
 // RefreshCredentialRequest reports that WeChat refused a credential: which one, by the revision of its record or by the hex
 // SHA-256 of its value. With neither, the current one is meant. The reply is [Refreshed].
 type RefreshCredentialRequest struct {
 	AppID       string `json:"appid,omitempty"`
-	Kind        string `json:"kind,omitempty"`
+	Kind        Kind   `json:"kind,omitempty"`
 	Revision    uint64 `json:"revision,omitempty"`
 	ValueSHA256 string `json:"value_sha256,omitempty"`
 }
@@ -103,7 +89,7 @@ func ValueSHA256(value string) string {
 // Refreshed tells which credential is the current one after a report.
 type Refreshed struct {
 	AppID      string    `json:"appid"`
-	Kind       string    `json:"kind"`
+	Kind       Kind      `json:"kind"`
 	Revision   uint64    `json:"revision"`
 	Generation uint64    `json:"generation"`
 	ExpiresAt  time.Time `json:"expires_at"`
@@ -149,7 +135,7 @@ const (
 type CredentialStatus struct {
 	AppID        string    `json:"appid"`
 	Name         string    `json:"name,omitempty"`
-	Kind         string    `json:"kind"`
+	Kind         Kind      `json:"kind"`
 	State        string    `json:"state"`
 	Reason       string    `json:"reason"`           // what the worker does next, and why
 	Advice       string    `json:"advice,omitempty"` // what an operator should do
@@ -186,7 +172,7 @@ type Event struct {
 	Event      string    `json:"event"`
 	AppID      string    `json:"appid"`
 	Name       string    `json:"name,omitempty"`
-	Kind       string    `json:"kind"`
+	Kind       Kind      `json:"kind"`
 	Time       time.Time `json:"time"`
 	Worker     string    `json:"worker"`
 	Generation uint64    `json:"generation,omitempty"`
@@ -200,8 +186,8 @@ type Event struct {
 }
 
 // EventSubject is the subject of an event; "*" stands for any appid, kind or event.
-func EventSubject(prefix, appid, kind, event string) string {
-	return prefix + ".event." + appid + "." + kind + "." + event
+func EventSubject(prefix, appid string, kind Kind, event string) string {
+	return prefix + ".event." + Key(appid, kind) + "." + event
 }
 
 // RawCode is WeChat's answer as it came.

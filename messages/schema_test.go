@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -81,23 +80,23 @@ func (ps properties) MarshalJSON() ([]byte, error) {
 // rules are what the types do not say of their fields.
 func rules(field string, s *schema) {
 	switch field {
-	case "ResolveCode.OpenID":
+	case "ResolveCodeRequest.OpenID":
 		s.MaxLength = messages.MaxOpenID
-	case "ResolveCode.CodeTicket":
+	case "ResolveCodeRequest.CodeTicket":
 		s.MaxLength = messages.MaxCodeTicket
-	case "GetCredential.Kind", "RefreshCredential.Kind":
-		for _, k := range kv.Kinds {
+	case "GetCredentialRequest.Kind", "RefreshCredentialRequest.Kind":
+		for _, k := range messages.Kinds {
 			s.Enum = append(s.Enum, string(k))
 		}
-	case "RefreshCredential.ValueSHA256":
+	case "RefreshCredentialRequest.ValueSHA256":
 		s.Pattern = "^[0-9a-fA-F]{64}$"
-	case "SignJSSDK.URL":
+	case "SignJSSDKRequest.URL":
 		s.Pattern = "^https?://"
-	case "SignCard.Action":
+	case "SignCardRequest.Action":
 		s.Enum = []string{messages.ActionAddCard, messages.ActionChooseCard}
-	case "SignCard.FixedBeginTimestamp":
+	case "SignCardRequest.FixedBeginTimestamp":
 		s.Minimum = new(int)
-	case "SignCard.CardID", "SignCard.Code", "SignCard.OpenID", "SignCard.OuterStr", "SignCard.ShopID", "SignCard.CardType":
+	case "SignCardRequest.CardID", "SignCardRequest.Code", "SignCardRequest.OpenID", "SignCardRequest.OuterStr", "SignCardRequest.ShopID", "SignCardRequest.CardType":
 		s.MaxLength = messages.MaxCardField
 	}
 }
@@ -139,7 +138,8 @@ func schemaOf(t *testing.T, typ reflect.Type, comments map[string]string) schema
 		rules(path, &field)
 		s.Properties = append(s.Properties, property{name, field})
 		// WeChat's own answer is passed on as it comes: nobody can promise its fields.
-		if options == "" && typ != reflect.TypeFor[messages.Code]() {
+		revision := path == "Credential.Revision" // left out of the stored record only
+		if (options == "" || revision) && typ != reflect.TypeFor[messages.Code]() {
 			s.Required = append(s.Required, name)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -13,7 +12,7 @@ func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: "x"}}})
 	w := s.worker(nil)
-	first := w.await(kv.AccessToken, 0)
+	first := w.await(messages.AccessToken, 0)
 	ask := func(id string) error {
 		_, err := w.client.GetCredential(s.context(), messages.GetCredentialRequest{AppID: id})
 		return err
@@ -21,11 +20,11 @@ func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
 	if err := ask("wx2"); symbol(err) != messages.UnknownAccount {
 		t.Errorf("before it is there: %v", err)
 	}
-	one, two := Account{AppID: appid, Secret: secret}, Account{AppID: "wx2", Secret: "x", Tickets: []kv.Kind{kv.JSAPITicket}}
+	one, two := Account{AppID: appid, Secret: secret}, Account{AppID: "wx2", Secret: "x", Tickets: []messages.Kind{messages.JSAPITicket}}
 	if err := w.SetAccounts([]Account{one, two}); err != nil {
 		t.Fatal(err)
 	}
-	for _, k := range []kv.Kind{kv.AccessToken, kv.JSAPITicket} {
+	for _, k := range []messages.Kind{messages.AccessToken, messages.JSAPITicket} {
 		if _, err := w.reader.Wait(s.context(), "wx2", k); err != nil {
 			t.Error(err)
 		}
@@ -66,13 +65,13 @@ func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
 		}
 	}
 	w.scheduler.mu.Unlock()
-	if c, err := w.store.Get(s.context(), appid, kv.AccessToken); err != nil || c.Value != first.Value {
+	if c, err := w.store.Get(s.context(), appid, messages.AccessToken); err != nil || c.Value != first.Value {
 		t.Errorf("its record: %v, %v", c, err)
 	}
 	if n := s.wechat.Calls(appid, ""); n != 1 {
 		t.Errorf("%d calls for it, want 1", n)
 	}
-	if _, err := w.reader.Get("wx2", kv.AccessToken); err != nil {
+	if _, err := w.reader.Get("wx2", messages.AccessToken); err != nil {
 		t.Errorf("the other one: %v", err)
 	}
 }
@@ -96,7 +95,7 @@ func TestRefusedSecretIsToldAndTheRightOneTriedAtOnce(t *testing.T) {
 	if err := w.SetAccounts([]Account{{AppID: appid, Secret: secret}}); err != nil {
 		t.Fatal(err)
 	}
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	if n := s.wechat.Calls("", ""); n != 2 {
 		t.Errorf("%d calls, want 2", n)
 	}

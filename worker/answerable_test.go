@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -14,13 +14,13 @@ func TestReplyGoesNeitherIntoABucketNorToAService(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	heard, err := w.nc.SubscribeSync("wechat.elsewhere")
 	if err != nil {
 		t.Fatal(err)
 	}
 	replies := []string{
-		"$KV.wechat.lease." + kv.Key(appid, kv.AccessToken), "$KV.wechat." + kv.Key(appid, kv.JSAPITicket), "$KV.wechat_ledger." + kv.Key(appid, kv.JSAPITicket),
+		"$KV.wechat.lease." + messages.Key(appid, messages.AccessToken), "$KV.wechat." + messages.Key(appid, messages.JSAPITicket), "$KV.wechat_ledger." + messages.Key(appid, messages.JSAPITicket),
 		"$JS.API.STREAM.DELETE.KV_wechat", "wechat.elsewhere",
 	}
 	subjects := []string{"code.resolve", "credential.get", "credential.refresh", "jssdk.sign", "card.sign", "status"}
@@ -64,7 +64,7 @@ func TestReplyGoesNeitherIntoABucketNorToAService(t *testing.T) {
 			}
 		}
 	}
-	if _, err := w.store.Acquire(s.context(), appid, kv.JSAPITicket, leaseFor(0)); err != nil {
+	if _, err := w.store.Acquire(s.context(), appid, messages.JSAPITicket, leaseFor(0)); err != nil {
 		t.Error(err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -31,7 +31,7 @@ func newBench(b *testing.B) *bench {
 	b.Helper()
 	s := newStage(b, wechattest.Config{AnyCode: true})
 	w := s.worker(nil)
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	echo := s.nats.Connect()
 	if _, err := echo.Subscribe("echo", func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
 		b.Fatal(err)

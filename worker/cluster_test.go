@@ -7,6 +7,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -28,7 +29,7 @@ func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 	check := func(generation uint64) {
 		t.Helper()
 		for i, w := range fleet {
-			c := w.await(kv.AccessToken, generation-1)
+			c := w.await(messages.AccessToken, generation-1)
 			if v := s.wechat.Judge(appid, "access_token", c.Value); v != wechattest.Valid {
 				t.Errorf("worker %d holds generation %d, of which WeChat says %v", i, c.Generation, v)
 			}
@@ -44,7 +45,7 @@ func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 		t.Fatal("the bucket has no leader")
 	}
 	leader.Stop()
-	before := fleet[0].await(kv.AccessToken, 0).Generation
+	before := fleet[0].await(messages.AccessToken, 0).Generation
 	check(before + 1)
 	for i, w := range fleet {
 		if _, err := w.resolve(); err != nil {
@@ -55,7 +56,7 @@ func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 	s.cluster.AwaitReady()
 	check(before + 2)
 	// Each generation cost one call; a lost node may cost one more, of a worker whose publication it swallowed.
-	if calls, last := s.wechat.Calls("", "token"), int(fleet[0].await(kv.AccessToken, 0).Generation); calls > last+1 {
+	if calls, last := s.wechat.Calls("", "token"), int(fleet[0].await(messages.AccessToken, 0).Generation); calls > last+1 {
 		t.Errorf("%d token calls for %d generations", calls, last)
 	}
 }
@@ -65,15 +66,15 @@ func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(func(c *Config) { c.Random = func() float64 { return 1 } })
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	account := w.accounts.get(appid)
-	s.eventually("the turn has ended", func() bool { return w.isQuiet(kv.Key(appid, kv.AccessToken)) })
+	s.eventually("the turn has ended", func() bool { return w.isQuiet(messages.Key(appid, messages.AccessToken)) })
 	dead, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "dead"})
 	if err == nil {
 		err = dead.Ensure(s.context())
 	}
 	if err == nil {
-		_, err = dead.Acquire(s.context(), appid, kv.AccessToken, 2*patience)
+		_, err = dead.Acquire(s.context(), appid, messages.AccessToken, 2*patience)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -88,15 +89,15 @@ func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 		{time.Now().Add(-time.Hour), 0},                      // the attempt of another turn
 		{time.Now().Add(time.Hour), w.refresher.leaseTTL},    // by a clock that is ahead
 	} {
-		l := kv.Ledger{AppID: appid, Kind: kv.AccessToken, Generation: c.Generation}
+		l := kv.Ledger{AppID: appid, Kind: messages.AccessToken, Generation: c.Generation}
 		if !tc.began.IsZero() {
 			l.LastAttempt, l.Attempts = tc.began, 1
 		}
 		w.scheduler.seenLedger(l)
-		if wait, _ := w.work(s.context(), account, kv.AccessToken, true); wait > tc.most+time.Second || tc.began.IsZero() && wait > time.Second {
+		if wait, _ := w.work(s.context(), account, messages.AccessToken, true); wait > tc.most+time.Second || tc.began.IsZero() && wait > time.Second {
 			t.Errorf("begun at %s, and waited for: the next try is in %s", tc.began, wait)
 		}
-		if wait, held := w.work(s.context(), account, kv.AccessToken, false); !held || wait > tc.most+time.Second {
+		if wait, held := w.work(s.context(), account, messages.AccessToken, false); !held || wait > tc.most+time.Second {
 			t.Errorf("begun at %s: the next try is in %s, the lease ends in %s", tc.began, wait, tc.most)
 		}
 	}
@@ -106,7 +107,7 @@ func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 	t.Parallel()
 	s := newClusterStage(t, wechattest.Config{TokenLife: 30 * time.Second})
 	w := s.worker(nil)
-	first := w.await(kv.AccessToken, 0)
+	first := w.await(messages.AccessToken, 0)
 	for _, srv := range s.cluster.Servers[:2] {
 		srv.Stop()
 	}
@@ -114,7 +115,7 @@ func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 	if reply, err := w.service.resolver.resolve(context.Background(), account, openid, codeTicket); err != nil || len(reply) == 0 {
 		t.Errorf("resolving from memory: %v", err)
 	}
-	if err := w.refresher.scheduled(s.context(), account, kv.AccessToken); err == nil {
+	if err := w.refresher.scheduled(s.context(), account, messages.AccessToken); err == nil {
 		t.Error("a turn was taken without a quorum")
 	}
 	if n := s.wechat.Calls("", "stable_token"); n != 1 {
@@ -124,7 +125,7 @@ func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 		srv.Restart()
 	}
 	s.cluster.AwaitReady()
-	w.await(kv.AccessToken, first.Generation) // and it goes on
+	w.await(messages.AccessToken, first.Generation) // and it goes on
 	if n := s.wechat.Calls("", "stable_token"); n > 3 {
 		t.Errorf("%d token calls for two generations", n)
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // step is a moment in a turn: just before or after one of its messages.
@@ -125,13 +125,13 @@ type victim struct {
 }
 
 // victim starts a worker and returns when it has reached the step. Its lease alone bounds its upstream call.
-func (f *faultStage) victim(t *testing.T, a Account, kind kv.Kind, at step, lease time.Duration) *victim {
+func (f *faultStage) victim(t *testing.T, a Account, kind messages.Kind, at step, lease time.Duration) *victim {
 	t.Helper()
 	g := natstest.NewGate()
 	u := &upstreamGate{
 		transport: f.transport, nats: g, reached: make(chan struct{}), open: make(chan struct{}), severed: make(chan struct{}),
 	}
-	key := kv.Key(a.AppID, kind)
+	key := messages.Key(a.AppID, kind)
 	reached := at.arm(g, u, key)
 	own := *f.stage
 	own.TB, own.gate, own.lease = t, g, lease

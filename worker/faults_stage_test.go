@@ -16,6 +16,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -69,7 +70,7 @@ func newFaultStage(t *testing.T, lease time.Duration) *faultStage {
 
 // account makes an account with a token that is due, as an earlier worker left it. Where a ticket is the matter, its
 // token is not due. age must follow.
-func (f *faultStage) account(id, api string, kind kv.Kind) Account {
+func (f *faultStage) account(id, api string, kind messages.Kind) Account {
 	f.Helper()
 	a := Account{AppID: id, Secret: secret, TokenAPI: api}
 	f.wechat.AddAccount(wechattest.Account{AppID: id, Secret: secret})
@@ -78,19 +79,19 @@ func (f *faultStage) account(id, api string, kind kv.Kind) Account {
 		f.Fatal(err)
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	c := kv.Credential{
-		AppID: id, Kind: kv.AccessToken, Value: token, ObtainedAt: now, ExpiresAt: now.Add(seedLeft), RefreshAt: now,
+	c := messages.Credential{
+		AppID: id, Kind: messages.AccessToken, Value: token, ObtainedAt: now, ExpiresAt: now.Add(seedLeft), RefreshAt: now,
 		Generation: 1, Source: api, Worker: "earlier",
 	}
-	if kind != kv.AccessToken {
-		a.Tickets, c.RefreshAt = []kv.Kind{kind}, c.ExpiresAt
+	if kind != messages.AccessToken {
+		a.Tickets, c.RefreshAt = []messages.Kind{kind}, c.ExpiresAt
 	}
 	data, err := json.Marshal(c)
 	if err == nil {
-		_, err = f.bucket.Put(f.context(), kv.Key(id, kv.AccessToken), data)
+		_, err = f.bucket.Put(f.context(), messages.Key(id, messages.AccessToken), data)
 	}
 	if err == nil {
-		_, err = f.seen.Wait(f.context(), id, kv.AccessToken)
+		_, err = f.seen.Wait(f.context(), id, messages.AccessToken)
 	}
 	if err != nil {
 		f.Fatal(err)
@@ -150,7 +151,7 @@ const (
 
 // sight is one record as it came, what the reader handed out then, and what WeChat said of it and of the one before.
 type sight struct {
-	kv.Credential
+	messages.Credential
 	held            uint64 // generation
 	verdict, former wechattest.Verdict
 }
@@ -164,8 +165,10 @@ func (f *faultStage) consume() *consumer {
 		if ch.Record == nil {
 			return
 		}
-		judge := func(r kv.Credential) wechattest.Verdict { return f.wechat.Judge(ch.AppID, string(ch.Kind), r.Value) }
-		key := kv.Key(ch.AppID, ch.Kind)
+		judge := func(r messages.Credential) wechattest.Verdict {
+			return f.wechat.Judge(ch.AppID, string(ch.Kind), r.Value)
+		}
+		key := messages.Key(ch.AppID, ch.Kind)
 		s := sight{Credential: *ch.Record, held: c.Held(ch.AppID, ch.Kind).Generation, verdict: judge(*ch.Record)}
 		c.mu.Lock()
 		defer c.mu.Unlock()

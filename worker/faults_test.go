@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -32,7 +32,7 @@ type faultRow struct {
 	step
 	fault
 	api  string
-	kind kv.Kind
+	kind messages.Kind
 	outcome
 	account  Account
 	upstream wechattest.Fault // in place of a fault of a worker
@@ -66,17 +66,17 @@ func TestAnyStepOfARefreshMayFail(t *testing.T) {
 		{beforeRelease, once("victim"), once("victim"), once("victim"), once("victim")},
 	} {
 		for f, o := range map[fault]outcome{dies: r.dies, stalls: r.stalls, frozen: r.frozen, cut: r.cut} {
-			rows = append(rows, &faultRow{r.step, f, kv.SourceToken, kv.AccessToken, o, Account{}, wechattest.Fault{}})
+			rows = append(rows, &faultRow{r.step, f, messages.SourceToken, messages.AccessToken, o, Account{}, wechattest.Fault{}})
 		}
 	}
 	// stable_token and tickets repeat the value that was lost: nothing else is minted, and nothing dies.
 	for _, r := range []*faultRow{
 		{step: beforeCall, fault: frozen}, {step: afterCall, fault: dies}, {step: beforeOutcome, fault: stalls},
-		{step: beforePublish, fault: dies}, {step: beforePublish, fault: frozen}, {step: beforePublish, fault: dies, kind: kv.JSAPITicket},
+		{step: beforePublish, fault: dies}, {step: beforePublish, fault: frozen}, {step: beforePublish, fault: dies, kind: messages.JSAPITicket},
 	} {
-		r.api, r.outcome = kv.SourceStableToken, twice
+		r.api, r.outcome = messages.SourceStableToken, twice
 		if r.kind == "" {
-			r.kind = kv.AccessToken
+			r.kind = messages.AccessToken
 		}
 		rows = append(rows, r)
 	}
@@ -85,8 +85,8 @@ func TestAnyStepOfARefreshMayFail(t *testing.T) {
 		"never answers":            {Hang: true, After: true},
 		"is cut off in its answer": {Body: "cut", After: true},
 	} {
-		for _, api := range []string{kv.SourceToken, kv.SourceStableToken} {
-			rows = append(rows, &faultRow{"WeChat", f, api, kv.AccessToken, twice, Account{}, u})
+		for _, api := range []string{messages.SourceToken, messages.SourceStableToken} {
+			rows = append(rows, &faultRow{"WeChat", f, api, messages.AccessToken, twice, Account{}, u})
 		}
 	}
 
@@ -126,7 +126,7 @@ func (r *faultRow) play(t *testing.T, f *faultStage, struck func()) {
 	case r.fault == stalls, r.fault == cut && r.step == leaseTaken: // nobody gives it back
 		lease = shortLease
 	}
-	key := kv.Key(r.account.AppID, r.kind)
+	key := messages.Key(r.account.AppID, r.kind)
 	v := f.victim(t, r.account, r.kind, r.step, lease)
 	struck()
 	switch r.fault {
@@ -160,8 +160,8 @@ func (r *faultRow) play(t *testing.T, f *faultStage, struck func()) {
 // check waits until the workers have nothing more to do for the row's credential, and looks at what came of it.
 func (r *faultRow) check(t *testing.T, f *faultStage, workers []*actor) {
 	t.Helper()
-	id, key, api := r.account.AppID, kv.Key(r.account.AppID, r.kind), r.api
-	if r.kind != kv.AccessToken {
+	id, key, api := r.account.AppID, messages.Key(r.account.AppID, r.kind), r.api
+	if r.kind != messages.AccessToken {
 		api = "getticket"
 	}
 	own := *f.stage
@@ -183,7 +183,7 @@ func (r *faultRow) check(t *testing.T, f *faultStage, workers []*actor) {
 	if calls != r.calls {
 		t.Errorf("%d upstream calls, want %d", calls, r.calls)
 	}
-	if api != kv.SourceToken && minted != 1 {
+	if api != messages.SourceToken && minted != 1 {
 		t.Errorf("%d values were minted, want 1", minted)
 	}
 	var by []string
@@ -213,7 +213,7 @@ func (r *faultRow) check(t *testing.T, f *faultStage, workers []*actor) {
 		t.Errorf("published by %q, want %q", got, r.by)
 	}
 	// Old and new are good: if the published classic token is the newest, it outlives one more.
-	if api == kv.SourceToken {
+	if api == messages.SourceToken {
 		if _, err := f.wechat.ForeignRefresh(id, api); err != nil {
 			t.Error(err)
 		}
@@ -233,7 +233,7 @@ func TestTheLeaderMayStopAtAnyStepOfARefresh(t *testing.T) {
 	}
 	var rows []*faultRow
 	for i, s := range steps {
-		r := &faultRow{step: s, fault: "the leader stops", api: kv.SourceToken, kind: kv.AccessToken, outcome: outcome{1, "any"}}
+		r := &faultRow{step: s, fault: "the leader stops", api: messages.SourceToken, kind: messages.AccessToken, outcome: outcome{1, "any"}}
 		r.account = f.account(fmt.Sprintf("wx-%02d", i), r.api, r.kind)
 		rows = append(rows, r)
 	}

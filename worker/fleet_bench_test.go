@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
@@ -26,7 +25,7 @@ func BenchmarkManyAccounts(b *testing.B) {
 		for i := range n {
 			id, secret := fmt.Sprintf("wx%016x", i), fmt.Sprint("secret-", i)
 			known = append(known, wechattest.Account{AppID: id, Secret: secret})
-			list = append(list, Account{AppID: id, Secret: secret, Tickets: []kv.Kind{kv.JSAPITicket, kv.WXCardTicket}})
+			list = append(list, Account{AppID: id, Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}})
 		}
 		s := newStage(b, wechattest.Config{Accounts: known, Latency: 20 * time.Millisecond})
 		configure := func(c *Config) { c.Accounts = list }
@@ -98,9 +97,9 @@ func BenchmarkFleetCalls(b *testing.B) {
 	for i := range n {
 		id := fmt.Sprintf("wx%016x", i)
 		known = append(known, wechattest.Account{AppID: id, Secret: secret})
-		list = append(list, Account{AppID: id, Secret: secret, Tickets: []kv.Kind{kv.JSAPITicket, kv.WXCardTicket}})
+		list = append(list, Account{AppID: id, Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}})
 		if i%2 == 0 {
-			list[i].TokenAPI = kv.SourceToken
+			list[i].TokenAPI = messages.SourceToken
 		}
 	}
 	cfg := wechattest.Config{Accounts: known, TokenLife: life, TicketLife: life, Latency: 20 * time.Millisecond}
@@ -143,7 +142,7 @@ func BenchmarkReports(b *testing.B) {
 	for k := range 3 {
 		w = s.worker(func(c *Config) { c.Name = fmt.Sprint("w", k); classic(c); c.WeChat.Timeout = 5 * time.Second })
 	}
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	for range 2 {
 		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
 			b.Fatal(err)
@@ -176,7 +175,7 @@ func BenchmarkResolveFleet(b *testing.B) {
 			var last *actor
 			for k := range workers {
 				last = s.worker(func(c *Config) { c.Name = fmt.Sprint("w", k); c.WeChat = wechat.Config{URLs: []string{s.wechat.URL}} })
-				last.await(kv.AccessToken, 0)
+				last.await(messages.AccessToken, 0)
 			}
 			bn := &bench{actor: last}
 			const batch = 4096

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // lookup finds the current credential for a request: in memory, and only where no living one is there, at the leader of
@@ -13,7 +14,7 @@ import (
 type lookup struct {
 	store   *kv.Store
 	reader  *kv.Reader
-	missing func(*Account, kv.Kind) error // what is answered where there is none
+	missing func(*Account, messages.Kind) error // what is answered where there is none
 	now     func() time.Time
 
 	flights flights[string, struct{}] // all who miss one at the same time share the leader's answer
@@ -28,12 +29,12 @@ const (
 
 // current returns a living credential; where memory has one it does not block, otherwise for at most lookupTimeout. Its
 // error is a *messages.Error.
-func (l *lookup) current(ctx context.Context, a *Account, kind kv.Kind) (kv.Credential, error) {
+func (l *lookup) current(ctx context.Context, a *Account, kind messages.Kind) (messages.Credential, error) {
 	c, err := l.reader.Get(a.AppID, kind)
 	if err == nil {
 		return c, nil
 	}
-	key := kv.Key(a.AppID, kind)
+	key := messages.Key(a.AppID, kind)
 	f, leads, _ := l.flights.join(key, nil)
 	if leads {
 		func() {
@@ -44,17 +45,17 @@ func (l *lookup) current(ctx context.Context, a *Account, kind kv.Kind) (kv.Cred
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return kv.Credential{}, asRefusal(ctx.Err())
+			return messages.Credential{}, asRefusal(ctx.Err())
 		}
 	}
 	if c, err = l.reader.Get(a.AppID, kind); err == nil {
 		return c, nil
 	}
-	return kv.Credential{}, l.missing(a, kind)
+	return messages.Credential{}, l.missing(a, kind)
 }
 
 // ask takes what the leader has, unless it was asked a moment ago.
-func (l *lookup) ask(ctx context.Context, a *Account, kind kv.Kind, key string) {
+func (l *lookup) ask(ctx context.Context, a *Account, kind messages.Kind, key string) {
 	now := l.now()
 	l.mu.Lock()
 	since := now.Sub(l.asked[key])

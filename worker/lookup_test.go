@@ -17,7 +17,7 @@ func TestWhatMemoryMissesIsLookedUpAtTheLeader(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	published := w.await(kv.AccessToken, 0)
+	published := w.await(messages.AccessToken, 0)
 
 	reader, err := kv.NewReader(s.nats.Connect(), kv.ReaderConfig{}) // it does not run: it hears of nothing
 	if err != nil {
@@ -37,7 +37,7 @@ func TestWhatMemoryMissesIsLookedUpAtTheLeader(t *testing.T) {
 	var askers sync.WaitGroup
 	for range 100 {
 		askers.Go(func() {
-			if c, err := l.current(s.context(), a, kv.AccessToken); err != nil || c.Value != published.Value {
+			if c, err := l.current(s.context(), a, messages.AccessToken); err != nil || c.Value != published.Value {
 				t.Errorf("generation %d, %v", c.Generation, err)
 			}
 		})
@@ -45,7 +45,7 @@ func TestWhatMemoryMissesIsLookedUpAtTheLeader(t *testing.T) {
 	askers.Wait()
 	none := func() {
 		t.Helper()
-		if _, err := l.current(s.context(), a, kv.JSAPITicket); !errors.Is(err, &messages.Error{Symbol: messages.NoCredential}) {
+		if _, err := l.current(s.context(), a, messages.JSAPITicket); !errors.Is(err, &messages.Error{Symbol: messages.NoCredential}) {
 			t.Errorf("of what is not there: %v", err)
 		}
 	}

@@ -74,7 +74,7 @@ func newStage(tb testing.TB, cfg wechattest.Config) *stage {
 }
 
 // seed puts a living token that is due for renewal into the bucket, as an earlier worker left it.
-func (s *stage) seed(endpoint string) kv.Credential {
+func (s *stage) seed(endpoint string) messages.Credential {
 	s.Helper()
 	ctx := s.context()
 	st, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "earlier"})
@@ -88,14 +88,14 @@ func (s *stage) seed(endpoint string) kv.Credential {
 	if err != nil {
 		s.Fatal(err)
 	}
-	lease, err := st.Acquire(ctx, appid, kv.AccessToken, 5*time.Second)
+	lease, err := st.Acquire(ctx, appid, messages.AccessToken, 5*time.Second)
 	if err != nil {
 		s.Fatal(err)
 	}
 	defer lease.Release(ctx)
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	c := kv.Credential{
-		AppID: appid, Kind: kv.AccessToken, Value: token, ObtainedAt: now, ExpiresAt: now.Add(time.Hour), RefreshAt: now,
+	c := messages.Credential{
+		AppID: appid, Kind: messages.AccessToken, Value: token, ObtainedAt: now, ExpiresAt: now.Add(time.Hour), RefreshAt: now,
 		Generation: 1, Source: endpoint, Worker: "earlier",
 	}
 	if c.Revision, err = lease.Publish(ctx, c); err != nil {
@@ -183,7 +183,7 @@ func (s *stage) context() context.Context {
 }
 
 // await waits for a credential of a generation above generation.
-func (a *actor) await(kind kv.Kind, generation uint64) kv.Credential {
+func (a *actor) await(kind messages.Kind, generation uint64) messages.Credential {
 	a.Helper()
 	c, err := a.reader.WaitNewer(a.context(), appid, kind, generation)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -30,7 +30,7 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 	for i := range accounts {
 		id := fmt.Sprintf("wx-%02d", i)
 		cfg.Accounts = append(cfg.Accounts, wechattest.Account{AppID: id, Secret: secret})
-		list = append(list, Account{AppID: id, Secret: secret, TokenAPI: kv.SourceToken})
+		list = append(list, Account{AppID: id, Secret: secret, TokenAPI: messages.SourceToken})
 	}
 	s := &stage{TB: t, cluster: natstest.StartCluster(t), wechat: wechattest.Start(t, cfg)}
 	nc := s.connect()
@@ -48,7 +48,7 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 	}
 	for _, a := range list {
 		for i, w := range fleet {
-			c, err := w.reader.Wait(s.context(), a.AppID, kv.AccessToken)
+			c, err := w.reader.Wait(s.context(), a.AppID, messages.AccessToken)
 			if v := s.wechat.Judge(a.AppID, "access_token", c.Value); err != nil || v != wechattest.Valid || c.Generation != 1 {
 				t.Errorf("worker %d has %v of %s, WeChat says %s: %v", i, c, a.AppID, v, err)
 			}
@@ -90,7 +90,7 @@ func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 	}
 	t.Cleanup(nc.Close)
 	w := s.workerOn(nc.Conn, nil)
-	held := w.await(kv.AccessToken, 0)
+	held := w.await(messages.AccessToken, 0)
 	if _, err := nc.Subscribe("flood", func(*nats.Msg) {}); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 		}
 		return s.nats.SlowConsumers() > 0
 	})
-	if c, err := w.reader.Get(appid, kv.AccessToken); err != nil || c != held {
+	if c, err := w.reader.Get(appid, messages.AccessToken); err != nil || c != held {
 		t.Errorf("meanwhile it serves %v, %v", c, err)
 	}
 	g.Open()
@@ -118,13 +118,13 @@ func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 	}
 	b, err := js.KeyValue(s.context(), "wechat")
 	if err == nil {
-		err = b.Delete(s.context(), kv.Key(appid, kv.AccessToken))
+		err = b.Delete(s.context(), messages.Key(appid, messages.AccessToken))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.eventually("it sees what changes, and writes", func() bool {
-		c, err := w.store.Get(s.context(), appid, kv.AccessToken)
+		c, err := w.store.Get(s.context(), appid, messages.AccessToken)
 		return err == nil && c.Value == held.Value
 	})
 	if n := s.wechat.Calls("", ""); n != 1 {
@@ -140,9 +140,9 @@ func TestBucketsLostUnderAFleetAreFilledOnce(t *testing.T) {
 	for range 3 {
 		fleet = append(fleet, s.worker(everything))
 	}
-	held := map[kv.Kind]kv.Credential{}
+	held := map[messages.Kind]messages.Credential{}
 	for _, w := range fleet {
-		for _, k := range kv.Kinds {
+		for _, k := range messages.Kinds {
 			held[k] = w.await(k, 0)
 		}
 	}
@@ -156,13 +156,13 @@ func TestBucketsLostUnderAFleetAreFilledOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		s.eventually(string(k)+" is published again", func() bool {
 			c, err := fleet[0].store.Get(s.context(), appid, k)
 			return err == nil && c.Value == held[k].Value && c.Generation == held[k].Generation
 		})
 		for _, w := range fleet {
-			s.eventually("a worker has nothing more to do for the "+string(k), func() bool { return w.isQuiet(kv.Key(appid, k)) })
+			s.eventually("a worker has nothing more to do for the "+string(k), func() bool { return w.isQuiet(messages.Key(appid, k)) })
 		}
 	}
 	if n := s.wechat.Calls("", "") - calls; n != 0 {
@@ -173,8 +173,8 @@ func TestBucketsLostUnderAFleetAreFilledOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Each worker may have had a turn of each credential: a lease, the record, the end of the lease and its marker's.
-	if n := st.CachedInfo().State.LastSeq; n > uint64(4*len(fleet)*len(kv.Kinds)) {
-		t.Errorf("%d writes for %d credentials and %d workers", n, len(kv.Kinds), len(fleet))
+	if n := st.CachedInfo().State.LastSeq; n > uint64(4*len(fleet)*len(messages.Kinds)) {
+		t.Errorf("%d writes for %d credentials and %d workers", n, len(messages.Kinds), len(fleet))
 	}
 }
 
@@ -185,8 +185,8 @@ func TestWhoIsRefusedByAFullWorkerIsAnsweredByAnother(t *testing.T) {
 	stuck := &stuckTransport{release: make(chan struct{}), asked: make(chan struct{}, 1)}
 	full := s.worker(func(c *Config) { c.ResolveConcurrency, c.ResolveTimeout, c.WeChat.Transport = 1, patience, stuck })
 	other := s.worker(nil)
-	full.await(kv.AccessToken, 0)
-	other.await(kv.AccessToken, 0)
+	full.await(messages.AccessToken, 0)
+	other.await(messages.AccessToken, 0)
 	var hung sync.WaitGroup
 	hung.Go(func() {
 		_, _ = full.service.resolver.resolve(context.Background(), full.accounts.get(appid), openid, "hangs")

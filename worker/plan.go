@@ -9,10 +9,10 @@ import (
 )
 
 // settle turns WeChat's answer into the record, says whether it is to be published, and writes the success down.
-func (p *policy) settle(v view, l kv.Ledger, appid string, kind kv.Kind, issued wechat.Issued) (kv.Credential, bool, kv.Ledger) {
+func (p *policy) settle(v view, l kv.Ledger, appid string, kind messages.Kind, issued wechat.Issued) (messages.Credential, bool, kv.Ledger) {
 	sent := issued.SentAt.UTC().Truncate(time.Millisecond)
 	hash := messages.ValueSHA256(issued.Value)
-	c := kv.Credential{AppID: appid, Kind: kind, Value: issued.Value, ObtainedAt: sent, Generation: l.Generation}
+	c := messages.Credential{AppID: appid, Kind: kind, Value: issued.Value, ObtainedAt: sent, Generation: l.Generation}
 	same := l.ValueSHA256 == hash
 	// A record of before the last value, which WeChat gives out again, is news to who has that one.
 	stored := v.record != nil && v.record.Value == issued.Value && v.record.Generation >= l.Generation
@@ -35,7 +35,7 @@ func (p *policy) settle(v view, l kv.Ledger, appid string, kind kv.Kind, issued 
 		c.ExpiresAt, c.Source, c.Worker, c.Revision = v.record.ExpiresAt, v.record.Source, v.record.Worker, v.record.Revision
 	}
 	// One that WeChat gives out for months is still good; kv knows no life of months.
-	if oldest := c.ExpiresAt.Add(-kv.MaxLife); c.ObtainedAt.Before(oldest) {
+	if oldest := c.ExpiresAt.Add(-messages.MaxLife); c.ObtainedAt.Before(oldest) {
 		c.ObtainedAt = oldest
 	}
 	l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, hash, c.ObtainedAt, c.ExpiresAt

@@ -123,8 +123,8 @@ const (
 // view is what a decision is made of.
 type view struct {
 	rule     rule
-	record   *kv.Credential // in the bucket; nil: none
-	held     *kv.Credential // the last one this worker saw, maybe newer than record; nil: none
+	record   *messages.Credential // in the bucket; nil: none
+	held     *messages.Credential // the last one this worker saw, maybe newer than record; nil: none
 	ledger   kv.Ledger
 	settings string // fingerprint of the account
 	hasToken bool   // for a ticket: there is a living access_token
@@ -297,7 +297,7 @@ func (p *policy) begin(now time.Time, v view, why reason) kv.Ledger {
 	l.Attempts++
 	l.LastAttempt = now
 	l.NextAttempt = p.retryAt(now, wechat.ClassTransport, 0, l.Attempts)
-	for _, c := range []*kv.Credential{v.record, v.held} {
+	for _, c := range []*messages.Credential{v.record, v.held} {
 		if c != nil && c.Generation > l.Generation { // the ledger was lost, or its last write was
 			l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, messages.ValueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
 		}
@@ -322,7 +322,7 @@ func undo(now time.Time, l, before kv.Ledger) kv.Ledger {
 
 // isUnderWay says whether an attempt has begun whose outcome is not written down, and whose worker may still be at it;
 // or has succeeded, and its value has not arrived here. current is the living value that this worker has, or nil.
-func isUnderWay(now time.Time, l kv.Ledger, current *kv.Credential, leaseTTL time.Duration) bool {
+func isUnderWay(now time.Time, l kv.Ledger, current *messages.Credential, leaseTTL time.Duration) bool {
 	if current != nil && l.Generation > current.Generation || current == nil && l.Generation > 0 && !hasExpired(now, l) {
 		return true
 	}
@@ -331,12 +331,12 @@ func isUnderWay(now time.Time, l kv.Ledger, current *kv.Credential, leaseTTL tim
 
 // isLatest says whether the ledger knows of no value that was obtained after c. One generation is that of two values where
 // their workers could not write down, or not publish, what they had obtained.
-func isLatest(l kv.Ledger, c *kv.Credential) bool {
+func isLatest(l kv.Ledger, c *messages.Credential) bool {
 	return c.Generation > l.Generation || c.Generation == l.Generation && l.ValueSHA256 == messages.ValueSHA256(c.Value)
 }
 
 // isRefused says whether WeChat was asked about a value and refuses it.
-func isRefused(l kv.Ledger, c *kv.Credential) bool {
+func isRefused(l kv.Ledger, c *messages.Credential) bool {
 	return c != nil && l.Probe != nil && l.Probe.Verdict == verdictDead && l.Probe.Generation == c.Generation
 }
 
@@ -345,7 +345,7 @@ func hasExpired(now time.Time, l kv.Ledger) bool { return l.Generation > 0 && !n
 
 // restore is the record to publish when the bucket has none, or one of a lower generation than this worker holds: the
 // value that was obtained last, under a generation that every consumer takes.
-func restore(now time.Time, v view) kv.Credential {
+func restore(now time.Time, v view) messages.Credential {
 	c := *v.held
 	if v.record != nil && v.record.Valid(now) && v.record.Value != c.Value && v.record.ObtainedAt.After(c.ObtainedAt) {
 		generation := max(c.Generation, v.ledger.Generation) + 1

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -22,24 +23,24 @@ type fleet struct {
 	began   time.Time
 	policy  *policy
 	account *Account
-	kind    kv.Kind
+	kind    messages.Kind
 	nats    virtualNATS
 	wechat  virtualWeChat
 	workers []*virtualWorker
 	born    int
 	ttl     time.Duration // of a lease
 
-	calls      []*call         // of WeChat, in their order
-	published  []kv.Credential // in their order
-	unwritten  bool            // a success was published and could not be written down
+	calls      []*call               // of WeChat, in their order
+	published  []messages.Credential // in their order
+	unwritten  bool                  // a success was published and could not be written down
 	mishaps    int
-	calm       time.Time                           // when the last of them is over
-	check      func()                              // after each event
-	calling    func(*call)                         // at a call of WeChat
-	settling   func(next time.Time)                // at a success: when the next call is planned
-	choosing   func(*virtualWorker, kv.Credential) // what a worker is about to publish
-	publishing func(*virtualWorker, kv.Credential) // at a publication that NATS accepts
-	broken     string                              // the promise that does not hold
+	calm       time.Time                                 // when the last of them is over
+	check      func()                                    // after each event
+	calling    func(*call)                               // at a call of WeChat
+	settling   func(next time.Time)                      // at a success: when the next call is planned
+	choosing   func(*virtualWorker, messages.Credential) // what a worker is about to publish
+	publishing func(*virtualWorker, messages.Credential) // at a publication that NATS accepts
+	broken     string                                    // the promise that does not hold
 }
 
 // mischief is what may happen to a fleet. The zero value: nothing, but that steps take their time.
@@ -73,7 +74,7 @@ type call struct {
 // virtualNATS is the bucket and the ledger of one credential.
 type virtualNATS struct {
 	revision   uint64
-	record     *kv.Credential
+	record     *messages.Credential
 	recordEnds time.Time // the server's TTL
 	recordRev  uint64    // of its last change
 	ledger     kv.Ledger
@@ -82,13 +83,13 @@ type virtualNATS struct {
 }
 
 func newFleet(t *rapid.T, may mischief) *fleet {
-	f := &fleet{T: t, may: may, now: t0, began: t0, ttl: leaseFor(5 * time.Second), kind: kv.AccessToken}
-	f.account = &Account{AppID: "wx1", Secret: "secret", TokenAPI: kv.SourceStableToken}
+	f := &fleet{T: t, may: may, now: t0, began: t0, ttl: leaseFor(5 * time.Second), kind: messages.AccessToken}
+	f.account = &Account{AppID: "wx1", Secret: "secret", TokenAPI: messages.SourceStableToken}
 	switch rapid.SampledFrom([]rule{classicRule, stableRule, ticketRule}).Draw(t, "rule") {
 	case classicRule:
-		f.account.TokenAPI = kv.SourceToken
+		f.account.TokenAPI = messages.SourceToken
 	case ticketRule:
-		f.kind, f.account.Tickets = kv.JSAPITicket, []kv.Kind{kv.JSAPITicket}
+		f.kind, f.account.Tickets = messages.JSAPITicket, []messages.Kind{messages.JSAPITicket}
 	}
 	f.policy = &policy{
 		refreshBefore: rapid.SampledFrom([]time.Duration{10 * time.Minute, time.Second, time.Hour}).Draw(t, "refresh before"),
@@ -279,9 +280,9 @@ func (f *fleet) join() {
 	if w.reader, err = kv.NewReader(new(nats.Conn), kv.ReaderConfig{Now: w.now}); err != nil {
 		f.Fatal(err)
 	}
-	if f.kind != kv.AccessToken { // a token that outlives the test
-		w.reader.Apply(kv.Credential{
-			AppID: "wx1", Kind: kv.AccessToken, Value: "token", Generation: 1, Revision: 1,
+	if f.kind != messages.AccessToken { // a token that outlives the test
+		w.reader.Apply(messages.Credential{
+			AppID: "wx1", Kind: messages.AccessToken, Value: "token", Generation: 1, Revision: 1,
 			ObtainedAt: t0, RefreshAt: t0.AddDate(1, 0, 0), ExpiresAt: t0.AddDate(2, 0, 0),
 		})
 	}

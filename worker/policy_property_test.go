@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -34,7 +34,7 @@ func lives(t *testing.T, may mischief, events int, watch func(*fleet)) {
 func TestNeverPublishesExpired(t *testing.T) {
 	t.Parallel()
 	lives(t, anything, 200, func(f *fleet) {
-		f.choosing = func(w *virtualWorker, c kv.Credential) {
+		f.choosing = func(w *virtualWorker, c messages.Credential) {
 			if !c.Valid(w.now()) {
 				f.violated("%s would publish what is dead: %v", w.name, c)
 			}
@@ -48,7 +48,7 @@ func TestNoTokenIsSaidToOutliveItsEnd(t *testing.T) {
 	may := anything
 	may.odd, may.skew = false, 0
 	lives(t, may, 200, func(f *fleet) {
-		f.publishing = func(w *virtualWorker, c kv.Credential) {
+		f.publishing = func(w *virtualWorker, c messages.Credential) {
 			if end := f.wechat.ended[c.Value]; f.wechat.rule != ticketRule && c.ExpiresAt.After(end) {
 				f.violated("%s publishes %s, which WeChat ends at %s: %v", w.name, c.Value, f.since(end), c)
 			}
@@ -64,7 +64,7 @@ func TestGenerationNeverDecreases(t *testing.T) {
 	lives(t, anything, 200, func(f *fleet) {
 		f.may.forget = rapid.Bool().Draw(f.T, "the ledger may be lost")
 		newest, values := uint64(0), map[uint64]string{}
-		f.publishing = func(w *virtualWorker, c kv.Credential) {
+		f.publishing = func(w *virtualWorker, c messages.Credential) {
 			held := w.reader.Held("wx1", f.kind)
 			switch {
 			case held != nil && held.Valid(w.now()) && c.Generation < held.Generation:
@@ -246,7 +246,7 @@ func TestNoGapWhileWeChatAnswers(t *testing.T) {
 		if !f.may.brisk {
 			f.policy.refreshBefore = max(f.policy.refreshBefore, 10*time.Minute)
 		}
-		var consumer kv.Credential
+		var consumer messages.Credential
 		f.check = func() {
 			if r := f.nats.record; r != nil && r.Generation >= consumer.Generation {
 				consumer = *r

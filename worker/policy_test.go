@@ -15,10 +15,10 @@ func testPolicy(random float64) *policy {
 	return &policy{refreshBefore: 10 * time.Minute, random: func() float64 { return random }}
 }
 
-func record(generation uint64, obtained time.Time, life time.Duration) *kv.Credential {
-	return &kv.Credential{
-		AppID: "wx1", Kind: kv.AccessToken, Value: "v" + string(rune('0'+generation)), ObtainedAt: obtained, ExpiresAt: obtained.Add(life),
-		RefreshAt: obtained.Add(life - life/3), Generation: generation, Source: kv.SourceStableToken,
+func record(generation uint64, obtained time.Time, life time.Duration) *messages.Credential {
+	return &messages.Credential{
+		AppID: "wx1", Kind: messages.AccessToken, Value: "v" + string(rune('0'+generation)), ObtainedAt: obtained, ExpiresAt: obtained.Add(life),
+		RefreshAt: obtained.Add(life - life/3), Generation: generation, Source: messages.SourceStableToken,
 	}
 }
 
@@ -170,7 +170,7 @@ func TestSettlePublishesOnChangeOnly(t *testing.T) {
 		"an older record's value again":  {view{rule: stableRule, record: record(4, t0, 2*time.Hour)}, wechat.Issued{Value: record(4, t0, 0).Value, ExpiresIn: time.Hour, SentAt: sent}, 6, true},
 		"first value":                    {view{rule: classicRule}, wechat.Issued{Value: "new", ExpiresIn: 2 * time.Hour, SentAt: sent}, 6, true},
 	} {
-		c, changed, l := p.settle(tc.view, ledger, "wx1", kv.AccessToken, tc.issued)
+		c, changed, l := p.settle(tc.view, ledger, "wx1", messages.AccessToken, tc.issued)
 		if c.Generation != tc.generation || changed != tc.changed {
 			t.Errorf("%s: generation %d, changed %t; want %d, %t", name, c.Generation, changed, tc.generation, tc.changed)
 		}
@@ -191,7 +191,7 @@ func TestValueThatWeChatGivesOutForMonthsIsPublishedAllTheTime(t *testing.T) {
 		ledger := kv.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0}
 		for day := range 100 {
 			issued := wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: t0.AddDate(0, 0, day)}
-			c, _, l := testPolicy(0).settle(view{rule: r, record: rec}, ledger, "wx1", kv.AccessToken, issued)
+			c, _, l := testPolicy(0).settle(view{rule: r, record: rec}, ledger, "wx1", messages.AccessToken, issued)
 			if err := c.Validate(); err != nil || !c.Valid(issued.SentAt) || c.Generation != 5 {
 				t.Fatalf("%v, on day %d: %v, %v", r, day, c, err)
 			}

@@ -113,7 +113,7 @@ func (t *virtualTurn) look() error {
 	return nil
 }
 
-func (t *virtualTurn) hold(c kv.Credential) {
+func (t *virtualTurn) hold(c messages.Credential) {
 	t.reader.Apply(c)
 	t.scheduler.seenRecord(&c)
 }
@@ -152,21 +152,21 @@ func (t *virtualTurn) republish() error {
 	return t.write(l)
 }
 
-func (t *virtualTurn) fetch(why reason, hard bool) (kv.Credential, error) {
+func (t *virtualTurn) fetch(why reason, hard bool) (messages.Credential, error) {
 	before := t.view.ledger
 	ledger := t.policy.begin(t.now(), t.view, why)
 	if hard {
 		ledger.HardForced++
 	}
 	if err := t.write(ledger); err != nil {
-		return kv.Credential{}, err
+		return messages.Credential{}, err
 	}
 	issued, err := t.ask(before, why, hard)
 	if errors.Is(err, errDead) {
-		return kv.Credential{}, err
+		return messages.Credential{}, err
 	}
 	if err != nil {
-		return kv.Credential{}, t.failed(err)
+		return messages.Credential{}, t.failed(err)
 	}
 	c, changed, ledger := t.policy.settle(t.view, t.view.ledger, "wx1", t.kind, issued)
 	if t.settling != nil {
@@ -179,12 +179,12 @@ func (t *virtualTurn) fetch(why reason, hard bool) (kv.Credential, error) {
 	}
 	c.Source, c.Worker = t.account.TokenAPI, t.name
 	if c.Validate() != nil || c.ExpiresAt.Sub(t.now()) < time.Second {
-		return kv.Credential{}, t.failed(errors.New("too short"))
+		return messages.Credential{}, t.failed(errors.New("too short"))
 	}
 	t.chosen(c)
 	written := t.write(ledger)
 	if errors.Is(written, errDead) {
-		return kv.Credential{}, written
+		return messages.Credential{}, written
 	}
 	if err = t.publish(c); written != nil && err == nil {
 		t.unwritten = true
@@ -245,7 +245,7 @@ func (t *virtualTurn) failed(cause error) error {
 	return cause
 }
 
-func (t *virtualTurn) chosen(c kv.Credential) {
+func (t *virtualTurn) chosen(c messages.Credential) {
 	if t.choosing != nil {
 		t.choosing(t.virtualWorker, c)
 	}
@@ -267,7 +267,7 @@ func (t *virtualTurn) write(l kv.Ledger) error {
 }
 
 // publish is kv.Lease.Publish.
-func (t *virtualTurn) publish(c kv.Credential) error {
+func (t *virtualTurn) publish(c messages.Credential) error {
 	if err := t.reach(); err != nil {
 		return err
 	}
@@ -275,7 +275,7 @@ func (t *virtualTurn) publish(c kv.Credential) error {
 		return kv.ErrLeaseLost
 	}
 	if c.ExpiresAt.Sub(t.now()) < time.Second {
-		return kv.ErrInvalid
+		return messages.ErrInvalidCredential
 	}
 	if t.publishing != nil {
 		t.publishing(t.virtualWorker, c)
@@ -307,7 +307,7 @@ func (t *virtualTurn) settle(d dead) error {
 	if rec != nil && !d.is(*rec) {
 		return nil
 	}
-	if rec != nil && t.kind == kv.AccessToken && remembered(now, t.view.ledger, rec, d.firsthand) == "" {
+	if rec != nil && t.kind == messages.AccessToken && remembered(now, t.view.ledger, rec, d.firsthand) == "" {
 		if err := t.probe(rec); err != nil {
 			return err
 		}
@@ -328,7 +328,7 @@ func (t *virtualTurn) settle(d dead) error {
 	return err
 }
 
-func (t *virtualTurn) probe(c *kv.Credential) error {
+func (t *virtualTurn) probe(c *messages.Credential) error {
 	answer := verdictDead
 	switch {
 	case t.fleet.now.Before(t.wechat.failsUntil):
@@ -351,7 +351,7 @@ func (w *virtualWorker) report() {
 		return
 	}
 	d := dead{firsthand: rapid.Bool().Draw(w.T, "firsthand")}
-	var current *kv.Credential
+	var current *messages.Credential
 	if c, err := w.reader.Get("wx1", w.kind); err == nil {
 		current = &c
 	}

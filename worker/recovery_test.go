@@ -22,12 +22,12 @@ func TestMintedTokenSurvivesALostNATS(t *testing.T) {
 		classic(c)
 		c.WeChat.Transport = &interloper{http.DefaultTransport.(*http.Transport).Clone(), s.nats.Stop}
 	})
-	held := w.await(kv.AccessToken, 0)
+	held := w.await(messages.AccessToken, 0)
 	s.nats.Restart()
-	var stored kv.Credential
+	var stored messages.Credential
 	s.eventually("the token is published", func() bool {
 		var err error
-		stored, err = w.store.Get(s.context(), appid, kv.AccessToken)
+		stored, err = w.store.Get(s.context(), appid, messages.AccessToken)
 		return err == nil
 	})
 	if stored.Value != held.Value || stored.Generation != held.Generation {
@@ -42,8 +42,8 @@ func TestLostRecordsArePublishedAgainWithoutACall(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(everything)
-	held := map[kv.Kind]kv.Credential{}
-	for _, k := range kv.Kinds {
+	held := map[messages.Kind]messages.Credential{}
+	for _, k := range messages.Kinds {
 		held[k] = w.await(k, 0)
 	}
 	calls := s.wechat.Calls("", "")
@@ -54,7 +54,7 @@ func TestLostRecordsArePublishedAgainWithoutACall(t *testing.T) {
 	}
 	same := func(when string) {
 		t.Helper()
-		for _, k := range kv.Kinds {
+		for _, k := range messages.Kinds {
 			s.eventually(when+": "+string(k)+" is published again", func() bool {
 				c, err := w.store.Get(ctx, appid, k)
 				return err == nil && c.Value == held[k].Value && c.Generation == held[k].Generation
@@ -68,13 +68,13 @@ func TestLostRecordsArePublishedAgainWithoutACall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, k := range kv.Kinds {
-		if err := errors.Join(b.Delete(ctx, kv.Key(appid, k))); err != nil {
+	for _, k := range messages.Kinds {
+		if err := errors.Join(b.Delete(ctx, messages.Key(appid, k))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	same("keys deleted")
-	if _, err := b.Put(ctx, kv.Key(appid, kv.AccessToken), []byte("garbage")); err != nil {
+	if _, err := b.Put(ctx, messages.Key(appid, messages.AccessToken), []byte("garbage")); err != nil {
 		t.Fatal(err)
 	}
 	same("garbage written")
@@ -106,14 +106,14 @@ func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(everything)
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		w.await(k, 0)
 	}
 	s.purge()
 	s.nats.Stop()
 	s.nats.Restart()
 	s.eventually("all are there again", func() bool {
-		for _, k := range kv.Kinds {
+		for _, k := range messages.Kinds {
 			if _, err := w.store.Get(s.context(), appid, k); err != nil {
 				return false
 			}
@@ -131,12 +131,12 @@ func TestStartingWorkerLeavesALostRecordToThoseWhoHoldIt(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	first := s.worker(func(c *Config) { everything(c); classic(c) })
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		first.await(k, 0)
 	}
 	s.purge()
 	second := s.worker(func(c *Config) { everything(c); classic(c) })
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		second.await(k, 0)
 	}
 	if n := s.wechat.Calls("", ""); n != 3 {
@@ -150,12 +150,12 @@ func TestLostLedgerIsWrittenAgainByThoseWhoRememberIt(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	js, err := jetstreamOf(s.nats.Connect())
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger := func() (kv.Ledger, error) { return w.store.Ledger(s.context(), appid, kv.AccessToken) }
+	ledger := func() (kv.Ledger, error) { return w.store.Ledger(s.context(), appid, messages.AccessToken) }
 	var known kv.Ledger
 	s.eventually("the refresh is written down", func() bool {
 		known, err = ledger()
@@ -167,7 +167,7 @@ func TestLostLedgerIsWrittenAgainByThoseWhoRememberIt(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return b.Purge(s.context(), kv.Key(appid, kv.AccessToken))
+			return b.Purge(s.context(), messages.Key(appid, messages.AccessToken))
 		},
 		"the bucket": func() error { return js.DeleteKeyValue(s.context(), "wechat_ledger") },
 	} {
@@ -191,8 +191,8 @@ func TestTurnThatFindsTheRecordLostLeavesItToThoseWhoHoldIt(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
-	known := w.await(kv.AccessToken, 0)
-	l, err := w.store.Ledger(s.context(), appid, kv.AccessToken)
+	known := w.await(messages.AccessToken, 0)
+	l, err := w.store.Ledger(s.context(), appid, messages.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,11 +202,11 @@ func TestTurnThatFindsTheRecordLostLeavesItToThoseWhoHoldIt(t *testing.T) {
 	}
 	s.purge()
 	account := w.accounts.get(appid)
-	if err := w.refresher.scheduled(s.context(), account, kv.AccessToken); err != nil {
+	if err := w.refresher.scheduled(s.context(), account, messages.AccessToken); err != nil {
 		t.Error(err)
 	}
 	// A report of the old value must not do it either.
-	if _, err := w.refresher.settleReport(s.context(), account, kv.AccessToken, dead{revision: known.Revision}); !errors.Is(err, &messages.Error{Symbol: messages.NoCredential}) {
+	if _, err := w.refresher.settleReport(s.context(), account, messages.AccessToken, dead{revision: known.Revision}); !errors.Is(err, &messages.Error{Symbol: messages.NoCredential}) {
 		t.Errorf("reported: %v", err)
 	}
 	if n := s.wechat.Calls("", "token"); n != 1 {
@@ -220,7 +220,7 @@ func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
-	first := w.await(kv.AccessToken, 0)
+	first := w.await(messages.AccessToken, 0)
 	other, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "other"})
 	if err == nil {
 		err = other.Ensure(s.context())
@@ -238,17 +238,17 @@ func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 	}
 	var l kv.Ledger
 	s.eventually("the other has written the ledger", func() bool {
-		if l, err = other.Ledger(s.context(), appid, kv.AccessToken); err != nil {
+		if l, err = other.Ledger(s.context(), appid, messages.AccessToken); err != nil {
 			return false
 		}
 		l.Generation, l.ValueSHA256 = 2, messages.ValueSHA256("lost with its worker")
 		_, err = other.PutLedger(s.context(), l)
 		return err == nil
 	})
-	if err := bucket.Delete(s.context(), kv.Key(appid, kv.AccessToken)); err != nil {
+	if err := bucket.Delete(s.context(), messages.Key(appid, messages.AccessToken)); err != nil {
 		t.Fatal(err)
 	}
-	if c := w.await(kv.AccessToken, first.Generation); c.Generation != 3 {
+	if c := w.await(messages.AccessToken, first.Generation); c.Generation != 3 {
 		t.Errorf("generation %d, want 3: 2 was given to another value", c.Generation)
 	}
 }
@@ -260,7 +260,7 @@ func TestTurnThatNATSDelaysIsNoFailureOfWeChat(t *testing.T) {
 	s := newStage(t, wechattest.Config{})
 	gate := natstest.NewGate()
 	w := s.workerOn(s.nats.Connect(gate.Option()), func(c *Config) { classic(c); c.WeChat.Timeout = 500 * time.Millisecond })
-	first := w.await(kv.AccessToken, 0)
+	first := w.await(messages.AccessToken, 0)
 	for range 2 { // another system kills it
 		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
 			t.Fatal(err)
@@ -278,11 +278,11 @@ func TestTurnThatNATSDelaysIsNoFailureOfWeChat(t *testing.T) {
 	if err := <-reported; err == nil {
 		t.Error("the report was settled, in a turn that had no time")
 	}
-	l, err := w.store.Ledger(s.context(), appid, kv.AccessToken)
+	l, err := w.store.Ledger(s.context(), appid, messages.AccessToken)
 	if err != nil || l.Attempts != 0 || l.Calls != 1 || s.wechat.Calls("", "token") != 1 {
 		t.Errorf("the ledger has %d attempts and %d calls, %v; WeChat got %d calls, want that of the start", l.Attempts, l.Calls, err, s.wechat.Calls("", "token"))
 	}
-	if c := w.await(kv.AccessToken, first.Generation); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
+	if c := w.await(messages.AccessToken, first.Generation); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
 		t.Error("what was published then is not valid")
 	}
 }

@@ -22,11 +22,11 @@ type refresher struct {
 	log      *slog.Logger
 	metrics  *metrics
 	emit     func(*Account, messages.Event)
-	known    func(*Account, kv.Kind) (kv.Ledger, time.Time)
-	lostAt   func(*Account, kv.Kind) time.Time // since when there is known to be no record
+	known    func(*Account, messages.Kind) (kv.Ledger, time.Time)
+	lostAt   func(*Account, messages.Kind) time.Time // since when there is known to be no record
 	// seenLedger and seenRecord are told what a turn wrote or read at the leader, before the watch brings it.
 	seenLedger     func(kv.Ledger)
-	seenRecord     func(*kv.Credential)
+	seenRecord     func(*messages.Credential)
 	worker         string
 	accountRefused func(appid string)
 	leaseTTL       time.Duration
@@ -59,7 +59,7 @@ func (t *turn) isLate() bool {
 type turn struct {
 	*refresher
 	account *Account
-	kind    kv.Kind
+	kind    messages.Kind
 	lease   *kv.Lease
 	view    view   // as the leader has it
 	token   string // SHA-256 of the access_token that a ticket was asked for with
@@ -73,7 +73,7 @@ var errUnplaced = errors.New("a new value was minted and could not be published"
 // A classic token that was minted and could not be published, because the lease was lost, means that another worker has
 // minted one too, and nobody knows which is the newer: one more refresh, under a new lease, makes the published one the
 // newest (design §5.2). take sees to that, and waits for the other's turn to end.
-func (r *refresher) take(ctx context.Context, a *Account, kind kv.Kind, f func(context.Context, *turn) error) error {
+func (r *refresher) take(ctx context.Context, a *Account, kind messages.Kind, f func(context.Context, *turn) error) error {
 	err := r.takeOnce(ctx, a, kind, f)
 	if !errors.Is(err, errUnplaced) || a.rule(kind) != classicRule {
 		return err
@@ -100,7 +100,7 @@ func (r *refresher) take(ctx context.Context, a *Account, kind kv.Kind, f func(c
 
 // takeOnce is take without the second refresh. What a turn has begun it ends, within the lease, even when ctx ends: a
 // token that was minted must be published.
-func (r *refresher) takeOnce(ctx context.Context, a *Account, kind kv.Kind, f func(context.Context, *turn) error) error {
+func (r *refresher) takeOnce(ctx context.Context, a *Account, kind messages.Kind, f func(context.Context, *turn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (t *turn) look(ctx context.Context) error {
 	case err == nil:
 		t.view.record = &c
 		t.hold(c)
-	case !errors.Is(err, kv.ErrNotFound) && !errors.Is(err, kv.ErrInvalid):
+	case !errors.Is(err, kv.ErrNotFound) && !errors.Is(err, messages.ErrInvalidCredential):
 		return err
 	default:
 		t.view.lostAt = t.refresher.lostAt(t.account, t.kind)
@@ -143,19 +143,19 @@ func (t *turn) look(ctx context.Context) error {
 	}
 	t.view.ledger = ledger
 	t.view.held = t.reader.Held(t.account.AppID, t.kind)
-	_, err = t.reader.Get(t.account.AppID, kv.AccessToken)
+	_, err = t.reader.Get(t.account.AppID, messages.AccessToken)
 	t.view.hasToken = err == nil
 	return nil
 }
 
 // hold takes what stands in the bucket before the watch brings it.
-func (t *turn) hold(c kv.Credential) {
+func (t *turn) hold(c messages.Credential) {
 	t.reader.Apply(c)
 	t.seenRecord(&c)
 }
 
 // scheduled gives one credential what it needs now.
-func (r *refresher) scheduled(ctx context.Context, a *Account, kind kv.Kind) error {
+func (r *refresher) scheduled(ctx context.Context, a *Account, kind messages.Kind) error {
 	var refused dead // the access_token that WeChat refused for a ticket
 	err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) error {
 		d := r.policy.next(r.now(), t.view)
@@ -173,7 +173,7 @@ func (r *refresher) scheduled(ctx context.Context, a *Account, kind kv.Kind) err
 		case d.action == fetch:
 			_, err := t.fetch(ctx, d.reason, false)
 			var we *wechat.Error
-			if kind != kv.AccessToken && errors.As(err, &we) && we.Class == wechat.ClassDeadToken {
+			if kind != messages.AccessToken && errors.As(err, &we) && we.Class == wechat.ClassDeadToken {
 				refused = dead{sha256: t.token, firsthand: true}
 			}
 			return err
@@ -182,7 +182,7 @@ func (r *refresher) scheduled(ctx context.Context, a *Account, kind kv.Kind) err
 	})
 	if refused.sha256 != "" {
 		// The ticket's own retry follows by its backoff, with the token that this brings.
-		if _, reportErr := r.report(ctx, a, kv.AccessToken, refused); reportErr != nil {
+		if _, reportErr := r.report(ctx, a, messages.AccessToken, refused); reportErr != nil {
 			r.log.Debug("the refused token was not renewed", "appid", a.AppID, "error", reportErr)
 		}
 	}
@@ -236,9 +236,9 @@ func (t *turn) republish(ctx context.Context) error {
 
 // fetch asks WeChat for the credential, once, and publishes the answer where it tells something new. It returns the
 // credential that is current after it. Its error is a *wechat.Error where WeChat failed.
-func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential, error) {
+func (t *turn) fetch(ctx context.Context, why reason, force bool) (messages.Credential, error) {
 	if t.isLate() {
-		return kv.Credential{}, errLate
+		return messages.Credential{}, errLate
 	}
 	began := t.now()
 	before := t.view.ledger
@@ -248,7 +248,7 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 	}
 	ledger, err := t.write(ctx, ledger)
 	if err != nil {
-		return kv.Credential{}, err
+		return messages.Credential{}, err
 	}
 	if ledger.Expired != before.Expired {
 		t.tellExpired(ledger)
@@ -259,9 +259,9 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 	case errors.As(err, &we) && !we.Sent && t.isLate():
 		// NATS took so long over the writing that no time was left. WeChat has nothing to do with it.
 		_, err := t.write(ctx, undo(t.now(), ledger, before))
-		return kv.Credential{}, errors.Join(errLate, err)
+		return messages.Credential{}, errors.Join(errLate, err)
 	case err != nil:
-		return kv.Credential{}, t.failed(ctx, err)
+		return messages.Credential{}, t.failed(ctx, err)
 	}
 	c, changed, ledger := t.policy.settle(t.view, ledger, t.account.AppID, t.kind, issued)
 	if !changed {
@@ -275,7 +275,7 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (kv.Credential
 	}
 	c.Source, c.Worker = t.source(), t.worker
 	if invalid := c.Validate(); invalid != nil || c.ExpiresAt.Sub(t.now()) < time.Second {
-		return kv.Credential{}, t.failed(ctx, fmt.Errorf("WeChat issued what cannot be published: %w", orTooShort(invalid)))
+		return messages.Credential{}, t.failed(ctx, fmt.Errorf("WeChat issued what cannot be published: %w", orTooShort(invalid)))
 	}
 	// Before the publication, so that no generation is ever given twice. Where it fails the value is published all the
 	// same: consumers need it more.
@@ -342,17 +342,17 @@ func (t *turn) ask(ctx context.Context, force bool) (wechat.Issued, error) {
 	}
 	t.token = messages.ValueSHA256(token)
 	typ := wechat.TicketJSAPI
-	if t.kind == kv.WXCardTicket {
+	if t.kind == messages.WXCardTicket {
 		typ = wechat.TicketWXCard
 	}
 	return t.upstream.Ticket(ctx, token, typ)
 }
 
 func (t *turn) source() string {
-	if t.kind == kv.AccessToken {
+	if t.kind == messages.AccessToken {
 		return t.account.TokenAPI
 	}
-	return kv.SourceGetTicket
+	return messages.SourceGetTicket
 }
 
 // failed writes a failed attempt down, tells it, and returns it.
@@ -392,7 +392,7 @@ func (t *turn) failed(ctx context.Context, cause error) error {
 }
 
 // recovered tells the first success after a failure.
-func (t *turn) recovered(before, after kv.Ledger, c kv.Credential) {
+func (t *turn) recovered(before, after kv.Ledger, c messages.Credential) {
 	if before.Attempts == 0 || before.Failure == nil {
 		return
 	}
@@ -401,6 +401,6 @@ func (t *turn) recovered(before, after kv.Ledger, c kv.Credential) {
 }
 
 func (t *turn) tell(event string, e messages.Event) {
-	e.Event, e.Kind = event, string(t.kind)
+	e.Event, e.Kind = event, t.kind
 	t.emit(t.account, e)
 }

@@ -47,10 +47,10 @@ func TestOldValueServedWhateverWeChatAnswers(t *testing.T) {
 			if failed.Message == "" || failed.Class == "" || failed.Attempts != 1 {
 				t.Errorf("the event says %+v", failed)
 			}
-			if c, err := w.reader.Get(appid, kv.AccessToken); err != nil || c.Value != first.Value {
+			if c, err := w.reader.Get(appid, messages.AccessToken); err != nil || c.Value != first.Value {
 				t.Errorf("the old value is not served: %v", err)
 			}
-			if c, err := w.store.Get(s.context(), appid, kv.AccessToken); err != nil || c.Value != first.Value {
+			if c, err := w.store.Get(s.context(), appid, messages.AccessToken); err != nil || c.Value != first.Value {
 				t.Errorf("the bucket holds %v, %v", c, err)
 			}
 			if st := w.Worker.status(appid).Credentials[0]; st.State != messages.StateFailing || st.Error == "" {
@@ -64,7 +64,7 @@ func TestOldValueServedWhateverWeChatAnswers(t *testing.T) {
 				return // asked again after a minute
 			}
 			events.next(messages.EventRecovered)
-			w.await(kv.AccessToken, first.Generation)
+			w.await(messages.AccessToken, first.Generation)
 		})
 	}
 }
@@ -74,12 +74,12 @@ func TestExpiresAreNeverHandedOutAndAreTold(t *testing.T) {
 	s := newStage(t, wechattest.Config{TokenLife: 3 * time.Second})
 	events := s.events()
 	w := s.worker(nil)
-	first := w.await(kv.AccessToken, 0)
+	first := w.await(messages.AccessToken, 0)
 	s.wechat.Inject(wechattest.Fault{Errcode: -1})
 	if e := events.next(messages.EventExpired); e.Generation != first.Generation {
 		t.Errorf("expired: %+v", e)
 	}
-	if _, err := w.reader.Get(appid, kv.AccessToken); err == nil {
+	if _, err := w.reader.Get(appid, messages.AccessToken); err == nil {
 		t.Error("an expired credential is handed out")
 	}
 	if _, err := w.resolve(); symbol(err) != messages.NoCredential {
@@ -89,7 +89,7 @@ func TestExpiresAreNeverHandedOutAndAreTold(t *testing.T) {
 		t.Errorf("credential.get: %v", err)
 	}
 	s.wechat.ClearFaults()
-	if c := w.await(kv.AccessToken, first.Generation); c.Generation != first.Generation+1 {
+	if c := w.await(messages.AccessToken, first.Generation); c.Generation != first.Generation+1 {
 		t.Errorf("generation %d after %d", c.Generation, first.Generation)
 	}
 }
@@ -107,7 +107,7 @@ func TestRefusedAccountDoesNotDelayOthers(t *testing.T) {
 	if e.AppID != "wxbad" || e.Class != "account" || e.Errcode == 0 || e.Advice == "" || e.RID == "" {
 		t.Errorf("the event says %+v", e)
 	}
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	var st messages.CredentialStatus
 	s.eventually("the turn has ended", func() bool {
 		st = w.Worker.status("wxbad").Credentials[0]
@@ -123,14 +123,14 @@ func TestRefusedAccountDoesNotDelayOthers(t *testing.T) {
 
 	// A restart does not repeat what was told not to be done …
 	w = s.worker(func(c *Config) { c.Accounts = append(c.Accounts, Account{AppID: "wxbad", Secret: "CANARY-WRONG"}) })
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	if n := s.wechat.Calls("wxbad", ""); n != 1 {
 		t.Errorf("%d calls after the restart, want 1", n)
 	}
 	w.stop()
 	// … but the right secret is tried at once.
 	w = s.worker(func(c *Config) { c.Accounts = append(c.Accounts, Account{AppID: "wxbad", Secret: "right"}) })
-	if _, err := w.reader.Wait(s.context(), "wxbad", kv.AccessToken); err != nil {
+	if _, err := w.reader.Wait(s.context(), "wxbad", messages.AccessToken); err != nil {
 		t.Error(err)
 	}
 }
@@ -149,7 +149,7 @@ func TestWarmRestartMakesNoCall(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(everything)
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		w.await(k, 0)
 	}
 	w.stop()
@@ -157,7 +157,7 @@ func TestWarmRestartMakesNoCall(t *testing.T) {
 	s.nats.Stop()
 	s.nats.Restart()
 	w = s.worker(everything)
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		if c := w.await(k, 0); c.Generation != 1 {
 			t.Errorf("%v", c)
 		}
@@ -175,7 +175,7 @@ func TestManyWorkersMakeTheCallsOfOne(t *testing.T) {
 		workers = append(workers, s.worker(everything))
 	}
 	for _, w := range workers {
-		for _, k := range kv.Kinds {
+		for _, k := range messages.Kinds {
 			w.await(k, 0)
 		}
 	}
@@ -189,11 +189,11 @@ func TestTicketWithADeadTokenHealsTheToken(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{TicketLife: 6 * time.Second})
 	w := s.worker(func(c *Config) { everything(c); classic(c) })
-	token := w.await(kv.AccessToken, 0)
-	ticket := w.await(kv.JSAPITicket, 0)
+	token := w.await(messages.AccessToken, 0)
+	ticket := w.await(messages.JSAPITicket, 0)
 	s.wechat.Revoke(token.Value)
-	w.await(kv.AccessToken, token.Generation)
-	w.await(kv.JSAPITicket, ticket.Generation)
+	w.await(messages.AccessToken, token.Generation)
+	w.await(messages.JSAPITicket, ticket.Generation)
 	if n := s.wechat.Minted(appid, "token"); n != 2 {
 		t.Errorf("%d tokens were minted, want 2", n)
 	}
@@ -236,8 +236,8 @@ func refuseWrite(t *testing.T, lose bool) {
 		if err := rival.Ensure(ctx); err != nil {
 			t.Error(err)
 		}
-		s.dropLease(appid, kv.AccessToken)
-		lease, err := rival.Acquire(ctx, appid, kv.AccessToken, 5*time.Second)
+		s.dropLease(appid, messages.AccessToken)
+		lease, err := rival.Acquire(ctx, appid, messages.AccessToken, 5*time.Second)
 		if err != nil {
 			t.Error(err)
 			return
@@ -251,9 +251,9 @@ func refuseWrite(t *testing.T, lose bool) {
 			t.Error(err)
 		}
 		now := time.Now().UTC().Truncate(time.Millisecond)
-		if _, err := lease.Publish(ctx, kv.Credential{
-			AppID: appid, Kind: kv.AccessToken, Value: token, ObtainedAt: now, ExpiresAt: now.Add(time.Hour), RefreshAt: now.Add(time.Hour / 2),
-			Generation: 2, Source: kv.SourceToken, Worker: "rival",
+		if _, err := lease.Publish(ctx, messages.Credential{
+			AppID: appid, Kind: messages.AccessToken, Value: token, ObtainedAt: now, ExpiresAt: now.Add(time.Hour), RefreshAt: now.Add(time.Hour / 2),
+			Generation: 2, Source: messages.SourceToken, Worker: "rival",
 		}); err != nil {
 			t.Error(err)
 		}
@@ -262,21 +262,21 @@ func refuseWrite(t *testing.T, lose bool) {
 		classic(c)
 		c.WeChat.Transport = &interloper{http.DefaultTransport.(*http.Transport).Clone(), steal}
 	})
-	c := w.await(kv.AccessToken, 2)
+	c := w.await(messages.AccessToken, 2)
 	if v := s.wechat.Judge(appid, "access_token", c.Value); v != wechattest.Valid {
 		t.Errorf("WeChat says of the published token: %v", v)
 	}
 	if n := s.wechat.Calls(appid, "token"); n != 2 {
 		t.Errorf("%d calls, want the refused one and one more", n)
 	}
-	stored, err := rival.Get(ctx, appid, kv.AccessToken)
+	stored, err := rival.Get(ctx, appid, messages.AccessToken)
 	if err != nil || stored.Value != c.Value {
 		t.Errorf("the bucket holds %v, %v", stored, err)
 	}
 }
 
 // dropLease ends a lease as its TTL would.
-func (s *stage) dropLease(appid string, kind kv.Kind) {
+func (s *stage) dropLease(appid string, kind messages.Kind) {
 	s.Helper()
 	js, err := jetstreamOf(s.nats.Connect())
 	if err != nil {
@@ -284,7 +284,7 @@ func (s *stage) dropLease(appid string, kind kv.Kind) {
 	}
 	b, err := js.KeyValue(s.context(), "wechat")
 	if err == nil {
-		err = b.Purge(s.context(), "lease."+kv.Key(appid, kind))
+		err = b.Purge(s.context(), "lease."+messages.Key(appid, kind))
 	}
 	if err != nil {
 		s.Fatal(err)
@@ -334,9 +334,9 @@ func TestExpiryIsToldWhenItHappens(t *testing.T) {
 	s := newStage(t, wechattest.Config{TokenLife: 4 * time.Second, TicketLife: 6 * time.Second})
 	events := s.events()
 	w := s.worker(everything)
-	w.await(kv.JSAPITicket, 0)
+	w.await(messages.JSAPITicket, 0)
 	s.wechat.Inject(wechattest.Fault{Errcode: 40164})
-	expired := map[string]bool{}
+	expired := map[messages.Kind]bool{}
 	for len(expired) < 3 { // the tickets too, though without a token they cannot even be asked for
 		expired[events.next(messages.EventExpired).Kind] = true
 	}
@@ -360,11 +360,11 @@ func TestRefusedWriteOfAReportIsFollowedByOneMoreRefresh(t *testing.T) {
 	}
 	between := &interloper{RoundTripper: http.DefaultTransport.(*http.Transport).Clone()}
 	w := s.worker(func(c *Config) { classic(c); c.WeChat.Transport = between })
-	first := w.await(kv.AccessToken, 0)
+	first := w.await(messages.AccessToken, 0)
 	s.wechat.Revoke(first.Value)
 	between.strike = func() {
-		s.dropLease(appid, kv.AccessToken)
-		if _, err := rival.Acquire(s.context(), appid, kv.AccessToken, time.Second); err != nil { // it dies with it
+		s.dropLease(appid, messages.AccessToken)
+		if _, err := rival.Acquire(s.context(), appid, messages.AccessToken, time.Second); err != nil { // it dies with it
 			t.Error(err)
 		}
 	}
@@ -372,7 +372,7 @@ func TestRefusedWriteOfAReportIsFollowedByOneMoreRefresh(t *testing.T) {
 	if err != nil || !got.Refreshed {
 		t.Errorf("%+v, %v", got, err)
 	}
-	c := w.await(kv.AccessToken, first.Generation)
+	c := w.await(messages.AccessToken, first.Generation)
 	if v := s.wechat.Judge(appid, "access_token", c.Value); v != wechattest.Valid {
 		t.Errorf("WeChat says of the published token: %v", v)
 	}

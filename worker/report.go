@@ -23,7 +23,7 @@ type dead struct {
 }
 
 // is reports whether c is the value that d names.
-func (d dead) is(c kv.Credential) bool {
+func (d dead) is(c messages.Credential) bool {
 	switch {
 	case d.revision != 0:
 		return d.revision == c.Revision
@@ -36,7 +36,7 @@ func (d dead) is(c kv.Credential) bool {
 
 // verdict is the outcome of a report.
 type verdict struct {
-	current kv.Credential
+	current messages.Credential
 	reason  string // one of messages.Reason…
 }
 
@@ -50,7 +50,7 @@ const (
 // memory: that the value is not the current one, that WeChat has just said that it lives, that it was refreshed a moment
 // ago. Otherwise all reports of one credential share one settlement, here by one flight, across the fleet by the lease.
 // It blocks until ctx ends at the latest. Its error is a *messages.Error.
-func (r *refresher) report(ctx context.Context, a *Account, kind kv.Kind, d dead) (verdict, error) {
+func (r *refresher) report(ctx context.Context, a *Account, kind messages.Kind, d dead) (verdict, error) {
 	v, err := r.reportOnce(ctx, a, kind, d)
 	label := v.reason
 	var refusal *messages.Error
@@ -61,7 +61,7 @@ func (r *refresher) report(ctx context.Context, a *Account, kind kv.Kind, d dead
 	return v, err
 }
 
-func (r *refresher) reportOnce(ctx context.Context, a *Account, kind kv.Kind, d dead) (verdict, error) {
+func (r *refresher) reportOnce(ctx context.Context, a *Account, kind messages.Kind, d dead) (verdict, error) {
 	if err := ctx.Err(); err != nil {
 		return verdict{}, asRefusal(err)
 	}
@@ -74,7 +74,7 @@ func (r *refresher) reportOnce(ctx context.Context, a *Account, kind kv.Kind, d 
 			return verdict{}, asRefusal(err)
 		}
 	}
-	var current *kv.Credential
+	var current *messages.Credential
 	if err == nil {
 		if current = &c; !d.is(c) {
 			return verdict{c, messages.ReasonNotCurrent}, nil
@@ -86,7 +86,7 @@ func (r *refresher) reportOnce(ctx context.Context, a *Account, kind kv.Kind, d 
 			return v, err
 		}
 	}
-	key := kv.Key(a.AppID, kind)
+	key := messages.Key(a.AppID, kind)
 	f, leads, _ := r.settlements.join(key, nil)
 	if leads {
 		f.err = messages.Errorf(messages.Upstream, "internal error") // if it panics
@@ -122,12 +122,12 @@ func (r *refresher) reportOnce(ctx context.Context, a *Account, kind kv.Kind, d 
 // decided answers a report of the current value from what is remembered, where that is enough. current is nil where
 // there is no living value. now is when the report came: a verdict that was obtained for it holds, however long writing
 // it down took.
-func decided(now time.Time, a *Account, kind kv.Kind, l kv.Ledger, current *kv.Credential, d dead) (v verdict, known bool, err error) {
+func decided(now time.Time, a *Account, kind messages.Kind, l kv.Ledger, current *messages.Credential, d dead) (v verdict, known bool, err error) {
 	probed := remembered(now, l, current, d.firsthand)
 	switch {
 	case probed == verdictAlive:
 		return verdict{*current, messages.ReasonAlive}, true, nil
-	case probed == "" && current != nil && kind == kv.AccessToken:
+	case probed == "" && current != nil && kind == messages.AccessToken:
 		return verdict{}, false, nil // WeChat is to be asked
 	}
 	if f := l.Failure; f != nil && l.NextAttempt.After(now) && !l.NextAttempt.After(now.Add(saneFuture)) {
@@ -157,14 +157,14 @@ func decided(now time.Time, a *Account, kind kv.Kind, l kv.Ledger, current *kv.C
 			}
 		}
 		return verdict{}, true, messages.Errorf(messages.Throttled, "%s was refreshed for a report at %s; it may be refreshed again at %s",
-			kv.Key(a.AppID, kind), l.LastForced.UTC().Format(time.TimeOnly), at.UTC().Format(time.TimeOnly)).After(at.Sub(now))
+			messages.Key(a.AppID, kind), l.LastForced.UTC().Format(time.TimeOnly), at.UTC().Format(time.TimeOnly)).After(at.Sub(now))
 	}
 	return verdict{}, false, nil
 }
 
 // remembered is WeChat's last verdict of a token, or "" where it must be asked. A verdict stands for probeEvery, for the
 // whole fleet, and shorter for a worker that was itself refused.
-func remembered(now time.Time, l kv.Ledger, c *kv.Credential, firsthand bool) string {
+func remembered(now time.Time, l kv.Ledger, c *messages.Credential, firsthand bool) string {
 	stands := probeEvery
 	if firsthand {
 		stands = probeFirsthand
@@ -176,7 +176,7 @@ func remembered(now time.Time, l kv.Ledger, c *kv.Credential, firsthand bool) st
 }
 
 // settleReport takes a turn for the report, however long another worker's turn lasts.
-func (r *refresher) settleReport(ctx context.Context, a *Account, kind kv.Kind, d dead) (verdict, error) {
+func (r *refresher) settleReport(ctx context.Context, a *Account, kind messages.Kind, d dead) (verdict, error) {
 	for {
 		var v verdict
 		err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) (err error) {
@@ -228,13 +228,13 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 		return verdict{*rec, messages.ReasonNotCurrent}, nil
 	}
 	if v := t.view; v.record == nil && v.ledger.Generation > 0 && !hasExpired(now, v.ledger) && now.Before(v.lostAt.Add(othersPublish)) {
-		return verdict{}, messages.Errorf(messages.NoCredential, "the bucket has lost %s, and another worker may publish it again", kv.Key(t.account.AppID, t.kind)).
+		return verdict{}, messages.Errorf(messages.NoCredential, "the bucket has lost %s, and another worker may publish it again", messages.Key(t.account.AppID, t.kind)).
 			After(v.lostAt.Add(othersPublish).Sub(now))
 	}
-	if t.kind != kv.AccessToken && !t.view.hasToken {
+	if t.kind != messages.AccessToken && !t.view.hasToken {
 		return verdict{}, messages.Errorf(messages.NoCredential, "a ticket needs an access_token, and there is none now").After(retryMin)
 	}
-	if rec != nil && t.kind == kv.AccessToken && remembered(now, t.view.ledger, rec, d.firsthand) == "" {
+	if rec != nil && t.kind == messages.AccessToken && remembered(now, t.view.ledger, rec, d.firsthand) == "" {
 		if err := t.probe(ctx, rec); err != nil {
 			return verdict{}, err
 		}
@@ -275,7 +275,7 @@ func (t *turn) settle(ctx context.Context, d dead) (verdict, error) {
 // probe asks WeChat whether it accepts a token: GET /cgi-bin/get_api_domain_ip, the cheapest interface that needs one. It
 // writes the verdict down, for the whole fleet. An inconclusive one counts as dead when it comes to refreshing, but is
 // no proof.
-func (t *turn) probe(ctx context.Context, c *kv.Credential) error {
+func (t *turn) probe(ctx context.Context, c *messages.Credential) error {
 	asking, cancel := context.WithDeadline(ctx, t.lease.Deadline().Add(-t.leaseTTL/2))
 	_, err := t.upstream.APIDomainIP(asking, c.Value)
 	cancel()
@@ -309,10 +309,12 @@ func (t *turn) probe(ctx context.Context, c *kv.Credential) error {
 
 // isConflict says whether the death of a token means that another system refreshes the same account (design §5.6): its
 // life is not nearly over, and the fleet did not replace it. About to expire, a difference of clocks explains it.
-func (t *turn) isConflict(c *kv.Credential) bool { return c.ExpiresAt.Sub(t.now()) >= c.Life()/10 }
+func (t *turn) isConflict(c *messages.Credential) bool {
+	return c.ExpiresAt.Sub(t.now()) >= c.Life()/10
+}
 
 // tellConflict tells it, once for each value.
-func (t *turn) tellConflict(c *kv.Credential) {
+func (t *turn) tellConflict(c *messages.Credential) {
 	t.metrics.conflicts.Inc()
 	advice := AdviceConflict(t.account.TokenAPI)
 	t.log.Error("conflict: WeChat refuses a token that was not replaced here", "appid", c.AppID, "generation", c.Generation,
@@ -325,7 +327,7 @@ func (t *turn) tellConflict(c *kv.Credential) {
 
 // AdviceConflict tells an operator what to do where another system kills the tokens of an account with this TokenAPI.
 func AdviceConflict(tokenAPI string) string {
-	if tokenAPI == kv.SourceToken {
+	if tokenAPI == messages.SourceToken {
 		return "another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read the credential " +
 			"from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface"
 	}

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -17,7 +16,7 @@ func TestReportOfAValueThatIsNotCurrentCostsNothing(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	before := s.wechat.Calls("", "")
 	for name, r := range map[string]messages.RefreshCredentialRequest{
 		"by revision": {Revision: c.Revision - 1},
@@ -37,7 +36,7 @@ func TestReportOfALivingTokenIsCheckedWithWeChatAndRefusedNothing(t *testing.T) 
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	for range 20 {
 		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 		if err != nil || got.Refreshed || got.Reason != messages.ReasonAlive {
@@ -58,7 +57,7 @@ func TestTenThousandReportsMakeOneRefresh(t *testing.T) {
 	s := newStage(t, wechattest.Config{Latency: 20 * time.Millisecond})
 	events := s.events()
 	w := s.worker(func(c *Config) { classic(c); c.WeChat.Timeout = 5 * time.Second })
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	for range 2 {
 		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
 			t.Fatal(err)
@@ -101,14 +100,14 @@ func TestReporterCannotSpendTheQuota(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	s.wechat.Revoke(c.Value)
 	got, err := w.report(messages.RefreshCredentialRequest{})
 	if err != nil || !got.Refreshed {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	calls := s.wechat.Calls("", "token")
-	s.wechat.Revoke(w.await(kv.AccessToken, got.Generation-1).Value)
+	s.wechat.Revoke(w.await(messages.AccessToken, got.Generation-1).Value)
 	for range 5 {
 		_, err := w.report(messages.RefreshCredentialRequest{})
 		var e *messages.Error
@@ -128,7 +127,7 @@ func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
 		t.Parallel()
 		s := newStage(t, wechattest.Config{ForceGap: -1, Overlap: -1})
 		w := s.worker(nil)
-		c := w.await(kv.AccessToken, 0)
+		c := w.await(messages.AccessToken, 0)
 		for range 2 {
 			if _, err := s.wechat.ForeignRefresh(appid, "stable_token"); err != nil {
 				t.Fatal(err)
@@ -146,7 +145,7 @@ func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
 		t.Parallel()
 		s := newStage(t, wechattest.Config{})
 		w := s.worker(nil)
-		c := w.await(kv.AccessToken, 0)
+		c := w.await(messages.AccessToken, 0)
 		s.wechat.Revoke(c.Value)
 		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 		if err != nil || !got.Refreshed || got.Generation != 2 {
@@ -155,7 +154,7 @@ func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
 		if n := s.wechat.Calls(appid, "stable_token"); n != 3 { // at the start, normal, forced
 			t.Errorf("%d calls, want 3", n)
 		}
-		if v := s.wechat.Judge(appid, "access_token", w.await(kv.AccessToken, 1).Value); v != wechattest.Valid {
+		if v := s.wechat.Judge(appid, "access_token", w.await(messages.AccessToken, 1).Value); v != wechattest.Valid {
 			t.Errorf("WeChat says of the new one: %v", v)
 		}
 	})
@@ -163,7 +162,7 @@ func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
 		t.Parallel()
 		s := newStage(t, wechattest.Config{})
 		w := s.worker(nil)
-		c := w.await(kv.AccessToken, 0)
+		c := w.await(messages.AccessToken, 0)
 		s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
 		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 		if err != nil || got.Refreshed || got.Reason != messages.ReasonUnchanged {
@@ -179,15 +178,15 @@ func TestReportOfATicketAsksForTheTicketAgain(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(everything)
-	c := w.await(kv.JSAPITicket, 0)
+	c := w.await(messages.JSAPITicket, 0)
 	s.eventually("the floor between two calls is over", func() bool {
-		got, err := w.report(messages.RefreshCredentialRequest{Kind: string(kv.JSAPITicket), Revision: c.Revision})
+		got, err := w.report(messages.RefreshCredentialRequest{Kind: messages.JSAPITicket, Revision: c.Revision})
 		return err == nil && !got.Refreshed && got.Reason == messages.ReasonUnchanged
 	})
 	if n := s.wechat.Minted(appid, "getticket"); n != 2 {
 		t.Errorf("%d tickets were minted, want the two of the start", n)
 	}
-	if _, err := w.report(messages.RefreshCredentialRequest{Kind: string(kv.JSAPITicket), Revision: c.Revision}); symbol(err) != messages.Throttled {
+	if _, err := w.report(messages.RefreshCredentialRequest{Kind: messages.JSAPITicket, Revision: c.Revision}); symbol(err) != messages.Throttled {
 		t.Errorf("the next report: %v, want throttled", err)
 	}
 }
@@ -210,7 +209,7 @@ func TestReportAfterAFailedRefreshIsToldOfTheNextTry(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	s.wechat.Revoke(c.Value)
 	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: -1, Times: 1})
 	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); symbol(err) != messages.Upstream {
@@ -220,7 +219,7 @@ func TestReportAfterAFailedRefreshIsToldOfTheNextTry(t *testing.T) {
 	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); errors.As(err, &e) && e.RetryAfterMS > 10_000 {
 		t.Errorf("%v", err)
 	}
-	w.await(kv.AccessToken, c.Generation)
+	w.await(messages.AccessToken, c.Generation)
 }
 
 // WeChat has just said that the token lives when another system kills it: the worker's own refusal is not answered with
@@ -229,7 +228,7 @@ func TestTokenKilledRightAfterAProbeIsHealedSoon(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	if got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); err != nil || got.Reason != messages.ReasonAlive {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -251,12 +250,12 @@ func TestRefusedTokenIsRenewedWhenTheThrottleEnds(t *testing.T) {
 		classic(c)
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	})
-	first := w.await(kv.AccessToken, 0)
+	first := w.await(messages.AccessToken, 0)
 	s.wechat.Revoke(first.Value)
 	if got, err := w.report(messages.RefreshCredentialRequest{}); err != nil || !got.Refreshed {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	second := w.await(kv.AccessToken, first.Generation)
+	second := w.await(messages.AccessToken, first.Generation)
 	s.wechat.Revoke(second.Value)
 	if _, err := w.report(messages.RefreshCredentialRequest{}); symbol(err) != messages.Throttled {
 		t.Fatalf("%v, want throttled", err)
@@ -267,7 +266,7 @@ func TestRefusedTokenIsRenewedWhenTheThrottleEnds(t *testing.T) {
 	})
 	ahead.Store(int64(2 * forcedGap))
 	w.scheduler.lanes[0].wake <- struct{}{} // its timer does not know of the other clock
-	third := w.await(kv.AccessToken, second.Generation)
+	third := w.await(messages.AccessToken, second.Generation)
 	if v := s.wechat.Judge(appid, "access_token", third.Value); v != wechattest.Valid {
 		t.Errorf("WeChat says of the new one: %v", v)
 	}
@@ -277,7 +276,7 @@ func TestWhatIsKnownIsAnsweredWithoutALease(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	js, err := jetstreamOf(s.nats.Connect())
 	if err != nil {
 		t.Fatal(err)
@@ -310,7 +309,7 @@ func TestRefusedAccountIsNoReasonToDropARequest(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
-	s.wechat.Revoke(w.await(kv.AccessToken, 0).Value)
+	s.wechat.Revoke(w.await(messages.AccessToken, 0).Value)
 	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: 40164})
 	_, err := w.resolve()
 	var e *messages.Error
@@ -330,7 +329,7 @@ func TestResetSecretIsToldOnceAndNotSentAtEachReport(t *testing.T) {
 		classic(c)
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	})
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	s.wechat.Revoke(c.Value)
 	s.wechat.SetSecret(appid, "another")
 	for minute := range 4 {
@@ -371,9 +370,9 @@ func TestTurnThatAnotherTookDoesNotDelayTheNextRenewal(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	s.eventually("its renewal is planned", func() bool {
-		_, next := w.scheduler.known(w.accounts.get(appid), kv.AccessToken)
+		_, next := w.scheduler.known(w.accounts.get(appid), messages.AccessToken)
 		return next.After(time.Now().Add(time.Hour))
 	})
 	w.scheduler.each(func(it *item) {

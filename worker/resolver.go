@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
@@ -18,7 +17,7 @@ import (
 type resolver struct {
 	lookup   *lookup
 	upstream *wechat.Client
-	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
+	report   func(context.Context, *Account, messages.Kind, dead) (verdict, error)
 	log      *slog.Logger
 	timeout  time.Duration
 	limit    int // flights at once; callers that join one are bounded by joinersPerFlight times it
@@ -75,7 +74,7 @@ const (
 
 // fly asks WeChat until there is an answer that stands, or ctx ends.
 func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
-	token, err := r.lookup.current(ctx, a, kv.AccessToken)
+	token, err := r.lookup.current(ctx, a, messages.AccessToken)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +95,7 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 				return nil, asRefusal(err)
 			}
 			refused = true
-			v, err := r.report(ctx, a, kv.AccessToken, dead{sha256: messages.ValueSHA256(token.Value), firsthand: true})
+			v, err := r.report(ctx, a, messages.AccessToken, dead{sha256: messages.ValueSHA256(token.Value), firsthand: true})
 			if err != nil {
 				return nil, err
 			}

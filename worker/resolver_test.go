@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -21,7 +20,7 @@ func TestReplyIsWeChatsOwnAnswer(t *testing.T) {
 	const answer = `{ "errcode":0,"errmsg":"ok","code":"000000012","application_id":18446744073709551615,"code_start":1e2,"new_field":{"a":[1,null]} }`
 	s.wechat.AddCode(appid, "o1", "t1", json.RawMessage(answer))
 	w := s.worker(nil)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	for _, req := range []messages.ResolveCodeRequest{{OpenID: "o1", CodeTicket: "t1"}, {AppID: appid, OpenID: "o1", CodeTicket: "t1"}} {
 		got, err := w.client.ResolveCode(s.context(), req)
 		if err != nil || string(got) != answer {
@@ -32,13 +31,13 @@ func TestReplyIsWeChatsOwnAnswer(t *testing.T) {
 
 func TestDeadTokenIsHealedWithinTheRequest(t *testing.T) {
 	t.Parallel()
-	for name, kill := range map[string]func(*stage, kv.Credential){
-		"40001": func(s *stage, c kv.Credential) { s.wechat.Revoke(c.Value) },
-		"42001": func(s *stage, c kv.Credential) {
+	for name, kill := range map[string]func(*stage, messages.Credential){
+		"40001": func(s *stage, c messages.Credential) { s.wechat.Revoke(c.Value) },
+		"42001": func(s *stage, c messages.Credential) {
 			s.wechat.Revoke(c.Value)
 			s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Errcode: 42001, Times: 1})
 		},
-		"40014": func(s *stage, c kv.Credential) {
+		"40014": func(s *stage, c messages.Credential) {
 			s.wechat.Revoke(c.Value)
 			s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Errcode: 40014, Times: 1})
 		},
@@ -47,7 +46,7 @@ func TestDeadTokenIsHealedWithinTheRequest(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, wechattest.Config{})
 			w := s.worker(classic)
-			kill(s, w.await(kv.AccessToken, 0))
+			kill(s, w.await(messages.AccessToken, 0))
 			code, err := w.resolve()
 			if err != nil || code.Code != "8" {
 				t.Errorf("%+v, %v", code, err)
@@ -67,7 +66,7 @@ func TestYoungTokenThatIsRefusedOnceIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Errcode: 40001, Times: 1})
 	if _, err := w.resolve(); err != nil {
 		t.Error(err)
@@ -81,7 +80,7 @@ func TestRefusedForGoodIsNeverRetriedAndNeverRefreshes(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	before := s.wechat.Calls("", "")
 	_, err := w.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: openid, CodeTicket: "no-such-ticket"})
 	var e *messages.Error
@@ -121,7 +120,7 @@ func TestRetriesWhatHadNoEffectAndOnceWhatMayHaveHad(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, wechattest.Config{})
 			w := s.worker(func(c *Config) { c.WeChat.Timeout = 500 * time.Millisecond })
-			w.await(kv.AccessToken, 0)
+			w.await(messages.AccessToken, 0)
 			tc.fault.Endpoint = "tickettocode"
 			s.wechat.Inject(tc.fault)
 			_, err := w.resolve()
@@ -149,7 +148,7 @@ func TestRepliesWithinItsTimeWhateverWeChatDoes(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, wechattest.Config{})
 			w := s.worker(func(c *Config) { c.ResolveTimeout = 700 * time.Millisecond })
-			w.await(kv.AccessToken, 0)
+			w.await(messages.AccessToken, 0)
 			f.Endpoint = "tickettocode"
 			s.wechat.Inject(f)
 			if _, err := w.resolve(); symbol(err) != messages.UpstreamTimeout && symbol(err) != messages.Upstream {
@@ -163,7 +162,7 @@ func TestSameTicketInFlightIsAskedOnce(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(func(c *Config) { c.ResolveConcurrency = 4; c.ResolveTimeout = patience })
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true, Times: 1})
 	gone, leave := context.WithCancel(context.Background())
 	a := w.accounts.get(appid)
@@ -196,7 +195,7 @@ func TestFullWorkerSaysSoAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{AnyCode: true})
 	w := s.worker(func(c *Config) { c.ResolveConcurrency = 3; c.ResolveTimeout = 3 * time.Second })
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true})
 	ctx, cancel := context.WithCancel(s.context())
 	var wg sync.WaitGroup
@@ -221,7 +220,7 @@ func TestSlowUpstreamBoundsWhatWaits(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(func(c *Config) { c.ResolveConcurrency = 1; c.ResolveTimeout = patience; c.WeChat.Timeout = patience })
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true, Times: 1})
 	r, a := w.service.resolver, w.accounts.get(appid)
 	var leader, joiners sync.WaitGroup

@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // item is one credential that this worker keeps, and what it knows of it. The scheduler's mutex guards it.
 type item struct {
 	account *Account
-	kind    kv.Kind
-	record  *kv.Credential // in the bucket, as the watch or a turn told; nil: none
-	rev     uint64         // of the last change of the record that was learned
+	kind    messages.Kind
+	record  *messages.Credential // in the bucket, as the watch or a turn told; nil: none
+	rev     uint64               // of the last change of the record that was learned
 	ledger  kv.Ledger
 
 	next      decision
@@ -51,7 +52,7 @@ type scheduler struct {
 	now      func() time.Time
 	// work gives one credential its turn; retry is the least time before the next, 0: as the policy says. held says that
 	// another worker held the lease at the last turn too.
-	work func(ctx context.Context, a *Account, kind kv.Kind, held bool) (retry time.Duration, nowHeld bool)
+	work func(ctx context.Context, a *Account, kind messages.Kind, held bool) (retry time.Duration, nowHeld bool)
 	log  *slog.Logger
 
 	mu    sync.Mutex
@@ -77,7 +78,7 @@ func (s *scheduler) setAccounts(as map[string]*Account) {
 	wanted := make(map[string]bool)
 	for _, a := range as {
 		for _, k := range a.kinds() {
-			key := kv.Key(a.AppID, k)
+			key := messages.Key(a.AppID, k)
 			wanted[key] = true
 			it := s.items[key]
 			if it == nil {
@@ -181,7 +182,7 @@ func (s *scheduler) done(it *item, retry time.Duration, held bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	it.running, it.held = false, held
-	if s.items[kv.Key(it.account.AppID, it.kind)] != it {
+	if s.items[messages.Key(it.account.AppID, it.kind)] != it {
 		return // its account has gone
 	}
 	// Whatever this worker believes, one credential has at most one turn in minGap.
@@ -199,16 +200,16 @@ func (s *scheduler) learn(key string, change func(*item)) {
 	}
 	change(it)
 	s.plan(it)
-	if it.kind == kv.AccessToken {
+	if it.kind == messages.AccessToken {
 		for _, k := range it.account.Tickets {
-			s.plan(s.items[kv.Key(it.account.AppID, k)])
+			s.plan(s.items[messages.Key(it.account.AppID, k)])
 		}
 	}
 }
 
 // learnRecord takes a change of the bucket from the watch. One that is older than what a turn has told is ignored.
 func (s *scheduler) learnRecord(c kv.Change) {
-	s.learn(kv.Key(c.AppID, c.Kind), func(it *item) {
+	s.learn(messages.Key(c.AppID, c.Kind), func(it *item) {
 		if c.Revision == 0 || c.Revision >= it.rev {
 			it.record, it.rev = c.Record, c.Revision
 		}
@@ -216,13 +217,13 @@ func (s *scheduler) learnRecord(c kv.Change) {
 }
 
 // seenRecord takes what a turn has read at the leader or published.
-func (s *scheduler) seenRecord(c *kv.Credential) {
-	s.learn(kv.Key(c.AppID, c.Kind), func(it *item) { it.record, it.rev = c, c.Revision })
+func (s *scheduler) seenRecord(c *messages.Credential) {
+	s.learn(messages.Key(c.AppID, c.Kind), func(it *item) { it.record, it.rev = c, c.Revision })
 }
 
 // learnLedger takes an entry from the watch. One that is older than what a turn has told is ignored.
 func (s *scheduler) learnLedger(l kv.Ledger) {
-	key := kv.Key(l.AppID, l.Kind)
+	key := messages.Key(l.AppID, l.Kind)
 	s.mu.Lock()
 	if s.items[key] == nil {
 		s.others[key] = l
@@ -254,7 +255,7 @@ func (s *scheduler) ledgersTold() {
 
 // seenLedger takes what a turn has read at the leader or written.
 func (s *scheduler) seenLedger(l kv.Ledger) {
-	s.learn(kv.Key(l.AppID, l.Kind), func(it *item) { it.ledger, it.forgotten = l, false })
+	s.learn(messages.Key(l.AppID, l.Kind), func(it *item) { it.ledger, it.forgotten = l, false })
 }
 
 // resetRecords and resetLedgers: a watch begins anew, on a bucket whose revisions may be lower.
@@ -269,20 +270,20 @@ func (s *scheduler) resetLedgers() {
 }
 
 // known is what this worker knows of the ledger of a credential, and when it plans its next turn.
-func (s *scheduler) known(a *Account, kind kv.Kind) (kv.Ledger, time.Time) {
+func (s *scheduler) known(a *Account, kind messages.Kind) (kv.Ledger, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if it := s.items[kv.Key(a.AppID, kind)]; it != nil {
+	if it := s.items[messages.Key(a.AppID, kind)]; it != nil {
 		return it.ledger, it.next.at
 	}
 	return kv.Ledger{}, time.Time{}
 }
 
 // lostAt is since when this worker knows that there is no record: now, where it is a turn that has found out.
-func (s *scheduler) lostAt(a *Account, kind kv.Kind) time.Time {
+func (s *scheduler) lostAt(a *Account, kind messages.Kind) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if it := s.items[kv.Key(a.AppID, kind)]; it != nil && it.record == nil && !it.lostAt.IsZero() {
+	if it := s.items[messages.Key(a.AppID, kind)]; it != nil && it.record == nil && !it.lostAt.IsZero() {
 		return it.lostAt
 	}
 	return s.now()
@@ -332,7 +333,7 @@ func (s *scheduler) plan(it *item) {
 
 // view is what this worker knows of an item, without asking anybody. s.mu is held.
 func (s *scheduler) view(it *item) view {
-	_, err := s.reader.Get(it.account.AppID, kv.AccessToken)
+	_, err := s.reader.Get(it.account.AppID, messages.AccessToken)
 	switch {
 	case it.record != nil:
 		it.lostAt = time.Time{}

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -25,8 +26,8 @@ func newTestScheduler(t rapid.TB, concurrency, bad, good int, now func() time.Ti
 	s.policy, s.reader, s.now, s.log = testPolicy(0.5), reader, now, slog.New(slog.DiscardHandler)
 	as := map[string]*Account{}
 	for i := range bad + good {
-		a := &Account{AppID: fmt.Sprint("wx", i), Secret: "secret", TokenAPI: kv.SourceToken}
-		l := kv.Ledger{AppID: a.AppID, Kind: kv.AccessToken}
+		a := &Account{AppID: fmt.Sprint("wx", i), Secret: "secret", TokenAPI: messages.SourceToken}
+		l := kv.Ledger{AppID: a.AppID, Kind: messages.AccessToken}
 		if i < bad {
 			a.Name, l.Attempts, l.NextAttempt = "bad", 5, now()
 		}
@@ -44,7 +45,7 @@ func TestHangingTurnLeavesRoomForOthers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	served := make(chan string, 3)
-	s.work = func(ctx context.Context, a *Account, _ kv.Kind, _ bool) (time.Duration, bool) {
+	s.work = func(ctx context.Context, a *Account, _ messages.Kind, _ bool) (time.Duration, bool) {
 		if a.Name != "bad" {
 			served <- a.AppID
 		} else {

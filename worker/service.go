@@ -14,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -32,7 +31,7 @@ type service struct {
 	version  string
 	worker   string
 	resolver *resolver
-	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
+	report   func(context.Context, *Account, messages.Kind, dead) (verdict, error)
 	lookup   *lookup
 	signer   *signer
 	status   func(appid string) messages.Status
@@ -206,8 +205,8 @@ func (s *service) account(ofSubject, appid string) (*Account, error) {
 		}
 		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts", s.accounts.len())
 	}
-	if err := kv.CheckAppID(appid); err != nil {
-		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", kv.ErrAppID)
+	if err := messages.CheckAppID(appid); err != nil {
+		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", messages.ErrInvalidAppID)
 	}
 	a := s.accounts.get(appid)
 	if a == nil {
@@ -317,15 +316,15 @@ func checkField(name, value string, most int) error {
 }
 
 // credential finds the account and the kind that a request is for; the kind is access_token where it is left out.
-func (s *service) credential(ofSubject, appid, kind string) (*Account, kv.Kind, error) {
+func (s *service) credential(ofSubject, appid string, kind messages.Kind) (*Account, messages.Kind, error) {
 	a, err := s.account(ofSubject, appid)
 	if err != nil {
 		return nil, "", err
 	}
-	k := cmp.Or(kv.Kind(kind), kv.AccessToken)
+	k := cmp.Or(kind, messages.AccessToken)
 	switch {
 	case !k.Valid():
-		return nil, "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", kind, kv.AccessToken, kv.JSAPITicket, kv.WXCardTicket)
+		return nil, "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", kind, messages.AccessToken, messages.JSAPITicket, messages.WXCardTicket)
 	case !a.keeps(k):
 		return nil, "", messages.Errorf(messages.NotConfigured, "%s is not kept for account %s (WECHAT_TICKETS)", k, a.AppID)
 	}
@@ -345,10 +344,7 @@ func (s *service) credentialGet(ctx context.Context, ofSubject string, body []by
 	if err != nil {
 		return nil, err
 	}
-	return messages.Credential{
-		AppID: c.AppID, Kind: string(c.Kind), Value: c.Value, ObtainedAt: c.ObtainedAt, ExpiresAt: c.ExpiresAt,
-		RefreshAt: c.RefreshAt, Generation: c.Generation, Source: c.Source, Worker: c.Worker, Revision: c.Revision,
-	}, nil
+	return c, nil
 }
 
 func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body []byte) (any, error) {
@@ -371,7 +367,7 @@ func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body 
 		return nil, err
 	}
 	return messages.Refreshed{
-		AppID: a.AppID, Kind: string(kind), Revision: v.current.Revision, Generation: v.current.Generation,
+		AppID: a.AppID, Kind: kind, Revision: v.current.Revision, Generation: v.current.Generation,
 		ExpiresAt: v.current.ExpiresAt, Refreshed: v.reason == messages.ReasonRefreshed, Reason: v.reason,
 	}, nil
 }

@@ -27,14 +27,14 @@ func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: "x"}}})
 	w := s.worker(func(c *Config) {
-		c.Accounts = append(c.Accounts, Account{AppID: "wx2", Secret: "x", Tickets: []kv.Kind{kv.JSAPITicket}})
+		c.Accounts = append(c.Accounts, Account{AppID: "wx2", Secret: "x", Tickets: []messages.Kind{messages.JSAPITicket}})
 	})
 	for _, id := range []string{appid, "wx2"} {
-		if _, err := w.reader.Wait(s.context(), id, kv.AccessToken); err != nil {
+		if _, err := w.reader.Wait(s.context(), id, messages.AccessToken); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := w.reader.Wait(s.context(), "wx2", kv.JSAPITicket); err != nil {
+	if _, err := w.reader.Wait(s.context(), "wx2", messages.JSAPITicket); err != nil {
 		t.Fatal(err)
 	}
 	before := s.wechat.Calls("", "")
@@ -127,9 +127,9 @@ func TestCredentialGetReturnsTheRecordAndItsRevision(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(everything)
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		c := w.await(k, 0)
-		got, err := w.client.GetCredential(s.context(), messages.GetCredentialRequest{AppID: appid, Kind: string(k)})
+		got, err := w.client.GetCredential(s.context(), messages.GetCredentialRequest{AppID: appid, Kind: k})
 		if err != nil || got.Value != c.Value || got.Revision == 0 || got.Revision != c.Revision || !got.ExpiresAt.Equal(c.ExpiresAt) || got.Generation != 1 {
 			t.Errorf("%+v, %v; want %v", got, err, c)
 		}
@@ -140,7 +140,7 @@ func TestIsANATSMicroService(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	if _, err := w.resolve(); err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestStatusTellsEveryCredential(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(func(c *Config) { everything(c); c.Accounts[0].Name = "shop" })
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		w.await(k, 0)
 	}
 	for _, req := range []messages.StatusRequest{{}, {AppID: appid}} {
@@ -222,8 +222,8 @@ func TestStopAnswersWhatItHoldsAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{Latency: 300 * time.Millisecond, AnyCode: true})
 	first, second := s.worker(nil), s.worker(nil)
-	first.await(kv.AccessToken, 0)
-	second.await(kv.AccessToken, 0)
+	first.await(messages.AccessToken, 0)
+	second.await(messages.AccessToken, 0)
 	var wg sync.WaitGroup
 	begun := make(chan struct{}, 100)
 	for i := range 60 {
@@ -253,7 +253,7 @@ func TestStopAnswersWhatItHoldsAndLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Acquire(s.context(), appid, kv.AccessToken, time.Second); err != nil {
+	if _, err := store.Acquire(s.context(), appid, messages.AccessToken, time.Second); err != nil {
 		t.Errorf("a lease was left behind: %v", err)
 	}
 }
@@ -267,7 +267,7 @@ func TestStopEndsTheRefreshThatHasBegun(t *testing.T) {
 	s.eventually("the call is under way", func() bool { return s.wechat.Calls("", "token") == 1 })
 	w.stop()
 	w = s.worker(classic)
-	if c := w.await(kv.AccessToken, 0); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
+	if c := w.await(messages.AccessToken, 0); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
 		t.Errorf("%v", c)
 	}
 	if n := s.wechat.Calls("", "token"); n != 1 {
@@ -279,19 +279,19 @@ func TestNATSAwayResolvesFromMemoryAndFetchesNothing(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{TokenLife: 12 * time.Second})
 	w := s.worker(nil)
-	c := w.await(kv.AccessToken, 0)
+	c := w.await(messages.AccessToken, 0)
 	s.nats.Stop()
 	if reply, err := w.service.resolver.resolve(context.Background(), w.accounts.get(appid), openid, codeTicket); err != nil || len(reply) == 0 {
 		t.Errorf("resolving from memory: %v", err)
 	}
-	if err := w.refresher.scheduled(s.context(), w.accounts.get(appid), kv.AccessToken); !errors.Is(err, kv.ErrUnavailable) {
+	if err := w.refresher.scheduled(s.context(), w.accounts.get(appid), messages.AccessToken); !errors.Is(err, kv.ErrUnavailable) {
 		t.Errorf("a refresh while NATS is away: %v, want ErrUnavailable", err)
 	}
 	if n := s.wechat.Calls("", "stable_token"); n != 1 {
 		t.Errorf("%d token calls", n)
 	}
 	s.nats.Restart()
-	w.await(kv.AccessToken, c.Generation) // and it goes on
+	w.await(messages.AccessToken, c.Generation) // and it goes on
 }
 
 func TestStartRefusesBadConfigurations(t *testing.T) {
@@ -304,7 +304,7 @@ func TestStartRefusesBadConfigurations(t *testing.T) {
 		"a dot in an appid": {{AppID: "wx.1", Secret: "CANARY"}},
 		"twice":             {{AppID: appid, Secret: "CANARY"}, {AppID: appid, Secret: "CANARY"}},
 		"unknown token API": {{AppID: appid, Secret: "CANARY", TokenAPI: "x"}},
-		"unknown ticket":    {{AppID: appid, Secret: "CANARY", Tickets: []kv.Kind{"sdk"}}},
+		"unknown ticket":    {{AppID: appid, Secret: "CANARY", Tickets: []messages.Kind{"sdk"}}},
 	} {
 		if _, err := New(nc, Config{Accounts: accounts}); err == nil || strings.Contains(err.Error(), "CANARY") {
 			t.Errorf("%s: %v", name, err)
@@ -316,7 +316,7 @@ func TestMonitoringPages(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	pages := w.pages()
 	for path, want := range map[string]string{
 		"/healthz": "ok", "/readyz": "ok", "/": appid,
@@ -340,7 +340,7 @@ func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	w.service.stopping.Store(true) // the moment between the begin of a stop and the last message
 	if _, err := w.report(messages.RefreshCredentialRequest{}); symbol(err) != messages.ShuttingDown {
 		t.Errorf("over NATS: %v, want shutting_down", err)
@@ -349,7 +349,7 @@ func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := w.refresher.report(ctx, w.accounts.get(appid), kv.AccessToken, dead{})
+		_, err := w.refresher.report(ctx, w.accounts.get(appid), messages.AccessToken, dead{})
 		ended <- err
 	}()
 	s.eventually("WeChat is asked", func() bool { return s.wechat.Calls("", "get_api_domain_ip") == 1 })
@@ -367,7 +367,7 @@ func TestStopEndsTheSettlementThatHasBegun(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(func(c *Config) { classic(c); c.ResolveTimeout = 200 * time.Millisecond })
-	first := w.await(kv.AccessToken, 0)
+	first := w.await(messages.AccessToken, 0)
 	s.wechat.Revoke(first.Value)
 	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Delay: time.Second})
 	if _, err := w.resolve(); err == nil {
@@ -376,7 +376,7 @@ func TestStopEndsTheSettlementThatHasBegun(t *testing.T) {
 	s.eventually("the token call is under way", func() bool { return s.wechat.Calls("", "token") == 2 })
 	w.stop()
 	w = s.worker(classic)
-	if c := w.await(kv.AccessToken, first.Generation); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
+	if c := w.await(messages.AccessToken, first.Generation); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
 		t.Errorf("%v", c)
 	}
 	if n := s.wechat.Calls("", "token"); n != 2 {

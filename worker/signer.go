@@ -12,7 +12,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -26,7 +25,7 @@ type signer struct {
 
 // jssdk signs a URL for wx.config. Names and values are joined as they are, in the order of the names.
 func (s *signer) jssdk(ctx context.Context, a *Account, url string) (messages.JSSDKSignature, error) {
-	ticket, err := s.lookup.current(ctx, a, kv.JSAPITicket)
+	ticket, err := s.lookup.current(ctx, a, messages.JSAPITicket)
 	if err != nil {
 		return messages.JSSDKSignature{}, err
 	}
@@ -38,7 +37,7 @@ func (s *signer) jssdk(ctx context.Context, a *Account, url string) (messages.JS
 
 // card signs a request that checkCard has found good.
 func (s *signer) card(ctx context.Context, a *Account, req messages.SignCardRequest) (messages.CardSignature, error) {
-	ticket, err := s.lookup.current(ctx, a, kv.WXCardTicket)
+	ticket, err := s.lookup.current(ctx, a, messages.WXCardTicket)
 	if err != nil {
 		return messages.CardSignature{}, err
 	}
@@ -79,7 +78,7 @@ func (s *service) jssdkSign(ctx context.Context, ofSubject string, body []byte) 
 	if err != nil {
 		return nil, err
 	}
-	a, _, err := s.credential(ofSubject, req.AppID, string(kv.JSAPITicket))
+	a, _, err := s.credential(ofSubject, req.AppID, messages.JSAPITicket)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +124,7 @@ func (s *service) cardSign(ctx context.Context, ofSubject string, body []byte) (
 	if err := checkCard(req); err != nil {
 		return nil, err
 	}
-	a, _, err := s.credential(ofSubject, req.AppID, string(kv.WXCardTicket))
+	a, _, err := s.credential(ofSubject, req.AppID, messages.WXCardTicket)
 	if err != nil {
 		return nil, err
 	}

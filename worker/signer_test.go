@@ -24,13 +24,13 @@ func signing(t *testing.T, jsapi, card string, second int64, nonce string) *serv
 	if err != nil {
 		t.Fatal(err)
 	}
-	for kind, value := range map[kv.Kind]string{kv.JSAPITicket: jsapi, kv.WXCardTicket: card} {
-		reader.Apply(kv.Credential{
+	for kind, value := range map[messages.Kind]string{messages.JSAPITicket: jsapi, messages.WXCardTicket: card} {
+		reader.Apply(messages.Credential{
 			AppID: appid, Kind: kind, Value: value, ObtainedAt: now(), ExpiresAt: now().Add(time.Hour), Generation: 1, Revision: 1,
 		})
 	}
 	s := &service{accounts: new(accounts), signer: &signer{lookup: &lookup{reader: reader}, now: now, nonce: func() string { return nonce }}}
-	if err := s.accounts.set([]Account{{AppID: appid, Secret: secret, Tickets: []kv.Kind{kv.JSAPITicket, kv.WXCardTicket}}}); err != nil {
+	if err := s.accounts.set([]Account{{AppID: appid, Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}}}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -112,7 +112,7 @@ func TestSignsOverNATSWithTheTicketsOfTheBucket(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(everything)
-	jsapi, card := w.await(kv.JSAPITicket, 0).Value, w.await(kv.WXCardTicket, 0).Value
+	jsapi, card := w.await(messages.JSAPITicket, 0).Value, w.await(messages.WXCardTicket, 0).Value
 	before, began := s.wechat.Calls("", ""), time.Now().Unix()
 	seen := map[string]bool{}
 	ask := func(subject, request string, reply any) {
@@ -200,7 +200,7 @@ func TestWithoutALivingTicketNothingIsSigned(t *testing.T) {
 	s := newStage(t, wechattest.Config{})
 	s.wechat.Inject(wechattest.Fault{Endpoint: "getticket", Errcode: 48001})
 	w := s.worker(everything)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	s.eventually("both tickets are refused", func() bool { return s.wechat.Calls("", "getticket") == 2 })
 	if got, err := w.client.SignJSSDK(s.context(), messages.SignJSSDKRequest{URL: "https://a.example"}); symbol(err) != messages.NoCredential {
 		t.Errorf("%+v, %v; want no_credential", got, err)

@@ -18,7 +18,7 @@ const maxStatus = 600
 var urgency = map[string]int{messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3, messages.StateFresh: 4}
 
 // state names the state of a credential; see the diagram in doc.go.
-func state(now time.Time, held *kv.Credential, l kv.Ledger) string {
+func state(now time.Time, held *messages.Credential, l kv.Ledger) string {
 	switch {
 	case held != nil && held.Valid(now) && isRefused(l, held):
 		return messages.StateRefused
@@ -61,7 +61,7 @@ func (w *Worker) status(appid string) messages.Status {
 func (w *Worker) describe(now time.Time, it *item) messages.CredentialStatus {
 	held, l := w.reader.Held(it.account.AppID, it.kind), rollDay(now, it.ledger)
 	s := messages.CredentialStatus{
-		AppID: it.account.AppID, Name: it.account.Name, Kind: string(it.kind), State: state(now, held, l),
+		AppID: it.account.AppID, Name: it.account.Name, Kind: it.kind, State: state(now, held, l),
 		Reason: string(it.next.reason), NextAttempt: it.next.at, LastAttempt: l.LastAttempt, Attempts: l.Attempts,
 		CallsToday: l.Calls, Forced: l.Forced, Conflicts: l.Conflicts, LastConflict: l.LastConflict,
 	}
@@ -86,7 +86,7 @@ func (w *Worker) describe(now time.Time, it *item) messages.CredentialStatus {
 func (w *Worker) collect(ch chan<- prometheus.Metric) {
 	now := w.cfg.Now()
 	count := make(map[[2]string]int)
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		for s := range urgency {
 			count[[2]string{string(k), s}] = 0
 		}

@@ -68,7 +68,7 @@ func (c *Config) setDefaults() {
 		c.SubjectPrefix = messages.DefaultPrefix
 	}
 	if c.Bucket == "" {
-		c.Bucket = kv.DefaultBucket
+		c.Bucket = messages.DefaultBucket
 	}
 	if c.RefreshBefore == 0 {
 		c.RefreshBefore = 10 * time.Minute
@@ -267,7 +267,7 @@ func ignoreStop(ctx context.Context, err error) error {
 const leaseAgain = time.Second / 4
 
 // work is one turn of the scheduler.
-func (w *Worker) work(ctx context.Context, a *Account, kind kv.Kind, held bool) (retry time.Duration, nowHeld bool) {
+func (w *Worker) work(ctx context.Context, a *Account, kind messages.Kind, held bool) (retry time.Duration, nowHeld bool) {
 	jitter := func(d time.Duration) time.Duration { return time.Duration(w.cfg.Random() * float64(d)) }
 	if !w.nc.IsConnected() {
 		return time.Second + jitter(2*time.Second), false
@@ -287,7 +287,7 @@ func (w *Worker) work(ctx context.Context, a *Account, kind kv.Kind, held bool) 
 // leaseLeft is for how long a lease that another holds stands at most: not the whole of it again where the ledger says
 // when its holder began, or where it was waited for already, or a dead worker would cost the fleet its lease and the time
 // until somebody tried.
-func (w *Worker) leaseLeft(a *Account, kind kv.Kind, waited bool) time.Duration {
+func (w *Worker) leaseLeft(a *Account, kind messages.Kind, waited bool) time.Duration {
 	ttl := w.refresher.leaseTTL
 	l, _ := w.scheduler.known(a, kind)
 	if since := w.cfg.Now().Sub(l.LastAttempt); l.Attempts > 0 && since >= 0 {
@@ -300,7 +300,7 @@ func (w *Worker) leaseLeft(a *Account, kind kv.Kind, waited bool) time.Duration 
 }
 
 // missing is the error of a request that needs a credential where there is none: it says when that may change.
-func (w *Worker) missing(a *Account, kind kv.Kind) error {
+func (w *Worker) missing(a *Account, kind messages.Kind) error {
 	l, next := w.scheduler.known(a, kind)
 	e := messages.Errorf(messages.NoCredential, "there is no living %s of %s now", kind, a.AppID)
 	if l.Failure != nil {

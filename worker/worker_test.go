@@ -4,19 +4,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-func everything(c *Config) { c.Accounts[0].Tickets = []kv.Kind{kv.JSAPITicket, kv.WXCardTicket} }
+func everything(c *Config) {
+	c.Accounts[0].Tickets = []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}
+}
 
-func classic(c *Config) { c.Accounts[0].TokenAPI = kv.SourceToken }
+func classic(c *Config) { c.Accounts[0].TokenAPI = messages.SourceToken }
 
 func TestPublishesEveryKindWithOneCallEach(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(everything)
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		c := w.await(k, 0)
 		if v := s.wechat.Judge(appid, string(k), c.Value); v != wechattest.Valid {
 			t.Errorf("WeChat says of the %s: %v", k, v)
@@ -34,7 +36,7 @@ func TestResolvesTheSampleOfTheSeedDocument(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(nil)
-	w.await(kv.AccessToken, 0)
+	w.await(messages.AccessToken, 0)
 	code, err := w.resolve()
 	if err != nil || code.Code != "8" || code.ApplicationID != 581865877 || code.CodeEnd != 200 {
 		t.Errorf("%+v, %v", code, err)
@@ -48,13 +50,13 @@ func TestRenewsBeforeTheEndAndNeverHandsOutADeadValue(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, wechattest.Config{TokenLife: 6 * time.Second, TicketLife: 6 * time.Second})
 			w := s.worker(change)
-			generation := map[kv.Kind]uint64{}
+			generation := map[messages.Kind]uint64{}
 			for range 3 {
-				for _, k := range kv.Kinds {
+				for _, k := range messages.Kinds {
 					c := w.await(k, generation[k])
 					generation[k] = c.Generation
 				}
-				for _, k := range kv.Kinds {
+				for _, k := range messages.Kinds {
 					c, err := w.reader.Get(appid, k)
 					if err != nil {
 						t.Errorf("a gap: %v", err)

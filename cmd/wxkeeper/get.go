@@ -11,9 +11,9 @@ import (
 type getVerb struct {
 	asking
 	account
-	Kind   string `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
-	Reveal bool   `help:"Show the value on a terminal too."`
-	JSON   bool   `name:"json" help:"Print the whole record."`
+	Kind   messages.Kind `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
+	Reveal bool          `help:"Show the value on a terminal too."`
+	JSON   bool          `name:"json" help:"Print the whole record."`
 }
 
 func (getVerb) Help() string {

@@ -11,10 +11,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/wxkeeper/wxkeeper/internal/check"
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
-	"github.com/wxkeeper/wxkeeper/internal/check"
 )
 
 func operations(t *testing.T) string {

@@ -34,7 +34,7 @@ func TestTwoAccountsGiveConsumersWhatIsExportedAndNothingElse(t *testing.T) {
 	nc := g.as("shop")
 	cfg := kv.ReaderConfig{AppIDs: []string{mine}, Direct: true}
 	r, _ := g.read(nc, cfg)
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		g.has(r, mine, k, 0)
 	}
 	chief := g.as("chief")
@@ -73,8 +73,8 @@ func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
 	g.hire(g.as("worker"))
 	boss, chief := g.as(admin), g.as("chief")
 	follow, _ := g.read(boss, kv.ReaderConfig{})
-	record := g.has(follow, other, kv.AccessToken, 0)
-	for _, k := range kv.Kinds {
+	record := g.has(follow, other, messages.AccessToken, 0)
+	for _, k := range messages.Kinds {
 		g.has(follow, mine, k, 0)
 	}
 	js, err := jetstream.New(boss)
@@ -143,8 +143,8 @@ func TestInOneAccountAReplyGoesWhereItsAskerMayNotPublish(t *testing.T) {
 	g.hire(g.as(admin))
 	boss, shop, eye := g.as(admin), g.as("shop"), g.as("eye")
 	follow, _ := g.read(boss, kv.ReaderConfig{})
-	g.has(follow, other, kv.AccessToken, 0)
-	g.has(follow, mine, kv.AccessToken, 0)
+	g.has(follow, other, messages.AccessToken, 0)
+	g.has(follow, mine, messages.AccessToken, 0)
 	elsewhere, err := boss.SubscribeSync("orders.new")
 	if err != nil {
 		t.Fatal(err)

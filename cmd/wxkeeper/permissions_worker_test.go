@@ -24,10 +24,10 @@ func TestWorkerLivesByItsList(t *testing.T) {
 	nc := g.as("worker")
 	s := g.hire(nc) // makes the buckets
 	follow, _ := g.read(boss, kv.ReaderConfig{})
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		g.has(follow, mine, k, 0)
 	}
-	g.has(follow, other, kv.AccessToken, 0)
+	g.has(follow, other, messages.AccessToken, 0)
 	if _, err := events.NextMsgWithContext(g.context()); err != nil {
 		t.Error("no event:", err)
 	}
@@ -60,7 +60,7 @@ func TestWorkerLivesByItsList(t *testing.T) {
 	for range 2 {
 		var lease *kv.Lease
 		if err == nil {
-			lease, err = store.Acquire(g.context(), "wx3", kv.AccessToken, time.Second)
+			lease, err = store.Acquire(g.context(), "wx3", messages.AccessToken, time.Second)
 		}
 		if err == nil {
 			lease.Release(g.context())
@@ -109,7 +109,7 @@ func (g *guarded) comeBack(js jetstream.JetStream) {
 		for there := false; !there; {
 			b, err := js.KeyValue(ctx, bucket)
 			if err == nil {
-				_, err = b.Get(ctx, kv.Key(other, kv.AccessToken))
+				_, err = b.Get(ctx, messages.Key(other, messages.AccessToken))
 			}
 			there = err == nil
 			select {

@@ -11,10 +11,10 @@ import (
 type refreshVerb struct {
 	asking
 	account
-	Kind        string `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
-	Revision    uint64 `placeholder:"N" help:"Which one WeChat refused, by the revision of its record."`
-	ValueSHA256 string `name:"value-sha256" placeholder:"HEX" help:"Or by the SHA-256 of its value. With neither: the current one."`
-	JSON        bool   `name:"json" help:"Print the whole reply."`
+	Kind        messages.Kind `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
+	Revision    uint64        `placeholder:"N" help:"Which one WeChat refused, by the revision of its record."`
+	ValueSHA256 string        `name:"value-sha256" placeholder:"HEX" help:"Or by the SHA-256 of its value. With neither: the current one."`
+	JSON        bool          `name:"json" help:"Print the whole reply."`
 }
 
 func (refreshVerb) Help() string {

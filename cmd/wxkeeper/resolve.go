@@ -10,7 +10,6 @@ import (
 	"io"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -41,8 +40,8 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 		if req, err = readRequest(t.in); err != nil {
 			return usage(err)
 		}
-		if req.AppID != "" && kv.CheckAppID(req.AppID) != nil {
-			return usage(fmt.Errorf("resolve -: appid: %w", kv.ErrAppID))
+		if req.AppID != "" && messages.CheckAppID(req.AppID) != nil {
+			return usage(fmt.Errorf("resolve -: appid: %w", messages.ErrInvalidAppID))
 		}
 	case v.CodeTicket == "":
 		return usage(errors.New("resolve: the code_ticket is missing: wxkeeper resolve OPENID CODE_TICKET, or wxkeeper resolve - to read both from standard input"))

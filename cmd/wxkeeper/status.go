@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -110,7 +109,7 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 	}
 	switch c.Reason {
 	case "fresh":
-		if c.Kind != string(kv.AccessToken) { // WeChat repeats a ticket: it is looked at, and seldom a new one
+		if c.Kind != messages.AccessToken { // WeChat repeats a ticket: it is looked at, and seldom a new one
 			return "look" + at
 		}
 		return "renewal" + at

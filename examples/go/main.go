@@ -97,7 +97,7 @@ func (s *service) run(ctx context.Context, server string) error {
 	go s.reader.Run(ctx) //nolint:errcheck // the error is that of ctx
 	go func() {
 		for c := range s.reader.Changes(ctx, s.appid) {
-			if c.Kind == kv.AccessToken { // six characters tell tokens apart; the whole stands in no log
+			if c.Kind == messages.AccessToken { // six characters tell tokens apart; the whole stands in no log
 				fmt.Printf("%s %.6s… generation %d, good until %s\n", c.Kind, c.Value, c.Generation, c.ExpiresAt.Format(time.RFC3339))
 			}
 		}
@@ -136,7 +136,7 @@ func (s *service) call(ctx context.Context) string {
 	if err := json.NewDecoder(resp.Body).Decode(&reply); err != nil {
 		return "failed: " + err.Error()
 	}
-	now, err := s.reader.Get(s.appid, kv.AccessToken)
+	now, err := s.reader.Get(s.appid, messages.AccessToken)
 	if err != nil {
 		return "failed: " + err.Error()
 	}

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
@@ -89,7 +89,7 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 	if e.pace.wait(ctx) != nil {
 		return x
 	}
-	var before *kv.Credential
+	var before *messages.Credential
 	if e.readable {
 		before = e.record(ctx, a)
 	}
@@ -110,9 +110,9 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 	what := ""
 	switch {
 	case before == nil || err != nil && isTransport(err):
-	case before.Source == kv.SourceToken && a.TokenAPI == kv.SourceToken:
+	case before.Source == messages.SourceToken && a.TokenAPI == messages.SourceToken:
 		what = e.killed(ctx, a, *before)
-	case before.Source == kv.SourceStableToken && a.TokenAPI != kv.SourceToken && err == nil:
+	case before.Source == messages.SourceStableToken && a.TokenAPI != messages.SourceToken && err == nil:
 		what = e.replaced(ctx, a, *before, issued)
 	}
 	if what != "" {
@@ -136,8 +136,8 @@ func label(a worker.Account) string {
 }
 
 // record is the living access_token of the bucket, or nil.
-func (e *examiner) record(ctx context.Context, a worker.Account) *kv.Credential {
-	c, err := e.store.Get(ctx, a.AppID, kv.AccessToken)
+func (e *examiner) record(ctx context.Context, a worker.Account) *messages.Credential {
+	c, err := e.store.Get(ctx, a.AppID, messages.AccessToken)
 	if err != nil || !c.Valid(e.Now()) {
 		return nil
 	}
@@ -145,13 +145,13 @@ func (e *examiner) record(ctx context.Context, a worker.Account) *kv.Credential 
 }
 
 // still says whether the bucket has what it had before WeChat was asked: no worker has just renewed it.
-func (e *examiner) still(ctx context.Context, a worker.Account, before kv.Credential) bool {
+func (e *examiner) still(ctx context.Context, a worker.Account, before messages.Credential) bool {
 	now := e.record(ctx, a)
 	return now != nil && now.Value == before.Value
 }
 
 // killed asks whether WeChat takes the classic token of the bucket, and says what that means.
-func (e *examiner) killed(ctx context.Context, a worker.Account, c kv.Credential) string {
+func (e *examiner) killed(ctx context.Context, a worker.Account, c messages.Credential) string {
 	if e.pace.wait(ctx) != nil {
 		return ""
 	}
@@ -166,7 +166,7 @@ func (e *examiner) killed(ctx context.Context, a worker.Account, c kv.Credential
 
 // replaced compares the stable token of the bucket with the one that WeChat gives out. Before the last five minutes of its
 // life they are the same (wechat-api.md 1.2).
-func (e *examiner) replaced(ctx context.Context, a worker.Account, c kv.Credential, issued wechat.Issued) string {
+func (e *examiner) replaced(ctx context.Context, a worker.Account, c messages.Credential, issued wechat.Issued) string {
 	last := min(5*time.Minute, c.Life()/3) + clockWarn
 	if issued.Value == c.Value || c.ExpiresAt.Sub(e.Now()) <= last || !e.still(ctx, a, c) {
 		return ""
@@ -176,7 +176,7 @@ func (e *examiner) replaced(ctx context.Context, a worker.Account, c kv.Credenti
 
 // remembered is what the fleet has written down in the last day.
 func (e *examiner) remembered(ctx context.Context, a worker.Account) string {
-	l, err := e.store.Ledger(ctx, a.AppID, kv.AccessToken)
+	l, err := e.store.Ledger(ctx, a.AppID, messages.AccessToken)
 	const day = 24 * time.Hour
 	switch now := e.Now(); {
 	case err != nil:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
@@ -164,8 +165,8 @@ func TestOtherSystemThatRefreshesIsTold(t *testing.T) {
 		s, store, sim := installation(t)
 		now := time.Now()
 		for _, l := range []kv.Ledger{
-			{AppID: classic.AppID, Kind: kv.AccessToken, Conflicts: 3, LastConflict: now.Add(-time.Hour)},
-			{AppID: stable.AppID, Kind: kv.AccessToken, Day: "2026-01-01", HardForced: 1, LastForced: now.Add(-2 * time.Hour)},
+			{AppID: classic.AppID, Kind: messages.AccessToken, Conflicts: 3, LastConflict: now.Add(-time.Hour)},
+			{AppID: stable.AppID, Kind: messages.AccessToken, Day: "2026-01-01", HardForced: 1, LastForced: now.Add(-2 * time.Hour)},
 		} {
 			if _, err := store.PutLedger(t.Context(), l); err != nil {
 				t.Fatal(err)
@@ -209,7 +210,7 @@ func TestOtherSystemIsNotBlamedForNothing(t *testing.T) {
 		cfg := of(s.URL(), sim.URL, a)
 		renew := true
 		cfg.WeChat.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
-			if strings.HasSuffix(r.URL.Path, "/stable_token") != (a.TokenAPI == kv.SourceStableToken) || !renew {
+			if strings.HasSuffix(r.URL.Path, "/stable_token") != (a.TokenAPI == messages.SourceStableToken) || !renew {
 				return http.DefaultTransport.RoundTrip(r)
 			}
 			renew = false
@@ -225,7 +226,7 @@ func TestOtherSystemIsNotBlamedForNothing(t *testing.T) {
 	}
 
 	other := classic // of the interface: what was published is of the other one
-	other.TokenAPI = kv.SourceStableToken
+	other.TokenAPI = messages.SourceStableToken
 	foreign(t, sim, classic)
 	foreign(t, sim, classic)
 	wantsNothing(t, ran(t, of(s.URL(), sim.URL, other)))

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // lookAgain is after what time a replica that was behind is looked at again.
@@ -99,7 +100,7 @@ func (r *run) trial(ctx context.Context) {
 			return
 		}
 	}
-	lease, err := r.store.Acquire(ctx, probeAppID, kv.AccessToken, time.Second)
+	lease, err := r.store.Acquire(ctx, probeAppID, messages.AccessToken, time.Second)
 	switch {
 	case err == nil:
 		lease.Release(ctx)

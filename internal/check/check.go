@@ -70,7 +70,7 @@ type Config struct {
 
 func (c *Config) setDefaults() {
 	if c.Bucket == "" {
-		c.Bucket = kv.DefaultBucket
+		c.Bucket = messages.DefaultBucket
 	}
 	if c.SubjectPrefix == "" {
 		c.SubjectPrefix = messages.DefaultPrefix

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -20,7 +20,7 @@ import (
 func TestSoundInstallationIsSoundAndStaysAsItIs(t *testing.T) {
 	t.Parallel()
 	s, store, sim := installation(t)
-	before := []kv.Credential{publish(t, store, sim, stable, 1, 0), publish(t, store, sim, classic, 1, 0)}
+	before := []messages.Credential{publish(t, store, sim, stable, 1, 0), publish(t, store, sim, classic, 1, 0)}
 	sim.ResetCounters()
 
 	found := ran(t, of(s.URL(), sim.URL, stable, classic))
@@ -60,11 +60,11 @@ func TestSoundInstallationIsSoundAndStaysAsItIs(t *testing.T) {
 			}
 		}
 	}
-	if _, err := store.Acquire(t.Context(), probeAppID, kv.AccessToken, time.Second); err != nil {
+	if _, err := store.Acquire(t.Context(), probeAppID, messages.AccessToken, time.Second); err != nil {
 		t.Errorf("the lease was not given back: %v", err)
 	}
 	calls := sim.Snapshot().Accounts
-	if got := calls[stable.AppID][string(kv.SourceStableToken)]; got.Calls != 1 || got.Minted != 0 {
+	if got := calls[stable.AppID][string(messages.SourceStableToken)]; got.Calls != 1 || got.Minted != 0 {
 		t.Errorf("stable account: %+v", got)
 	}
 	for endpoint, want := range map[string]int{"stable_token": 1, "get_api_domain_ip": 1, "token": 0, "getticket": 0} {

@@ -14,6 +14,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
@@ -25,8 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const secret = "0123456789S3CRETabcdef0123456789"
 
 var (
-	stable  = worker.Account{AppID: "wx-stable", Secret: secret, TokenAPI: kv.SourceStableToken}
-	classic = worker.Account{AppID: "wx-classic", Secret: secret, Name: "shop", TokenAPI: kv.SourceToken}
+	stable  = worker.Account{AppID: "wx-stable", Secret: secret, TokenAPI: messages.SourceStableToken}
+	classic = worker.Account{AppID: "wx-classic", Secret: secret, Name: "shop", TokenAPI: messages.SourceToken}
 )
 
 // upstream is a simulated WeChat that knows both accounts.
@@ -115,7 +116,7 @@ func fleet(t *testing.T, nc *nats.Conn) *kv.Store {
 }
 
 // publish fetches the token of an account and publishes it as a worker does, with the life it is to have; 0: its own.
-func publish(t *testing.T, s *kv.Store, sim *wechattest.Server, a worker.Account, generation uint64, life time.Duration) kv.Credential {
+func publish(t *testing.T, s *kv.Store, sim *wechattest.Server, a worker.Account, generation uint64, life time.Duration) messages.Credential {
 	t.Helper()
 	client, err := wechat.New(wechat.Config{URLs: []string{sim.URL}})
 	if err != nil {
@@ -123,7 +124,7 @@ func publish(t *testing.T, s *kv.Store, sim *wechattest.Server, a worker.Account
 	}
 	defer client.Close()
 	fetch := func() (wechat.Issued, error) { return client.StableToken(t.Context(), a.AppID, a.Secret, false) }
-	if a.TokenAPI == kv.SourceToken {
+	if a.TokenAPI == messages.SourceToken {
 		fetch = func() (wechat.Issued, error) { return client.Token(t.Context(), a.AppID, a.Secret) }
 	}
 	issued, err := fetch()
@@ -133,11 +134,11 @@ func publish(t *testing.T, s *kv.Store, sim *wechattest.Server, a worker.Account
 	if life == 0 {
 		life = issued.ExpiresIn
 	}
-	c := kv.Credential{
-		AppID: a.AppID, Kind: kv.AccessToken, Value: issued.Value, ExpiresAt: issued.SentAt.Add(life), Generation: generation,
+	c := messages.Credential{
+		AppID: a.AppID, Kind: messages.AccessToken, Value: issued.Value, ExpiresAt: issued.SentAt.Add(life), Generation: generation,
 		ObtainedAt: issued.SentAt.Add(life - issued.ExpiresIn), Source: a.TokenAPI, Worker: "w1",
 	}
-	lease, err := s.Acquire(t.Context(), a.AppID, kv.AccessToken, 5*time.Second)
+	lease, err := s.Acquire(t.Context(), a.AppID, messages.AccessToken, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
@@ -57,7 +57,7 @@ func TestEachMissingPermissionIsNamed(t *testing.T) {
 	violations := make(chan string, 100)
 	nc := s.Connect(nats.UserInfo("whole", "p"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { violations <- err.Error() }))
 	w, err := worker.New(nc, worker.Config{
-		Accounts: []worker.Account{{AppID: stable.AppID, Secret: secret, Tickets: []kv.Kind{kv.JSAPITicket}}}, WeChat: wechat.Config{URLs: []string{sim.URL}},
+		Accounts: []worker.Account{{AppID: stable.AppID, Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket}}}, WeChat: wechat.Config{URLs: []string{sim.URL}},
 	})
 	if err != nil {
 		t.Fatal(err)

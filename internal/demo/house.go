@@ -165,8 +165,8 @@ func (h *house) startWorker(ctx context.Context, server *embedded.Server) error 
 	}
 	w, err := worker.New(nc.Conn, worker.Config{
 		Accounts: []worker.Account{
-			{AppID: stableID, Secret: stableSecret, Name: "stable", TokenAPI: kv.SourceStableToken, Tickets: []kv.Kind{kv.JSAPITicket, kv.WXCardTicket}},
-			{AppID: classicID, Secret: classicSecret, Name: "classic", TokenAPI: kv.SourceToken},
+			{AppID: stableID, Secret: stableSecret, Name: "stable", TokenAPI: messages.SourceStableToken, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}},
+			{AppID: classicID, Secret: classicSecret, Name: "classic", TokenAPI: messages.SourceToken},
 		},
 		Name: "demo", Version: buildinfo.Version(), WeChat: wechat.Config{URLs: []string{h.api}}, Log: h.log,
 	})

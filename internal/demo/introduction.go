@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -36,8 +35,8 @@ func commands(natsURL, controlURL, wxkeeper string) []string {
 	resolve := messages.DefaultPrefix + "." + messages.SubjectCodeResolve
 	return []string{
 		env + fmt.Sprintf(`nats req %s '{"appid":"%s","openid":"%s","code_ticket":"%s"}'`, resolve, stableID, sampleOpenID, sampleCodeTicket),
-		env + "nats kv watch " + kv.DefaultBucket + " '*.*'",
-		env + "nats kv get " + kv.DefaultBucket + " " + kv.Key(stableID, kv.AccessToken) + " --raw",
+		env + "nats kv watch " + messages.DefaultBucket + " '*.*'",
+		env + "nats kv get " + messages.DefaultBucket + " " + messages.Key(stableID, messages.AccessToken) + " --raw",
 		env + "nats micro stats " + messages.DefaultPrefix,
 		"",
 		env + wxkeeper + " status",

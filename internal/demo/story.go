@@ -24,8 +24,8 @@ const (
 
 // keys are the credentials that the worker keeps.
 var keys = []string{
-	kv.Key(stableID, kv.AccessToken), kv.Key(stableID, kv.JSAPITicket), kv.Key(stableID, kv.WXCardTicket),
-	kv.Key(classicID, kv.AccessToken),
+	messages.Key(stableID, messages.AccessToken), messages.Key(stableID, messages.JSAPITicket), messages.Key(stableID, messages.WXCardTicket),
+	messages.Key(classicID, messages.AccessToken),
 }
 
 // killEvery is the least time between two kills: a worker makes one forced refresh a minute, and a kill that cannot be
@@ -40,8 +40,8 @@ type story struct {
 	client *messages.Client
 
 	mu      sync.Mutex
-	news    chan struct{}            // closed at the next change of what follows
-	current map[string]kv.Credential // by kv.Key
+	news    chan struct{}                  // closed at the next change of what follows
+	current map[string]messages.Credential // by kv.Key
 	past
 }
 
@@ -56,7 +56,7 @@ type past struct {
 func newStory(cfg Config, sim *wechattest.Simulator) *story {
 	return &story{
 		narrator: narrator{out: cfg.Out, color: cfg.Color}, cfg: cfg, sim: sim,
-		news: make(chan struct{}), current: make(map[string]kv.Credential), past: past{renewed: make(map[string]int)},
+		news: make(chan struct{}), current: make(map[string]messages.Credential), past: past{renewed: make(map[string]int)},
 	}
 }
 
@@ -128,7 +128,7 @@ func (s *story) missing() []string {
 			chapters = append(chapters, wordPublished+" ("+k+")")
 		}
 	}
-	for _, source := range []string{kv.SourceStableToken, kv.SourceToken} {
+	for _, source := range []string{messages.SourceStableToken, messages.SourceToken} {
 		if s.renewed[source] == 0 {
 			chapters = append(chapters, wordRenewed+" (a token of "+source+")")
 		}
@@ -147,7 +147,7 @@ func (s *story) changed(c kv.Change) {
 	if c.AppID == "" {
 		return // a mark of the snapshot
 	}
-	key := kv.Key(c.AppID, c.Kind)
+	key := messages.Key(c.AppID, c.Kind)
 	s.mu.Lock()
 	old, known := s.current[key]
 	s.mu.Unlock()
@@ -181,20 +181,20 @@ func (s *story) changed(c kv.Change) {
 }
 
 // judge is what WeChat would say now of a credential.
-func (s *story) judge(c kv.Credential) wechattest.Verdict {
+func (s *story) judge(c messages.Credential) wechattest.Verdict {
 	return s.sim.Judge(c.AppID, string(c.Kind), c.Value)
 }
 
 // rest is how long WeChat accepts a value that has just got a successor. A classic token lives on for the overlap, a
 // stable one to its own end, a ticket for the overlap after its end.
-func (s *story) rest(old, now kv.Credential) time.Duration {
+func (s *story) rest(old, now messages.Credential) time.Duration {
 	end := old.ExpiresAt
 	switch overlap := overlapOf(s.cfg.Life); now.Source {
-	case kv.SourceToken:
+	case messages.SourceToken:
 		if short := now.ObtainedAt.Add(overlap); short.Before(end) {
 			end = short
 		}
-	case kv.SourceGetTicket:
+	case messages.SourceGetTicket:
 		end = old.ObtainedAt.Add(ticketLives*s.cfg.Life + overlap)
 	}
 	return time.Until(end)
@@ -219,7 +219,7 @@ func (s *story) listen(nc *nats.Conn) error {
 
 // happened tells of an event. That of a refresh is told by changed.
 func (s *story) happened(e messages.Event) {
-	key := kv.Key(e.AppID, kv.Kind(e.Kind))
+	key := messages.Key(e.AppID, messages.Kind(e.Kind))
 	switch e.Event {
 	case messages.EventConflict:
 		s.say(wordConflict, "%s generation %d: %s. Advice: %s", key, e.Generation, e.Message, e.Advice)
@@ -273,7 +273,7 @@ func (s *story) resolve(ctx context.Context, appid string) {
 // killAndHeal lets another system kill the classic token, and shows that the next resolve brings a new one.
 func (s *story) killAndHeal(ctx context.Context) {
 	const appid = classicID
-	key := kv.Key(appid, kv.AccessToken)
+	key := messages.Key(appid, messages.AccessToken)
 	// The renewal of a token that is due anyway would prove nothing.
 	if !s.await(ctx, func() bool { return time.Until(s.current[key].RefreshAt) > s.cfg.Life/6 }) {
 		return
@@ -283,7 +283,7 @@ func (s *story) killAndHeal(ctx context.Context) {
 	s.mu.Unlock()
 	// A new token kills the one before the last.
 	for n := 0; n < 2 && s.judge(victim) == wechattest.Valid; n++ {
-		if _, err := s.sim.ForeignRefresh(appid, kv.SourceToken); err != nil {
+		if _, err := s.sim.ForeignRefresh(appid, messages.SourceToken); err != nil {
 			s.say(wordRefused, "the foreign system: %v", err)
 			return
 		}

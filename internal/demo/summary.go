@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -21,8 +21,8 @@ func (s *story) sumUp(lasted time.Duration) {
 	b.WriteString(s.line(wordEnded, "after "+span(lasted)))
 	s.mu.Lock()
 	fmt.Fprintf(&b, "\n  upstream calls  %s\n", calls)
-	fmt.Fprintf(&b, "  renewals        %s %d, %s %d, tickets %d\n", kv.SourceStableToken, s.renewed[kv.SourceStableToken],
-		kv.SourceToken, s.renewed[kv.SourceToken], s.renewed[kv.SourceGetTicket])
+	fmt.Fprintf(&b, "  renewals        %s %d, %s %d, tickets %d\n", messages.SourceStableToken, s.renewed[messages.SourceStableToken],
+		messages.SourceToken, s.renewed[messages.SourceToken], s.renewed[messages.SourceGetTicket])
 	fmt.Fprintf(&b, "  resolves        %d answered, %d refused (the demo's own)\n", s.resolves, s.refusals)
 	fmt.Fprintf(&b, "  conflicts       %d made, %d noticed", s.kills, s.conflicts)
 	if len(s.heals) > 0 {

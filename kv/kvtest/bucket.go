@@ -14,6 +14,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // Bucket is a credential bucket in memory. Its methods are safe for concurrent use; a ReaderConfig.OnChange must not call
@@ -25,10 +26,10 @@ type Bucket struct {
 	away        bool
 	number      int // grows with each bucket made anew; 1 is the first
 	revision    uint64
-	records     map[string]kv.Credential
+	records     map[string]messages.Credential
 	generations map[string]uint64
 	reports     int
-	answer      func(current kv.Credential) (string, error)
+	answer      func(current messages.Credential) (string, error)
 	readers     []*source
 
 	running sync.WaitGroup
@@ -38,7 +39,7 @@ type Bucket struct {
 
 // NewBucket makes an empty bucket. Close it at the end.
 func NewBucket() *Bucket {
-	b := &Bucket{number: 1, records: map[string]kv.Credential{}, generations: map[string]uint64{}}
+	b := &Bucket{number: 1, records: map[string]messages.Credential{}, generations: map[string]uint64{}}
 	b.closing, b.close = context.WithCancel(context.Background())
 	return b
 }
@@ -71,40 +72,40 @@ func (b *Bucket) Reader(cfg kv.ReaderConfig) *kv.Reader {
 }
 
 // Set publishes a new value that lives from now on, as a worker that has fetched it does, and returns its record.
-func (b *Bucket) Set(appid string, kind kv.Kind, value string, life time.Duration) kv.Credential {
+func (b *Bucket) Set(appid string, kind messages.Kind, value string, life time.Duration) messages.Credential {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.set(appid, kind, value, life)
 }
 
 // set is Set with b.mu held.
-func (b *Bucket) set(appid string, kind kv.Kind, value string, life time.Duration) kv.Credential {
-	key, now := kv.Key(appid, kind), b.now().UTC().Truncate(time.Millisecond)
-	c := kv.Credential{
+func (b *Bucket) set(appid string, kind messages.Kind, value string, life time.Duration) messages.Credential {
+	key, now := messages.Key(appid, kind), b.now().UTC().Truncate(time.Millisecond)
+	c := messages.Credential{
 		AppID: appid, Kind: kind, Value: value, ObtainedAt: now, ExpiresAt: now.Add(life), RefreshAt: now.Add(life - life/3),
-		Generation: b.generations[key] + 1, Source: kv.SourceStableToken, Worker: "kvtest",
+		Generation: b.generations[key] + 1, Source: messages.SourceStableToken, Worker: "kvtest",
 	}
-	if kind != kv.AccessToken {
-		c.Source = kv.SourceGetTicket
+	if kind != messages.AccessToken {
+		c.Source = messages.SourceGetTicket
 	}
 	return b.put(c)
 }
 
 // Put publishes a record as it is, for a test that needs one with fields of its own. It returns the record with its
 // revision.
-func (b *Bucket) Put(c kv.Credential) kv.Credential {
+func (b *Bucket) Put(c messages.Credential) messages.Credential {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.put(c)
 }
 
-func (b *Bucket) put(c kv.Credential) kv.Credential {
+func (b *Bucket) put(c messages.Credential) messages.Credential {
 	if err := c.Validate(); err != nil {
 		panic(err)
 	}
 	b.revision++
 	c.Revision = b.revision
-	key := kv.Key(c.AppID, c.Kind)
+	key := messages.Key(c.AppID, c.Kind)
 	b.records[key] = c
 	b.generations[key] = max(b.generations[key], c.Generation)
 	b.tell(entry(c))
@@ -112,10 +113,10 @@ func (b *Bucket) put(c kv.Credential) kv.Credential {
 }
 
 // Remove removes a record, as somebody who deletes or purges the key does. A Reader goes on serving what is valid.
-func (b *Bucket) Remove(appid string, kind kv.Kind) {
+func (b *Bucket) Remove(appid string, kind messages.Kind) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.remove(kv.Key(appid, kind))
+	b.remove(messages.Key(appid, kind))
 }
 
 func (b *Bucket) remove(key string) {
@@ -195,10 +196,10 @@ func (b *Bucket) tellAll() {
 	}
 }
 
-func entry(c kv.Credential) feed.Event {
+func entry(c messages.Credential) feed.Event {
 	body, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("kvtest: %v", err))
 	}
-	return feed.Event{Key: kv.Key(c.AppID, c.Kind), Value: body, Rev: c.Revision}
+	return feed.Event{Key: messages.Key(c.AppID, c.Kind), Value: body, Rev: c.Revision}
 }

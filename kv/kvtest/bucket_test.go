@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // token is what a reader says of the access_token of wx1.
 func token(r *kv.Reader) string {
 	v, err := r.AccessToken("wx1")
-	h, herr := r.Handle("wx1", kv.AccessToken).Value()
+	h, herr := r.Handle("wx1", messages.AccessToken).Value()
 	switch {
 	case v != h || errors.Is(err, kv.ErrExpired) != errors.Is(herr, kv.ErrExpired):
 		return "AccessToken and Handle differ"
@@ -46,19 +46,22 @@ func TestEachStepIsSeenWhenItReturns(t *testing.T) {
 		want string
 	}{
 		{func() {}, "not found"},
-		{func() { b.Set("wx1", kv.AccessToken, "one", time.Hour) }, "one"},
-		{func() { b.Set("wx1", kv.AccessToken, "two", time.Hour) }, "two"},
-		{func() { b.Set("wx1", kv.JSAPITicket, "ticket", time.Hour) }, "two"},
-		{func() { b.Remove("wx1", kv.AccessToken) }, "two"},
+		{func() { b.Set("wx1", messages.AccessToken, "one", time.Hour) }, "one"},
+		{func() { b.Set("wx1", messages.AccessToken, "two", time.Hour) }, "two"},
+		{func() { b.Set("wx1", messages.JSAPITicket, "ticket", time.Hour) }, "two"},
+		{func() { b.Remove("wx1", messages.AccessToken) }, "two"},
 		{func() { b.Advance(time.Hour - time.Minute) }, "two"},
 		{func() { b.Advance(time.Minute) }, "expired"},
-		{func() { b.Set("wx1", kv.AccessToken, "three", time.Hour) }, "three"},
+		{func() { b.Set("wx1", messages.AccessToken, "three", time.Hour) }, "three"},
 		{b.GoAway, "three"},
-		{func() { b.Set("wx1", kv.AccessToken, "four", 3*time.Hour) }, "three"},
+		{func() { b.Set("wx1", messages.AccessToken, "four", 3*time.Hour) }, "three"},
 		{func() { b.Advance(time.Hour) }, "expired"},
 		{b.ComeBack, "four"},
 		{b.Anew, "four"},
-		{func() { b.Advance(time.Second); b.Set("wx1", kv.AccessToken, "first-of-the-new-bucket", time.Hour) }, "first-of-the-new-bucket"},
+		{func() {
+			b.Advance(time.Second)
+			b.Set("wx1", messages.AccessToken, "first-of-the-new-bucket", time.Hour)
+		}, "first-of-the-new-bucket"},
 	} {
 		step.do()
 		if got := token(early); got != step.want {
@@ -78,12 +81,12 @@ func TestBucketMadeAnewWhileNATSIsAwayIsAnother(t *testing.T) {
 	b := kvtest.NewBucket()
 	defer b.Close()
 	all, named := b.Reader(kv.ReaderConfig{}), b.Reader(kv.ReaderConfig{AppIDs: []string{"wx1"}})
-	b.Set("wx1", kv.AccessToken, "one", time.Hour)
-	b.Set("wx1", kv.AccessToken, "two", time.Hour)
+	b.Set("wx1", messages.AccessToken, "one", time.Hour)
+	b.Set("wx1", messages.AccessToken, "two", time.Hour)
 	b.GoAway()
 	b.Anew()
 	b.Advance(time.Second)
-	if c := b.Set("wx1", kv.AccessToken, "new", time.Hour); c.Generation != 1 {
+	if c := b.Set("wx1", messages.AccessToken, "new", time.Hour); c.Generation != 1 {
 		t.Fatalf("%v, want generation 1", c)
 	}
 	b.ComeBack()
@@ -98,7 +101,7 @@ func TestReaderOfNamedAccountsReckonsWithAnotherBucketAfterEachLoss(t *testing.T
 	b := kvtest.NewBucket()
 	defer b.Close()
 	all, named := b.Reader(kv.ReaderConfig{}), b.Reader(kv.ReaderConfig{AppIDs: []string{"wx1"}})
-	c := b.Put(kv.Credential{AppID: "wx1", Kind: kv.AccessToken, Value: "seven", ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour), Generation: 7})
+	c := b.Put(messages.Credential{AppID: "wx1", Kind: messages.AccessToken, Value: "seven", ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour), Generation: 7})
 	lower := func(value string) {
 		c.Value, c.Generation, c.ObtainedAt = value, c.Generation-1, c.ObtainedAt.Add(time.Second)
 		b.Put(c)
@@ -125,9 +128,9 @@ func TestRecordsAreLikeThoseOfAWorker(t *testing.T) {
 			changes = append(changes, c)
 		}
 	}})
-	first := b.Set("wx1", kv.AccessToken, "one", time.Hour)
-	second := b.Put(kv.Credential{AppID: "wx1", Kind: kv.AccessToken, Value: "two", ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute), Generation: 7})
-	third := b.Set("wx1", kv.AccessToken, "three", time.Second)
+	first := b.Set("wx1", messages.AccessToken, "one", time.Hour)
+	second := b.Put(messages.Credential{AppID: "wx1", Kind: messages.AccessToken, Value: "two", ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute), Generation: 7})
+	third := b.Set("wx1", messages.AccessToken, "three", time.Second)
 	b.Advance(2 * time.Second)
 	if first.Generation != 1 || third.Generation != 8 || first.Revision >= second.Revision || second.Revision >= third.Revision || first.Life() != time.Hour {
 		t.Errorf("records %v, %v, %v", first, second, third)
@@ -136,18 +139,18 @@ func TestRecordsAreLikeThoseOfAWorker(t *testing.T) {
 		t.Errorf("the changes %v, want three records and the end of the last", changes)
 	}
 	defer func() {
-		if err, ok := recover().(error); !ok || !errors.Is(err, kv.ErrInvalid) {
+		if err, ok := recover().(error); !ok || !errors.Is(err, messages.ErrInvalidCredential) {
 			t.Errorf("a broken value panics with %v", err)
 		}
 	}()
-	b.Set("wx1", kv.AccessToken, "a\nb", time.Hour)
+	b.Set("wx1", messages.AccessToken, "a\nb", time.Hour)
 }
 
 func TestReaderStartsFromItsFileWhileTheBucketIsAway(t *testing.T) {
 	t.Parallel()
 	cfg := kv.ReaderConfig{CacheFile: filepath.Join(t.TempDir(), "credentials.json")}
 	b := kvtest.NewBucket()
-	b.Set("wx1", kv.AccessToken, "one", time.Hour)
+	b.Set("wx1", messages.AccessToken, "one", time.Hour)
 	b.Reader(cfg)
 	b.Close()
 	again := kvtest.NewBucket()
@@ -165,7 +168,7 @@ func TestBucketWorksInABubble(t *testing.T) {
 		b := kvtest.NewBucket()
 		defer b.Close()
 		r := b.Reader(kv.ReaderConfig{})
-		b.Set("wx1", kv.AccessToken, "one", time.Hour)
+		b.Set("wx1", messages.AccessToken, "one", time.Hour)
 		<-time.After(time.Hour - time.Millisecond)
 		if got := token(r); got != "one" {
 			t.Errorf("a millisecond before its end: %s", got)
@@ -185,14 +188,14 @@ func TestManyMayUseABucketAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			b.Set("wx1", kv.AccessToken, "one", time.Hour)
+			b.Set("wx1", messages.AccessToken, "one", time.Hour)
 			b.Advance(time.Second)
 			b.Reader(kv.ReaderConfig{})
 			_ = token(r)
 		})
 	}
 	all.Wait()
-	if c, err := r.Get("wx1", kv.AccessToken); err != nil || c.Generation != 20 {
+	if c, err := r.Get("wx1", messages.AccessToken); err != nil || c.Generation != 20 {
 		t.Errorf("generation %d, %v; want 20", c.Generation, err)
 	}
 }
@@ -214,18 +217,18 @@ func TestReportsAreAnsweredAsAWorkerDoes(t *testing.T) {
 	if _, err := report("one"); !errors.Is(err, messages.ErrNoCredential) {
 		t.Errorf("of nothing: %v", err)
 	}
-	b.Set("wx1", kv.AccessToken, "one", time.Hour)
+	b.Set("wx1", messages.AccessToken, "one", time.Hour)
 	if reason, err := report("older"); err != nil || reason != messages.ReasonNotCurrent || token(r) != "one" {
 		t.Errorf("of an older value: %s, %v, and the token is %s", reason, err, token(r))
 	}
 	if reason, err := report("one"); err != nil || reason != messages.ReasonRefreshed || token(r) != "kvtest-access_token-2" {
 		t.Errorf("of the current value: %s, %v, and the token is %s", reason, err, token(r))
 	}
-	b.Answer(func(kv.Credential) (string, error) { return "", nil })
+	b.Answer(func(messages.Credential) (string, error) { return "", nil })
 	if reason, err := report(token(r)); err != nil || reason != messages.ReasonAlive {
 		t.Errorf("where WeChat accepts it: %s, %v", reason, err)
 	}
-	b.Answer(func(kv.Credential) (string, error) { return "", messages.ErrThrottled })
+	b.Answer(func(messages.Credential) (string, error) { return "", messages.ErrThrottled })
 	if _, err := report(token(r)); !errors.Is(err, messages.ErrThrottled) {
 		t.Errorf("where it is throttled: %v", err)
 	}

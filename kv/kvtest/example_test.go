@@ -11,19 +11,20 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/kv/kvtest"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 func Example() {
 	bucket := kvtest.NewBucket()
 	defer bucket.Close()
 	reader := bucket.Reader(kv.ReaderConfig{AppIDs: []string{"wx0123456789abcdef"}})
-	token := reader.Handle("wx0123456789abcdef", kv.AccessToken)
+	token := reader.Handle("wx0123456789abcdef", messages.AccessToken)
 
-	bucket.Set("wx0123456789abcdef", kv.AccessToken, "first", 2*time.Hour)
+	bucket.Set("wx0123456789abcdef", messages.AccessToken, "first", 2*time.Hour)
 	fmt.Println(token.Value())
 
 	bucket.GoAway() // NATS is away: the Reader goes on with what it has, until that ends
-	bucket.Set("wx0123456789abcdef", kv.AccessToken, "second", 4*time.Hour)
+	bucket.Set("wx0123456789abcdef", messages.AccessToken, "second", 4*time.Hour)
 	fmt.Println(token.Value())
 	bucket.Advance(2 * time.Hour)
 	_, err := token.Value()
@@ -50,7 +51,7 @@ func ExampleBucket_Reader_transport() {
 	defer wechat.Close()
 	bucket := kvtest.NewBucket()
 	defer bucket.Close()
-	bucket.Set("wx0123456789abcdef", kv.AccessToken, "first", 2*time.Hour)
+	bucket.Set("wx0123456789abcdef", messages.AccessToken, "first", 2*time.Hour)
 
 	transport := bucket.Reader(kv.ReaderConfig{}).Transport("wx0123456789abcdef")
 	transport.Hosts = []string{strings.TrimPrefix(wechat.URL, "http://")} // without this the token goes to WeChat's hosts alone

@@ -8,14 +8,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // Answer says what becomes of a report of the current value: f returns the new value that WeChat issues, or "" where
 // WeChat finds the reported one alive, or an error, such as messages.ErrThrottled. nil: each report of the current
 // value brings a new one. f must not call the bucket.
-func (b *Bucket) Answer(f func(current kv.Credential) (value string, err error)) {
+func (b *Bucket) Answer(f func(current messages.Credential) (value string, err error)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.answer = f
@@ -40,11 +39,11 @@ func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredentialReque
 		return messages.Refreshed{}, fmt.Errorf("kvtest: %w", nats.ErrNoResponders)
 	}
 	b.reports++
-	kind := kv.Kind(req.Kind)
+	kind := req.Kind
 	if req.Kind == "" {
-		kind = kv.AccessToken
+		kind = messages.AccessToken
 	}
-	c, ok := b.records[kv.Key(req.AppID, kind)]
+	c, ok := b.records[messages.Key(req.AppID, kind)]
 	if !ok {
 		return messages.Refreshed{}, messages.Errorf(messages.NoCredential, "the bucket of the test has none")
 	}
@@ -64,9 +63,9 @@ func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredentialReque
 	return refreshed(b.set(c.AppID, kind, value, max(c.Life(), time.Second)), messages.ReasonRefreshed), nil
 }
 
-func refreshed(c kv.Credential, reason string) messages.Refreshed {
+func refreshed(c messages.Credential, reason string) messages.Refreshed {
 	return messages.Refreshed{
-		AppID: c.AppID, Kind: string(c.Kind), Revision: c.Revision, Generation: c.Generation, ExpiresAt: c.ExpiresAt,
+		AppID: c.AppID, Kind: c.Kind, Revision: c.Revision, Generation: c.Generation, ExpiresAt: c.ExpiresAt,
 		Refreshed: reason == messages.ReasonRefreshed, Reason: reason,
 	}
 }

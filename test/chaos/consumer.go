@@ -151,7 +151,7 @@ func (c *consumer) read(r *kv.Reader) []sighting {
 	for _, a := range c.accounts {
 		for _, kind := range a.kinds() {
 			s := sighting{AppID: a.AppID, Kind: kind, At: time.Now()}
-			if cred, err := r.Get(a.AppID, kv.Kind(kind)); err == nil {
+			if cred, err := r.Get(a.AppID, messages.Kind(kind)); err == nil {
 				s.Value, s.Generation = cred.Value, cred.Generation
 			}
 			seen = append(seen, s)
@@ -275,7 +275,7 @@ func (c *consumer) look(ctx context.Context, seen []sighting) {
 		go func() {
 			asking, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			_, _ = c.client.RefreshCredential(asking, messages.RefreshCredentialRequest{AppID: s.AppID, Kind: s.Kind, ValueSHA256: messages.ValueSHA256(s.Value)}) // the next look tells
+			_, _ = c.client.RefreshCredential(asking, messages.RefreshCredentialRequest{AppID: s.AppID, Kind: messages.Kind(s.Kind), ValueSHA256: messages.ValueSHA256(s.Value)}) // the next look tells
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			delete(c.reporting, s.AppID+s.Kind)

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -83,7 +84,7 @@ func takeover(b *testing.B, bins string, hit func(*process) error) time.Duration
 	read := make(chan struct{})
 	go func() { defer close(read); _ = reader.Run(reading) }()
 	defer func() { stopReading(); <-read }()
-	first, err := reader.Wait(ctx, appid, kv.AccessToken)
+	first, err := reader.Wait(ctx, appid, messages.AccessToken)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func takeover(b *testing.B, bins string, hit func(*process) error) time.Duration
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	valid := func() {
-		if c, err := reader.Get(appid, kv.AccessToken); err != nil || wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
+		if c, err := reader.Get(appid, messages.AccessToken); err != nil || wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
 			b.Fatalf("a consumer has no good value: %v", err)
 		}
 	}
@@ -118,7 +119,7 @@ func takeover(b *testing.B, bins string, hit func(*process) error) time.Duration
 		b.Fatal(err)
 	}
 	for {
-		if c, err := reader.Get(appid, kv.AccessToken); err == nil && c.Generation > first.Generation {
+		if c, err := reader.Get(appid, messages.AccessToken); err == nil && c.Generation > first.Generation {
 			if c.Worker == holder {
 				b.Fatal("the worker that was hit has published")
 			}

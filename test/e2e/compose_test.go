@@ -21,7 +21,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -72,14 +71,14 @@ func TestNothingIsLostWhileTheFleetChanges(t *testing.T) {
 	t.Logf("killed %s, which led the bucket, and a worker", leader)
 	l.goesOn("after a NATS node was killed")
 	f.until("another leader of the bucket", func() bool { now := leaderOf(f, js); return now != "" && now != leader })
-	held, err := l.reader.Get(demoAppID, kv.AccessToken)
+	held, err := l.reader.Get(demoAppID, messages.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.ask("/revoke", map[string]string{"token": held.Value}, nil)
 	l.goesOn("after its token was killed")
 	f.until("a new token, with two NATS nodes of three", func() bool {
-		now, err := l.reader.Get(demoAppID, kv.AccessToken)
+		now, err := l.reader.Get(demoAppID, messages.AccessToken)
 		return err == nil && now.Generation == held.Generation+1
 	})
 

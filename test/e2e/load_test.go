@@ -59,7 +59,7 @@ func startLoad(f *fleet, nc *nats.Conn, appid string) *load {
 	}
 	l.done.Go(func() { _ = l.reader.Run(ctx) }) // the end of its context is its only error
 	f.t.Cleanup(func() { stop(); l.done.Wait() })
-	if _, err := l.reader.Wait(ctx, appid, kv.AccessToken); err != nil {
+	if _, err := l.reader.Wait(ctx, appid, messages.AccessToken); err != nil {
 		f.t.Fatal(err)
 	}
 	for c := range callers {

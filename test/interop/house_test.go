@@ -42,7 +42,7 @@ func newHouse(t *testing.T) *house {
 func newHouseOf(t *testing.T, prefix string) *house {
 	t.Helper()
 	user, err := permissions.User(permissions.Request{
-		Prefix: prefix, Bucket: kv.DefaultBucket, Roles: []permissions.Role{permissions.Direct, permissions.Resolver},
+		Prefix: prefix, Bucket: messages.DefaultBucket, Roles: []permissions.Role{permissions.Direct, permissions.Resolver},
 		AppIDs: []string{appid, barred, stranger}, User: service,
 	})
 	if err != nil {
@@ -111,7 +111,7 @@ func (h *house) eventually(try func(context.Context) error) {
 func (h *house) has(generation uint64) {
 	h.Helper()
 	h.eventually(func(ctx context.Context) error {
-		c, err := h.store.Get(ctx, appid, kv.AccessToken)
+		c, err := h.store.Get(ctx, appid, messages.AccessToken)
 		if err != nil {
 			return err
 		}
@@ -143,15 +143,15 @@ func (h *house) publishes(generation uint64) {
 		h.Fatal(err)
 	}
 	h.eventually(func(ctx context.Context) error {
-		lease, err := h.store.Acquire(ctx, appid, kv.AccessToken, 5*time.Second)
+		lease, err := h.store.Acquire(ctx, appid, messages.AccessToken, 5*time.Second)
 		if err != nil {
 			return err
 		}
 		defer lease.Release(ctx)
 		now := time.Now().UTC().Truncate(time.Millisecond)
-		_, err = lease.Publish(ctx, kv.Credential{
-			AppID: appid, Kind: kv.AccessToken, Value: token, ObtainedAt: now, ExpiresAt: now.Add(time.Hour), RefreshAt: now.Add(50 * time.Minute),
-			Generation: generation, Source: kv.SourceStableToken, Worker: "second",
+		_, err = lease.Publish(ctx, messages.Credential{
+			AppID: appid, Kind: messages.AccessToken, Value: token, ObtainedAt: now, ExpiresAt: now.Add(time.Hour), RefreshAt: now.Add(50 * time.Minute),
+			Generation: generation, Source: messages.SourceStableToken, Worker: "second",
 		})
 		return err
 	})

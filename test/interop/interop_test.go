@@ -19,7 +19,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -136,7 +135,7 @@ func TestExamplesLiveThroughWhatFails(t *testing.T) {
 			h.knows(4)
 
 			// The bucket is made anew, with revisions from 1 on.
-			if err := h.js.DeleteKeyValue(testContext(t), kv.DefaultBucket); err != nil {
+			if err := h.js.DeleteKeyValue(testContext(t), messages.DefaultBucket); err != nil {
 				t.Fatal(err)
 			}
 			h.has(4) // the worker publishes again what it holds
@@ -327,7 +326,7 @@ func TestExamplesGoBackOnlyWithTheBucket(t *testing.T) {
 func TestExampleInJavaScriptLooksNowAndThen(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	if _, err := h.js.CreateKeyValue(testContext(t), jetstream.KeyValueConfig{Bucket: kv.DefaultBucket}); err != nil {
+	if _, err := h.js.CreateKeyValue(testContext(t), jetstream.KeyValueConfig{Bucket: messages.DefaultBucket}); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
@@ -343,7 +342,7 @@ func TestExampleInJavaScriptLooksNowAndThen(t *testing.T) {
 // makesBucket makes the bucket anew.
 func (h *house) makesBucket() {
 	h.Helper()
-	if err := h.js.DeleteKeyValue(testContext(h.T), kv.DefaultBucket); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
+	if err := h.js.DeleteKeyValue(testContext(h.T), messages.DefaultBucket); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
 		h.Fatal(err)
 	}
 	h.eventually(h.store.Ensure)
@@ -352,12 +351,12 @@ func (h *house) makesBucket() {
 // puts puts a record into the bucket without the care of a worker.
 func (h *house) puts(generation uint64, obtained, expires time.Time) {
 	h.Helper()
-	record, err := json.Marshal(kv.Credential{
-		AppID: appid, Kind: kv.AccessToken, Value: fmt.Sprintf("97_value_of_%d", generation), ObtainedAt: obtained.UTC(), ExpiresAt: expires.UTC(),
-		RefreshAt: obtained.UTC(), Generation: generation, Source: kv.SourceStableToken, Worker: "second",
+	record, err := json.Marshal(messages.Credential{
+		AppID: appid, Kind: messages.AccessToken, Value: fmt.Sprintf("97_value_of_%d", generation), ObtainedAt: obtained.UTC(), ExpiresAt: expires.UTC(),
+		RefreshAt: obtained.UTC(), Generation: generation, Source: messages.SourceStableToken, Worker: "second",
 	})
 	if err == nil {
-		_, err = h.js.Publish(testContext(h.T), "$KV."+kv.DefaultBucket+"."+kv.Key(appid, kv.AccessToken), record)
+		_, err = h.js.Publish(testContext(h.T), "$KV."+messages.DefaultBucket+"."+messages.Key(appid, messages.AccessToken), record)
 	}
 	if err != nil {
 		h.Fatal(err)
