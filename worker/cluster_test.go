@@ -69,7 +69,7 @@ func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 	c := w.await(messages.AccessToken, 0)
 	account := w.accounts.get(appid)
 	s.eventually("the turn has ended", func() bool { return w.isQuiet(messages.Key(appid, messages.AccessToken)) })
-	dead, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "dead"})
+	dead, err := store.New(s.nats.Connect(), store.Config{Worker: "dead"})
 	if err == nil {
 		err = dead.Ensure(s.context())
 	}
@@ -89,7 +89,7 @@ func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 		{time.Now().Add(-time.Hour), 0},                      // the attempt of another turn
 		{time.Now().Add(time.Hour), w.refresher.leaseTTL},    // by a clock that is ahead
 	} {
-		l := kv.Ledger{AppID: appid, Kind: messages.AccessToken, Generation: c.Generation}
+		l := store.Ledger{AppID: appid, Kind: messages.AccessToken, Generation: c.Generation}
 		if !tc.began.IsZero() {
 			l.LastAttempt, l.Attempts = tc.began, 1
 		}

@@ -12,7 +12,7 @@ import (
 // lookup finds the current credential for a request: in memory, and only where no living one is there, at the leader of
 // the bucket. A worker that has just started or woken up may not have heard yet of what the others have published.
 type lookup struct {
-	store   *kv.Store
+	store   *store.Store
 	reader  *kv.Reader
 	missing func(*Account, messages.Kind) error // what is answered where there is none
 	now     func() time.Time

@@ -77,7 +77,7 @@ func newStage(tb testing.TB, cfg wechattest.Config) *stage {
 func (s *stage) seed(endpoint string) messages.Credential {
 	s.Helper()
 	ctx := s.context()
-	st, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "earlier"})
+	st, err := store.New(s.nats.Connect(), store.Config{Worker: "earlier"})
 	if err == nil {
 		err = st.Ensure(ctx)
 	}

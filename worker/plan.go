@@ -9,7 +9,7 @@ import (
 )
 
 // settle turns WeChat's answer into the record, says whether it is to be published, and writes the success down.
-func (p *policy) settle(v view, l kv.Ledger, appid string, kind messages.Kind, issued wechat.Issued) (messages.Credential, bool, kv.Ledger) {
+func (p *policy) settle(v view, l store.Ledger, appid string, kind messages.Kind, issued wechat.Issued) (messages.Credential, bool, store.Ledger) {
 	sent := issued.SentAt.UTC().Truncate(time.Millisecond)
 	hash := messages.ValueSHA256(issued.Value)
 	c := messages.Credential{AppID: appid, Kind: kind, Value: issued.Value, ObtainedAt: sent, Generation: l.Generation}

@@ -125,7 +125,7 @@ type view struct {
 	rule     rule
 	record   *messages.Credential // in the bucket; nil: none
 	held     *messages.Credential // the last one this worker saw, maybe newer than record; nil: none
-	ledger   kv.Ledger
+	ledger   store.Ledger
 	settings string // fingerprint of the account
 	hasToken bool   // for a ticket: there is a living access_token
 	// lostAt is since when this worker knows that there is no record; zero: it does not wait for others who may hold one.
@@ -201,7 +201,7 @@ func (p *policy) call(now time.Time, v view, valid bool) decision {
 }
 
 // sane leaves out the times that a worker wrote whose clock was ahead: nobody waits for a time that never was.
-func sane(now time.Time, l kv.Ledger) kv.Ledger {
+func sane(now time.Time, l store.Ledger) store.Ledger {
 	end := now.Add(clockTolerance)
 	if l.LastAttempt.After(end) {
 		l.LastAttempt, l.NextAttempt, l.Pace = time.Time{}, time.Time{}, time.Time{}
@@ -256,7 +256,7 @@ func (p *policy) due(now time.Time, v view, valid bool) decision {
 }
 
 // earliestCall is before when no scheduled call may be made.
-func earliestCall(l kv.Ledger) time.Time {
+func earliestCall(l store.Ledger) time.Time {
 	earliest := l.LastAttempt.Add(minGap)
 	if paced := l.Pace.Add(-paceBurst * paceEvery); paced.After(earliest) {
 		return paced
@@ -266,7 +266,7 @@ func earliestCall(l kv.Ledger) time.Time {
 
 // forcedAt is before when no report may cause a refresh: forcedGap after the last one, and once half of the quota of
 // the day is gone, evenly over what is left of the day, so that scheduled refreshes always find some.
-func forcedAt(now time.Time, l kv.Ledger, r rule) time.Time {
+func forcedAt(now time.Time, l store.Ledger, r rule) time.Time {
 	if l.LastForced.IsZero() || l.LastForced.After(now.Add(clockTolerance)) {
 		return time.Time{}
 	}
@@ -287,7 +287,7 @@ func forcedAt(now time.Time, l kv.Ledger, r rule) time.Time {
 
 // begin writes an attempt down before it is made: it counts as failed until it has succeeded, so that a worker that
 // dies in the middle, again and again, is spaced like any other failure.
-func (p *policy) begin(now time.Time, v view, why reason) kv.Ledger {
+func (p *policy) begin(now time.Time, v view, why reason) store.Ledger {
 	l := rollDay(now, sane(now, v.ledger))
 	if l.Pace.Before(now) {
 		l.Pace = now
@@ -313,7 +313,7 @@ func (p *policy) begin(now time.Time, v view, why reason) kv.Ledger {
 }
 
 // undo takes an attempt back that was begun and could not be made; before is the ledger as it was.
-func undo(now time.Time, l, before kv.Ledger) kv.Ledger {
+func undo(now time.Time, l, before store.Ledger) store.Ledger {
 	before = rollDay(l.LastAttempt, before)
 	l.Pace, l.Calls, l.Attempts, l.NextAttempt = before.Pace, before.Calls, before.Attempts, now.Add(retryMin)
 	l.LastForced, l.Forced, l.HardForced = before.LastForced, before.Forced, before.HardForced
@@ -322,7 +322,7 @@ func undo(now time.Time, l, before kv.Ledger) kv.Ledger {
 
 // isUnderWay says whether an attempt has begun whose outcome is not written down, and whose worker may still be at it;
 // or has succeeded, and its value has not arrived here. current is the living value that this worker has, or nil.
-func isUnderWay(now time.Time, l kv.Ledger, current *messages.Credential, leaseTTL time.Duration) bool {
+func isUnderWay(now time.Time, l store.Ledger, current *messages.Credential, leaseTTL time.Duration) bool {
 	if current != nil && l.Generation > current.Generation || current == nil && l.Generation > 0 && !hasExpired(now, l) {
 		return true
 	}
@@ -331,17 +331,17 @@ func isUnderWay(now time.Time, l kv.Ledger, current *messages.Credential, leaseT
 
 // isLatest says whether the ledger knows of no value that was obtained after c. One generation is that of two values where
 // their workers could not write down, or not publish, what they had obtained.
-func isLatest(l kv.Ledger, c *messages.Credential) bool {
+func isLatest(l store.Ledger, c *messages.Credential) bool {
 	return c.Generation > l.Generation || c.Generation == l.Generation && l.ValueSHA256 == messages.ValueSHA256(c.Value)
 }
 
 // isRefused says whether WeChat was asked about a value and refuses it.
-func isRefused(l kv.Ledger, c *messages.Credential) bool {
+func isRefused(l store.Ledger, c *messages.Credential) bool {
 	return c != nil && l.Probe != nil && l.Probe.Verdict == verdictDead && l.Probe.Generation == c.Generation
 }
 
 // hasExpired says whether the last value that the ledger knows is dead.
-func hasExpired(now time.Time, l kv.Ledger) bool { return l.Generation > 0 && !now.Before(l.ExpiresAt) }
+func hasExpired(now time.Time, l store.Ledger) bool { return l.Generation > 0 && !now.Before(l.ExpiresAt) }
 
 // restore is the record to publish when the bucket has none, or one of a lower generation than this worker holds: the
 // value that was obtained last, under a generation that every consumer takes.
@@ -355,7 +355,7 @@ func restore(now time.Time, v view) messages.Credential {
 	return c
 }
 
-func rollDay(now time.Time, l kv.Ledger) kv.Ledger {
+func rollDay(now time.Time, l store.Ledger) store.Ledger {
 	if d := day(now); l.Day != d {
 		l.Day, l.Calls, l.Forced, l.HardForced = d, 0, 0, 0
 	}
@@ -363,7 +363,7 @@ func rollDay(now time.Time, l kv.Ledger) kv.Ledger {
 }
 
 // fail writes a failed attempt down; settings are those it was made with.
-func (p *policy) fail(now time.Time, l kv.Ledger, f kv.Failure, class wechat.Class, atLeast time.Duration, settings string) kv.Ledger {
+func (p *policy) fail(now time.Time, l store.Ledger, f store.Failure, class wechat.Class, atLeast time.Duration, settings string) store.Ledger {
 	l.Failure = &f
 	if class == wechat.ClassAccount && !slices.Contains(l.Refused, settings) {
 		const most = 4 // of the settings that workers of one fleet may have in the course of a change

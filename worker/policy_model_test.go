@@ -66,7 +66,7 @@ type call struct {
 	at     time.Time // by the server's clock
 	worker string
 	reason reason
-	ledger kv.Ledger    // as the worker had it before
+	ledger store.Ledger    // as the worker had it before
 	class  wechat.Class // of the failure; 0: it succeeded
 	noted  bool         // the failure was written down
 }
@@ -77,7 +77,7 @@ type virtualNATS struct {
 	record     *messages.Credential
 	recordEnds time.Time // the server's TTL
 	recordRev  uint64    // of its last change
-	ledger     kv.Ledger
+	ledger     store.Ledger
 	lease      uint64 // revision; 0: none
 	leaseEnds  time.Time
 }
@@ -101,7 +101,7 @@ func newFleet(t *rapid.T, may mischief) *fleet {
 	if may.odd { // also: of short lives alone, which are those that make storms
 		f.wechat.odd = f.wechat.odd[:rapid.IntRange(1, len(f.wechat.odd)).Draw(t, "odd lives")]
 	}
-	f.nats.ledger = kv.Ledger{AppID: "wx1", Kind: f.kind}
+	f.nats.ledger = store.Ledger{AppID: "wx1", Kind: f.kind}
 	for range rapid.IntRange(1, 3).Draw(t, "workers") {
 		f.join()
 	}
@@ -237,7 +237,7 @@ func (f *fleet) meddle() {
 	may(f.may.forget, "lose the ledger", func() {
 		f.Logf("%s the ledger is lost", f.clock())
 		f.nats.revision++
-		f.nats.ledger = kv.Ledger{AppID: "wx1", Kind: f.kind, Revision: f.nats.revision}
+		f.nats.ledger = store.Ledger{AppID: "wx1", Kind: f.kind, Revision: f.nats.revision}
 		for _, w := range f.workers {
 			w.scheduler.resetLedgers()
 		}

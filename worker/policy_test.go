@@ -25,11 +25,11 @@ func record(generation uint64, obtained time.Time, life time.Duration) *messages
 func TestNextDecides(t *testing.T) {
 	t.Parallel()
 	rec := record(5, t0, 2*time.Hour)
-	planned := kv.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), NextAttempt: t0.Add(time.Hour), ExpiresAt: rec.ExpiresAt, LastAttempt: t0}
+	planned := store.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), NextAttempt: t0.Add(time.Hour), ExpiresAt: rec.ExpiresAt, LastAttempt: t0}
 	failing := planned
 	failing.Attempts, failing.NextAttempt = 3, t0.Add(30*time.Second)
 	refused := failing
-	refused.Failure, refused.Refused = &kv.Failure{Class: wechat.ClassAccount.String()}, []string{"older", "old"}
+	refused.Failure, refused.Refused = &store.Failure{Class: wechat.ClassAccount.String()}, []string{"older", "old"}
 	paced := planned
 	paced.Pace = t0.Add(90 * time.Minute).Add(paceBurst * paceEvery)
 	ahead := planned
@@ -42,7 +42,7 @@ func TestNextDecides(t *testing.T) {
 	aheadAndFailing.Generation = 6
 	clock := planned
 	clock.NextAttempt = t0.AddDate(10, 0, 0)
-	dead := kv.Ledger{Generation: 5, ExpiresAt: t0.Add(-time.Second)}
+	dead := store.Ledger{Generation: 5, ExpiresAt: t0.Add(-time.Second)}
 	deadAndWaiting := dead
 	deadAndWaiting.Attempts, deadAndWaiting.NextAttempt = 2, t0.Add(time.Hour)
 	told := deadAndWaiting
@@ -50,12 +50,12 @@ func TestNextDecides(t *testing.T) {
 	waitingLong := failing
 	waitingLong.NextAttempt = t0.Add(5 * time.Hour)
 	probedDead := planned
-	probedDead.Probe = &kv.Probe{At: t0, Generation: 5, Verdict: verdictDead}
+	probedDead.Probe = &store.Probe{At: t0, Generation: 5, Verdict: verdictDead}
 	throttled := probedDead
 	throttled.LastForced = t0.Add(-10 * time.Second)
-	unwritten := kv.Ledger{Generation: 4, Attempts: 1, LastAttempt: t0, NextAttempt: t0.Add(time.Second)}
-	long := kv.Ledger{Generation: 5, NextAttempt: t0.Add(47 * time.Hour), ExpiresAt: t0.Add(48 * time.Hour), LastAttempt: t0}
-	fromTheFuture := kv.Ledger{Attempts: 3, LastAttempt: t0.Add(3 * time.Hour), NextAttempt: t0.Add(3*time.Hour + time.Minute), Pace: t0.Add(9 * time.Hour)}
+	unwritten := store.Ledger{Generation: 4, Attempts: 1, LastAttempt: t0, NextAttempt: t0.Add(time.Second)}
+	long := store.Ledger{Generation: 5, NextAttempt: t0.Add(47 * time.Hour), ExpiresAt: t0.Add(48 * time.Hour), LastAttempt: t0}
+	fromTheFuture := store.Ledger{Attempts: 3, LastAttempt: t0.Add(3 * time.Hour), NextAttempt: t0.Add(3*time.Hour + time.Minute), Pace: t0.Add(9 * time.Hour)}
 
 	for name, tc := range map[string]struct {
 		at   time.Duration
@@ -68,7 +68,7 @@ func TestNextDecides(t *testing.T) {
 		"fresh":                              {0, view{record: rec, ledger: planned}, decision{wait, t0.Add(time.Hour), reasonFresh}},
 		"due":                                {time.Hour, view{record: rec, ledger: planned}, decision{fetch, t0.Add(time.Hour), reasonDue}},
 		"ledger lost":                        {0, view{record: rec}, decision{wait, rec.RefreshAt, reasonFresh}},
-		"ledger behind":                      {0, view{record: rec, ledger: kv.Ledger{Generation: 4, NextAttempt: t0}}, decision{wait, rec.RefreshAt, reasonFresh}},
+		"ledger behind":                      {0, view{record: rec, ledger: store.Ledger{Generation: 4, NextAttempt: t0}}, decision{wait, rec.RefreshAt, reasonFresh}},
 		"obtained but not published":         {2 * time.Second, view{record: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
 		"longer life not published":          {2 * time.Second, view{rule: ticketRule, hasToken: true, record: rec, ledger: longer}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
 		"failed, waiting":                    {0, view{record: rec, ledger: failing}, decision{wait, t0.Add(30 * time.Second), reasonBackoff}},
@@ -79,7 +79,7 @@ func TestNextDecides(t *testing.T) {
 		"expired in the bucket":              {3 * time.Hour, view{record: rec, ledger: planned}, decision{fetch, t0.Add(3 * time.Hour), reasonExpired}},
 		"expired and removed":                {0, view{ledger: dead}, decision{fetch, t0, reasonExpired}},
 		"due but paced":                      {time.Hour, view{record: rec, ledger: paced}, decision{wait, t0.Add(90 * time.Minute), reasonPaced}},
-		"called a moment ago":                {0, view{ledger: kv.Ledger{LastAttempt: t0.Add(-minGap / 2)}}, decision{wait, t0.Add(minGap / 2), reasonPaced}},
+		"called a moment ago":                {0, view{ledger: store.Ledger{LastAttempt: t0.Add(-minGap / 2)}}, decision{wait, t0.Add(minGap / 2), reasonPaced}},
 		"a wrong clock wrote the ledger":     {2 * time.Second, view{record: rec, ledger: clock}, decision{fetch, t0.Add(2 * time.Second), reasonDue}},
 		"expired, and the next try far away": {0, view{ledger: deadAndWaiting}, decision{tell, t0, reasonBackoff}},
 		"expired and told":                   {0, view{ledger: told}, decision{wait, t0.Add(time.Hour), reasonBackoff}},
@@ -93,7 +93,7 @@ func TestNextDecides(t *testing.T) {
 		"record lost, value held":            {0, view{held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
 		"record lost, others may hold it":    {0, view{ledger: planned, lostAt: t0}, decision{wait, t0.Add(othersPublish), reasonOthers}},
 		"record lost, nobody publishes it":   {othersPublish, view{ledger: planned, lostAt: t0}, decision{fetch, t0.Add(othersPublish), reasonMissing}},
-		"record lost, and due soon":          {0, view{ledger: kv.Ledger{Generation: 5, ExpiresAt: rec.ExpiresAt, NextAttempt: t0.Add(time.Second)}, lostAt: t0}, decision{wait, t0.Add(time.Second), reasonOthers}},
+		"record lost, and due soon":          {0, view{ledger: store.Ledger{Generation: 5, ExpiresAt: rec.ExpiresAt, NextAttempt: t0.Add(time.Second)}, lostAt: t0}, decision{wait, t0.Add(time.Second), reasonOthers}},
 		"record gone backwards, value held":  {0, view{record: record(4, t0, time.Hour), held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
 		"record lost, held value replaced":   {2 * time.Second, view{held: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonMissing}},
 		"record older, held value replaced":  {2 * time.Second, view{record: record(4, t0, time.Hour), held: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
@@ -153,7 +153,7 @@ func TestSettlePublishesOnChangeOnly(t *testing.T) {
 	t.Parallel()
 	p := testPolicy(0.5)
 	rec := record(5, t0, 2*time.Hour)
-	ledger := kv.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0, Attempts: 2, Failure: &kv.Failure{}}
+	ledger := store.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0, Attempts: 2, Failure: &store.Failure{}}
 	sent := t0.Add(time.Hour)
 	for name, tc := range map[string]struct {
 		view       view
@@ -188,7 +188,7 @@ func TestValueThatWeChatGivesOutForMonthsIsPublishedAllTheTime(t *testing.T) {
 	t.Parallel()
 	for _, r := range []rule{classicRule, stableRule, ticketRule} {
 		rec := record(5, t0, 2*time.Hour)
-		ledger := kv.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0}
+		ledger := store.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0}
 		for day := range 100 {
 			issued := wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: t0.AddDate(0, 0, day)}
 			c, _, l := testPolicy(0).settle(view{rule: r, record: rec}, ledger, "wx1", messages.AccessToken, issued)
@@ -220,10 +220,10 @@ func TestRestorePublishesTheNewerValueUnderAHigherGeneration(t *testing.T) {
 func TestReportsKeepAReserveOfTheQuota(t *testing.T) {
 	t.Parallel()
 	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, shanghai)
-	ledger := func(calls int) kv.Ledger {
-		return kv.Ledger{Day: day(noon), Calls: calls, LastForced: noon}
+	ledger := func(calls int) store.Ledger {
+		return store.Ledger{Day: day(noon), Calls: calls, LastForced: noon}
 	}
-	if at := forcedAt(noon, kv.Ledger{}, classicRule); !at.IsZero() {
+	if at := forcedAt(noon, store.Ledger{}, classicRule); !at.IsZero() {
 		t.Errorf("the first report has to wait until %s", at)
 	}
 	if at := forcedAt(noon, ledger(10), classicRule); !at.Equal(noon.Add(forcedGap)) {

@@ -47,7 +47,7 @@ func (t *virtualTurn) reach() error {
 	late := !t.deadline.IsZero() && !t.fleet.now.Before(t.deadline)
 	if t.fleet.now.Before(t.cutUntil) || late && !rapid.Bool().Draw(t.T, "was on its way") {
 		t.mishap(0)
-		return kv.ErrUnavailable
+		return store.ErrUnavailable
 	}
 	return nil
 }
@@ -62,7 +62,7 @@ func (t *virtualTurn) take(work func(*virtualTurn) error) error {
 			_, err := t.fetch(reasonUnpublished, false)
 			return err
 		})
-		if !errors.Is(err, kv.ErrLeaseHeld) || !t.fleet.now.Before(end) {
+		if !errors.Is(err, store.ErrLeaseHeld) || !t.fleet.now.Before(end) {
 			return err
 		}
 		if !t.yield(retryMin / 4) {
@@ -79,7 +79,7 @@ func (t *virtualTurn) takeOnce(work func(*virtualTurn) error) error {
 	}
 	n := &t.nats
 	if n.lease != 0 {
-		return kv.ErrLeaseHeld
+		return store.ErrLeaseHeld
 	}
 	n.revision++
 	n.lease, n.leaseEnds = n.revision, t.fleet.now.Add(t.ttl)
@@ -190,16 +190,16 @@ func (t *virtualTurn) fetch(why reason, hard bool) (messages.Credential, error) 
 		t.unwritten = true
 	}
 	switch {
-	case errors.Is(err, kv.ErrUnavailable):
+	case errors.Is(err, store.ErrUnavailable):
 		t.reader.Apply(c)
-	case errors.Is(err, kv.ErrLeaseLost):
+	case errors.Is(err, store.ErrLeaseLost):
 		err = fmt.Errorf("%w: %w", errUnplaced, err)
 	}
 	return c, err
 }
 
 // ask makes the upstream call. Its answer is lost where the worker stood still for too long.
-func (t *virtualTurn) ask(before kv.Ledger, why reason, hard bool) (wechat.Issued, error) {
+func (t *virtualTurn) ask(before store.Ledger, why reason, hard bool) (wechat.Issued, error) {
 	sent := t.now()
 	if !t.fleet.now.Before(t.deadline.Add(-publishReserve)) {
 		t.called = new(call)
@@ -234,7 +234,7 @@ func (t *virtualTurn) failed(cause error) error {
 	if errors.As(cause, &we) {
 		class, atLeast = we.Class, we.Wait
 	}
-	f := kv.Failure{At: t.now().UTC(), Class: class.String()}
+	f := store.Failure{At: t.now().UTC(), Class: class.String()}
 	switch err := t.write(t.policy.fail(t.now(), t.view.ledger, f, class, atLeast, t.view.settings)); {
 	case errors.Is(err, errDead):
 		return err
@@ -252,12 +252,12 @@ func (t *virtualTurn) chosen(c messages.Credential) {
 }
 
 // write is kv.Store.PutLedger.
-func (t *virtualTurn) write(l kv.Ledger) error {
+func (t *virtualTurn) write(l store.Ledger) error {
 	if err := t.reach(); err != nil {
 		return err
 	}
 	if l.Revision != t.nats.ledger.Revision {
-		return kv.ErrConflict
+		return store.ErrConflict
 	}
 	t.nats.revision++
 	l.Revision = t.nats.revision
@@ -272,7 +272,7 @@ func (t *virtualTurn) publish(c messages.Credential) error {
 		return err
 	}
 	if t.nats.lease != t.lease {
-		return kv.ErrLeaseLost
+		return store.ErrLeaseLost
 	}
 	if c.ExpiresAt.Sub(t.now()) < time.Second {
 		return messages.ErrInvalidCredential
@@ -341,7 +341,7 @@ func (t *virtualTurn) probe(c *messages.Credential) error {
 	}
 	t.Logf("%s %s asks whether %s lives: %s", t.clock(), t.name, c.Value, answer)
 	l := t.view.ledger
-	l.Probe = &kv.Probe{At: t.now(), Generation: c.Generation, Verdict: answer}
+	l.Probe = &store.Probe{At: t.now(), Generation: c.Generation, Verdict: answer}
 	return t.write(l)
 }
 

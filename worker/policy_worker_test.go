@@ -87,9 +87,9 @@ func (w *virtualWorker) begin(work func(*virtualTurn) error, done func(retry tim
 		}
 		retry := time.Duration(0) // as Worker.work
 		switch {
-		case errors.Is(err, kv.ErrLeaseHeld):
+		case errors.Is(err, store.ErrLeaseHeld):
 			retry = w.ttl + time.Duration(w.policy.random()*float64(time.Second/2))
-		case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrLeaseLost):
+		case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrLeaseLost):
 			retry = time.Second + time.Duration(w.policy.random()*float64(2*time.Second))
 		}
 		done(retry)

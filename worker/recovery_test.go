@@ -155,8 +155,8 @@ func TestLostLedgerIsWrittenAgainByThoseWhoRememberIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger := func() (kv.Ledger, error) { return w.store.Ledger(s.context(), appid, messages.AccessToken) }
-	var known kv.Ledger
+	ledger := func() (store.Ledger, error) { return w.store.Ledger(s.context(), appid, messages.AccessToken) }
+	var known store.Ledger
 	s.eventually("the refresh is written down", func() bool {
 		known, err = ledger()
 		return err == nil && known.Generation == 1 && known.Attempts == 0
@@ -221,7 +221,7 @@ func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 	s := newStage(t, wechattest.Config{})
 	w := s.worker(classic)
 	first := w.await(messages.AccessToken, 0)
-	other, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "other"})
+	other, err := store.New(s.nats.Connect(), store.Config{Worker: "other"})
 	if err == nil {
 		err = other.Ensure(s.context())
 	}
@@ -236,7 +236,7 @@ func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var l kv.Ledger
+	var l store.Ledger
 	s.eventually("the other has written the ledger", func() bool {
 		if l, err = other.Ledger(s.context(), appid, messages.AccessToken); err != nil {
 			return false

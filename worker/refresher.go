@@ -15,17 +15,17 @@ import (
 
 // refresher renews credentials, one turn at a time: take the lease, look at the leader again, act, give the lease back.
 type refresher struct {
-	store    *kv.Store
+	store    *store.Store
 	reader   *kv.Reader
 	upstream *wechat.Client
 	policy   *policy
 	log      *slog.Logger
 	metrics  *metrics
 	emit     func(*Account, messages.Event)
-	known    func(*Account, messages.Kind) (kv.Ledger, time.Time)
+	known    func(*Account, messages.Kind) (store.Ledger, time.Time)
 	lostAt   func(*Account, messages.Kind) time.Time // since when there is known to be no record
 	// seenLedger and seenRecord are told what a turn wrote or read at the leader, before the watch brings it.
-	seenLedger     func(kv.Ledger)
+	seenLedger     func(store.Ledger)
 	seenRecord     func(*messages.Credential)
 	worker         string
 	accountRefused func(appid string)
@@ -48,7 +48,7 @@ func leaseFor(timeout time.Duration) time.Duration {
 }
 
 // errLate is returned when NATS took so long that too little of the lease is left for a call.
-var errLate = fmt.Errorf("%w: too little of the lease was left for a call of WeChat", kv.ErrUnavailable)
+var errLate = fmt.Errorf("%w: too little of the lease was left for a call of WeChat", store.ErrUnavailable)
 
 // isLate says whether less than half of the time of a call is left.
 func (t *turn) isLate() bool {
@@ -60,7 +60,7 @@ type turn struct {
 	*refresher
 	account *Account
 	kind    messages.Kind
-	lease   *kv.Lease
+	lease   *store.Lease
 	view    view   // as the leader has it
 	token   string // SHA-256 of the access_token that a ticket was asked for with
 }
@@ -87,7 +87,7 @@ func (r *refresher) take(ctx context.Context, a *Account, kind messages.Kind, f 
 			minted = c.Value != ""
 			return err
 		})
-		if minted || !errors.Is(err, kv.ErrLeaseHeld) && !errors.Is(err, kv.ErrUnavailable) {
+		if minted || !errors.Is(err, store.ErrLeaseHeld) && !errors.Is(err, store.ErrUnavailable) {
 			return err
 		}
 		select {
@@ -126,7 +126,7 @@ func (t *turn) look(ctx context.Context) error {
 	case err == nil:
 		t.view.record = &c
 		t.hold(c)
-	case !errors.Is(err, kv.ErrNotFound) && !errors.Is(err, messages.ErrInvalidCredential):
+	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, messages.ErrInvalidCredential):
 		return err
 	default:
 		t.view.lostAt = t.refresher.lostAt(t.account, t.kind)
@@ -200,7 +200,7 @@ func (t *turn) expired(ctx context.Context) error {
 	return err
 }
 
-func (t *turn) tellExpired(l kv.Ledger) {
+func (t *turn) tellExpired(l store.Ledger) {
 	t.log.Error("credential expired before it could be renewed", "appid", t.account.AppID, "kind", t.kind,
 		"generation", l.Generation, "expired_at", l.ExpiresAt)
 	t.tell(messages.EventExpired, messages.Event{Generation: l.Generation, ExpiresAt: l.ExpiresAt})
@@ -291,9 +291,9 @@ func (t *turn) fetch(ctx context.Context, why reason, force bool) (messages.Cred
 	rev, err := t.lease.Publish(ctx, c)
 	if err != nil {
 		switch {
-		case errors.Is(err, kv.ErrUnavailable):
+		case errors.Is(err, store.ErrUnavailable):
 			t.reader.Apply(c) // minted and not stored: this worker holds it, serves it, and publishes it when it can
-		case errors.Is(err, kv.ErrLeaseLost):
+		case errors.Is(err, store.ErrLeaseLost):
 			err = fmt.Errorf("%w: %w", errUnplaced, err)
 		}
 		t.metrics.refreshes.WithLabelValues(string(t.kind), "unpublished").Inc()
@@ -317,7 +317,7 @@ func orTooShort(err error) error {
 }
 
 // write writes the ledger and tells this worker's scheduler.
-func (t *turn) write(ctx context.Context, l kv.Ledger) (kv.Ledger, error) {
+func (t *turn) write(ctx context.Context, l store.Ledger) (store.Ledger, error) {
 	l, err := t.store.PutLedger(ctx, l)
 	if err == nil {
 		t.view.ledger, t.view.forgotten = l, false
@@ -357,7 +357,7 @@ func (t *turn) source() string {
 
 // failed writes a failed attempt down, tells it, and returns it.
 func (t *turn) failed(ctx context.Context, cause error) error {
-	f := kv.Failure{At: t.now().UTC(), Class: wechat.ClassBroken.String(), Message: cause.Error()}
+	f := store.Failure{At: t.now().UTC(), Class: wechat.ClassBroken.String(), Message: cause.Error()}
 	class, atLeast := wechat.ClassBroken, time.Duration(0)
 	var we *wechat.Error
 	if errors.As(cause, &we) {
@@ -392,7 +392,7 @@ func (t *turn) failed(ctx context.Context, cause error) error {
 }
 
 // recovered tells the first success after a failure.
-func (t *turn) recovered(before, after kv.Ledger, c messages.Credential) {
+func (t *turn) recovered(before, after store.Ledger, c messages.Credential) {
 	if before.Attempts == 0 || before.Failure == nil {
 		return
 	}

@@ -227,7 +227,7 @@ func refuseWrite(t *testing.T, lose bool) {
 	t.Helper()
 	s := newStage(t, wechattest.Config{})
 	s.gate = natstest.NewGate()
-	rival, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "rival"})
+	rival, err := store.New(s.nats.Connect(), store.Config{Worker: "rival"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +351,7 @@ func TestExpiryIsToldWhenItHappens(t *testing.T) {
 func TestRefusedWriteOfAReportIsFollowedByOneMoreRefresh(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, wechattest.Config{})
-	rival, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{Worker: "rival"})
+	rival, err := store.New(s.nats.Connect(), store.Config{Worker: "rival"})
 	if err == nil {
 		err = rival.Ensure(s.context())
 	}

@@ -22,15 +22,15 @@ func asRefusal(err error) error {
 		return refusal
 	case errors.As(err, &we):
 		return refusalOf(we)
-	case errors.Is(err, kv.ErrLeaseHeld), errors.Is(err, kv.ErrLeaseLost), errors.Is(err, kv.ErrConflict):
+	case errors.Is(err, store.ErrLeaseHeld), errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrConflict):
 		return messages.Errorf(messages.NoCredential, "another worker is refreshing this credential").After(retryMin)
-	case errors.Is(err, kv.ErrNotFound), errors.Is(err, kv.ErrExpired):
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, kv.ErrExpired):
 		return messages.Errorf(messages.NoCredential, "there is no living credential now; wxkeeper status says why").After(retryMin)
 	case errors.Is(err, errStopping), errors.Is(err, context.Canceled): // requests are cancelled by the stop alone
 		return messages.Errorf(messages.ShuttingDown, "this worker is stopping; ask again, another answers").After(100 * time.Millisecond)
 	case errors.Is(err, context.DeadlineExceeded):
 		return messages.Errorf(messages.UpstreamTimeout, "no answer in time")
-	case errors.Is(err, kv.ErrUnavailable):
+	case errors.Is(err, store.ErrUnavailable):
 		return messages.Errorf(messages.NoCredential, "JetStream does not answer, so nothing can be refreshed now").After(retryMin)
 	default:
 		return messages.Errorf(messages.Upstream, "%v", err)

@@ -70,7 +70,7 @@ func (r *refresher) reportOnce(ctx context.Context, a *Account, kind messages.Ki
 		// Newer than what this worker knows, or made up: the leader knows.
 		if c, err = r.store.Get(ctx, a.AppID, kind); err == nil {
 			r.reader.Apply(c)
-		} else if !errors.Is(err, kv.ErrNotFound) {
+		} else if !errors.Is(err, store.ErrNotFound) {
 			return verdict{}, asRefusal(err)
 		}
 	}
@@ -122,7 +122,7 @@ func (r *refresher) reportOnce(ctx context.Context, a *Account, kind messages.Ki
 // decided answers a report of the current value from what is remembered, where that is enough. current is nil where
 // there is no living value. now is when the report came: a verdict that was obtained for it holds, however long writing
 // it down took.
-func decided(now time.Time, a *Account, kind messages.Kind, l kv.Ledger, current *messages.Credential, d dead) (v verdict, known bool, err error) {
+func decided(now time.Time, a *Account, kind messages.Kind, l store.Ledger, current *messages.Credential, d dead) (v verdict, known bool, err error) {
 	probed := remembered(now, l, current, d.firsthand)
 	switch {
 	case probed == verdictAlive:
@@ -164,7 +164,7 @@ func decided(now time.Time, a *Account, kind messages.Kind, l kv.Ledger, current
 
 // remembered is WeChat's last verdict of a token, or "" where it must be asked. A verdict stands for probeEvery, for the
 // whole fleet, and shorter for a worker that was itself refused.
-func remembered(now time.Time, l kv.Ledger, c *messages.Credential, firsthand bool) string {
+func remembered(now time.Time, l store.Ledger, c *messages.Credential, firsthand bool) string {
 	stands := probeEvery
 	if firsthand {
 		stands = probeFirsthand
@@ -187,7 +187,7 @@ func (r *refresher) settleReport(ctx context.Context, a *Account, kind messages.
 		case err == nil && v.reason == "": // take itself refreshed once more
 			c, err := r.reader.Get(a.AppID, kind)
 			return verdict{c, messages.ReasonRefreshed}, err
-		case !errors.Is(err, kv.ErrLeaseHeld):
+		case !errors.Is(err, store.ErrLeaseHeld):
 			return v, err
 		}
 		// Its turn may bring a newer value; if not, ours is next.
@@ -297,7 +297,7 @@ func (t *turn) probe(ctx context.Context, c *messages.Credential) error {
 		l.Conflicts++
 		l.LastConflict = t.now()
 	}
-	l.Probe = &kv.Probe{At: t.now(), Generation: c.Generation, Verdict: answer}
+	l.Probe = &store.Probe{At: t.now(), Generation: c.Generation, Verdict: answer}
 	if _, err := t.write(ctx, l); err != nil {
 		return fmt.Errorf("writing the answer of WeChat down: %w", err)
 	}

@@ -19,7 +19,7 @@ type item struct {
 	kind    messages.Kind
 	record  *messages.Credential // in the bucket, as the watch or a turn told; nil: none
 	rev     uint64               // of the last change of the record that was learned
-	ledger  kv.Ledger
+	ledger  store.Ledger
 
 	next      decision
 	notBefore time.Time // minGap after its last turn
@@ -58,13 +58,13 @@ type scheduler struct {
 	mu    sync.Mutex
 	items map[string]*item // by kv.Key
 	// others are the ledgers of credentials that this worker does not keep, maybe yet: the watch tells of each once.
-	others   map[string]kv.Ledger
+	others   map[string]store.Ledger
 	snapshot int      // of the ledgers: how many have begun
 	lanes    [2]*lane // the second is for troubled ones
 }
 
 func newScheduler(concurrency int) *scheduler {
-	s := &scheduler{items: make(map[string]*item), others: make(map[string]kv.Ledger), settings: (*Account).fingerprint}
+	s := &scheduler{items: make(map[string]*item), others: make(map[string]store.Ledger), settings: (*Account).fingerprint}
 	for i := range s.lanes {
 		s.lanes[i] = &lane{wake: make(chan struct{}, 1), slots: make(chan struct{}, concurrency)}
 	}
@@ -222,7 +222,7 @@ func (s *scheduler) seenRecord(c *messages.Credential) {
 }
 
 // learnLedger takes an entry from the watch. One that is older than what a turn has told is ignored.
-func (s *scheduler) learnLedger(l kv.Ledger) {
+func (s *scheduler) learnLedger(l store.Ledger) {
 	key := messages.Key(l.AppID, l.Kind)
 	s.mu.Lock()
 	if s.items[key] == nil {
@@ -254,7 +254,7 @@ func (s *scheduler) ledgersTold() {
 }
 
 // seenLedger takes what a turn has read at the leader or written.
-func (s *scheduler) seenLedger(l kv.Ledger) {
+func (s *scheduler) seenLedger(l store.Ledger) {
 	s.learn(messages.Key(l.AppID, l.Kind), func(it *item) { it.ledger, it.forgotten = l, false })
 }
 
@@ -270,13 +270,13 @@ func (s *scheduler) resetLedgers() {
 }
 
 // known is what this worker knows of the ledger of a credential, and when it plans its next turn.
-func (s *scheduler) known(a *Account, kind messages.Kind) (kv.Ledger, time.Time) {
+func (s *scheduler) known(a *Account, kind messages.Kind) (store.Ledger, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if it := s.items[messages.Key(a.AppID, kind)]; it != nil {
 		return it.ledger, it.next.at
 	}
-	return kv.Ledger{}, time.Time{}
+	return store.Ledger{}, time.Time{}
 }
 
 // lostAt is since when this worker knows that there is no record: now, where it is a turn that has found out.

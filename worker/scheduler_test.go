@@ -27,7 +27,7 @@ func newTestScheduler(t rapid.TB, concurrency, bad, good int, now func() time.Ti
 	as := map[string]*Account{}
 	for i := range bad + good {
 		a := &Account{AppID: fmt.Sprint("wx", i), Secret: "secret", TokenAPI: messages.SourceToken}
-		l := kv.Ledger{AppID: a.AppID, Kind: messages.AccessToken}
+		l := store.Ledger{AppID: a.AppID, Kind: messages.AccessToken}
 		if i < bad {
 			a.Name, l.Attempts, l.NextAttempt = "bad", 5, now()
 		}
@@ -90,7 +90,7 @@ func TestBadAccountDoesNotDelayOthers(t *testing.T) {
 			s.seenLedger(ledger)
 			if it.account.Name == "bad" {
 				running = append(running, turn{now.Add(hangs), l, func() {
-					s.seenLedger(s.policy.fail(now, ledger, kv.Failure{}, wechat.ClassTransport, 0, ""))
+					s.seenLedger(s.policy.fail(now, ledger, store.Failure{}, wechat.ClassTransport, 0, ""))
 					s.done(it, 0, false)
 				}})
 				return

@@ -246,7 +246,7 @@ func TestStopAnswersWhatItHoldsAndLeavesNothing(t *testing.T) {
 	if _, err := second.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "t"}); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("after the stop: %v, want no responders", err)
 	}
-	store, err := kv.NewStore(s.nats.Connect(), kv.StoreConfig{})
+	store, err := store.New(s.nats.Connect(), store.Config{})
 	if err == nil {
 		err = store.Ensure(s.context())
 	}
@@ -284,7 +284,7 @@ func TestNATSAwayResolvesFromMemoryAndFetchesNothing(t *testing.T) {
 	if reply, err := w.service.resolver.resolve(context.Background(), w.accounts.get(appid), openid, codeTicket); err != nil || len(reply) == 0 {
 		t.Errorf("resolving from memory: %v", err)
 	}
-	if err := w.refresher.scheduled(s.context(), w.accounts.get(appid), messages.AccessToken); !errors.Is(err, kv.ErrUnavailable) {
+	if err := w.refresher.scheduled(s.context(), w.accounts.get(appid), messages.AccessToken); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a refresh while NATS is away: %v, want ErrUnavailable", err)
 	}
 	if n := s.wechat.Calls("", "stable_token"); n != 1 {

@@ -18,7 +18,7 @@ const maxStatus = 600
 var urgency = map[string]int{messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3, messages.StateFresh: 4}
 
 // state names the state of a credential; see the diagram in doc.go.
-func state(now time.Time, held *messages.Credential, l kv.Ledger) string {
+func state(now time.Time, held *messages.Credential, l store.Ledger) string {
 	switch {
 	case held != nil && held.Valid(now) && isRefused(l, held):
 		return messages.StateRefused

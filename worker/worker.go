@@ -107,7 +107,7 @@ type Worker struct {
 	cfg       Config
 	nc        *nats.Conn
 	accounts  accounts // exchanged by SetAccounts
-	store     *kv.Store
+	store     *store.Store
 	reader    *kv.Reader
 	upstream  *wechat.Client
 	metrics   *metrics
@@ -135,7 +135,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	if w.upstream, err = wechat.New(cfg.WeChat); err != nil {
 		return nil, err
 	}
-	if w.store, err = kv.NewStore(nc, kv.StoreConfig{
+	if w.store, err = store.New(nc, store.Config{
 		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas, Worker: cfg.Name, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
@@ -208,7 +208,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var once sync.Once
 	watches.Go(func() { _ = w.reader.Run(watching) })
 	watches.Go(func() {
-		w.store.WatchLedgers(watching, kv.LedgerWatch{
+		w.store.WatchLedgers(watching, store.LedgerWatch{
 			Reset: w.scheduler.resetLedgers, Told: w.scheduler.learnLedger, Trouble: w.trouble("ledger"),
 			Ready: func() {
 				w.scheduler.ledgersTold()
@@ -244,7 +244,7 @@ func (w *Worker) Run(ctx context.Context) error {
 func (w *Worker) open(ctx context.Context) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := w.store.Ensure(ctx)
-		if err == nil || errors.Is(err, kv.ErrBucket) {
+		if err == nil || errors.Is(err, store.ErrBucket) {
 			return err
 		}
 		w.cfg.Log.Warn("the buckets cannot be opened yet", "error", err)
@@ -274,10 +274,10 @@ func (w *Worker) work(ctx context.Context, a *Account, kind messages.Kind, held 
 	}
 	err := w.refresher.scheduled(ctx, a, kind)
 	switch {
-	case errors.Is(err, kv.ErrLeaseHeld):
+	case errors.Is(err, store.ErrLeaseHeld):
 		// Its outcome comes by the watch; if it has died, its lease ends.
 		return w.leaseLeft(a, kind, held) + leaseAgain + jitter(leaseAgain), true
-	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrLeaseLost):
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrLeaseLost):
 		w.cfg.Log.Warn("a refresh was given up", "appid", a.AppID, "kind", kind, "error", err)
 		return time.Second + jitter(2*time.Second), false
 	}

@@ -79,7 +79,7 @@ func (s *service) run(ctx context.Context, server string) error {
 	trouble := "" // is told again and again while NATS is away: say it once
 	s.reader, err = kv.NewReader(nc, kv.ReaderConfig{
 		AppIDs: []string{s.appid}, SubjectPrefix: s.prefix, Direct: true,
-		OnTrouble: func(err error) {
+		OnError: func(err error) {
 			if err.Error() != trouble {
 				trouble = err.Error()
 				fmt.Fprintln(os.Stderr, "the bucket cannot be read:", trouble)

@@ -95,7 +95,7 @@ type run struct {
 	nc       *natsconn.Conn // nil: NATS cannot be reached
 	tried    []probe
 	denied   map[use]bool // of what was tried
-	store    *kv.Store
+	store    *store.Store
 	readable bool // the records and ledgers can be read
 }
 

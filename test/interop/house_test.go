@@ -29,7 +29,7 @@ type house struct {
 	wechat *wechattest.Server
 	nc     *nats.Conn
 	js     jetstream.JetStream
-	store  *kv.Store
+	store  *store.Store
 	values []string // all tokens that were in the bucket
 }
 
@@ -59,7 +59,7 @@ func newHouseOf(t *testing.T, prefix string) *house {
 	if h.js, err = jetstream.New(h.nc); err != nil {
 		t.Fatal(err)
 	}
-	if h.store, err = kv.NewStore(h.nc, kv.StoreConfig{Worker: "second"}); err != nil {
+	if h.store, err = store.New(h.nc, store.Config{Worker: "second"}); err != nil {
 		t.Fatal(err)
 	}
 	return h

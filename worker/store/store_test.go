@@ -1,4 +1,4 @@
-package kv
+package store
 
 import (
 	"encoding/json"
@@ -13,16 +13,18 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 func TestPublishedRecordIsReadBackFromTheLeader(t *testing.T) {
 	t.Parallel()
-	s := newStore(t, natstest.Start(t), "w1")
-	want := credential(1, time.Hour)
-	want.Revision = publish(t, s, want)
-	got, err := s.Get(testContext(t), "wx1", messages.AccessToken)
+	s := kv.newStore(t, natstest.Start(t), "w1")
+	want := kv.credential(1, time.Hour)
+	want.Revision = kv.publish(t, s, want)
+	got, err := s.Get(kv.testContext(t), "wx1", messages.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,11 +36,11 @@ func TestPublishedRecordIsReadBackFromTheLeader(t *testing.T) {
 // The bucket numbers its writes itself: a revision in the stored record would be that of an earlier write.
 func TestStoredRecordHasNoRevision(t *testing.T) {
 	t.Parallel()
-	s := newStore(t, natstest.Start(t), "w")
-	c := credential(1, time.Hour)
+	s := kv.newStore(t, natstest.Start(t), "w")
+	c := kv.credential(1, time.Hour)
 	c.Revision = 99
-	publish(t, s, c)
-	got, _, err := s.leaderGet(testContext(t), s.cfg.Bucket, messages.Key(c.AppID, c.Kind))
+	kv.publish(t, s, c)
+	got, _, err := s.leaderGet(kv.testContext(t), s.cfg.Bucket, messages.Key(c.AppID, c.Kind))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,20 +57,20 @@ func TestStoredRecordHasNoRevision(t *testing.T) {
 // What is not a worker's stands there for ever: it has no TTL.
 func TestWhatIsNoLeaseKeepsNobodyFromRefreshing(t *testing.T) {
 	t.Parallel()
-	s := newStore(t, natstest.Start(t), "w 1")
-	subject := "$KV.wechat." + leaseKey("wx1", messages.AccessToken)
+	s := kv.newStore(t, natstest.Start(t), "w 1")
+	subject := "$KV.wechat." + bucket.LeaseKey("wx1", messages.AccessToken)
 	for _, junk := range []string{"", `{"errcode":0,"errmsg":"ok"}`, "other worker", "w ABCDEFGHIJKLMNOPQRSTUVWXY1"} {
-		if _, err := s.js.Publish(testContext(t), subject, []byte(junk)); err != nil {
+		if _, err := s.js.Publish(kv.testContext(t), subject, []byte(junk)); err != nil {
 			t.Fatal(err)
 		}
-		l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 5*time.Second)
+		l, err := s.Acquire(kv.testContext(t), "wx1", messages.AccessToken, 5*time.Second)
 		if err != nil {
 			t.Fatalf("%q: %v", junk, err)
 		}
-		if _, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 5*time.Second); !errors.Is(err, ErrLeaseHeld) {
+		if _, err := s.Acquire(kv.testContext(t), "wx1", messages.AccessToken, 5*time.Second); !errors.Is(err, ErrLeaseHeld) {
 			t.Errorf("%q: a second worker has it too: %v", junk, err)
 		}
-		l.Release(testContext(t))
+		l.Release(kv.testContext(t))
 	}
 }
 
@@ -79,9 +81,9 @@ func TestOnlyOneOfManyWorkersGetsTheLease(t *testing.T) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for i := range 16 {
-		s := newStore(t, srv, fmt.Sprint("w", i))
+		s := kv.newStore(t, srv, fmt.Sprint("w", i))
 		wg.Go(func() {
-			_, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 5*time.Second)
+			_, err := s.Acquire(kv.testContext(t), "wx1", messages.AccessToken, 5*time.Second)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -103,8 +105,8 @@ func TestOnlyOneOfManyWorkersGetsTheLease(t *testing.T) {
 func TestReleasedLeaseIsFreeAtOnce(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	a, b := newStore(t, srv, "a"), newStore(t, srv, "b")
-	ctx := testContext(t)
+	a, b := kv.newStore(t, srv, "a"), kv.newStore(t, srv, "b")
+	ctx := kv.testContext(t)
 	for range 3 {
 		for _, s := range []*Store{a, b} {
 			l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 15*time.Second)
@@ -120,13 +122,13 @@ func TestReleasedLeaseIsFreeAtOnce(t *testing.T) {
 func TestLateWriterNeverWins(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	late, next := newStore(t, srv, "late"), newStore(t, srv, "next")
-	ctx := testContext(t)
+	late, next := kv.newStore(t, srv, "late"), kv.newStore(t, srv, "next")
+	ctx := kv.testContext(t)
 	l, err := late.Acquire(ctx, "wx1", messages.AccessToken, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.deadline = time.Now().Add(patience) // its own clock stood still
+	l.deadline = time.Now().Add(kv.patience) // its own clock stood still
 	var won *Lease
 	for won == nil { // until the server ends the lease
 		won, err = next.Acquire(ctx, "wx1", messages.AccessToken, 5*time.Second)
@@ -134,12 +136,12 @@ func TestLateWriterNeverWins(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rev, err := won.Publish(ctx, credential(2, time.Hour))
+	rev, err := won.Publish(ctx, kv.credential(2, time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
 	won.Release(ctx)
-	if _, err := l.Publish(ctx, credential(3, time.Hour)); !errors.Is(err, ErrLeaseLost) {
+	if _, err := l.Publish(ctx, kv.credential(3, time.Hour)); !errors.Is(err, ErrLeaseLost) {
 		t.Errorf("the late publication: %v, want ErrLeaseLost", err)
 	}
 	got, err := next.Get(ctx, "wx1", messages.AccessToken)
@@ -151,25 +153,25 @@ func TestLateWriterNeverWins(t *testing.T) {
 func TestExpiredRecordRemovesItselfAndTellsWatchers(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	s := newStore(t, srv, "w")
-	r := startReader(t, srv, ReaderConfig{})
-	gone := make(chan Change, 10)
+	s := kv.newStore(t, srv, "w")
+	r := kv.startReader(t, srv, kv.ReaderConfig{})
+	gone := make(chan kv.Change, 10)
 	r.observe(gone)
-	publish(t, s, credential(1, 2500*time.Millisecond))
+	kv.publish(t, s, kv.credential(1, 2500*time.Millisecond))
 	for c := range gone {
 		if c.Record == nil && !c.Ready {
 			break
 		}
 	}
-	if _, err := s.Get(testContext(t), "wx1", messages.AccessToken); !errors.Is(err, ErrNotFound) {
+	if _, err := s.Get(kv.testContext(t), "wx1", messages.AccessToken); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Get after the end: %v, want ErrNotFound", err)
 	}
 }
 
 func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
 	t.Parallel()
-	s := newStore(t, natstest.Start(t), "w")
-	ctx := testContext(t)
+	s := kv.newStore(t, natstest.Start(t), "w")
+	ctx := kv.testContext(t)
 	l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 15*time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +189,7 @@ func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
 		"no generation": func(c *messages.Credential) { c.Generation = 0 },
 		"other account": func(c *messages.Credential) { c.AppID = "wx2" },
 	} {
-		c := credential(1, time.Hour)
+		c := kv.credential(1, time.Hour)
 		spoil(&c)
 		if _, err := l.Publish(ctx, c); !errors.Is(err, messages.ErrInvalidCredential) {
 			t.Errorf("%s: %v, want ErrInvalid", name, err)
@@ -200,8 +202,8 @@ func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
 func TestLedgerOutlivesItsWorkersAndRefusesTheLateOne(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	a, b := newStore(t, srv, "a"), newStore(t, srv, "b")
-	ctx := testContext(t)
+	a, b := kv.newStore(t, srv, "a"), kv.newStore(t, srv, "b")
+	ctx := kv.testContext(t)
 	la, err := a.Ledger(ctx, "wx1", messages.AccessToken)
 	if err != nil || la.Revision != 0 {
 		t.Fatalf("a new ledger is %+v, %v", la, err)
@@ -236,7 +238,7 @@ func TestLedgerOutlivesItsWorkersAndRefusesTheLateOne(t *testing.T) {
 func TestRepublishesEachChange(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	s := newStore(t, srv, "w")
+	s := kv.newStore(t, srv, "w")
 	nc := srv.Connect()
 	sub, err := nc.SubscribeSync(messages.PublishedSubject("wechat", "*", "*"))
 	if err != nil {
@@ -245,9 +247,9 @@ func TestRepublishesEachChange(t *testing.T) {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	want := credential(1, time.Hour)
-	publish(t, s, want)
-	m, err := sub.NextMsg(patience)
+	want := kv.credential(1, time.Hour)
+	kv.publish(t, s, want)
+	m, err := sub.NextMsg(kv.patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,15 +258,15 @@ func TestRepublishesEachChange(t *testing.T) {
 		t.Errorf("republished on %s: %v, %v", m.Subject, got, err)
 	}
 	// A lease is not a credential: with the next change of the record nothing else has come.
-	publish(t, s, credential(2, time.Hour))
-	if m, err = sub.NextMsg(patience); err != nil || m.Subject != "wechat.published.wx1.access_token" {
+	kv.publish(t, s, kv.credential(2, time.Hour))
+	if m, err = sub.NextMsg(kv.patience); err != nil || m.Subject != "wechat.published.wx1.access_token" {
 		t.Errorf("the second message is %v, %v", m, err)
 	}
 }
 
 func TestEnsureRefusesABucketOfOtherSettings(t *testing.T) {
 	t.Parallel()
-	base := (&StoreConfig{Bucket: "wechat", SubjectPrefix: "wechat"}).credentials(1)
+	base := (&Config{Bucket: "wechat", SubjectPrefix: "wechat"}).credentials(1)
 	for name, spoil := range map[string]func(*jetstream.KeyValueConfig){
 		"history":       func(c *jetstream.KeyValueConfig) { c.History = 5 },
 		"storage":       func(c *jetstream.KeyValueConfig) { c.Storage = jetstream.MemoryStorage },
@@ -276,16 +278,16 @@ func TestEnsureRefusesABucketOfOtherSettings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			nc := natstest.Start(t).Connect()
-			s, err := NewStore(nc, StoreConfig{})
+			s, err := New(nc, Config{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			cfg := base
 			spoil(&cfg)
-			if _, err := s.js.CreateKeyValue(testContext(t), cfg); err != nil {
+			if _, err := s.js.CreateKeyValue(kv.testContext(t), cfg); err != nil {
 				t.Fatal(err)
 			}
-			err = s.Ensure(testContext(t))
+			err = s.Ensure(kv.testContext(t))
 			if !errors.Is(err, ErrBucket) || !strings.Contains(err.Error(), name) {
 				t.Errorf("%v, want ErrBucket with %q in it", err, name)
 			}
@@ -298,12 +300,12 @@ func TestManyWorkersMayEnsureAtOnce(t *testing.T) {
 	srv := natstest.Start(t)
 	var wg sync.WaitGroup
 	for range 8 {
-		s, err := NewStore(srv.Connect(), StoreConfig{})
+		s, err := New(srv.Connect(), Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		wg.Go(func() {
-			if err := s.Ensure(testContext(t)); err != nil {
+			if err := s.Ensure(kv.testContext(t)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -313,7 +315,7 @@ func TestManyWorkersMayEnsureAtOnce(t *testing.T) {
 
 func TestStoreNeedsAnUnbufferedConnection(t *testing.T) {
 	t.Parallel()
-	if _, err := NewStore(natstest.Start(t).Connect(func(o *natsOptions) error { o.ReconnectBufSize = 0; return nil }), StoreConfig{}); err == nil {
+	if _, err := New(natstest.Start(t).Connect(func(o *kv.natsOptions) error { o.ReconnectBufSize = 0; return nil }), Config{}); err == nil {
 		t.Error("a connection that would send writes later was accepted")
 	}
 }
@@ -321,14 +323,14 @@ func TestStoreNeedsAnUnbufferedConnection(t *testing.T) {
 func TestNothingIsWrittenWhileNATSIsAway(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	s := newStore(t, srv, "w")
-	ctx := testContext(t)
+	s := kv.newStore(t, srv, "w")
+	ctx := kv.testContext(t)
 	l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 2*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv.Stop()
-	if _, err := l.Publish(ctx, credential(1, time.Hour)); !errors.Is(err, ErrUnavailable) {
+	if _, err := l.Publish(ctx, kv.credential(1, time.Hour)); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v, want ErrUnavailable", err)
 	}
 	srv.Restart()
@@ -345,25 +347,25 @@ func TestNothingIsWrittenWhileNATSIsAway(t *testing.T) {
 func TestLostPublicationIsPublishedAgainWithinTheLease(t *testing.T) {
 	t.Parallel()
 	srv, g := natstest.Start(t), natstest.NewGate()
-	s, err := NewStore(srv.Connect(g.Option()), StoreConfig{})
+	s, err := New(srv.Connect(g.Option()), Config{})
 	if err == nil {
-		err = s.Ensure(testContext(t))
+		err = s.Ensure(kv.testContext(t))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := credential(1, time.Hour)
-	l, err := s.Acquire(testContext(t), c.AppID, c.Kind, 3*time.Second) // no longer than one request may take
+	c := kv.credential(1, time.Hour)
+	l, err := s.Acquire(kv.testContext(t), c.AppID, c.Kind, 3*time.Second) // no longer than one request may take
 	if err != nil {
 		t.Fatal(err)
 	}
 	lost := g.Lose("$KV.wechat.wx1.access_token", 1)
-	rev, err := l.Publish(testContext(t), c)
+	rev, err := l.Publish(kv.testContext(t), c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-lost
-	if got, err := s.Get(testContext(t), c.AppID, c.Kind); err != nil || got.Revision != rev || got.Value != c.Value {
+	if got, err := s.Get(kv.testContext(t), c.AppID, c.Kind); err != nil || got.Revision != rev || got.Value != c.Value {
 		t.Errorf("the record is %v, %v", got, err)
 	}
 }
@@ -372,9 +374,9 @@ func TestLostPublicationIsPublishedAgainWithinTheLease(t *testing.T) {
 func TestLeaseWhoseAnswerWasLostIsReadBack(t *testing.T) {
 	t.Parallel()
 	srv, g := natstest.Start(t), natstest.NewGate()
-	s, err := NewStore(srv.Connect(g.Option()), StoreConfig{Worker: "w", Timeout: time.Second})
+	s, err := New(srv.Connect(g.Option()), Config{Worker: "w", Timeout: time.Second})
 	if err == nil {
-		err = s.Ensure(testContext(t))
+		err = s.Ensure(kv.testContext(t))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -384,14 +386,14 @@ func TestLeaseWhoseAnswerWasLostIsReadBack(t *testing.T) {
 		<-taken
 		g.Cut() // and the client connects again
 	}()
-	l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 10*time.Second)
+	l, err := s.Acquire(kv.testContext(t), "wx1", messages.AccessToken, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Publish(testContext(t), credential(1, time.Hour)); err != nil {
+	if _, err := l.Publish(kv.testContext(t), kv.credential(1, time.Hour)); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 10*time.Second); !errors.Is(err, ErrLeaseHeld) {
+	if _, err := s.Acquire(kv.testContext(t), "wx1", messages.AccessToken, 10*time.Second); !errors.Is(err, ErrLeaseHeld) {
 		t.Errorf("%v: the same worker has it twice", err)
 	}
 }

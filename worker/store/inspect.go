@@ -1,4 +1,4 @@
-package kv
+package store
 
 import (
 	"context"
@@ -6,26 +6,28 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 )
 
 // BucketState is what [Store.Inspect] finds of one bucket.
 type BucketState struct {
 	Name string
-	// Exists: the bucket is there. Where it is not, the first worker makes it, and only Wants is set beside Name.
+	// Exists is false if the bucket does not exist: the first worker creates it. Only Name and Wants are set then.
 	Exists bool
-	// Wrong is the setting that contradicts the design ([ErrBucket]): no worker starts with it. nil: none.
+	// Wrong is the setting that wxkeeper cannot work with ([ErrBucket]): no worker starts with it. nil: none.
 	Wrong error
-	// Wants is how many replicas a worker of this configuration gives the bucket when it makes it, Replicas how many it has.
+	// Wants is the number of replicas that a worker of this configuration gives a new bucket, Replicas what it has.
 	Wants, Replicas int
-	// Cluster is the name of the cluster that holds it; "" for a single server. Leader is "" where it has none now.
+	// Cluster is the name of the cluster that has the bucket; "" for a single server. Leader is "" if it has none now.
 	Cluster, Leader string
-	// Behind are the replicas that are away or not up to date, in words.
+	// Behind describes the replicas that are offline or not up to date.
 	Behind []string
 }
 
-// Inspect looks at both buckets, and neither makes nor changes them. Where both are there and right it opens them, so that
-// leases can be taken. [ErrUnavailable] where JetStream does not answer; jetstream.ErrJetStreamNotEnabled and
-// jetstream.ErrJetStreamNotEnabledForAccount are to be seen through it.
+// Inspect reads the state of both buckets, and neither creates nor changes them. If both exist and have the right settings
+// it opens them, so that leases can be taken. [ErrUnavailable] if JetStream does not answer; it wraps
+// jetstream.ErrJetStreamNotEnabled and jetstream.ErrJetStreamNotEnabledForAccount.
 func (s *Store) Inspect(ctx context.Context) (credentials, ledgers BucketState, err error) {
 	replicas := s.cfg.replicas(s.nc)
 	wants := [2]jetstream.KeyValueConfig{s.cfg.credentials(replicas), s.cfg.ledgers(replicas)}
@@ -49,12 +51,12 @@ func (s *Store) Inspect(ctx context.Context) (credentials, ledgers BucketState, 
 	return states[0], states[1], nil
 }
 
-func (s *Store) open(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
+func (s *Store) open(ctx context.Context, name string) (jetstream.KeyValue, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	b, err := s.js.KeyValue(ctx, bucket)
+	b, err := s.js.KeyValue(ctx, name)
 	if err != nil {
-		return nil, unavailable("opening bucket "+bucket, err)
+		return nil, unavailable("open bucket "+name, err)
 	}
 	return b, nil
 }
@@ -63,13 +65,13 @@ func (s *Store) inspect(ctx context.Context, want jetstream.KeyValueConfig) (Buc
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	state := BucketState{Name: want.Bucket, Wants: want.Replicas}
-	// The stream, not the bucket: jetstream.KeyValue refuses a stream with other settings than those of a bucket.
-	stream, err := s.js.Stream(ctx, "KV_"+want.Bucket)
+	// The stream, not the bucket: jetstream.KeyValue refuses a stream whose settings are not those of a bucket.
+	stream, err := s.js.Stream(ctx, bucket.Stream(want.Bucket))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return state, nil
 	}
 	if err != nil {
-		return state, unavailable("reading the settings of bucket "+want.Bucket, err)
+		return state, unavailable("read the settings of bucket "+want.Bucket, err)
 	}
 	info := stream.CachedInfo()
 	state.Exists, state.Replicas, state.Wrong = true, info.Config.Replicas, verifyBucket(info.Config, want)
@@ -78,7 +80,7 @@ func (s *Store) inspect(ctx context.Context, want jetstream.KeyValueConfig) (Buc
 		for _, r := range c.Replicas {
 			switch {
 			case r.Offline:
-				state.Behind = append(state.Behind, r.Name+" is away")
+				state.Behind = append(state.Behind, r.Name+" is offline")
 			case !r.Current:
 				state.Behind = append(state.Behind, fmt.Sprintf("%s is %d operations behind", r.Name, r.Lag))
 			}

@@ -1,4 +1,4 @@
-package kv
+package store
 
 import (
 	"errors"
@@ -16,13 +16,13 @@ import (
 func TestInspectNeitherMakesNorChangesABucket(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	s, err := NewStore(srv.Connect(), StoreConfig{})
+	s, err := New(srv.Connect(), Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	inspect := func() (creds, ledgers BucketState) {
 		t.Helper()
-		creds, ledgers, err := s.Inspect(testContext(t))
+		creds, ledgers, err := s.Inspect(kv.testContext(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,45 +31,45 @@ func TestInspectNeitherMakesNorChangesABucket(t *testing.T) {
 	if creds, ledgers := inspect(); creds.Exists || ledgers.Exists || creds.Wants != 1 || creds.Name != "wechat" || ledgers.Name != "wechat_ledger" {
 		t.Errorf("%+v %+v", creds, ledgers)
 	}
-	if n := s.js.StreamNames(testContext(t)).Name(); len(n) != 0 {
+	if n := s.js.StreamNames(kv.testContext(t)).Name(); len(n) != 0 {
 		t.Error("Inspect has made a stream")
 	}
-	if _, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, time.Second); err == nil {
+	if _, err := s.Acquire(kv.testContext(t), "wx1", messages.AccessToken, time.Second); err == nil {
 		t.Error("a lease in a bucket that is not there")
 	}
 
-	if _, err := s.js.CreateKeyValue(testContext(t), jetstream.KeyValueConfig{Bucket: "wechat", History: 5}); err != nil {
+	if _, err := s.js.CreateKeyValue(kv.testContext(t), jetstream.KeyValueConfig{Bucket: "wechat", History: 5}); err != nil {
 		t.Fatal(err)
 	}
 	if creds, _ := inspect(); !creds.Exists || !errors.Is(creds.Wrong, ErrBucket) {
 		t.Errorf("%+v", creds)
 	}
-	if err := s.js.DeleteKeyValue(testContext(t), "wechat"); err != nil {
+	if err := s.js.DeleteKeyValue(kv.testContext(t), "wechat"); err != nil {
 		t.Fatal(err)
 	}
 
-	newStore(t, srv, "w1") // which makes them
+	kv.newStore(t, srv, "w1") // which makes them
 	if creds, ledgers := inspect(); !creds.Exists || creds.Wrong != nil || !ledgers.Exists || ledgers.Wrong != nil || creds.Replicas != 1 || creds.Cluster != "" {
 		t.Errorf("%+v %+v", creds, ledgers)
 	}
-	l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, time.Second)
+	l, err := s.Acquire(kv.testContext(t), "wx1", messages.AccessToken, time.Second)
 	if err != nil {
 		t.Fatalf("Inspect did not open the buckets: %v", err)
 	}
-	l.Release(testContext(t))
+	l.Release(kv.testContext(t))
 }
 
 func TestInspectSeesAReplicaThatIsAway(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t)
-	s, err := NewStore(c.Connect(), StoreConfig{})
+	s, err := New(c.Connect(), Config{})
 	if err == nil {
-		err = s.Ensure(testContext(t))
+		err = s.Ensure(kv.testContext(t))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	creds, _, err := s.Inspect(testContext(t))
+	creds, _, err := s.Inspect(kv.testContext(t))
 	if err != nil || creds.Replicas != 3 || creds.Wants != 3 || creds.Cluster != "test" || creds.Leader == "" {
 		t.Fatalf("%+v, %v", creds, err)
 	}
@@ -81,7 +81,7 @@ func TestInspectSeesAReplicaThatIsAway(t *testing.T) {
 	want := []string{fmt.Sprintf("test-%d is away", away)}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for ctx := testContext(t); ; {
+	for ctx := kv.testContext(t); ; {
 		creds, _, err := s.Inspect(ctx)
 		if err == nil && slices.Equal(creds.Behind, want) {
 			return
