@@ -100,24 +100,24 @@ const (
 )
 
 // reason is why: a label of logs, metrics and status.
-type reason string
+type reason = messages.Reason
 
 const (
-	reasonFresh       reason = "fresh"        // wait: the next refresh is planned
-	reasonBackoff     reason = "backoff"      // wait: the last attempt failed
-	reasonNoToken     reason = "no_token"     // wait: a ticket needs a living access_token
-	reasonPaced       reason = "paced"        // wait: too many calls in a short time
-	reasonOthers      reason = "others"       // wait: the bucket lost the record, and another worker may publish it again
-	reasonLost        reason = "lost"         // publish: the bucket lost the record
-	reasonMissing     reason = "missing"      // fetch: there is no record
-	reasonExpired     reason = "expired"      // fetch: the record's life is over
-	reasonDue         reason = "due"          // fetch: the planned time has come
-	reasonRetry       reason = "retry"        // fetch: the wait after a failure is over
-	reasonNewSettings reason = "new_settings" // fetch: the settings that WeChat refused have been changed
-	reasonUnpublished reason = "unpublished"  // fetch: a value, or its longer life, was obtained, but its worker died before publishing it
-	reasonReported    reason = "reported"     // fetch: WeChat refuses the value, as a consumer reported
-	reasonForgotten   reason = "forgotten"    // remember: the bucket lost the ledger
-	reasonRefused     reason = "refused"      // wait: the same, but the throttle of reports holds
+	reasonFresh       reason = messages.ReasonFresh       // wait: the next refresh is planned
+	reasonBackoff     reason = messages.ReasonBackoff     // wait: the last attempt failed
+	reasonNoToken     reason = messages.ReasonNoToken     // wait: a ticket needs a living access_token
+	reasonPaced       reason = messages.ReasonPaced       // wait: too many calls in a short time
+	reasonOthers      reason = messages.ReasonOthers      // wait: the bucket lost the record, and another worker may publish it again
+	reasonLost        reason = messages.ReasonLost        // publish: the bucket lost the record
+	reasonMissing     reason = messages.ReasonMissing     // fetch: there is no record
+	reasonExpired     reason = messages.ReasonExpired     // fetch: the record's life is over
+	reasonDue         reason = messages.ReasonDue         // fetch: the planned time has come
+	reasonRetry       reason = messages.ReasonRetry       // fetch: the wait after a failure is over
+	reasonNewSettings reason = messages.ReasonNewSettings // fetch: the settings that WeChat refused have been changed
+	reasonUnpublished reason = messages.ReasonUnpublished // fetch: a value, or its longer life, was obtained, but its worker died before publishing it
+	reasonReported    reason = messages.ReasonReported    // fetch: WeChat refuses the value, as a consumer reported
+	reasonForgotten   reason = messages.ReasonForgotten   // remember: the bucket lost the ledger
+	reasonRefused     reason = messages.ReasonRefused     // wait: the same, but the throttle of reports holds
 )
 
 // view is what a decision is made of.

@@ -37,7 +37,7 @@ func (d dead) is(c messages.Credential) bool {
 // verdict is the outcome of a report.
 type verdict struct {
 	current messages.Credential
-	reason  string // one of messages.Reason…
+	reason  messages.Reason
 }
 
 const (
@@ -52,7 +52,7 @@ const (
 // It blocks until ctx ends at the latest. Its error is a *messages.Error.
 func (r *refresher) report(ctx context.Context, a *Account, kind messages.Kind, d dead) (verdict, error) {
 	v, err := r.reportOnce(ctx, a, kind, d)
-	label := v.reason
+	label := string(v.reason)
 	var refusal *messages.Error
 	if errors.As(err, &refusal) {
 		label = string(refusal.Symbol)

@@ -15,10 +15,10 @@ import (
 const maxStatus = 600
 
 // urgency orders states for people: what needs attention comes first.
-var urgency = map[string]int{messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3, messages.StateFresh: 4}
+var urgency = map[messages.State]int{messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3, messages.StateFresh: 4}
 
 // state names the state of a credential; see the diagram in doc.go.
-func state(now time.Time, held *messages.Credential, l kv.Ledger) string {
+func state(now time.Time, held *messages.Credential, l kv.Ledger) messages.State {
 	switch {
 	case held != nil && held.Valid(now) && isRefused(l, held):
 		return messages.StateRefused
@@ -38,7 +38,7 @@ func (w *Worker) status(appid string) messages.Status {
 	now := w.cfg.Now()
 	st := messages.Status{
 		Worker: w.cfg.Name, Version: w.cfg.Version, Time: now.UTC(), Accounts: w.accounts.len(),
-		Summary: make(map[string]int), Credentials: []messages.CredentialStatus{},
+		Summary: make(map[messages.State]int), Credentials: []messages.CredentialStatus{},
 	}
 	w.scheduler.each(func(it *item) {
 		if appid != "" && it.account.AppID != appid {
@@ -62,11 +62,11 @@ func (w *Worker) describe(now time.Time, it *item) messages.CredentialStatus {
 	held, l := w.reader.Held(it.account.AppID, it.kind), rollDay(now, it.ledger)
 	s := messages.CredentialStatus{
 		AppID: it.account.AppID, Name: it.account.Name, Kind: it.kind, State: state(now, held, l),
-		Reason: string(it.next.reason), NextAttempt: it.next.at, LastAttempt: l.LastAttempt, Attempts: l.Attempts,
+		Reason: it.next.reason, NextAttempt: it.next.at, LastAttempt: l.LastAttempt, Attempts: l.Attempts,
 		CallsToday: l.Calls, Forced: l.Forced, Conflicts: l.Conflicts, LastConflict: l.LastConflict,
 	}
 	if it.running {
-		s.Reason, s.NextAttempt = "refreshing", time.Time{}
+		s.Reason, s.NextAttempt = messages.ReasonRefreshing, time.Time{}
 	}
 	if held != nil {
 		s.Source, s.Generation, s.Revision, s.Worker = held.Source, held.Generation, held.Revision, held.Worker
@@ -88,11 +88,12 @@ func (w *Worker) collect(ch chan<- prometheus.Metric) {
 	count := make(map[[2]string]int)
 	for _, k := range messages.Kinds {
 		for s := range urgency {
-			count[[2]string{string(k), s}] = 0
+			count[[2]string{string(k), string(s)}] = 0
 		}
 	}
 	w.scheduler.each(func(it *item) {
-		count[[2]string{string(it.kind), state(now, w.reader.Held(it.account.AppID, it.kind), it.ledger)}]++
+		s := state(now, w.reader.Held(it.account.AppID, it.kind), it.ledger)
+		count[[2]string{string(it.kind), string(s)}]++
 	})
 	for labels, n := range count {
 		ch <- prometheus.MustNewConstMetric(descCredentials, prometheus.GaugeValue, float64(n), labels[0], labels[1])
