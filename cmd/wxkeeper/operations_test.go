@@ -115,7 +115,7 @@ func TestOperationsNamesEveryStateEventAndError(t *testing.T) {
 			}
 		}
 	}
-	rows(`(?m)^\tState\w+ += "(\w+)"`, "| `%s` |")
+	rows(`(?m)^\tState\w+ +State = "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\tEvent\w+ += "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\t\w+ +Symbol = "(\w+)"`, "| `%s` | %d |")
 	for _, name := range []string{check.Environment, check.NATS, check.Permissions, check.Buckets, check.Workers, check.Account, check.Clock, check.OtherSystem} {
