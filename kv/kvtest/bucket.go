@@ -18,8 +18,8 @@ import (
 )
 
 // Bucket is a credential bucket in memory. Its methods are safe for concurrent use. A ReaderConfig.OnChange
-// must not call them, because they wait for it. They panic if a record would not be valid (an AppID with a dot,
-// a value with a line break).
+// must not call them, because they wait for it. Methods panic if a record would not be valid (an AppID with a
+// dot, a value with a line break).
 type Bucket struct {
 	ahead atomic.Int64 // by how much the bucket's time is ahead of the real time, in nanoseconds
 
