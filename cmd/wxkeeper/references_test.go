@@ -213,7 +213,7 @@ func (r repository) citationProblems(name, text string) []string {
 			all = append(all, p)
 		}
 	}
-	return all
+	return slices.Compact(all)
 }
 
 // documentProblem checks the name of a document and its anchor. Markdown may name a document relative to its own
