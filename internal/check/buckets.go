@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
@@ -103,8 +104,7 @@ func (r *run) checkHealth(b store.BucketState) {
 // tryBuckets does what a worker does, with the keys of an account that does not exist. A lease that cannot be
 // given back expires.
 func (r *run) tryBuckets(ctx context.Context) {
-	lease := "$KV." + r.Bucket + ".lease." + trialKey
-	for _, subject := range []string{lease, "$JS.API.DIRECT.GET.KV_" + r.Bucket + "." + lease} {
+	for _, subject := range []string{bucket.Subject(r.Bucket, trialLease), bucket.DirectGetAPI(r.Bucket, trialLease)} {
 		if !r.mayPublish(subject) {
 			return
 		}
@@ -118,9 +118,9 @@ func (r *run) tryBuckets(ctx context.Context) {
 		r.add(Fail, Buckets, what, adviceJetStream)
 		return
 	}
-	for _, bucket := range []string{r.Bucket, r.ledger()} {
-		if err := r.tryConsumer(ctx, bucket); err != nil {
-			r.add(Fail, Buckets, fmt.Sprintf("bucket %s cannot be watched: %v", bucket, err), adviceJetStream)
+	for _, name := range []string{r.Bucket, r.ledger()} {
+		if err := r.tryConsumer(ctx, name); err != nil {
+			r.add(Fail, Buckets, fmt.Sprintf("bucket %s cannot be watched: %v", name, err), adviceJetStream)
 			return
 		}
 	}
@@ -131,10 +131,9 @@ func (r *run) tryBuckets(ctx context.Context) {
 const adviceJetStream = "look at JetStream on the NATS servers, its limits and its disk: nats server report jetstream"
 
 // tryConsumer creates a consumer as a worker does, of a key that nobody writes.
-func (r *run) tryConsumer(ctx context.Context, bucket string) error {
-	stream := "KV_" + bucket
+func (r *run) tryConsumer(ctx context.Context, of string) error {
 	for _, t := range r.trials {
-		ofStream := strings.HasPrefix(t.subject, "$JS.API.CONSUMER.") && strings.Contains(t.subject, "."+stream+".")
+		ofStream := strings.HasPrefix(t.subject, bucket.API+"CONSUMER.") && strings.Contains(t.subject, "."+bucket.Stream(of)+".")
 		if ofStream && r.denied[t.use] {
 			return nil // the missing permission is a finding already
 		}
@@ -146,12 +145,12 @@ func (r *run) tryConsumer(ctx context.Context, bucket string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	name := rand.Text()
-	_, err = js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
-		Name: name, FilterSubject: "$KV." + bucket + "." + trialKey, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+	_, err = js.CreateConsumer(ctx, bucket.Stream(of), jetstream.ConsumerConfig{
+		Name: name, FilterSubject: bucket.Subject(of, trialKey), DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 5 * time.Second,
 	})
 	if err != nil {
 		return err
 	}
-	return js.DeleteConsumer(ctx, stream, name)
+	return js.DeleteConsumer(ctx, bucket.Stream(of), name)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
@@ -18,6 +19,9 @@ import (
 const trialAppID = "wxkeeper-check"
 
 const trialKey = trialAppID + ".access_token"
+
+// trialLease is the key of the lease of trialKey.
+var trialLease = bucket.LeaseKey(trialAppID, messages.AccessToken)
 
 // flushWait limits the wait until the server has read all trials.
 const flushWait = 10 * time.Second
@@ -42,27 +46,29 @@ type trial struct {
 // replies to requests. These permissions are not checked.
 func (r *run) makeTrials() []trial {
 	id := rand.Text() // of a consumer and of a service that do not exist
-	creds, leases := "$KV."+r.Bucket+".", "$KV."+r.Bucket+".lease."
-	direct := "$JS.API.DIRECT.GET.KV_" + r.Bucket + "."
+	lease := func(key string) string { return bucket.Subject(r.Bucket, key) }
+	directGet := func(key string) string { return bucket.DirectGetAPI(r.Bucket, key) }
 	list := []trial{
 		{use: use{true, r.nc.NewInbox()}, grant: r.inboxes(), purpose: "receiving replies"},
-		{use: use{false, "$JS.API.INFO"}, purpose: "creating the buckets"},
-		{use: use{false, creds + trialKey}, grant: creds + "*.*", purpose: "publishing credentials"},
-		{use: use{false, leases + trialKey}, grant: leases + "*.*", purpose: "taking leases"},
-		{use: use{false, direct + leases + trialKey}, grant: direct + leases + "*.*", purpose: "taking leases"},
+		{use: use{false, bucket.InfoAPI}, purpose: "creating the buckets"},
 		{
-			use: use{false, "$KV." + r.ledger() + "." + trialKey}, grant: "$KV." + r.ledger() + ".*.*",
+			use: use{false, bucket.Subject(r.Bucket, trialKey)}, grant: bucket.Subject(r.Bucket, bucket.AllKeys),
+			purpose: "publishing credentials",
+		},
+		{use: use{false, lease(trialLease)}, grant: lease(bucket.AllLeases), purpose: "taking leases"},
+		{use: use{false, directGet(trialLease)}, grant: directGet(bucket.AllLeases), purpose: "taking leases"},
+		{
+			use: use{false, bucket.Subject(r.ledger(), trialKey)}, grant: bucket.Subject(r.ledger(), bucket.AllKeys),
 			purpose: "writing the ledger",
 		},
 		{use: r.ping(), optional: true},
 	}
-	for _, bucket := range []string{r.Bucket, r.ledger()} {
-		stream, keys := "KV_"+bucket, "$KV."+bucket+".*.*"
+	for _, name := range []string{r.Bucket, r.ledger()} {
 		streams := func(verb, body, purpose string) {
-			list = append(list, trial{use: use{false, "$JS.API.STREAM." + verb + "." + stream}, body: body, purpose: purpose})
+			list = append(list, trial{use: use{false, bucket.StreamAPI(verb, name)}, body: body, purpose: purpose})
 		}
 		consumers := func(verb, filter, body, purpose string) {
-			subject := "$JS.API.CONSUMER." + verb + "." + stream + "."
+			subject := bucket.ConsumerAPI(verb, name) + "."
 			list = append(list, trial{
 				use: use{false, subject + id + filter}, grant: subject + "*" + filter,
 				body: body, purpose: purpose, optional: verb == "DELETE",
@@ -72,8 +78,8 @@ func (r *run) makeTrials() []trial {
 		// The server refuses {} before it does anything: it is not the configuration of the stream in the
 		// subject.
 		streams("CREATE", "{}", "creating the bucket")
-		streams("MSG.GET", `{"last_by_subj":"$KV.`+bucket+"."+trialKey+`"}`, "reading from the leader")
-		consumers("CREATE", "."+keys, "{}", "watching the bucket") // {} is refused, as above
+		streams("MSG.GET", `{"last_by_subj":"`+bucket.Subject(name, trialKey)+`"}`, "reading from the leader")
+		consumers("CREATE", "."+bucket.Subject(name, bucket.AllKeys), "{}", "watching the bucket") // {} is refused, as above
 		consumers("MSG.NEXT", "", "", "watching the bucket")
 		consumers("INFO", "", "", "watching the bucket")
 		consumers("DELETE", "", "", "deleting consumers that are no longer used")
@@ -101,7 +107,7 @@ func (r *run) makeTrials() []trial {
 	return list
 }
 
-func (r *run) ledger() string { return r.Bucket + "_ledger" }
+func (r *run) ledger() string { return bucket.LedgerOf(r.Bucket) }
 
 // ping asks all workers for their names. The check uses it; a worker does not.
 func (r *run) ping() use { return use{false, "$SRV.PING." + r.SubjectPrefix} }
@@ -151,7 +157,7 @@ func send(ctx context.Context, nc *nats.Conn, list []trial) error {
 			}
 		} else {
 			m := &nats.Msg{Subject: t.subject, Reply: inbox, Data: []byte(t.body)}
-			if strings.HasPrefix(t.subject, "$KV.") {
+			if strings.HasPrefix(t.subject, bucket.Subject(r.Bucket, "")) || strings.HasPrefix(t.subject, bucket.Subject(r.ledger(), "")) {
 				// No stream has this name, so no stream stores the message.
 				m.Header = nats.Header{jetstream.ExpectedStreamHeader: {trialAppID}}
 			}
@@ -180,14 +186,14 @@ func (r *run) getsReplies() bool {
 }
 
 func (r *run) mayInspect() bool {
-	return r.getsReplies() && r.mayPublish("$JS.API.STREAM.INFO.KV_"+r.Bucket) &&
-		r.mayPublish("$JS.API.STREAM.INFO.KV_"+r.ledger())
+	return r.getsReplies() && r.mayPublish(bucket.StreamAPI("INFO", r.Bucket)) &&
+		r.mayPublish(bucket.StreamAPI("INFO", r.ledger()))
 }
 
 // mayRead reports whether this user may read records and ledger entries from the leader.
 func (r *run) mayRead() bool {
-	return r.getsReplies() && r.mayPublish("$JS.API.STREAM.MSG.GET.KV_"+r.Bucket) &&
-		r.mayPublish("$JS.API.STREAM.MSG.GET.KV_"+r.ledger())
+	return r.getsReplies() && r.mayPublish(bucket.StreamAPI("MSG.GET", r.Bucket)) &&
+		r.mayPublish(bucket.StreamAPI("MSG.GET", r.ledger()))
 }
 
 const advicePermissions = "wxkeeper permissions worker prints what the NATS user of a worker needs"
