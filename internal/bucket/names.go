@@ -15,6 +15,9 @@ func Stream(bucket string) string { return "KV_" + bucket }
 // Subject is the subject on which a key of a bucket is written. key may have wildcards (NATS ADR-8).
 func Subject(bucket, key string) string { return keyPrefix(bucket) + key }
 
+// IsSubject reports whether a subject is the subject of a key of any bucket.
+func IsSubject(subject string) bool { return strings.HasPrefix(subject, "$KV.") }
+
 func keyPrefix(bucket string) string { return "$KV." + bucket + "." }
 
 // AllKeys matches the keys of all credentials and of all ledger entries, but not those of leases, which have three tokens.

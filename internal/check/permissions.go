@@ -157,7 +157,7 @@ func send(ctx context.Context, nc *nats.Conn, list []trial) error {
 			}
 		} else {
 			m := &nats.Msg{Subject: t.subject, Reply: inbox, Data: []byte(t.body)}
-			if strings.HasPrefix(t.subject, bucket.Subject(r.Bucket, "")) || strings.HasPrefix(t.subject, bucket.Subject(r.ledger(), "")) {
+			if bucket.IsSubject(t.subject) {
 				// No stream has this name, so no stream stores the message.
 				m.Header = nats.Header{jetstream.ExpectedStreamHeader: {trialAppID}}
 			}
