@@ -10,6 +10,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -66,7 +67,7 @@ type call struct {
 	at     time.Time // by the server's clock
 	worker string
 	reason reason
-	ledger store.Ledger    // as the worker had it before
+	ledger store.Ledger // as the worker had it before
 	class  wechat.Class // of the failure; 0: it succeeded
 	noted  bool         // the failure was written down
 }

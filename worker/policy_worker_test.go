@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // virtualWorker is one worker: what it knows, and the turn that it is in.

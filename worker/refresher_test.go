@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -320,7 +320,7 @@ func TestTwoWrongSecretsMakeNoStorm(t *testing.T) {
 	for _, w := range workers {
 		s.eventually("each waits for minutes", func() bool {
 			st := w.Worker.status(appid).Credentials[0]
-			return st.Reason == string(reasonBackoff) && time.Until(st.NextAttempt) > permanentMin/2
+			return st.Reason == reasonBackoff && time.Until(st.NextAttempt) > permanentMin/2
 		})
 	}
 	if n := s.wechat.Calls("", ""); n != 3 {

@@ -262,7 +262,7 @@ func TestRefusedTokenIsRenewedWhenTheThrottleEnds(t *testing.T) {
 	}
 	s.eventually("the status says so", func() bool {
 		st := w.Worker.status(appid)
-		return st.Summary[messages.StateRefused] == 1 && st.Credentials[0].Reason == string(reasonRefused)
+		return st.Summary[messages.StateRefused] == 1 && st.Credentials[0].Reason == reasonRefused
 	})
 	ahead.Store(int64(2 * forcedGap))
 	w.scheduler.lanes[0].wake <- struct{}{} // its timer does not know of the other clock

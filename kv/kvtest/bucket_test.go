@@ -211,7 +211,7 @@ func TestReportsAreAnsweredAsAWorkerDoes(t *testing.T) {
 		sum := sha256.Sum256([]byte(value))
 		return hex.EncodeToString(sum[:])
 	}
-	report := func(value string) (string, error) {
+	report := func(value string) (messages.Reason, error) {
 		got, err := b.Report(context.Background(), messages.RefreshCredentialRequest{AppID: "wx1", ValueSHA256: sha(value)})
 		return got.Reason, err
 	}

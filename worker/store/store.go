@@ -193,3 +193,6 @@ func (s *Store) leaderGet(ctx context.Context, name, key string) ([]byte, uint64
 	}
 	return reply.Message.Data, reply.Message.Seq, nil
 }
+
+// Connected reports whether the Store has a connection to a NATS server now. It does not say that JetStream answers.
+func (s *Store) Connected() bool { return s.nc.IsConnected() }
