@@ -24,8 +24,9 @@ DOCKER_UP ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# -buildvcs: `wxkeeper version` needs the git data, also if GOFLAGS disables it on this machine.
 build: ## build bin/wxkeeper
-	go build -trimpath -o bin/wxkeeper ./cmd/wxkeeper
+	go build -trimpath -buildvcs=auto -o bin/wxkeeper ./cmd/wxkeeper
 
 demo: ## run the demo: a simulated WeChat, NATS and a worker in one process
 	go run ./cmd/wxkeeper demo
