@@ -25,7 +25,8 @@ var semVer = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
 	`(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?` +
 	`(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$`)
 
-// pseudoVersion matches the time and the commit at the end of a version that is no tag (go.dev/ref/mod#pseudo-versions).
+// pseudoVersion matches the time and the commit at the end of a version that is no tag
+// (go.dev/ref/mod#pseudo-versions).
 var pseudoVersion = regexp.MustCompile(`[-.]\d{14}-([0-9a-f]{12})(\+[0-9a-zA-Z.-]+)?$`)
 
 // Version returns the version as SemVer, without the leading v: a tag, a pseudo-version with the commit, or 0.0.0-dev
