@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
 // Account is one AppID with its AppSecret, and what is to be kept for it.
@@ -60,14 +61,14 @@ func (a *Account) kinds() []messages.Kind {
 func (a *Account) keeps(k messages.Kind) bool { return slices.Contains(a.kinds(), k) }
 
 // rule is how the kind is renewed for the account.
-func (a *Account) rule(k messages.Kind) rule {
+func (a *Account) rule(k messages.Kind) policy.Rule {
 	switch {
 	case k != messages.AccessToken:
-		return ticketRule
+		return policy.Ticket
 	case a.TokenAPI == messages.SourceToken:
-		return classicRule
+		return policy.Classic
 	default:
-		return stableRule
+		return policy.Stable
 	}
 }
 

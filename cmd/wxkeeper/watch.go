@@ -67,7 +67,7 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 				v.nothing(t, found)
 			}
 		},
-		OnTrouble: why.trouble,
+		OnError: why.trouble,
 	})
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ func (s *service) run(ctx context.Context, servers string) error {
 	trouble := "" // the last one: while NATS is down the same error comes again and again
 	s.reader, err = kv.NewReader(nc, kv.ReaderConfig{
 		AppIDs: []string{s.appid}, SubjectPrefix: s.prefix, Direct: true,
-		OnTrouble: func(err error) {
+		OnError: func(err error) {
 			if err.Error() != trouble {
 				trouble = err.Error()
 				fmt.Fprintln(os.Stderr, "cannot read the bucket:", trouble)

@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
@@ -164,7 +163,7 @@ func TestOtherSystemThatRefreshesIsTold(t *testing.T) {
 		t.Parallel()
 		s, store, sim := installation(t)
 		now := time.Now()
-		for _, l := range []kv.Ledger{
+		for _, l := range []store.Ledger{
 			{AppID: classic.AppID, Kind: messages.AccessToken, Conflicts: 3, LastConflict: now.Add(-time.Hour)},
 			{AppID: stable.AppID, Kind: messages.AccessToken, Day: "2026-01-01", HardForced: 1, LastForced: now.Add(-2 * time.Hour)},
 		} {

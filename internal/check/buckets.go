@@ -10,15 +10,15 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // lookAgain is after what time a replica that was behind is looked at again.
 const lookAgain = 2 * time.Second
 
 // inspect looks at both buckets, and once more where a replica does not keep up: for a moment, that is so after every write.
-func (r *run) inspect(ctx context.Context) ([]kv.BucketState, error) {
+func (r *run) inspect(ctx context.Context) ([]store.BucketState, error) {
 	credentials, ledgers, err := r.store.Inspect(ctx)
 	if err == nil && len(credentials.Behind)+len(ledgers.Behind) > 0 {
 		select {
@@ -27,11 +27,11 @@ func (r *run) inspect(ctx context.Context) ([]kv.BucketState, error) {
 		case <-ctx.Done():
 		}
 	}
-	return []kv.BucketState{credentials, ledgers}, err
+	return []store.BucketState{credentials, ledgers}, err
 }
 
 // buckets checks the settings and the health of the buckets, and that they take a write.
-func (r *run) buckets(ctx context.Context, states []kv.BucketState) {
+func (r *run) buckets(ctx context.Context, states []store.BucketState) {
 	r.readable = r.mayRead()
 	usable := true
 	for _, b := range states {
@@ -52,7 +52,7 @@ func (r *run) buckets(ctx context.Context, states []kv.BucketState) {
 }
 
 // missing tells that the first worker makes the bucket: what it may do is known, whether the servers can is a guess.
-func (r *run) missing(b kv.BucketState) {
+func (r *run) missing(b store.BucketState) {
 	r.say(OK, Buckets, fmt.Sprintf("bucket %s is not there yet: the first worker makes it, with %s", b.Name, count(b.Wants, "replica")), "")
 	if servers := len(r.nc.Servers()); servers < b.Wants {
 		what := fmt.Sprintf("the cluster tells of %s, and bucket %s is to have %d replicas: making it may fail", count(servers, "server"), b.Name, b.Wants)
@@ -63,7 +63,7 @@ func (r *run) missing(b kv.BucketState) {
 	}
 }
 
-func (r *run) health(b kv.BucketState) {
+func (r *run) health(b store.BucketState) {
 	clustered, well := b.Cluster != "", true
 	advise := func(level Level, what, advice string) {
 		well = false
@@ -104,7 +104,7 @@ func (r *run) trial(ctx context.Context) {
 	switch {
 	case err == nil:
 		lease.Release(ctx)
-	case !errors.Is(err, kv.ErrLeaseHeld): // by another check
+	case !errors.Is(err, store.ErrLeaseHeld): // by another check
 		r.say(Fail, Buckets, "a lease of an account that does not exist, taken as a trial, failed: "+err.Error(), adviceJetStream)
 		return
 	}

@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -95,7 +95,7 @@ type run struct {
 	nc       *natsconn.Conn // nil: NATS cannot be reached
 	tried    []probe
 	denied   map[use]bool // of what was tried
-	store    *kv.Store
+	store    *store.Store
 	readable bool // the records and ledgers can be read
 }
 

@@ -13,9 +13,9 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -103,9 +103,9 @@ func lines(found []Finding) string {
 }
 
 // fleet is a store with both buckets, as the workers have it.
-func fleet(t *testing.T, nc *nats.Conn) *kv.Store {
+func fleet(t *testing.T, nc *nats.Conn) *store.Store {
 	t.Helper()
-	s, err := kv.NewStore(nc, kv.StoreConfig{Worker: "w1"})
+	s, err := store.New(nc, store.Config{Worker: "w1"})
 	if err == nil {
 		err = s.Ensure(t.Context())
 	}
@@ -116,7 +116,7 @@ func fleet(t *testing.T, nc *nats.Conn) *kv.Store {
 }
 
 // publish fetches the token of an account and publishes it as a worker does, with the life it is to have; 0: its own.
-func publish(t *testing.T, s *kv.Store, sim *wechattest.Server, a worker.Account, generation uint64, life time.Duration) messages.Credential {
+func publish(t *testing.T, s *store.Store, sim *wechattest.Server, a worker.Account, generation uint64, life time.Duration) messages.Credential {
 	t.Helper()
 	client, err := wechat.New(wechat.Config{URLs: []string{sim.URL}})
 	if err != nil {
@@ -150,7 +150,7 @@ func publish(t *testing.T, s *kv.Store, sim *wechattest.Server, a worker.Account
 }
 
 // installation is a server with both buckets, and a simulated WeChat.
-func installation(t *testing.T) (*natstest.Server, *kv.Store, *wechattest.Server) {
+func installation(t *testing.T) (*natstest.Server, *store.Store, *wechattest.Server) {
 	t.Helper()
 	s := natstest.Start(t)
 	return s, fleet(t, s.Connect()), upstream(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 const unchecked = "permissions, buckets and workers are not checked: "
@@ -30,7 +30,7 @@ func (r *run) nats(ctx context.Context) {
 		r.say(Fail, NATS, err.Error(), "")
 		return
 	}
-	var buckets []kv.BucketState
+	var buckets []store.BucketState
 	var err error
 	if r.mayInspect() {
 		buckets, err = r.inspect(ctx)
@@ -134,7 +134,7 @@ func loopback(addr string) bool {
 
 // open makes the Store of the later checks. It asks NATS for nothing.
 func (r *run) open() (err error) {
-	r.store, err = kv.NewStore(r.nc.Conn, kv.StoreConfig{
+	r.store, err = store.New(r.nc.Conn, store.Config{
 		Bucket: r.Bucket, SubjectPrefix: r.SubjectPrefix, Replicas: r.Replicas, Worker: probeAppID, Now: r.Now,
 	})
 	return err

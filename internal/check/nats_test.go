@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // bare starts a server as it is configured, without JetStream where the options say nothing of it.
@@ -155,7 +155,7 @@ func TestMissingBucketsAreMadeByTheFirstWorker(t *testing.T) {
 }
 
 // keepsUp waits until every replica has what was written.
-func keepsUp(t *testing.T, store *kv.Store) {
+func keepsUp(t *testing.T, store *store.Store) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -173,7 +173,7 @@ func keepsUp(t *testing.T, store *kv.Store) {
 func TestOneReplicaInAClusterIsAWarning(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t)
-	store, err := kv.NewStore(c.Connect(), kv.StoreConfig{})
+	store, err := store.New(c.Connect(), store.Config{})
 	if err == nil {
 		err = store.Ensure(t.Context())
 	}
@@ -205,20 +205,20 @@ func TestOneReplicaInAClusterIsAWarning(t *testing.T) {
 func TestHealthOfABucketIsToldInWords(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		state kv.BucketState
+		state store.BucketState
 		level Level
 		texts []string
 	}{
-		{kv.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c"}, Fail, []string{"bucket b has no leader", "nats server report"}},
-		{kv.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c", Leader: "n1", Behind: []string{"n2 is away"}}, Warn, []string{"n2 is away", "one more loss"}},
-		{kv.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c", Leader: "n1"}, OK, []string{"3 replicas, leader n1"}},
-		{kv.BucketState{Name: "b", Wants: 1, Replicas: 1}, OK, []string{"1 replica"}},
+		{store.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c"}, Fail, []string{"bucket b has no leader", "nats server report"}},
+		{store.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c", Leader: "n1", Behind: []string{"n2 is away"}}, Warn, []string{"n2 is away", "one more loss"}},
+		{store.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c", Leader: "n1"}, OK, []string{"3 replicas, leader n1"}},
+		{store.BucketState{Name: "b", Wants: 1, Replicas: 1}, OK, []string{"1 replica"}},
 	} {
 		r := new(run)
 		r.health(tt.state)
 		wants(t, r.found, Buckets, tt.level, tt.texts...)
 	}
 	r := &run{Config: Config{Replicas: 1}} // an operator who says 1, and has 3, is told so
-	r.health(kv.BucketState{Name: "b", Wants: 1, Replicas: 3, Cluster: "c", Leader: "n1"})
+	r.health(store.BucketState{Name: "b", Wants: 1, Replicas: 3, Cluster: "c", Leader: "n1"})
 	wants(t, r.found, Buckets, Warn, "has 3 replicas, and WXKEEPER_REPLICAS asks for 1")
 }

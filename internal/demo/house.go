@@ -196,7 +196,7 @@ func (h *house) startWorker(ctx context.Context, server *embedded.Server) error 
 
 // startReader lets the story follow the bucket.
 func (h *house) startReader(ctx context.Context, c *natsconn.Conn, s *story) error {
-	reader, err := kv.NewReader(c.Conn, kv.ReaderConfig{OnChange: s.changed, OnTrouble: func(err error) {
+	reader, err := kv.NewReader(c.Conn, kv.ReaderConfig{OnChange: s.changed, OnError: func(err error) {
 		h.log.Warn("the demo's reader starts over", "error", err)
 	}})
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/kv"
-	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -64,7 +64,7 @@ func (b *Bucket) Reader(cfg kv.ReaderConfig) *kv.Reader {
 	defer b.mu.Unlock()
 	b.readers = append(b.readers, s)
 	if b.away {
-		s.tell(feed.Event{Down: nats.ErrConnectionClosed})
+		s.tell(bucket.Event{Down: nats.ErrConnectionClosed})
 	} else {
 		s.tell(s.snapshot()...)
 	}
@@ -123,7 +123,7 @@ func (b *Bucket) remove(key string) {
 	if _, ok := b.records[key]; ok {
 		delete(b.records, key)
 		b.revision++
-		b.tell(feed.Event{Key: key, Gone: true, Rev: b.revision})
+		b.tell(bucket.Event{Key: key, Removed: true, Revision: b.revision})
 	}
 }
 
@@ -145,7 +145,7 @@ func (b *Bucket) Advance(d time.Duration) {
 	defer b.mu.Unlock()
 	b.ahead.Add(int64(d))
 	for _, s := range b.readers {
-		s.tell(feed.Event{Tick: true})
+		s.tell(bucket.Event{Tick: true})
 	}
 	for _, key := range slices.Sorted(maps.Keys(b.records)) {
 		if c := b.records[key]; !c.Valid(b.now()) {
@@ -158,7 +158,7 @@ func (b *Bucket) Advance(d time.Duration) {
 func (b *Bucket) GoAway() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tell(feed.Event{Down: nats.ErrConnectionClosed})
+	b.tell(bucket.Event{Down: nats.ErrConnectionClosed})
 	b.away = true
 }
 
@@ -177,7 +177,7 @@ func (b *Bucket) ComeBack() {
 func (b *Bucket) now() time.Time { return time.Now().Add(time.Duration(b.ahead.Load())) }
 
 // tell tells every Reader. b.mu is held.
-func (b *Bucket) tell(events ...feed.Event) {
+func (b *Bucket) tell(events ...bucket.Event) {
 	if b.away {
 		return
 	}
@@ -196,10 +196,10 @@ func (b *Bucket) tellAll() {
 	}
 }
 
-func entry(c messages.Credential) feed.Event {
+func entry(c messages.Credential) bucket.Event {
 	body, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("kvtest: %v", err))
 	}
-	return feed.Event{Key: messages.Key(c.AppID, c.Kind), Value: body, Rev: c.Revision}
+	return bucket.Event{Key: messages.Key(c.AppID, c.Kind), Value: body, Revision: c.Revision}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/kv/kvtest"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,7 +28,7 @@ func token(r *kv.Reader) string {
 	switch {
 	case v != h || errors.Is(err, kv.ErrExpired) != errors.Is(herr, kv.ErrExpired):
 		return "AccessToken and Handle differ"
-	case errors.Is(err, kv.ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return "not found"
 	case errors.Is(err, kv.ErrExpired):
 		return "expired"
@@ -210,7 +211,7 @@ func TestReportsAreAnsweredAsAWorkerDoes(t *testing.T) {
 		sum := sha256.Sum256([]byte(value))
 		return hex.EncodeToString(sum[:])
 	}
-	report := func(value string) (string, error) {
+	report := func(value string) (messages.Reason, error) {
 		got, err := b.Report(context.Background(), messages.RefreshCredentialRequest{AppID: "wx1", ValueSHA256: sha(value)})
 		return got.Reason, err
 	}

@@ -63,7 +63,7 @@ func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredentialReque
 	return refreshed(b.set(c.AppID, kind, value, max(c.Life(), time.Second)), messages.ReasonRefreshed), nil
 }
 
-func refreshed(c messages.Credential, reason string) messages.Refreshed {
+func refreshed(c messages.Credential, reason messages.Reason) messages.Refreshed {
 	return messages.Refreshed{
 		AppID: c.AppID, Kind: c.Kind, Revision: c.Revision, Generation: c.Generation, ExpiresAt: c.ExpiresAt,
 		Refreshed: reason == messages.ReasonRefreshed, Reason: reason,

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -20,23 +20,23 @@ type source struct {
 
 // snapshot is what a Reader is told at the beginning of a session. One of named accounts may not ask whether the bucket is
 // still the same, and reckons with another each time, as a real one does.
-func (s *source) snapshot() []feed.Event {
+func (s *source) snapshot() []bucket.Event {
 	b := s.bucket
-	events := []feed.Event{{Reset: true, Anew: s.told != b.number || len(s.appids) > 0}}
+	events := []bucket.Event{{Reset: true, Recreated: s.told != b.number || len(s.appids) > 0}}
 	s.told = b.number
 	for _, key := range slices.Sorted(maps.Keys(b.records)) {
 		events = append(events, entry(b.records[key]))
 	}
-	return append(events, feed.Event{Ready: true}, feed.Event{Up: true})
+	return append(events, bucket.Event{Ready: true}, bucket.Event{Up: true})
 }
 
 // delivery is what a Reader is told, and what is closed when it has taken it.
 type delivery struct {
-	events []feed.Event
+	events []bucket.Event
 	taken  chan struct{}
 }
 
-func (s *source) Run(ctx context.Context, emit func(feed.Event)) {
+func (s *source) Run(ctx context.Context, emit func(bucket.Event)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -57,7 +57,7 @@ func (s *source) Report(ctx context.Context, req messages.RefreshCredentialReque
 }
 
 // tell returns when the Reader has taken the events, or has ended.
-func (s *source) tell(events ...feed.Event) {
+func (s *source) tell(events ...bucket.Event) {
 	d := delivery{events, make(chan struct{})}
 	select {
 	case s.events <- d:

@@ -15,9 +15,9 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -29,7 +29,7 @@ type fixture struct {
 	wechat *wechattest.Server
 	nc     *nats.Conn
 	js     jetstream.JetStream
-	store  *kv.Store
+	store  *store.Store
 	values []string // every token that was in the bucket
 }
 
@@ -63,7 +63,7 @@ func newFixtureWithPrefix(t *testing.T, prefix string) *fixture {
 	if f.js, err = jetstream.New(f.nc); err != nil {
 		t.Fatal(err)
 	}
-	if f.store, err = kv.NewStore(f.nc, kv.StoreConfig{Worker: "second"}); err != nil {
+	if f.store, err = store.New(f.nc, store.Config{Worker: "second"}); err != nil {
 		t.Fatal(err)
 	}
 	return f
