@@ -167,13 +167,15 @@ func (f *fleet) violated(format string, args ...any) {
 	}
 }
 
-// event is the next step of a worker.
+// event is the next step of a worker. If several would do something at the same time, any of them may be first.
 func (f *fleet) event() {
-	var next *virtualWorker
+	var next []*virtualWorker
 	at := f.now.Add(10 * time.Minute) // if there is nothing to wait for
 	for _, w := range f.workers {
 		if wakes, ok := w.wakes(); ok && wakes.Before(at) {
-			at, next = wakes, w
+			at, next = wakes, []*virtualWorker{w}
+		} else if ok && wakes.Equal(at) {
+			next = append(next, w)
 		}
 		for _, back := range []time.Time{w.cutUntil, w.frozenUntil} { // then the watches deliver what it has missed
 			if back.After(f.now) && back.Before(at) {
@@ -182,8 +184,8 @@ func (f *fleet) event() {
 		}
 	}
 	f.pass(at.Sub(f.now))
-	if next != nil {
-		next.step()
+	if len(next) > 0 {
+		next[rapid.IntRange(0, len(next)-1).Draw(f.T, "first")].step()
 	}
 	f.deliver()
 }
@@ -256,6 +258,14 @@ func (f *fleet) meddle() {
 			f.lostRecord = f.now
 		}
 		f.nats.RemoveRecord(f.key())
+	})
+	may(f.may.lose, "purge the bucket", func() {
+		f.mishap(0)
+		f.Logf("%s the bucket is purged", f.clock())
+		if f.record() != nil {
+			f.lostRecord = f.now
+		}
+		f.nats.Purge(f.key())
 	})
 	may(f.may.forget, "lose the ledger", func() {
 		f.Logf("%s the ledger is lost", f.clock())

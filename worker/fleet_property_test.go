@@ -307,7 +307,7 @@ func TestAttemptThatWasNotMadeIsTakenBack(t *testing.T) {
 // wasted, and with the classic interface would kill that value (docs/architecture.md#refresh-7).
 func TestLostRecordIsLeftToTheOthers(t *testing.T) {
 	t.Parallel()
-	lives(t, mischief{die: true, lose: true, report: true}, 200, func(f *fleet) {
+	lives(t, mischief{die: true, lose: true, report: true, freeze: true, longest: 3 * time.Second}, 200, func(f *fleet) {
 		f.calling = func(w *virtualWorker, c *call) {
 			l := c.ledger
 			if f.record() != nil || f.now.Sub(f.lostRecord) > 7*time.Second || policy.HasExpired(f.now, l) || l.Attempts > 0 || !l.NextAttempt.After(f.now) {

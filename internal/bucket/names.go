@@ -40,20 +40,23 @@ func publishedPrefix(prefix string) string {
 	return strings.TrimSuffix(messages.PublishedSubject(prefix, "", ""), messages.Key("", ""))
 }
 
+// API is the beginning of all subjects of JetStream's API.
+const API = "$JS.API."
+
 // InfoAPI is the subject of JetStream's API for the limits of the NATS account.
-const InfoAPI = "$JS.API.INFO"
+const InfoAPI = API + "INFO"
 
 // StreamAPI is the subject of JetStream's API for the stream of a bucket: verb is INFO, CREATE, MSG.GET and so on.
-func StreamAPI(verb, bucket string) string { return "$JS.API.STREAM." + verb + "." + Stream(bucket) }
+func StreamAPI(verb, bucket string) string { return API + "STREAM." + verb + "." + Stream(bucket) }
 
 // ConsumerAPI is the beginning of the subjects of JetStream's API for the consumers of the stream of a bucket: verb is
 // CREATE, MSG.NEXT and so on. The name of the consumer follows, after a dot.
 func ConsumerAPI(verb, bucket string) string {
-	return "$JS.API.CONSUMER." + verb + "." + Stream(bucket)
+	return API + "CONSUMER." + verb + "." + Stream(bucket)
 }
 
 // DirectGetAPI is the subject of JetStream's API for a direct get of the last record of a key, from any replica (NATS
 // ADR-31). key may have wildcards, for permissions.
 func DirectGetAPI(bucket, key string) string {
-	return "$JS.API.DIRECT.GET." + Stream(bucket) + "." + Subject(bucket, key)
+	return API + "DIRECT.GET." + Stream(bucket) + "." + Subject(bucket, key)
 }

@@ -83,6 +83,12 @@ func (s *Server) Ledger(key string) store.Ledger {
 // RemoveRecord removes a record, as nats kv del does.
 func (s *Server) RemoveRecord(key string) { s.records[key] = record{revision: s.next()} }
 
+// Purge removes the record and the lease of a key, as a purge of the bucket does.
+func (s *Server) Purge(key string) {
+	s.RemoveRecord(key)
+	delete(s.leases, key)
+}
+
 // RemoveLedger removes a ledger entry, as nats kv del does.
 func (s *Server) RemoveLedger(key string) {
 	appid, kind, _ := messages.ParseKey(key)
