@@ -18,9 +18,9 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// fleet is some workers that keep one credential, in virtual time. Their memories, turns, schedulers and policy are the real ones; NATS is that of
-// package storetest, and WeChat is played here. A worker can be slow, frozen, cut off or dead between any two steps of a turn. The properties are in
-// fleet_property_test.go.
+// fleet is some workers that keep one credential, in virtual time. Their memories, turns, schedulers and policy
+// are the real ones; NATS is that of package storetest, and WeChat is played here. A worker can be slow,
+// frozen, cut off or dead between any two steps of a turn. The properties are in fleet_property_test.go.
 type fleet struct {
 	*rapid.T
 	may     mischief
@@ -160,7 +160,8 @@ func (f *fleet) run(d time.Duration, n int) {
 	}
 }
 
-// violated notes which promise does not hold. It does not call Fatalf, because rapid could not distinguish two failures inside a turn.
+// violated notes which promise does not hold. It does not call Fatalf, because rapid could not distinguish two
+// failures inside a turn.
 func (f *fleet) violated(format string, args ...any) {
 	if f.broken == "" {
 		f.broken = fmt.Sprintf(format, args...)
@@ -302,8 +303,8 @@ func (f *fleet) mishap(d time.Duration) time.Time {
 	return end
 }
 
-// classes are the ways in which WeChat may fail. A refused access_token, of a ticket, is reported by the real refresher in a goroutine of its own, which
-// has no place in virtual time.
+// classes are the ways in which WeChat may fail. A refused access_token, of a ticket, is reported by the real
+// refresher in a goroutine of its own, which has no place in virtual time.
 func (f *fleet) classes() []wechat.Class {
 	if f.kind == messages.AccessToken {
 		return wechat.Classes[:]

@@ -61,9 +61,9 @@ func TestNoTokenIsSaidToOutliveItsEnd(t *testing.T) {
 	})
 }
 
-// While the ledger is there, the generations of a key never decrease, and each is given to one value (design §3), unless
-// WeChat gives no other value than the older one that a worker holds. Where it is lost, or could not be written, a worker
-// still publishes nothing older than what it holds.
+// While the ledger is there, the generations of a key never decrease, and each is given to one value (design
+// §3), unless WeChat gives no other value than the older one that a worker holds. Where it is lost, or could
+// not be written, a worker still publishes nothing older than what it holds.
 func TestGenerationNeverDecreases(t *testing.T) {
 	t.Parallel()
 	lives(t, anything, 200, func(f *fleet) {
@@ -163,7 +163,8 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 	})
 }
 
-// begins is how long a turn that is not disturbed takes at most from its beginning, which spacing counts from, to its call.
+// begins is how long a turn that is not disturbed takes at most from its beginning, which spacing counts from,
+// to its call.
 const begins = 500 * time.Millisecond
 
 // spacing says in what time the try after the n-th failure in a row comes.
@@ -206,9 +207,9 @@ func TestRestartKeepsBackoff(t *testing.T) {
 	})
 }
 
-// No answer of WeChat, no setting and no mishap makes a storm (design §5.10). The scheduled calls of any time are bounded by
-// the leaky bucket, those that reports cause by the minute, of which one may need two. Two scheduled calls are a second
-// apart, but for the steps of a turn.
+// No answer of WeChat, no setting and no mishap makes a storm (design §5.10). The scheduled calls of any time
+// are bounded by the leaky bucket, those that reports cause by the minute, of which one may need two. Two
+// scheduled calls are a second apart, but for the steps of a turn.
 func TestNoAnswerMakesAStorm(t *testing.T) {
 	t.Parallel()
 	watch := func(f *fleet) {
@@ -243,8 +244,8 @@ func TestNoAnswerMakesAStorm(t *testing.T) {
 	})
 }
 
-// While WeChat answers, no consumer is without a living value once there was one, with few calls; and though workers come,
-// go, stand still and lose NATS, each for less than the time that is kept for that.
+// While WeChat answers, no consumer is without a living value once there was one, with few calls; and though
+// workers come, go, stand still and lose NATS, each for less than the time that is kept for that.
 func TestNoGapWhileWeChatAnswers(t *testing.T) {
 	t.Parallel()
 	watch := func(f *fleet) {
@@ -275,8 +276,8 @@ func TestNoGapWhileWeChatAnswers(t *testing.T) {
 	})
 }
 
-// A late writer never wins (design §5.2): when a mishap is a minute ago, what stands in the bucket is what WeChat accepts,
-// though workers have minted tokens that they could not publish, and published late.
+// A late writer never wins (design §5.2): when a mishap is a minute ago, what stands in the bucket is what
+// WeChat accepts, though workers have minted tokens that they could not publish, and published late.
 func TestPublishedTokenIsTheOneThatLives(t *testing.T) {
 	t.Parallel()
 	lives(t, mishaps, 200, func(f *fleet) {
@@ -296,15 +297,16 @@ func TestPublishedTokenIsTheOneThatLives(t *testing.T) {
 	})
 }
 
-// An attempt that could not be made, because NATS left too little time of the lease, is taken back: WeChat has not failed, and has not been
-// called. See virtualWorker.checkTurn, which checks every turn of every test.
+// An attempt that could not be made, because NATS left too little time of the lease, is taken back: WeChat has
+// not failed, and has not been called. See virtualWorker.checkTurn, which checks every turn of every test.
 func TestAttemptThatWasNotMadeIsTakenBack(t *testing.T) {
 	t.Parallel()
 	lives(t, mischief{slow: true}, 200, func(*fleet) {})
 }
 
-// A lost record is left to a worker that holds its value: a worker without the value does not call WeChat for 8 s, because its call would be
-// wasted, and with the classic interface would kill that value (docs/architecture.md#refresh-7).
+// A lost record is left to a worker that holds its value: a worker without the value does not call WeChat for 8
+// s, because its call would be wasted, and with the classic interface would kill that value
+// (docs/architecture.md#refresh-7).
 func TestLostRecordIsLeftToTheOthers(t *testing.T) {
 	t.Parallel()
 	lives(t, mischief{die: true, lose: true, report: true, freeze: true, longest: 3 * time.Second}, 200, func(f *fleet) {
@@ -325,8 +327,8 @@ func TestLostRecordIsLeftToTheOthers(t *testing.T) {
 	})
 }
 
-// A ledger entry that the bucket has lost is written again by a worker that remembers it, and nothing of it is forgotten; see also
-// virtualWorker.wrote, which checks every write of every test.
+// A ledger entry that the bucket has lost is written again by a worker that remembers it, and nothing of it is
+// forgotten; see also virtualWorker.wrote, which checks every write of every test.
 func TestLostLedgerEntryIsWrittenAgain(t *testing.T) {
 	t.Parallel()
 	lives(t, mischief{forget: true, lose: true, fail: true, report: true}, 200, func(f *fleet) {

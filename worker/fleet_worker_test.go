@@ -15,8 +15,9 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// virtualWorker is one worker of a fleet: the memory, the refresher with its turns, the scheduler and the policy are the real ones. Its store and
-// WeChat are virtual, and so is its time: a turn runs as a coroutine that pauses at each step.
+// virtualWorker is one worker of a fleet: the memory, the refresher with its turns, the scheduler and the
+// policy are the real ones. Its store and WeChat are virtual, and so is its time: a turn runs as a coroutine
+// that pauses at each step.
 type virtualWorker struct {
 	*fleet
 	name        string
@@ -100,7 +101,8 @@ func (w *virtualWorker) wakes() (time.Time, bool) {
 	return at, true
 }
 
-// lane is the lane with the first credential that waits for its time; nil: none waits. The token of a ticket waits longer than the ticket.
+// lane is the lane with the first credential that waits for its time; nil: none waits. The token of a ticket
+// waits longer than the ticket.
 func (w *virtualWorker) lane() (first *lane) {
 	for _, l := range w.scheduler.lanes {
 		if len(l.queue) > 0 && (first == nil || l.queue[0].next.At.Before(first.queue[0].next.At)) {
@@ -185,8 +187,8 @@ func (w *virtualWorker) takes(times ...time.Duration) {
 	}
 }
 
-// reach is called before each operation of the worker's store. An operation after its deadline is lost, unless it was in flight: what a frozen
-// worker had sent may arrive late.
+// reach is called before each operation of the worker's store. An operation after its deadline is lost, unless
+// it was in flight: what a frozen worker had sent may arrive late.
 func (w *virtualWorker) reach(ctx context.Context, op storetest.Operation) error {
 	switch op.Name {
 	case "release":
