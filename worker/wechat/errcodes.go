@@ -26,7 +26,7 @@ func everywhere(class Class, wait time.Duration, advice string) [2]meaning {
 // callerIP is the placeholder in an advice for the IP from which WeChat saw the call.
 const callerIP = "{ip}"
 
-// An advice begins with what to do. The cause follows after a colon.
+// An advice says what to do and why.
 const (
 	adviceBug = "check whether the proxy or relay in WECHAT_API_URL changes requests; without one, send this error with " +
 		"its rid to the maintainers of wxkeeper: WeChat calls the request malformed"
@@ -35,15 +35,15 @@ const (
 	adviceHTTPS = "use https:// in WECHAT_API_URL, or let the relay there use HTTPS: WeChat accepts HTTPS only"
 	adviceIP    = "remove WeChat's hosts from /etc/hosts, and check that DNS servers and proxies do not keep old " +
 		"addresses: WeChat was called through a retired IP"
-	adviceUnknown = "look this errcode up in WeChat's documentation (global return codes), or ask WeChat's support with " +
-		"the rid: wxkeeper does not know it"
+	adviceUnknown = "wxkeeper does not know this errcode: look it up in WeChat's documentation (global return codes), or " +
+		"ask WeChat's support with the rid"
 
 	adviceSecret = "correct the AppSecret of this account (WECHAT_SECRET or WECHAT_SECRET_FILE, their " +
 		"WECHAT_ACCOUNTS_0_ forms, or WECHAT_ACCOUNTS_FILE): it is wrong, was reset in the console, or belongs to another " +
 		"AppID"
 	adviceAppID        = "correct the AppID of this account: WeChat does not know it (check upper and lower case)"
-	adviceFrozenSecret = "unfreeze the AppSecret of this account in the console, and wait 10 minutes until that takes " +
-		"effect: the AppSecret is frozen"
+	adviceFrozenSecret = "the AppSecret of this account is frozen: unfreeze it in the console, and wait 10 minutes until " +
+		"that takes effect"
 	adviceFrozen = "sign in at mp.weixin.qq.com and have this account unfrozen: WeChat has frozen it"
 	adviceBanned = "sign in at mp.weixin.qq.com, read the notice there, and appeal or correct what it names: WeChat has " +
 		"restricted this account"
