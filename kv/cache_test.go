@@ -15,13 +15,15 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // fileReader makes a Reader with a cache file, and what it tells as trouble until it runs.
 func fileReader(t *testing.T, cfg ReaderConfig) (*Reader, []error) {
 	t.Helper()
 	var troubles []error
-	cfg.OnTrouble = func(err error) { troubles = append(troubles, err) }
+	cfg.OnError = func(err error) { troubles = append(troubles, err) }
 	if cfg.Source == nil {
 		cfg.Source = scripted{}
 	}
@@ -33,7 +35,7 @@ func fileReader(t *testing.T, cfg ReaderConfig) (*Reader, []error) {
 }
 
 // writeFile writes a cache file as another process would have left it.
-func writeFile(t *testing.T, file, bucket string, mode os.FileMode, credentials ...Credential) {
+func writeFile(t *testing.T, file, bucket string, mode os.FileMode, credentials ...messages.Credential) {
 	t.Helper()
 	body, err := json.Marshal(cached{Bucket: bucket, Credentials: credentials})
 	if err == nil {
@@ -50,7 +52,7 @@ func writeFile(t *testing.T, file, bucket string, mode os.FileMode, credentials 
 // awaitFile waits until a cache file has a generation.
 func awaitFile(t *testing.T, file string, generation uint64) {
 	t.Helper()
-	c := &cache{file: file, bucket: DefaultBucket}
+	c := &cache{file: file, bucket: messages.DefaultBucket}
 	ctx := testContext(t)
 	for ctx.Err() == nil {
 		credentials, err := c.load()
@@ -80,7 +82,7 @@ func TestConsumerStartsFromItsFileWhileNATSIsAway(t *testing.T) {
 			stop := runReader(t, first)
 			awaitFile(t, cfg.CacheFile, 1) // at once, so that a process that is killed has it
 			publish(t, s, credential(2, time.Hour))
-			if _, err := first.WaitNewer(testContext(t), "wx1", AccessToken, 1); err != nil {
+			if _, err := first.WaitNewer(testContext(t), "wx1", messages.AccessToken, 1); err != nil {
 				t.Fatal(err)
 			}
 			stop()
@@ -105,7 +107,7 @@ func TestConsumerStartsFromItsFileWhileNATSIsAway(t *testing.T) {
 			}
 			srv.Restart()
 			publishSoon(t, s, credential(3, time.Hour))
-			if _, err := second.WaitNewer(testContext(t), "wx1", AccessToken, 2); err != nil {
+			if _, err := second.WaitNewer(testContext(t), "wx1", messages.AccessToken, 2); err != nil {
 				t.Error(err)
 			}
 		})
@@ -121,11 +123,11 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 	}{
 		"others may read it": {func(t *testing.T, file string) {
 			t.Helper()
-			writeFile(t, file, DefaultBucket, 0o640, good)
+			writeFile(t, file, messages.DefaultBucket, 0o640, good)
 		}, "it must be 0600"},
 		"others may write it": {func(t *testing.T, file string) {
 			t.Helper()
-			writeFile(t, file, DefaultBucket, 0o602, good)
+			writeFile(t, file, messages.DefaultBucket, 0o602, good)
 		}, "it must be 0600"},
 		"cut off": {func(t *testing.T, file string) {
 			t.Helper()
@@ -139,7 +141,7 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 		}, `of bucket "other"`},
 		"too large": {func(t *testing.T, file string) {
 			t.Helper()
-			writeFile(t, file, DefaultBucket, 0o600, good)
+			writeFile(t, file, messages.DefaultBucket, 0o600, good)
 			if err := os.Truncate(file, cacheLimit+1); err != nil { // it takes no room: what is added is a hole
 				t.Fatal(err)
 			}
@@ -157,13 +159,13 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 			tt.write(t, file)
 			cfg := ReaderConfig{CacheFile: file}
 			var troubles []error
-			cfg.OnTrouble = func(err error) { troubles = append(troubles, err) }
+			cfg.OnError = func(err error) { troubles = append(troubles, err) }
 			cfg.Source = scripted{}
 			r, err := NewReader(nil, cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.Get("wx1", AccessToken); !errors.Is(err, ErrNotFound) {
+			if _, err := r.Get("wx1", messages.AccessToken); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("%v, want ErrNotFound", err)
 			}
 			if len(troubles) != 1 || !strings.Contains(troubles[0].Error(), tt.says) || strings.Contains(troubles[0].Error(), good.Value) {
@@ -174,7 +176,7 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 			}
 			r.Apply(credential(2, time.Hour))
 			r.save()
-			if r, troubles := fileReader(t, cfg); len(troubles) > 0 || r.Held("wx1", AccessToken) == nil {
+			if r, troubles := fileReader(t, cfg); len(troubles) > 0 || r.Held("wx1", messages.AccessToken) == nil {
 				t.Errorf("the next write has not put it right: %v", troubles)
 			}
 		})
@@ -185,12 +187,12 @@ func TestOnlyWhatIsValidAndFollowedIsTakenFromTheFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "credentials.json")
 	dead, broken, other, ahead := credential(1, time.Hour), credential(1, time.Hour), credential(1, time.Hour), credential(1, time.Hour)
-	dead.Kind, dead.ObtainedAt, dead.ExpiresAt = JSAPITicket, dead.ObtainedAt.Add(-time.Hour), time.Now()
-	broken.Kind, broken.Value = WXCardTicket, "a\nb"
+	dead.Kind, dead.ObtainedAt, dead.ExpiresAt = messages.JSAPITicket, dead.ObtainedAt.Add(-time.Hour), time.Now()
+	broken.Kind, broken.Value = messages.WXCardTicket, "a\nb"
 	// It would be newer than all that comes, also after a bucket made anew.
-	ahead.Kind, ahead.ObtainedAt, ahead.ExpiresAt = JSAPITicket, ahead.ObtainedAt.Add(25*time.Hour), ahead.ExpiresAt.Add(25*time.Hour)
+	ahead.Kind, ahead.ObtainedAt, ahead.ExpiresAt = messages.JSAPITicket, ahead.ObtainedAt.Add(25*time.Hour), ahead.ExpiresAt.Add(25*time.Hour)
 	other.AppID = "wx2"
-	writeFile(t, file, DefaultBucket, 0o600, credential(1, time.Hour), dead, broken, other, ahead)
+	writeFile(t, file, messages.DefaultBucket, 0o600, credential(1, time.Hour), dead, broken, other, ahead)
 	r, troubles := fileReader(t, ReaderConfig{CacheFile: file, AppIDs: []string{"wx1"}})
 	if h := r.Health(); len(troubles) > 0 || h.Valid != 1 || h.Expired != 0 {
 		t.Errorf("%+v is taken, %v; want one credential", h, troubles)
@@ -206,7 +208,7 @@ func TestBucketIsBelievedMoreThanTheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "credentials.json")
 	old := credential(7, time.Hour)
 	old.ObtainedAt = old.ObtainedAt.Add(-time.Minute)
-	writeFile(t, file, DefaultBucket, 0o600, old)
+	writeFile(t, file, messages.DefaultBucket, 0o600, old)
 	for name, tt := range map[string]struct {
 		generation uint64
 		earlier    time.Duration
@@ -218,7 +220,7 @@ func TestBucketIsBelievedMoreThanTheFile(t *testing.T) {
 		c := credential(tt.generation, time.Hour)
 		c.ObtainedAt = c.ObtainedAt.Add(-tt.earlier)
 		r.told(put(t, c))
-		if got, err := r.Get("wx1", AccessToken); err != nil || got.Generation != tt.want {
+		if got, err := r.Get("wx1", messages.AccessToken); err != nil || got.Generation != tt.want {
 			t.Errorf("%s: generation %d, %v; want %d", name, got.Generation, err, tt.want)
 		}
 	}
@@ -299,7 +301,7 @@ func TestFailedWriteIsTriedAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 				var troubles []error
-				r, events, stop := scriptedReader(t, ReaderConfig{CacheFile: file, OnTrouble: func(err error) { troubles = append(troubles, err) }})
+				r, events, stop := scriptedReader(t, ReaderConfig{CacheFile: file, OnError: func(err error) { troubles = append(troubles, err) }})
 				defer stop()
 				troubles = nil // that it is not used
 				events <- put(t, credential(1, time.Hour))

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 func TestPipeInTheFilesPlaceHoldsNobodyUp(t *testing.T) {
@@ -20,7 +22,7 @@ func TestPipeInTheFilesPlaceHoldsNobodyUp(t *testing.T) {
 	}
 	told := make(chan error, 1)
 	go func() {
-		_, _ = NewReader(nil, ReaderConfig{CacheFile: file, Source: scripted{}, OnTrouble: func(err error) { told <- err }})
+		_, _ = NewReader(nil, ReaderConfig{CacheFile: file, Source: scripted{}, OnError: func(err error) { told <- err }})
 	}()
 	select {
 	case err := <-told:
@@ -38,7 +40,7 @@ func TestPipeInTheFilesPlaceHoldsNobodyUp(t *testing.T) {
 func TestFileOfAnotherUserIsNotUsed(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "credentials.json")
-	writeFile(t, file, DefaultBucket, 0o600, credential(1, time.Hour))
+	writeFile(t, file, messages.DefaultBucket, 0o600, credential(1, time.Hour))
 	info, err := os.Stat(file)
 	if err != nil {
 		t.Fatal(err)

@@ -8,8 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 func TestChangesTellWhatIsThereAndThenWhatTakesItsPlace(t *testing.T) {
@@ -74,7 +75,7 @@ func TestSlowLoopOverChangesDelaysNobodyAndMissesNoLatestValue(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if c, err := r.Get("wx1", AccessToken); err != nil || c.Generation != 1000 || quick != 1000 {
+		if c, err := r.Get("wx1", messages.AccessToken); err != nil || c.Generation != 1000 || quick != 1000 {
 			t.Errorf("while one loop hangs, Get has generation %d, %v, and another loop %d; want 1000", c.Generation, err, quick)
 		}
 		close(goOn)
@@ -133,9 +134,9 @@ func TestWhatIsStillTheSameIsNoChange(t *testing.T) {
 		synctest.Wait()
 		c.RefreshAt = c.RefreshAt.Add(time.Minute)
 		events <- put(t, c)
-		events <- feed.Event{Reset: true}
+		events <- bucket.Event{Reset: true}
 		events <- put(t, c)
-		events <- feed.Event{Ready: true}
+		events <- bucket.Event{Ready: true}
 		synctest.Wait()
 		if count != 1 {
 			t.Errorf("%d changes, want 1", count)
@@ -156,7 +157,7 @@ func TestWhatTakesThePlaceOfAnEndedValueIsAChange(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, events, _ := scriptedReader(t, ReaderConfig{})
-		h := r.Handle("wx1", AccessToken)
+		h := r.Handle("wx1", messages.AccessToken)
 		ctx, cancel := context.WithCancel(t.Context())
 		told := make(chan uint64, 10)
 		done := make(chan struct{})
@@ -187,7 +188,7 @@ func TestWaitingEndsWithItsContext(t *testing.T) {
 	r, _, _ := scriptedReader(t, ReaderConfig{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.Wait(ctx, "wx1", AccessToken); !errors.Is(err, context.Canceled) {
+	if _, err := r.Wait(ctx, "wx1", messages.AccessToken); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want context.Canceled", err)
 	}
 	for range r.Changes(ctx) {

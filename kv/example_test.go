@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/kv/kvtest"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // A service makes one Reader, runs it as long as it lives, and hands out handles.
@@ -25,7 +26,7 @@ func ExampleNewReader() {
 	reader, err := kv.NewReader(nc, kv.ReaderConfig{
 		AppIDs:    []string{"wx0123456789abcdef"},
 		CacheFile: "/var/lib/shop/credentials.json", // so that it starts while NATS is away
-		OnTrouble: func(err error) { log.Print(err) },
+		OnError:   func(err error) { log.Print(err) },
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -34,10 +35,10 @@ func ExampleNewReader() {
 
 	starting, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if _, err := reader.Wait(starting, "wx0123456789abcdef", kv.AccessToken); err != nil {
+	if _, err := reader.Wait(starting, "wx0123456789abcdef", messages.AccessToken); err != nil {
 		log.Fatal(err)
 	}
-	token := reader.Handle("wx0123456789abcdef", kv.AccessToken)
+	token := reader.Handle("wx0123456789abcdef", messages.AccessToken)
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		value, err := token.Value() // current at each request, and as cheap as reading a variable
 		if err != nil {
@@ -52,14 +53,14 @@ func ExampleReader_Changes() {
 	bucket := kvtest.NewBucket()
 	defer bucket.Close()
 	reader := bucket.Reader(kv.ReaderConfig{})
-	bucket.Set("wx1", kv.AccessToken, "first", time.Hour)
+	bucket.Set("wx1", messages.AccessToken, "first", time.Hour)
 
 	for c := range reader.Changes(context.Background(), "wx1") {
 		fmt.Println(c.Generation, c.Value)
 		if c.Generation == 3 {
 			break
 		}
-		bucket.Set("wx1", kv.AccessToken, fmt.Sprint("after-", c.Value), time.Hour)
+		bucket.Set("wx1", messages.AccessToken, fmt.Sprint("after-", c.Value), time.Hour)
 	}
 	// Output:
 	// 1 first
@@ -71,10 +72,10 @@ func ExampleReader_Health() {
 	bucket := kvtest.NewBucket()
 	defer bucket.Close()
 	reader := bucket.Reader(kv.ReaderConfig{})
-	bucket.Set("wx1", kv.AccessToken, "first", time.Hour)
-	bucket.GoAway()
+	bucket.Set("wx1", messages.AccessToken, "first", time.Hour)
+	bucket.Disconnect()
 	h := reader.Health()
-	fmt.Println(h.Valid, "valid;", h.Trouble)
+	fmt.Println(h.Valid, "valid;", h.Error)
 	// Output:
 	// 1 valid; nats: connection closed
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // BenchmarkThousandReaders measures how long a new credential takes until the last of 1,000 Readers has it, beside a raw
@@ -97,7 +98,7 @@ func BenchmarkThousandReaders(b *testing.B) {
 		puts += time.Since(began)
 
 		generation++
-		l, err := s.Acquire(ctx, "wx1", AccessToken, 15*time.Second)
+		l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 15*time.Second)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -127,7 +128,7 @@ func BenchmarkReaderMemory(b *testing.B) {
 		before := heap()
 		size := 0
 		for i := range accounts {
-			for _, kind := range Kinds {
+			for _, kind := range messages.Kinds {
 				c := credential(1, time.Hour)
 				c.AppID, c.Kind, c.Value = fmt.Sprintf("wx%016d", i), kind, fmt.Sprintf("%0157d", i)
 				e := put(b, c)
@@ -137,13 +138,13 @@ func BenchmarkReaderMemory(b *testing.B) {
 		}
 		held += heap() - before
 		json += float64(size)
-		if h := r.Health(); h.Valid != accounts*len(Kinds) {
+		if h := r.Health(); h.Valid != accounts*len(messages.Kinds) {
 			b.Fatalf("%+v", h)
 		}
 	}
 	const mib = 1 << 20
 	b.ReportMetric(held/float64(b.N)/mib, "MiB")
-	b.ReportMetric(held/float64(b.N)/accounts/float64(len(Kinds)), "B/credential")
+	b.ReportMetric(held/float64(b.N)/accounts/float64(len(messages.Kinds)), "B/credential")
 	b.ReportMetric(held/json, "x-JSON")
 }
 

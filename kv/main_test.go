@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // patience bounds waits for events that must come; it is not a claim about speed.
@@ -19,9 +21,9 @@ func testContext(tb testing.TB) context.Context {
 }
 
 // newStore is a Store of a worker on its own connection, with its buckets made.
-func newStore(tb testing.TB, s *natstest.Server, worker string) *Store {
+func newStore(tb testing.TB, s *natstest.Server, worker string) *store.Store {
 	tb.Helper()
-	st, err := NewStore(s.Connect(), StoreConfig{Worker: worker})
+	st, err := store.New(s.Connect(), store.Config{Worker: worker})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -31,16 +33,16 @@ func newStore(tb testing.TB, s *natstest.Server, worker string) *Store {
 	return st
 }
 
-func credential(generation uint64, life time.Duration) Credential {
+func credential(generation uint64, life time.Duration) messages.Credential {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	return Credential{
-		AppID: "wx1", Kind: AccessToken, Value: "VALUE-" + string(rune('a'+generation%26)), ObtainedAt: now,
-		ExpiresAt: now.Add(life), RefreshAt: now.Add(life / 2), Generation: generation, Source: SourceToken, Worker: "w",
+	return messages.Credential{
+		AppID: "wx1", Kind: messages.AccessToken, Value: "VALUE-" + string(rune('a'+generation%26)), ObtainedAt: now,
+		ExpiresAt: now.Add(life), RefreshAt: now.Add(life / 2), Generation: generation, Source: messages.SourceToken, Worker: "w",
 	}
 }
 
 // publish takes the lease, publishes and gives the lease back.
-func publish(tb testing.TB, s *Store, c Credential) uint64 {
+func publish(tb testing.TB, s *store.Store, c messages.Credential) uint64 {
 	tb.Helper()
 	ctx := testContext(tb)
 	l, err := s.Acquire(ctx, c.AppID, c.Kind, 5*time.Second)

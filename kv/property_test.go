@@ -9,7 +9,9 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // Whatever a bucket brings, in whatever order, and however the clock goes on: a Reader hands out nothing that was never
@@ -23,19 +25,19 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := r.Handle("wx1", AccessToken)
-		published := map[string]Credential{}
+		h := r.Handle("wx1", messages.AccessToken)
+		published := map[string]messages.Credential{}
 		var values []string
-		var last *Credential                    // handed out
+		var last *messages.Credential           // handed out
 		bucketOf, bucket := map[string]int{}, 0 // by value; buckets are made anew
 		revision, generation := uint64(0), uint64(0)
-		publish := func(t *rapid.T) Credential {
+		publish := func(t *rapid.T) messages.Credential {
 			revision++
 			generation++
 			now = now.Add(time.Millisecond)
-			c := Credential{
-				AppID: "wx1", Kind: AccessToken, Value: fmt.Sprintf("value-%d", len(published)), ObtainedAt: now, RefreshAt: now,
-				ExpiresAt: now.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "life")) * time.Second), Generation: generation, Revision: revision, Source: SourceToken, Worker: "w",
+			c := messages.Credential{
+				AppID: "wx1", Kind: messages.AccessToken, Value: fmt.Sprintf("value-%d", len(published)), ObtainedAt: now, RefreshAt: now,
+				ExpiresAt: now.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "life")) * time.Second), Generation: generation, Revision: revision, Source: messages.SourceToken, Worker: "w",
 			}
 			published[c.Value] = c
 			values, bucketOf[c.Value] = append(values, c.Value), bucket
@@ -46,10 +48,10 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 			if rapid.Bool().Draw(t, "clock turns") {
 				r.setClock()
 			}
-			c, err := r.Get("wx1", AccessToken)
+			c, err := r.Get("wx1", messages.AccessToken)
 			value, herr := h.Value()
 			switch {
-			case err != nil && !errors.Is(err, ErrExpired) && !errors.Is(err, ErrNotFound):
+			case err != nil && !errors.Is(err, ErrExpired) && !errors.Is(err, store.ErrNotFound):
 				t.Fatal(err)
 			case (err == nil) != (herr == nil) || c.Value != value:
 				t.Fatalf("Get has %q, %v; the handle %q, %v", c.Value, err, value, herr)
@@ -75,7 +77,7 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 			},
 			"a worker publishes": func(t *rapid.T) {
 				c := publish(t)
-				if got, err := r.Get("wx1", AccessToken); err != nil || got != c {
+				if got, err := r.Get("wx1", messages.AccessToken); err != nil || got != c {
 					t.Fatalf("after %v was published there is %v, %v", c, got, err)
 				}
 			},
@@ -86,7 +88,7 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 			},
 			"all memory is lost, and the bucket": func(t *rapid.T) {
 				bucket, revision, generation, values = bucket+1, 0, 0, nil
-				r.told(feed.Event{Reset: rapid.Bool().Draw(t, "snapshot"), Anew: true})
+				r.told(bucket.Event{Reset: rapid.Bool().Draw(t, "snapshot"), Recreated: true})
 			},
 			"the bucket is lost, and a worker puts back what it holds": func(t *rapid.T) {
 				if last == nil || !last.Valid(now) || bucketOf[last.Value] != bucket || last.Generation != generation {
@@ -94,34 +96,34 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 				}
 				switch rapid.IntRange(0, 2).Draw(t, "as told by") {
 				case 0: // a watch
-					r.told(feed.Event{Reset: true, Anew: true})
+					r.told(bucket.Event{Reset: true, Recreated: true})
 				case 1: // a watch that takes it for the old one: a backup
-					r.told(feed.Event{Reset: true})
+					r.told(bucket.Event{Reset: true})
 				case 2: // direct gets
-					r.told(feed.Event{Anew: true})
+					r.told(bucket.Event{Recreated: true})
 				}
 				back := *last
 				revision, values, back.Revision = 1, []string{back.Value}, 1
 				bucket++
 				bucketOf[back.Value], published[back.Value] = bucket, back
 				r.told(event(t, back))
-				if got, err := r.Get("wx1", AccessToken); err != nil || got != back {
+				if got, err := r.Get("wx1", messages.AccessToken); err != nil || got != back {
 					t.Fatalf("after %v was put back there is %v, %v", back, got, err)
 				}
 			},
-			"the record goes":      func(*rapid.T) { r.told(feed.Event{Key: "wx1.access_token", Gone: true}) },
-			"another session":      func(*rapid.T) { r.told(feed.Event{Reset: true}); r.told(feed.Event{Ready: true}) },
-			"what is not a record": func(*rapid.T) { r.told(feed.Event{Key: "wx1.access_token", Value: []byte("{"), Rev: revision}) },
+			"the record goes":      func(*rapid.T) { r.told(bucket.Event{Key: "wx1.access_token", Removed: true}) },
+			"another session":      func(*rapid.T) { r.told(bucket.Event{Reset: true}); r.told(bucket.Event{Ready: true}) },
+			"what is not a record": func(*rapid.T) { r.told(bucket.Event{Key: "wx1.access_token", Value: []byte("{"), Revision: revision}) },
 		})
 	})
 }
 
 // event is the event of a record.
-func event(t *rapid.T, c Credential) feed.Event {
+func event(t *rapid.T, c messages.Credential) bucket.Event {
 	t.Helper()
 	body, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return feed.Event{Key: Key(c.AppID, c.Kind), Value: body, Rev: c.Revision}
+	return bucket.Event{Key: messages.Key(c.AppID, c.Kind), Value: body, Revision: c.Revision}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 func TestHandleIsAlwaysTheCurrentCredential(t *testing.T) {
@@ -16,14 +18,14 @@ func TestHandleIsAlwaysTheCurrentCredential(t *testing.T) {
 	srv := natstest.Start(t)
 	s := newStore(t, srv, "w")
 	r := startReader(t, srv, ReaderConfig{})
-	h := r.Handle("wx1", AccessToken)
-	if v, err := h.Value(); !errors.Is(err, ErrNotFound) || v != "" {
+	h := r.Handle("wx1", messages.AccessToken)
+	if v, err := h.Value(); !errors.Is(err, store.ErrNotFound) || v != "" {
 		t.Errorf("before there is one: %v, want ErrNotFound", err)
 	}
 	for generation := uint64(1); generation <= 3; generation++ {
 		c := credential(generation, time.Hour)
 		publish(t, s, c)
-		if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, generation-1); err != nil {
+		if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, generation-1); err != nil {
 			t.Fatal(err)
 		}
 		if v, err := h.Value(); err != nil || v != c.Value {
@@ -33,9 +35,9 @@ func TestHandleIsAlwaysTheCurrentCredential(t *testing.T) {
 			t.Errorf("generation %d, %v; want %d", got.Generation, err, generation)
 		}
 	}
-	for _, nonsense := range []*Handle{r.Handle("wx1", "nonsense"), r.Handle("", AccessToken), r.Handle("wx2", AccessToken)} {
-		if _, err := nonsense.Value(); !errors.Is(err, ErrNotFound) {
-			t.Errorf("%s: %v, want ErrNotFound", Key(nonsense.appid, nonsense.kind), err)
+	for _, nonsense := range []*Handle{r.Handle("wx1", "nonsense"), r.Handle("", messages.AccessToken), r.Handle("wx2", messages.AccessToken)} {
+		if _, err := nonsense.Value(); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: %v, want ErrNotFound", messages.Key(nonsense.appid, nonsense.kind), err)
 		}
 	}
 }
@@ -45,15 +47,15 @@ func TestReadsNeverReturnAnExpiredValue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, events, stop := scriptedReader(t, ReaderConfig{})
-		h := r.Handle("wx1", AccessToken)
+		h := r.Handle("wx1", messages.AccessToken)
 		quick := 0
-		live := func(c Credential) {
+		live := func(c messages.Credential) {
 			for time.Now().Before(c.ExpiresAt.Add(2 * time.Second)) {
 				var want error
 				if !time.Now().Before(c.ExpiresAt) {
 					want = ErrExpired
 				}
-				_, get := r.Get("wx1", AccessToken)
+				_, get := r.Get("wx1", messages.AccessToken)
 				value, handle := h.Value()
 				if !errors.Is(get, want) || !errors.Is(handle, want) || (value == c.Value) != (want == nil) {
 					t.Fatalf("%s before its end: Get says %v, Handle %v; want %v", time.Until(c.ExpiresAt), get, handle, want)
@@ -90,10 +92,10 @@ func TestReadingAllocatesNothing(t *testing.T) {
 	for r.clock.Load() == never {
 		runtime.Gosched()
 	}
-	h := r.Handle("wx1", AccessToken)
+	h := r.Handle("wx1", messages.AccessToken)
 	for name, read := range map[string]func() error{
 		"AccessToken":  func() error { _, err := r.AccessToken("wx1"); return err },
-		"Get":          func() error { _, err := r.Get("wx1", AccessToken); return err },
+		"Get":          func() error { _, err := r.Get("wx1", messages.AccessToken); return err },
 		"Handle.Value": func() error { _, err := h.Value(); return err },
 		"Handle.Get":   func() error { _, err := h.Get(); return err },
 	} {
@@ -116,9 +118,9 @@ func BenchmarkRead(b *testing.B) {
 	for r.clock.Load() == never {
 		runtime.Gosched()
 	}
-	var pointer atomic.Pointer[Credential]
+	var pointer atomic.Pointer[messages.Credential]
 	pointer.Store(&c)
-	h := r.Handle("wx1", AccessToken)
+	h := r.Handle("wx1", messages.AccessToken)
 	failed := 0
 	var bare, handle, token time.Duration
 	for b.Loop() {

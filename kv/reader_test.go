@@ -15,6 +15,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 type natsOptions = nats.Options
@@ -111,7 +113,7 @@ func TestReaderSeesWhatIsThereAndWhatComes(t *testing.T) {
 				t.Fatalf("the snapshot has no credential: %v", err)
 			}
 			rev := publish(t, s, credential(2, time.Hour))
-			c, err := r.WaitNewer(testContext(t), "wx1", AccessToken, 1)
+			c, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, 1)
 			if err != nil || c.Revision != rev || c.Generation != 2 {
 				t.Errorf("%v, %v; want generation 2, revision %d", c, err, rev)
 			}
@@ -126,13 +128,13 @@ func TestReaderNeverReturnsAnExpiredValue(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Apply(credential(1, time.Hour))
-	if c, err := r.Get("wx1", AccessToken); !errors.Is(err, ErrExpired) || c.Value != "" {
+	if c, err := r.Get("wx1", messages.AccessToken); !errors.Is(err, ErrExpired) || c.Value != "" {
 		t.Errorf("%v, want ErrExpired", err)
 	}
-	if _, err := r.Get("wx2", AccessToken); !errors.Is(err, ErrNotFound) {
+	if _, err := r.Get("wx2", messages.AccessToken); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("%v, want ErrNotFound", err)
 	}
-	if _, err := r.Get("wx1", "nonsense"); !errors.Is(err, ErrNotFound) {
+	if _, err := r.Get("wx1", "nonsense"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("%v, want ErrNotFound", err)
 	}
 }
@@ -150,7 +152,7 @@ func TestReaderNeverGoesBackToALowerGeneration(t *testing.T) {
 	if c := <-changes; c.Record == nil || c.Record.Generation != 4 {
 		t.Errorf("the change tells %v, want what is in the bucket", c.Record)
 	}
-	if c, err := r.Get("wx1", AccessToken); err != nil || c.Generation != 5 {
+	if c, err := r.Get("wx1", messages.AccessToken); err != nil || c.Generation != 5 {
 		t.Errorf("the reader went to %v, %v", c, err)
 	}
 }
@@ -174,7 +176,7 @@ func TestReaderTakesALowerGenerationWhenItsOwnHasEnded(t *testing.T) {
 		err        error
 	}{{0, 5, nil}, {2 * time.Hour, 1, nil}, {4 * time.Hour, 0, ErrExpired}} {
 		ahead.Store(int64(tt.ahead))
-		if c, err := r.Get("wx1", AccessToken); c.Generation != tt.generation || !errors.Is(err, tt.err) {
+		if c, err := r.Get("wx1", messages.AccessToken); c.Generation != tt.generation || !errors.Is(err, tt.err) {
 			t.Errorf("%s later: generation %d, %v; want %d, %v", tt.ahead, c.Generation, err, tt.generation, tt.err)
 		}
 	}
@@ -207,7 +209,7 @@ func TestReaderServesThroughARestartAndSeesWhatComesAfterIt(t *testing.T) {
 			r := startReader(t, srv, cfg)
 			publish(t, s, credential(1, time.Hour))
 			ctx := testContext(t)
-			if _, err := r.Wait(ctx, "wx1", AccessToken); err != nil {
+			if _, err := r.Wait(ctx, "wx1", messages.AccessToken); err != nil {
 				t.Fatal(err)
 			}
 			srv.Stop()
@@ -216,7 +218,7 @@ func TestReaderServesThroughARestartAndSeesWhatComesAfterIt(t *testing.T) {
 			}
 			srv.Restart()
 			publishSoon(t, s, credential(2, time.Hour))
-			if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 1); err != nil {
+			if _, err := r.WaitNewer(ctx, "wx1", messages.AccessToken, 1); err != nil {
 				t.Error(err)
 			}
 		})
@@ -224,7 +226,7 @@ func TestReaderServesThroughARestartAndSeesWhatComesAfterIt(t *testing.T) {
 }
 
 // publishSoon publishes as soon as the server takes it.
-func publishSoon(tb testing.TB, s *Store, c Credential) (revision uint64) {
+func publishSoon(tb testing.TB, s *store.Store, c messages.Credential) (revision uint64) {
 	tb.Helper()
 	ctx := testContext(tb)
 	for {
@@ -270,7 +272,7 @@ func TestReaderNoticesABucketMadeAnew(t *testing.T) {
 				t.Errorf("what was valid is no longer served: %v", err)
 			}
 			publish(t, s, credential(6, time.Hour))
-			if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 5); err != nil {
+			if _, err := r.WaitNewer(ctx, "wx1", messages.AccessToken, 5); err != nil {
 				t.Error(err)
 			}
 			// With the ledger lost too, the workers begin again. What was obtained before is a late one all the same.
@@ -283,7 +285,7 @@ func TestReaderNoticesABucketMadeAnew(t *testing.T) {
 			late, later := credential(1, time.Hour), credential(2, time.Hour)
 			late.ObtainedAt = late.ObtainedAt.Add(-time.Minute)
 			later.ObtainedAt = later.ObtainedAt.Add(time.Minute)
-			for i, c := range []Credential{late, later} {
+			for i, c := range []messages.Credential{late, later} {
 				rev := publish(t, s, c)
 				for change := range changes {
 					if change.Revision == rev && change.Record != nil && change.Record.Generation == c.Generation {
@@ -291,7 +293,7 @@ func TestReaderNoticesABucketMadeAnew(t *testing.T) {
 					}
 				}
 				want := []uint64{6, 2}[i]
-				if got, err := r.Get("wx1", AccessToken); err != nil || got.Generation != want {
+				if got, err := r.Get("wx1", messages.AccessToken); err != nil || got.Generation != want {
 					t.Errorf("generation %d is shown, %v; want %d", got.Generation, err, want)
 				}
 			}
@@ -331,7 +333,7 @@ func TestChangesLeaveNothingBehind(t *testing.T) {
 	r := startReader(t, s, ReaderConfig{})
 	change := func(generation uint64) {
 		publish(t, store, credential(generation, time.Hour))
-		if _, err := r.WaitNewer(testContext(t), "wx1", AccessToken, generation-1); err != nil {
+		if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, generation-1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -376,7 +378,7 @@ func TestReaderNoticesABucketThatWentBackInTime(t *testing.T) {
 				publishSoon(t, s, credential(g, time.Hour))
 			}
 			ctx := testContext(t)
-			if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 5); err != nil {
+			if _, err := r.WaitNewer(ctx, "wx1", messages.AccessToken, 5); err != nil {
 				t.Fatal(err)
 			}
 			changes := make(chan Change, 100)
@@ -386,7 +388,7 @@ func TestReaderNoticesABucketThatWentBackInTime(t *testing.T) {
 			srv.Restart()
 			awaitChange(t, changes, "what was restored is not told", func(c Change) bool { return c.Record != nil && c.Record.Generation == 1 })
 			publishSoon(t, s, credential(7, time.Hour))
-			if _, err := r.WaitNewer(ctx, "wx1", AccessToken, 6); err != nil {
+			if _, err := r.WaitNewer(ctx, "wx1", messages.AccessToken, 6); err != nil {
 				t.Errorf("what is published after it is not seen: %v", err)
 			}
 		})

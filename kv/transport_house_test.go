@@ -19,6 +19,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
@@ -96,7 +97,7 @@ func TestTransportsCallersNeverNoticeThatAForeignSystemKilledTheToken(t *testing
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); _ = r.Run(following) }()
 	defer func() { stop(); <-stopped }()
-	_, err = r.Wait(ctx, houseAppID, kv.AccessToken)
+	_, err = r.Wait(ctx, houseAppID, messages.AccessToken)
 	check(err)
 	h.killToken()
 	fetched := h.Calls(houseAppID, "token")

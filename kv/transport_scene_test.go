@@ -82,11 +82,11 @@ func (f *fakeWeChat) called() []call {
 // fleet answers the reports of a Reader, in the place of the workers.
 type fleet struct {
 	mu       sync.Mutex
-	reported []messages.RefreshCredential
+	reported []messages.RefreshCredentialRequest
 	answer   func(context.Context) (messages.Refreshed, error)
 }
 
-func (f *fleet) report(ctx context.Context, r messages.RefreshCredential) (messages.Refreshed, error) {
+func (f *fleet) report(ctx context.Context, r messages.RefreshCredentialRequest) (messages.Refreshed, error) {
 	f.mu.Lock()
 	f.reported = append(f.reported, r)
 	f.mu.Unlock()
@@ -151,7 +151,7 @@ func refreshed(context.Context) (messages.Refreshed, error) {
 	return messages.Refreshed{Refreshed: true, Reason: messages.ReasonRefreshed}, nil
 }
 
-func reason(r string) func(context.Context) (messages.Refreshed, error) {
+func reason(r messages.Reason) func(context.Context) (messages.Refreshed, error) {
 	return func(context.Context) (messages.Refreshed, error) { return messages.Refreshed{Reason: r}, nil }
 }
 

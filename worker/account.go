@@ -9,7 +9,8 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
 // Account is one AppID with its AppSecret, and what is to be kept for it.
@@ -20,7 +21,7 @@ type Account struct {
 	// TokenAPI is kv.SourceStableToken (also for "") or kv.SourceToken.
 	TokenAPI string
 	// Tickets are the kinds of ticket to keep; nil: none.
-	Tickets []kv.Kind
+	Tickets []messages.Kind
 }
 
 // String shows everything but the secret.
@@ -35,17 +36,17 @@ func (a Account) GoString() string { return a.String() }
 func (a Account) LogValue() slog.Value { return slog.StringValue(a.AppID) }
 
 func (a *Account) validate() error {
-	if err := kv.CheckAppID(a.AppID); err != nil {
+	if err := messages.CheckAppID(a.AppID); err != nil {
 		return err
 	}
 	switch {
 	case a.Secret == "":
 		return fmt.Errorf("account %s has no secret", a.AppID)
-	case a.TokenAPI != kv.SourceStableToken && a.TokenAPI != kv.SourceToken:
-		return fmt.Errorf("account %s: unknown token API %q: %s and %s exist", a.AppID, a.TokenAPI, kv.SourceStableToken, kv.SourceToken)
+	case a.TokenAPI != messages.SourceStableToken && a.TokenAPI != messages.SourceToken:
+		return fmt.Errorf("account %s: unknown token API %q: %s and %s exist", a.AppID, a.TokenAPI, messages.SourceStableToken, messages.SourceToken)
 	}
 	for _, k := range a.Tickets {
-		if k != kv.JSAPITicket && k != kv.WXCardTicket {
+		if k != messages.JSAPITicket && k != messages.WXCardTicket {
 			return fmt.Errorf("account %s: %q is not a kind of ticket", a.AppID, k)
 		}
 	}
@@ -53,19 +54,21 @@ func (a *Account) validate() error {
 }
 
 // kinds are the kinds of credential that are kept for the account.
-func (a *Account) kinds() []kv.Kind { return append([]kv.Kind{kv.AccessToken}, a.Tickets...) }
+func (a *Account) kinds() []messages.Kind {
+	return append([]messages.Kind{messages.AccessToken}, a.Tickets...)
+}
 
-func (a *Account) keeps(k kv.Kind) bool { return slices.Contains(a.kinds(), k) }
+func (a *Account) keeps(k messages.Kind) bool { return slices.Contains(a.kinds(), k) }
 
 // rule is how the kind is renewed for the account.
-func (a *Account) rule(k kv.Kind) rule {
+func (a *Account) rule(k messages.Kind) policy.Rule {
 	switch {
-	case k != kv.AccessToken:
-		return ticketRule
-	case a.TokenAPI == kv.SourceToken:
-		return classicRule
+	case k != messages.AccessToken:
+		return policy.Ticket
+	case a.TokenAPI == messages.SourceToken:
+		return policy.Classic
 	default:
-		return stableRule
+		return policy.Stable
 	}
 }
 
@@ -90,7 +93,7 @@ func (as *accounts) set(list []Account) error {
 	for i := range list {
 		a := list[i]
 		if a.TokenAPI == "" {
-			a.TokenAPI = kv.SourceStableToken
+			a.TokenAPI = messages.SourceStableToken
 		}
 		if err := a.validate(); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,30 +15,30 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
 const (
-	maxReports = 16384 // that wait for a settlement in one worker
-	maxGets    = 4096  // credential.get, in hand: each is answered from memory, or waits for one answer of NATS
-	maxSigns   = 4096  // jssdk.sign and card.sign, in hand: the same
+	maxReports = 16384 // reports that wait for their outcome in one worker
+	maxGets    = 4096  // requests of credential.get in progress: each is answered from memory, or waits for one answer of NATS
+	maxSigns   = 4096  // requests of jssdk.sign and card.sign in progress: likewise
 )
 
 // service answers the request-reply subjects as one NATS micro service in one queue group.
 type service struct {
-	nc       *nats.Conn
-	accounts *accounts
-	prefix   string
-	version  string
-	worker   string
-	resolver *resolver
-	report   func(context.Context, *Account, kv.Kind, dead) (verdict, error)
-	lookup   *lookup
-	signer   *signer
-	status   func(appid string) messages.Status
-	metrics  *metrics
-	log      *slog.Logger
+	nc        *nats.Conn
+	accounts  *accounts
+	prefix    string
+	version   string
+	worker    string
+	resolver  *resolver
+	refresher *refresher
+	lookup    *lookup
+	signer    *signer
+	status    *status
+	metrics   *metrics
+	log       *slog.Logger
 
 	svc      micro.Service
 	ctx      context.Context // of the requests in hand: ends when the worker gives up waiting for them
@@ -93,7 +94,7 @@ func (s *service) start() error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("registering the NATS service: %w", err)
+		return fmt.Errorf("register the NATS service: %w", err)
 	}
 	s.svc = svc
 	for _, e := range endpoints {
@@ -110,7 +111,7 @@ func (s *service) start() error {
 			svc.AddEndpoint(name+"_appid", handle(e.subject+ofAccount), micro.WithEndpointSubject(s.prefix+"."+e.subject+ofAccount), meta),
 		); err != nil {
 			_ = svc.Stop()
-			return fmt.Errorf("registering the endpoint %s: %w", e.subject, err)
+			return fmt.Errorf("register the endpoint %s: %w", e.subject, err)
 		}
 	}
 	return s.nc.Flush()
@@ -180,7 +181,7 @@ func (s *service) pooled(f answer, inHand *atomic.Int64, limit int64) func(strin
 func (s *service) serve(subject string, req micro.Request, f answer) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic while answering a request", "subject", subject, "panic", fmt.Sprintf("%T", p))
+			s.log.Error("panic while answering a request", "subject", subject, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 			s.respond(subject, req, nil, messages.Errorf(messages.Upstream, "internal error"))
 		}
 	}()
@@ -206,8 +207,8 @@ func (s *service) account(ofSubject, appid string) (*Account, error) {
 		}
 		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts", s.accounts.len())
 	}
-	if err := kv.CheckAppID(appid); err != nil {
-		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", kv.ErrAppID)
+	if err := messages.CheckAppID(appid); err != nil {
+		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", messages.ErrInvalidAppID)
 	}
 	a := s.accounts.get(appid)
 	if a == nil {
@@ -283,7 +284,7 @@ func (s *service) respond(subject string, req micro.Request, reply any, err erro
 func (s *service) codeResolve(ctx context.Context, ofSubject string, body []byte) (any, error) {
 	began := time.Now()
 	defer func() { s.metrics.resolveT.Observe(time.Since(began).Seconds()) }()
-	var req messages.ResolveCode
+	var req messages.ResolveCodeRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
@@ -317,15 +318,15 @@ func checkField(name, value string, most int) error {
 }
 
 // credential finds the account and the kind that a request is for; the kind is access_token where it is left out.
-func (s *service) credential(ofSubject, appid, kind string) (*Account, kv.Kind, error) {
+func (s *service) credential(ofSubject, appid string, kind messages.Kind) (*Account, messages.Kind, error) {
 	a, err := s.account(ofSubject, appid)
 	if err != nil {
 		return nil, "", err
 	}
-	k := cmp.Or(kv.Kind(kind), kv.AccessToken)
+	k := cmp.Or(kind, messages.AccessToken)
 	switch {
 	case !k.Valid():
-		return nil, "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", kind, kv.AccessToken, kv.JSAPITicket, kv.WXCardTicket)
+		return nil, "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", kind, messages.AccessToken, messages.JSAPITicket, messages.WXCardTicket)
 	case !a.keeps(k):
 		return nil, "", messages.Errorf(messages.NotConfigured, "%s is not kept for account %s (WECHAT_TICKETS)", k, a.AppID)
 	}
@@ -333,7 +334,7 @@ func (s *service) credential(ofSubject, appid, kind string) (*Account, kv.Kind, 
 }
 
 func (s *service) credentialGet(ctx context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.GetCredential
+	var req messages.GetCredentialRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
@@ -345,14 +346,11 @@ func (s *service) credentialGet(ctx context.Context, ofSubject string, body []by
 	if err != nil {
 		return nil, err
 	}
-	return messages.Credential{
-		AppID: c.AppID, Kind: string(c.Kind), Value: c.Value, ObtainedAt: c.ObtainedAt, ExpiresAt: c.ExpiresAt,
-		RefreshAt: c.RefreshAt, Generation: c.Generation, Source: c.Source, Worker: c.Worker, Revision: c.Revision,
-	}, nil
+	return c, nil
 }
 
 func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.RefreshCredential
+	var req messages.RefreshCredentialRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
@@ -366,27 +364,27 @@ func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body 
 	if s.stopping.Load() {
 		return nil, errStopping
 	}
-	v, err := s.report(ctx, a, kind, dead{revision: req.Revision, sha256: strings.ToLower(req.ValueSHA256)})
+	o, err := s.refresher.report(ctx, a, kind, policy.Report{Revision: req.Revision, ValueSHA256: strings.ToLower(req.ValueSHA256)})
 	if err != nil {
 		return nil, err
 	}
 	return messages.Refreshed{
-		AppID: a.AppID, Kind: string(kind), Revision: v.current.Revision, Generation: v.current.Generation,
-		ExpiresAt: v.current.ExpiresAt, Refreshed: v.reason == messages.ReasonRefreshed, Reason: v.reason,
+		AppID: a.AppID, Kind: kind, Revision: o.current.Revision, Generation: o.current.Generation,
+		ExpiresAt: o.current.ExpiresAt, Refreshed: o.reason == messages.ReasonRefreshed, Reason: o.reason,
 	}, nil
 }
 
 func (s *service) statusOf(_ context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.GetStatus
+	var req messages.StatusRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
 	if ofSubject == "" && req.AppID == "" {
-		return s.status(""), nil
+		return s.status.of(""), nil
 	}
 	a, err := s.account(ofSubject, req.AppID)
 	if err != nil {
 		return nil, err
 	}
-	return s.status(a.AppID), nil
+	return s.status.of(a.AppID), nil
 }

@@ -12,7 +12,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -26,7 +25,7 @@ type signer struct {
 
 // jssdk signs a URL for wx.config. Names and values are joined as they are, in the order of the names.
 func (s *signer) jssdk(ctx context.Context, a *Account, url string) (messages.JSSDKSignature, error) {
-	ticket, err := s.lookup.current(ctx, a, kv.JSAPITicket)
+	ticket, err := s.lookup.current(ctx, a, messages.JSAPITicket)
 	if err != nil {
 		return messages.JSSDKSignature{}, err
 	}
@@ -37,8 +36,8 @@ func (s *signer) jssdk(ctx context.Context, a *Account, url string) (messages.JS
 }
 
 // card signs a request that checkCard has found good.
-func (s *signer) card(ctx context.Context, a *Account, req messages.SignCard) (messages.CardSignature, error) {
-	ticket, err := s.lookup.current(ctx, a, kv.WXCardTicket)
+func (s *signer) card(ctx context.Context, a *Account, req messages.SignCardRequest) (messages.CardSignature, error) {
+	ticket, err := s.lookup.current(ctx, a, messages.WXCardTicket)
 	if err != nil {
 		return messages.CardSignature{}, err
 	}
@@ -71,7 +70,7 @@ func sha1Hex(s string) string {
 }
 
 func (s *service) jssdkSign(ctx context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.SignJSSDK
+	var req messages.SignJSSDKRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
@@ -79,7 +78,7 @@ func (s *service) jssdkSign(ctx context.Context, ofSubject string, body []byte) 
 	if err != nil {
 		return nil, err
 	}
-	a, _, err := s.credential(ofSubject, req.AppID, string(kv.JSAPITicket))
+	a, _, err := s.credential(ofSubject, req.AppID, messages.JSAPITicket)
 	if err != nil {
 		return nil, err
 	}
@@ -118,14 +117,14 @@ func unprintable(r rune) bool {
 }
 
 func (s *service) cardSign(ctx context.Context, ofSubject string, body []byte) (any, error) {
-	var req messages.SignCard
+	var req messages.SignCardRequest
 	if err := decode(body, &req); err != nil {
 		return nil, err
 	}
 	if err := checkCard(req); err != nil {
 		return nil, err
 	}
-	a, _, err := s.credential(ofSubject, req.AppID, string(kv.WXCardTicket))
+	a, _, err := s.credential(ofSubject, req.AppID, messages.WXCardTicket)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +132,7 @@ func (s *service) cardSign(ctx context.Context, ofSubject string, body []byte) (
 }
 
 // checkCard says what is wrong with the request of a card's signature.
-func checkCard(req messages.SignCard) error {
+func checkCard(req messages.SignCardRequest) error {
 	addCard := req.Action != messages.ActionChooseCard
 	switch {
 	case addCard && req.Action != "" && req.Action != messages.ActionAddCard:

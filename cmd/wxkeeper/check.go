@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/internal/config"
-	"github.com/wxkeeper/wxkeeper/kv"
-	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/internal/check"
+	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker"
 )
 
 type checkVerb struct {
@@ -36,7 +36,7 @@ Examples:
 // Validate is called by kong.
 func (v *checkVerb) Validate() error {
 	for _, id := range v.AppID {
-		if err := kv.CheckAppID(id); err != nil {
+		if err := messages.CheckAppID(id); err != nil {
 			return fmt.Errorf("--appid: %w", err)
 		}
 	}

@@ -47,7 +47,7 @@ func TestStopUnderLoadLosesNoRequest(t *testing.T) {
 				default:
 				}
 				ticket := fmt.Sprintf("ticket-%d-%d", asker, i)
-				body, err := json.Marshal(messages.ResolveCode{OpenID: "o", CodeTicket: ticket})
+				body, err := json.Marshal(messages.ResolveCodeRequest{OpenID: "o", CodeTicket: ticket})
 				if err != nil {
 					t.Error(err)
 					return

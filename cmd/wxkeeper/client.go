@@ -14,7 +14,6 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/logging"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/redact"
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -36,7 +35,7 @@ func checkAppID(appid string) error {
 	if appid == "" {
 		return nil
 	}
-	if err := kv.CheckAppID(appid); err != nil {
+	if err := messages.CheckAppID(appid); err != nil {
 		return fmt.Errorf("--appid: %w", err)
 	}
 	return nil
@@ -54,8 +53,8 @@ func (a *asking) ask(ctx context.Context, t *terminal, f func(context.Context, *
 	if err != nil {
 		return usage(err)
 	}
-	if cfg.AppID != "" && kv.CheckAppID(cfg.AppID) != nil {
-		return usage(fmt.Errorf("WECHAT_APPID: %w", kv.CheckAppID(cfg.AppID)))
+	if cfg.AppID != "" && messages.CheckAppID(cfg.AppID) != nil {
+		return usage(fmt.Errorf("WECHAT_APPID: %w", messages.CheckAppID(cfg.AppID)))
 	}
 	asked, refuse := context.WithCancelCause(ctx)
 	defer refuse(nil)

@@ -11,9 +11,9 @@ import (
 type getVerb struct {
 	asking
 	account
-	Kind   string `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
-	Reveal bool   `help:"Show the value on a terminal too."`
-	JSON   bool   `name:"json" help:"Print the whole record."`
+	Kind   messages.Kind `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
+	Reveal bool          `help:"Show the value on a terminal too."`
+	JSON   bool          `name:"json" help:"Print the whole record."`
 }
 
 func (getVerb) Help() string {
@@ -29,7 +29,7 @@ Examples:
 func (v *getVerb) Run(ctx context.Context, t *terminal) error {
 	var c messages.Credential
 	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
-		c, err = client.GetCredential(ctx, messages.GetCredential{AppID: v.or(cfg), Kind: v.Kind})
+		c, err = client.GetCredential(ctx, messages.GetCredentialRequest{AppID: v.or(cfg), Kind: v.Kind})
 		return err
 	})
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 type permissionsVerb struct {
@@ -40,7 +40,7 @@ Examples:
 // Validate is called by kong.
 func (v *permissionsVerb) Validate() error {
 	for _, id := range v.AppID {
-		if err := kv.CheckAppID(id); err != nil {
+		if err := messages.CheckAppID(id); err != nil {
 			return fmt.Errorf("--appid: %w", err)
 		}
 	}

@@ -34,7 +34,7 @@ func TestTwoAccountsGiveConsumersWhatIsExportedAndNothingElse(t *testing.T) {
 	nc := g.as("shop")
 	cfg := kv.ReaderConfig{AppIDs: []string{mine}, Direct: true}
 	r, _ := g.read(nc, cfg)
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		g.has(r, mine, k, 0)
 	}
 	chief := g.as("chief")
@@ -50,13 +50,13 @@ func TestTwoAccountsGiveConsumersWhatIsExportedAndNothingElse(t *testing.T) {
 		t.Error("no event:", err)
 	}
 	ask := messages.NewClient(nc, house.SubjectPrefix)
-	if _, err := ask.ResolveCode(g.context(), messages.ResolveCode{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
+	if _, err := ask.ResolveCode(g.context(), messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := ask.SignJSSDK(g.context(), messages.SignJSSDK{AppID: mine, URL: "https://a.example/"}); err != nil {
+	if _, err := ask.SignJSSDK(g.context(), messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := ask.SignCard(g.context(), messages.SignCard{AppID: mine, CardID: "c"}); err != nil {
+	if _, err := ask.SignCard(g.context(), messages.SignCardRequest{AppID: mine, CardID: "c"}); err != nil {
 		t.Error(err)
 	}
 	g.unhindered()
@@ -73,8 +73,8 @@ func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
 	g.hire(g.as("worker"))
 	boss, chief := g.as(admin), g.as("chief")
 	follow, _ := g.read(boss, kv.ReaderConfig{})
-	record := g.has(follow, other, kv.AccessToken, 0)
-	for _, k := range kv.Kinds {
+	record := g.has(follow, other, messages.AccessToken, 0)
+	for _, k := range messages.Kinds {
 		g.has(follow, mine, k, 0)
 	}
 	js, err := jetstream.New(boss)
@@ -102,7 +102,7 @@ func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
 	if err := chief.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := messages.NewClient(boss, "corp").ResolveCode(g.context(), messages.ResolveCode{AppID: other, OpenID: "o", CodeTicket: "t"}); err != nil {
+	if _, err := messages.NewClient(boss, "corp").ResolveCode(g.context(), messages.ResolveCodeRequest{AppID: other, OpenID: "o", CodeTicket: "t"}); err != nil {
 		t.Fatal(err)
 	}
 	// It writes nothing: what it sends stays in its account, and so does the reply to a request, wherever it is to go.
@@ -143,8 +143,8 @@ func TestInOneAccountAReplyGoesWhereItsAskerMayNotPublish(t *testing.T) {
 	g.hire(g.as(admin))
 	boss, shop, eye := g.as(admin), g.as("shop"), g.as("eye")
 	follow, _ := g.read(boss, kv.ReaderConfig{})
-	g.has(follow, other, kv.AccessToken, 0)
-	g.has(follow, mine, kv.AccessToken, 0)
+	g.has(follow, other, messages.AccessToken, 0)
+	g.has(follow, mine, messages.AccessToken, 0)
 	elsewhere, err := boss.SubscribeSync("orders.new")
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ func (g *guarded) follows(user string, cfg kv.ReaderConfig) {
 	told := cfg
 	told.OnChange = func(c kv.Change) { changes <- c }
 	r, stop := g.read(nc, told)
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		g.has(r, mine, k, 0)
 	}
 	g.renewed(s, nc, r, mine)
@@ -29,10 +29,10 @@ func (g *guarded) follows(user string, cfg kv.ReaderConfig) {
 	g.restart(nc)
 	// A Reader that begins after the restart sees what is there; the other sees the next change.
 	again, _ := g.read(nc, cfg)
-	ticket := g.has(again, mine, kv.JSAPITicket, 0)
+	ticket := g.has(again, mine, messages.JSAPITicket, 0)
 	b, err := g.js().KeyValue(g.context(), house.Bucket)
 	if err == nil {
-		err = b.Delete(g.context(), kv.Key(mine, kv.JSAPITicket)) // the worker publishes it again
+		err = b.Delete(g.context(), messages.Key(mine, messages.JSAPITicket)) // the worker publishes it again
 	}
 	if err != nil {
 		g.Fatal(err)
@@ -40,7 +40,7 @@ func (g *guarded) follows(user string, cfg kv.ReaderConfig) {
 	for late := g.context(); ; {
 		select {
 		case c := <-changes:
-			if c.Kind == kv.JSAPITicket && c.Record != nil && c.Revision > ticket.Revision {
+			if c.Kind == messages.JSAPITicket && c.Record != nil && c.Revision > ticket.Revision {
 				stop()
 				g.unhindered()
 				return
@@ -89,7 +89,7 @@ func TestReaderLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	g.follows("reader", kv.ReaderConfig{})
 	nc := g.as("reader")
 	several, _ := g.read(nc, kv.ReaderConfig{AppIDs: []string{mine, "wx2"}})
-	g.has(several, mine, kv.AccessToken, 0)
+	g.has(several, mine, messages.AccessToken, 0)
 	g.seldom(nc, "creds")
 	// A service in another language, where there is one account: the answer here is that there are two.
 	if _, err := nc.RequestWithContext(g.context(), "corp.credential.refresh", nil); err != nil {
@@ -159,19 +159,19 @@ func TestResolverAndSignerLiveByTheirListsAndAreRefusedTheRest(t *testing.T) {
 	g := guard(t, resolver, signer)
 	g.hire(g.as(admin))
 	follow, _ := g.read(g.as(admin), kv.ReaderConfig{})
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		g.has(follow, mine, k, 0)
 	}
 	rc, sc := g.as("resolver-wx1"), g.as("signer-wx1")
 	ask := func(ctx context.Context) error {
 		resolve, sign := messages.NewClient(rc, "corp"), messages.NewClient(sc, "corp")
-		if _, err := resolve.ResolveCode(ctx, messages.ResolveCode{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
+		if _, err := resolve.ResolveCode(ctx, messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
 			return err
 		}
-		if _, err := sign.SignJSSDK(ctx, messages.SignJSSDK{AppID: mine, URL: "https://a.example/"}); err != nil {
+		if _, err := sign.SignJSSDK(ctx, messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
 			return err
 		}
-		_, err := sign.SignCard(ctx, messages.SignCard{AppID: mine, CardID: "c"})
+		_, err := sign.SignCard(ctx, messages.SignCardRequest{AppID: mine, CardID: "c"})
 		return err
 	}
 	if err := ask(g.context()); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // The verbs themselves, with the environment of the operator.
@@ -20,10 +21,10 @@ func TestOperatorLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	g := guard(t, text)
 	g.hire(g.as(admin))
 	follow, _ := g.read(g.as(admin), kv.ReaderConfig{})
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		g.has(follow, mine, k, 0)
 	}
-	g.has(follow, other, kv.AccessToken, 0)
+	g.has(follow, other, messages.AccessToken, 0)
 	t.Setenv("NATS_URL", g.srv.URL())
 	for name, value := range map[string]string{
 		"NATS_USER": "operator", "NATS_PASSWORD": passphrase, "NATS_INBOX_PREFIX": "_INBOX_operator",

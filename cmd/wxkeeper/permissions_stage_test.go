@@ -311,7 +311,7 @@ func (g *guarded) hire(nc *nats.Conn) *staff {
 	})}
 	w, err := worker.New(nc, worker.Config{
 		Name: "w", Log: slog.New(slog.NewTextHandler(g.Output(), nil)), Bucket: house.Bucket, SubjectPrefix: house.SubjectPrefix, WeChat: wechat.Config{URLs: []string{s.sim.URL}},
-		Accounts: []worker.Account{{AppID: mine, Secret: canary, Tickets: []kv.Kind{kv.JSAPITicket, kv.WXCardTicket}}, {AppID: other, Secret: canary}},
+		Accounts: []worker.Account{{AppID: mine, Secret: canary, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}}, {AppID: other, Secret: canary}},
 	})
 	if err != nil {
 		g.Fatal(err)
@@ -351,7 +351,7 @@ func (g *guarded) read(nc *nats.Conn, cfg kv.ReaderConfig) (r *kv.Reader, stop f
 }
 
 // has waits until a Reader has a credential newer than a generation.
-func (g *guarded) has(r *kv.Reader, appid string, kind kv.Kind, above uint64) kv.Credential {
+func (g *guarded) has(r *kv.Reader, appid string, kind messages.Kind, above uint64) messages.Credential {
 	g.Helper()
 	c, err := r.WaitNewer(g.context(), appid, kind, above)
 	if err != nil {
@@ -361,13 +361,13 @@ func (g *guarded) has(r *kv.Reader, appid string, kind kv.Kind, above uint64) kv
 }
 
 // renewed has WeChat kill the token that a Reader has, reports it, and returns the next one.
-func (g *guarded) renewed(s *staff, nc *nats.Conn, r *kv.Reader, appid string) kv.Credential {
+func (g *guarded) renewed(s *staff, nc *nats.Conn, r *kv.Reader, appid string) messages.Credential {
 	g.Helper()
-	old := g.has(r, appid, kv.AccessToken, 0)
+	old := g.has(r, appid, messages.AccessToken, 0)
 	s.sim.Revoke(old.Value)
-	_, err := messages.NewClient(nc, house.SubjectPrefix).RefreshCredential(g.context(), messages.RefreshCredential{AppID: appid, Revision: old.Revision})
+	_, err := messages.NewClient(nc, house.SubjectPrefix).RefreshCredential(g.context(), messages.RefreshCredentialRequest{AppID: appid, Revision: old.Revision})
 	if err != nil && !errors.Is(err, messages.ErrUpstreamTimeout) { // on a machine that is busy; it goes on
 		g.Fatalf("%v; refused: %q", err, g.log.refusals(0))
 	}
-	return g.has(r, appid, kv.AccessToken, old.Generation)
+	return g.has(r, appid, messages.AccessToken, old.Generation)
 }

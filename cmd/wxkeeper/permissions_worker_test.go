@@ -10,6 +10,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 func TestWorkerLivesByItsList(t *testing.T) {
@@ -24,10 +25,10 @@ func TestWorkerLivesByItsList(t *testing.T) {
 	nc := g.as("worker")
 	s := g.hire(nc) // makes the buckets
 	follow, _ := g.read(boss, kv.ReaderConfig{})
-	for _, k := range kv.Kinds {
+	for _, k := range messages.Kinds {
 		g.has(follow, mine, k, 0)
 	}
-	g.has(follow, other, kv.AccessToken, 0)
+	g.has(follow, other, messages.AccessToken, 0)
 	if _, err := events.NextMsgWithContext(g.context()); err != nil {
 		t.Error("no event:", err)
 	}
@@ -53,14 +54,14 @@ func TestWorkerLivesByItsList(t *testing.T) {
 	// A report: it takes a lease, writes the ledger, publishes.
 	g.renewed(s, boss, follow, other)
 	// A lease that was given back a moment ago.
-	store, err := kv.NewStore(nc, kv.StoreConfig{Bucket: house.Bucket, SubjectPrefix: house.SubjectPrefix, Worker: "w"})
+	store, err := store.New(nc, store.Config{Bucket: house.Bucket, SubjectPrefix: house.SubjectPrefix, Worker: "w"})
 	if err == nil {
 		err = store.Ensure(g.context())
 	}
 	for range 2 {
-		var lease *kv.Lease
+		var lease *store.Lease
 		if err == nil {
-			lease, err = store.Acquire(g.context(), "wx3", kv.AccessToken, time.Second)
+			lease, err = store.Acquire(g.context(), "wx3", messages.AccessToken, time.Second)
 		}
 		if err == nil {
 			lease.Release(g.context())
@@ -90,7 +91,7 @@ func TestWorkerLivesByItsList(t *testing.T) {
 	g.comeBack(js)
 	g.restart(nc, boss)
 	g.seldom(nc, "creds", "creds_ledger")
-	if _, err := messages.NewClient(boss, "corp").Status(g.context(), messages.GetStatus{}); err != nil {
+	if _, err := messages.NewClient(boss, "corp").Status(g.context(), messages.StatusRequest{}); err != nil {
 		t.Error(err)
 	}
 	s.stop()
@@ -109,7 +110,7 @@ func (g *guarded) comeBack(js jetstream.JetStream) {
 		for there := false; !there; {
 			b, err := js.KeyValue(ctx, bucket)
 			if err == nil {
-				_, err = b.Get(ctx, kv.Key(other, kv.AccessToken))
+				_, err = b.Get(ctx, messages.Key(other, messages.AccessToken))
 			}
 			there = err == nil
 			select {

@@ -11,10 +11,10 @@ import (
 type refreshVerb struct {
 	asking
 	account
-	Kind        string `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
-	Revision    uint64 `placeholder:"N" help:"Which one WeChat refused, by the revision of its record."`
-	ValueSHA256 string `name:"value-sha256" placeholder:"HEX" help:"Or by the SHA-256 of its value. With neither: the current one."`
-	JSON        bool   `name:"json" help:"Print the whole reply."`
+	Kind        messages.Kind `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
+	Revision    uint64        `placeholder:"N" help:"Which one WeChat refused, by the revision of its record."`
+	ValueSHA256 string        `name:"value-sha256" placeholder:"HEX" help:"Or by the SHA-256 of its value. With neither: the current one."`
+	JSON        bool          `name:"json" help:"Print the whole reply."`
 }
 
 func (refreshVerb) Help() string {
@@ -28,7 +28,7 @@ Examples:
 `
 }
 
-var reasons = map[string]string{
+var reasons = map[messages.Reason]string{
 	messages.ReasonRefreshed:  "WeChat issued a new value",
 	messages.ReasonNotCurrent: "the reported one is not the current one; use the current one",
 	messages.ReasonAlive:      "WeChat accepts it (asked within the last seconds)",
@@ -38,7 +38,7 @@ var reasons = map[string]string{
 func (v *refreshVerb) Run(ctx context.Context, t *terminal) error {
 	var r messages.Refreshed
 	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
-		r, err = client.RefreshCredential(ctx, messages.RefreshCredential{
+		r, err = client.RefreshCredential(ctx, messages.RefreshCredentialRequest{
 			AppID: v.or(cfg), Kind: v.Kind, Revision: v.Revision, ValueSHA256: v.ValueSHA256,
 		})
 		return err

@@ -10,7 +10,6 @@ import (
 	"io"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -32,7 +31,7 @@ Examples:
 }
 
 func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
-	req := messages.ResolveCode{OpenID: v.OpenID, CodeTicket: v.CodeTicket}
+	req := messages.ResolveCodeRequest{OpenID: v.OpenID, CodeTicket: v.CodeTicket}
 	switch {
 	case v.OpenID == "-" && v.CodeTicket != "":
 		return usage(errors.New("resolve -: the code_ticket is read from standard input too"))
@@ -41,8 +40,8 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 		if req, err = readRequest(t.in); err != nil {
 			return usage(err)
 		}
-		if req.AppID != "" && kv.CheckAppID(req.AppID) != nil {
-			return usage(fmt.Errorf("resolve -: appid: %w", kv.ErrAppID))
+		if req.AppID != "" && messages.CheckAppID(req.AppID) != nil {
+			return usage(fmt.Errorf("resolve -: appid: %w", messages.ErrInvalidAppID))
 		}
 	case v.CodeTicket == "":
 		return usage(errors.New("resolve: the code_ticket is missing: wxkeeper resolve OPENID CODE_TICKET, or wxkeeper resolve - to read both from standard input"))
@@ -71,7 +70,7 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 }
 
 // readRequest reads a request. Its errors do not quote it.
-func readRequest(r io.Reader) (req messages.ResolveCode, err error) {
+func readRequest(r io.Reader) (req messages.ResolveCodeRequest, err error) {
 	body, err := io.ReadAll(io.LimitReader(r, messages.MaxRequest+1))
 	switch {
 	case err != nil:

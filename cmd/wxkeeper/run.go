@@ -23,7 +23,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/logging"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/redact"
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
@@ -196,7 +196,7 @@ func workerConfig(cfg config.Config, accounts []config.Account, log *slog.Logger
 }
 
 func workerAccounts(accounts []config.Account) []worker.Account {
-	kinds := map[string]kv.Kind{"jsapi": kv.JSAPITicket, "wx_card": kv.WXCardTicket}
+	kinds := map[string]messages.Kind{"jsapi": messages.JSAPITicket, "wx_card": messages.WXCardTicket}
 	var list []worker.Account
 	for _, a := range accounts {
 		wa := worker.Account{AppID: a.AppID, Secret: a.Secret, Name: a.Name, TokenAPI: a.TokenAPI}

@@ -84,13 +84,13 @@ func TestGetMasksOnATerminalOnly(t *testing.T) {
 
 func TestWatchNeverPrintsAValue(t *testing.T) {
 	t.Parallel()
-	record := &kv.Credential{
-		AppID: "wx1", Kind: kv.AccessToken, Value: canary, ObtainedAt: noon, ExpiresAt: noon.Add(2 * time.Hour), RefreshAt: noon.Add(time.Hour),
+	record := &messages.Credential{
+		AppID: "wx1", Kind: messages.AccessToken, Value: canary, ObtainedAt: noon, ExpiresAt: noon.Add(2 * time.Hour), RefreshAt: noon.Add(time.Hour),
 		Generation: 3, Source: "token", Worker: "host-1", Revision: 42,
 	}
 	for _, tt := range []struct {
 		json   bool
-		record *kv.Credential
+		record *messages.Credential
 		want   string
 	}{
 		{false, record, "12:00:00  wx1                 access_token    generation 3  revision 42  expires in 2h00m  token by host-1\n"},
@@ -100,7 +100,7 @@ func TestWatchNeverPrintsAValue(t *testing.T) {
 		{true, nil, `{"time":"2026-01-02T12:00:00Z","appid":"wx1","kind":"access_token","gone":true}` + "\n"},
 	} {
 		term, out, _ := screen(true)
-		(&watchVerb{JSON: tt.json}).print(term, kv.Change{AppID: "wx1", Kind: kv.AccessToken, Record: tt.record})
+		(&watchVerb{JSON: tt.json}).print(term, kv.Change{AppID: "wx1", Kind: messages.AccessToken, Record: tt.record})
 		if d := cmp.Diff(tt.want, out.String()); d != "" {
 			t.Errorf("-want +got\n%s", d)
 		}
@@ -129,7 +129,7 @@ func TestWatchSaysWhereThereIsNothing(t *testing.T) {
 func TestStatusSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	st := messages.Status{
-		Worker: "host-1", Version: "1.2.3", Time: noon, Accounts: 2, Summary: map[string]int{"expired": 1, "missing": 3, "refused": 1, "failing": 1, "fresh": 2},
+		Worker: "host-1", Version: "1.2.3", Time: noon, Accounts: 2, Summary: map[messages.State]int{"expired": 1, "missing": 3, "refused": 1, "failing": 1, "fresh": 2},
 		Credentials: []messages.CredentialStatus{
 			{
 				AppID: "wx2", Name: "shop", Kind: "access_token", State: "expired", Reason: "backoff", ExpiresAt: noon.Add(-12 * time.Minute),
@@ -183,7 +183,7 @@ func TestStatusFailsWhereConsumersGetNoGoodValue(t *testing.T) {
 	t.Parallel()
 	for _, s := range states {
 		bad := s.name != messages.StateFresh && s.name != messages.StateFailing
-		if got := dead(messages.Status{Summary: map[string]int{messages.StateFresh: 3, s.name: 1}}); got != bad {
+		if got := dead(messages.Status{Summary: map[messages.State]int{messages.StateFresh: 3, s.name: 1}}); got != bad {
 			t.Errorf("%s: %t", s.name, got)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 type watchVerb struct {
@@ -26,7 +27,7 @@ Example:
 // Validate is called by kong.
 func (v *watchVerb) Validate() error {
 	for _, id := range v.AppID {
-		if err := kv.CheckAppID(id); err != nil {
+		if err := messages.CheckAppID(id); err != nil {
 			return fmt.Errorf("--appid: %w", err)
 		}
 	}
@@ -66,7 +67,7 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 				v.nothing(t, found)
 			}
 		},
-		OnTrouble: why.trouble,
+		OnError: why.trouble,
 	})
 	if err != nil {
 		return err
@@ -77,10 +78,10 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 
 // change is one line of --json.
 type change struct {
-	Time  time.Time `json:"time"`
-	AppID string    `json:"appid"`
-	Kind  kv.Kind   `json:"kind"`
-	Gone  bool      `json:"gone,omitempty"` // deleted, expired, or lost with its bucket
+	Time  time.Time     `json:"time"`
+	AppID string        `json:"appid"`
+	Kind  messages.Kind `json:"kind"`
+	Gone  bool          `json:"gone,omitempty"` // deleted, expired, or lost with its bucket
 
 	Generation uint64    `json:"generation,omitempty"`
 	Revision   uint64    `json:"revision,omitempty"`
