@@ -28,7 +28,8 @@ type answer struct {
 var byteOrderMark = []byte("\xEF\xBB\xBF")
 
 // parse reads one JSON object. It repairs nothing. The page of tickettocode shows a sample that lacks a comma
-// (docs/wechat-api.md#tickettocode), but a parser that guesses the missing comma also guesses the meaning of a code.
+// (docs/wechat-api.md#tickettocode), but a parser that guesses the missing comma also guesses the meaning of
+// a code.
 func parse(body []byte) (answer, error) {
 	raw := bytes.TrimPrefix(body, byteOrderMark)
 	raw = bytes.Trim(raw, " \t\r\n")

@@ -166,8 +166,8 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 		GotConn: func(info httptrace.GotConnInfo) {
 			t.traced.Store(true)
 			t.reused.Store(info.Reused)
-			// HTTP/2 calls WroteHeaders only after the frame with the whole request has left, so a request counts as
-			// written from here on.
+			// HTTP/2 calls WroteHeaders only after the frame with the whole request has left, so a request
+			// counts as written from here on.
 			if conn, ok := info.Conn.(*tls.Conn); ok && conn.ConnectionState().NegotiatedProtocol == "h2" {
 				t.wrote.Store(true)
 			}

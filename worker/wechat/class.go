@@ -8,8 +8,8 @@ type Class uint8
 
 // The classes of failure.
 const (
-	// ClassBusy: WeChat is busy (-1), or was called through a retired IP (48017; the next call goes to another host).
-	// Retry soon.
+	// ClassBusy: WeChat is busy (-1), or was called through a retired IP (48017; the next call goes to
+	// another host). Retry soon.
 	ClassBusy Class = iota + 1
 	// ClassTransport: no complete HTTP answer arrived: dial, TLS, reset, timeout. See Error.Sent.
 	ClassTransport

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Client calls the WeChat server API. It keeps connections and the position in the list of hosts, and no credential.
-// It starts no goroutine of its own. All methods are safe for concurrent use.
+// Client calls the WeChat server API. It keeps connections and the position in the list of hosts, and no
+// credential. It starts no goroutine of its own. All methods are safe for concurrent use.
 //
 // Every method blocks until the answer is there, until ctx ends, or until the attempts have failed: one
 // attempt lasts at most Config.Timeout, and a call makes at most one attempt for each host and one more.

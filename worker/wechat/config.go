@@ -84,8 +84,8 @@ func checkURL(s string, allowInsecure bool) (*url.URL, error) {
 	}, nil
 }
 
-// loopback reports whether host is this machine. Of all names only localhost counts: any other name needs a resolver,
-// and the resolver would have to be trusted.
+// loopback reports whether host is this machine. Of all names only localhost counts: any other name needs a
+// resolver, and the resolver would have to be trusted.
 func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()

@@ -1,5 +1,5 @@
-// Package wechat is the HTTPS client for the part of the WeChat server API that wxkeeper uses, and the table of what
-// each errcode means.
+// Package wechat is the HTTPS client for the part of the WeChat server API that wxkeeper uses, and the table
+// of what each errcode means.
 //
 // A call is one method of [Client]. An attempt is one HTTP request. A call makes one attempt, because a
 // second GET /cgi-bin/token issues a second token and ends the first. A call makes a further attempt only if

@@ -35,15 +35,15 @@ const (
 	adviceHTTPS = "use https:// in WECHAT_API_URL, or let the relay there use HTTPS: WeChat accepts HTTPS only"
 	adviceIP    = "remove WeChat's hosts from /etc/hosts, and check that DNS servers and proxies do not keep old " +
 		"addresses: WeChat was called through a retired IP"
-	adviceUnknown = "wxkeeper does not know this errcode: look it up in WeChat's documentation (global return codes), or " +
-		"ask WeChat's support with the rid"
+	adviceUnknown = "wxkeeper does not know this errcode: look it up in WeChat's documentation (global return codes), " +
+		"or ask WeChat's support with the rid"
 
 	adviceSecret = "correct the AppSecret of this account (WECHAT_SECRET or WECHAT_SECRET_FILE, their " +
 		"WECHAT_ACCOUNTS_0_ forms, or WECHAT_ACCOUNTS_FILE): it is wrong, was reset in the console, or belongs to another " +
 		"AppID"
 	adviceAppID        = "correct the AppID of this account: WeChat does not know it (check upper and lower case)"
-	adviceFrozenSecret = "the AppSecret of this account is frozen: unfreeze it in the console, and wait 10 minutes until " +
-		"that takes effect"
+	adviceFrozenSecret = "the AppSecret of this account is frozen: unfreeze it in the console, and wait 10 minutes " +
+		"until that takes effect"
 	adviceFrozen = "sign in at mp.weixin.qq.com and have this account unfrozen: WeChat has frozen it"
 	adviceBanned = "sign in at mp.weixin.qq.com, read the notice there, and appeal or correct what it names: WeChat has " +
 		"restricted this account"

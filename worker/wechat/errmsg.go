@@ -41,7 +41,8 @@ func findIPs(errmsg string) []string {
 	return ips
 }
 
-// parseIP reads an address, also with a port, with a full stop behind it, or with a label before it ("ip:8.149.1.2").
+// parseIP reads an address, also with a port, with a full stop behind it, or with a label before it
+// ("ip:8.149.1.2").
 func parseIP(word string) (netip.Addr, bool) {
 	word = strings.TrimRight(word, ".")
 	_, value, _ := strings.Cut(word, ":")

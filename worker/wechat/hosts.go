@@ -12,8 +12,9 @@ const coolDown = time.Minute
 // hosts chooses the host of the next attempt among n hosts. It is safe for concurrent use, never blocks, and
 // has no clock.
 //
-// All calls go to one host, preferably the first. A failure moves all calls to the next host. After coolDown one call
-// tries the first host again while the others stay: a long outage costs one call a minute instead of all calls.
+// All calls go to one host, preferably the first. A failure moves all calls to the next host. After coolDown
+// one call tries the first host again while the others stay: a long outage costs one call a minute instead of
+// all calls.
 type hosts struct {
 	n   int
 	pos atomic.Pointer[position]

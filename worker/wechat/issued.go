@@ -28,7 +28,8 @@ func (i Issued) String() string {
 // GoString returns the text of String.
 func (i Issued) GoString() string { return i.String() }
 
-// Format writes the text of String for every verb. Without it, verbs such as %d would print the fields of the struct.
+// Format writes the text of String for every verb. Without it, verbs such as %d would print the fields of the
+// struct.
 func (i Issued) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, i.String()) }
 
 // LogValue returns the attributes that slog writes; the value is not among them.

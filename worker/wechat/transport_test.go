@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// dropper answers the first request of each connection, and drops the connection after it has read a complete second
-// request. It counts the requests.
+// dropper answers the first request of each connection, and drops the connection after it has read a complete
+// second request. It counts the requests.
 func dropper(t testing.TB, body string, reset bool) (url string, requests *atomic.Int32) {
 	t.Helper()
 	requests = new(atomic.Int32)
@@ -364,7 +364,8 @@ func TestTheFirstHostServesAgainAfterTheCoolDown(t *testing.T) {
 			down = len(attempts.all) < 5
 			time.Sleep(40 * time.Second) //nolint:forbidigo // virtual time
 		}
-		// a fails at 0 s; it is avoided at 40 s; it fails again at 80 s; it is avoided at 120 s; it serves at 160 s.
+		// a fails at 0 s; it is avoided at 40 s; it fails again at 80 s; it is avoided at 120 s; it serves at
+		// 160 s.
 		equal(t, "hosts of the attempts", strings.Join(attempts.hosts(), " "), "a b b a b b a")
 		_, _ = c.Token(t.Context(), testAppID, testSecret)
 		equal(t, "hosts after one more call", strings.Join(attempts.hosts(), " "), "a b b a b b a a")
