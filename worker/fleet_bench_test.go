@@ -25,7 +25,7 @@ func BenchmarkManyAccounts(b *testing.B) {
 		for i := range n {
 			id, secret := fmt.Sprintf("wx%016x", i), fmt.Sprint("secret-", i)
 			known = append(known, wechattest.Account{AppID: id, Secret: secret})
-			list = append(list, Account{AppID: id, Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}})
+			list = append(list, Account{AppID: id, Secret: Secret(secret), Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}})
 		}
 		s := newStage(b, wechattest.Config{Accounts: known, Latency: 20 * time.Millisecond})
 		configure := func(c *Config) { c.Accounts = list }

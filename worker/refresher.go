@@ -332,9 +332,9 @@ func (t *turn) ask(ctx context.Context, force bool) (wechat.Issued, error) {
 	defer cancel()
 	switch t.view.rule {
 	case classicRule:
-		return t.upstream.Token(ctx, t.account.AppID, t.account.Secret)
+		return t.upstream.Token(ctx, t.account.AppID, t.account.Secret.Reveal())
 	case stableRule:
-		return t.upstream.StableToken(ctx, t.account.AppID, t.account.Secret, force)
+		return t.upstream.StableToken(ctx, t.account.AppID, t.account.Secret.Reveal(), force)
 	}
 	token, err := t.reader.AccessToken(t.account.AppID)
 	if err != nil {

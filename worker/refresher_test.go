@@ -314,7 +314,7 @@ func TestTwoWrongSecretsMakeNoStorm(t *testing.T) {
 	events := s.events()
 	var workers []*actor
 	for _, wrong := range []string{"CANARY-wrong-1", "CANARY-wrong-2", "CANARY-wrong-3"} {
-		workers = append(workers, s.worker(func(c *Config) { c.Accounts[0].Secret = wrong }))
+		workers = append(workers, s.worker(func(c *Config) { c.Accounts[0].Secret = Secret(wrong) }))
 		events.next(messages.EventFailed)
 	}
 	for _, w := range workers {

@@ -199,7 +199,7 @@ func workerAccounts(accounts []config.Account) []worker.Account {
 	kinds := map[string]messages.Kind{"jsapi": messages.JSAPITicket, "wx_card": messages.WXCardTicket}
 	var list []worker.Account
 	for _, a := range accounts {
-		wa := worker.Account{AppID: a.AppID, Secret: a.Secret, Name: a.Name, TokenAPI: a.TokenAPI}
+		wa := worker.Account{AppID: a.AppID, Secret: worker.Secret(a.Secret), Name: a.Name, TokenAPI: a.TokenAPI}
 		for _, ticket := range a.Tickets {
 			wa.Tickets = append(wa.Tickets, kinds[ticket])
 		}

@@ -94,7 +94,7 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 		before = e.record(ctx, a)
 	}
 	// The normal mode, which kills nothing. What it returns is published by nobody: that is for the holder of the lease.
-	issued, err := e.client.StableToken(ctx, a.AppID, a.Secret, false)
+	issued, err := e.client.StableToken(ctx, a.AppID, a.Secret.Reveal(), false)
 	if err != nil && ctx.Err() != nil {
 		return x
 	}
