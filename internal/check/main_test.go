@@ -123,7 +123,9 @@ func publish(t *testing.T, s *kv.Store, sim *wechattest.Server, a worker.Account
 		t.Fatal(err)
 	}
 	defer client.Close()
-	fetch := func() (wechat.Issued, error) { return client.StableToken(t.Context(), a.AppID, a.Secret.Reveal(), false) }
+	fetch := func() (wechat.Issued, error) {
+		return client.StableToken(t.Context(), a.AppID, a.Secret.Reveal(), false)
+	}
 	if a.TokenAPI == messages.SourceToken {
 		fetch = func() (wechat.Issued, error) { return client.Token(t.Context(), a.AppID, a.Secret.Reveal()) }
 	}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/loopback"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/kv"
 )
@@ -120,16 +120,10 @@ func (r *run) version(v string) {
 }
 
 func (r *run) encryption(addr string, encrypted bool) {
-	if !encrypted && !loopback(addr) {
+	if !encrypted && !loopback.Addr(addr) {
 		r.say(Warn, NATS, "the connection is not encrypted: tokens, and the password of this NATS user, cross the network in the clear",
 			"use tls:// in NATS_URL, with NATS_CA where the server's certificate is of your own authority; leave it only where nobody can listen")
 	}
-}
-
-func loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	return err == nil && ip != nil && ip.IsLoopback()
 }
 
 // open makes the Store of the later checks. It asks NATS for nothing.

@@ -111,7 +111,7 @@ func (r *run) probe(ctx context.Context) error {
 	c.FailFast = true
 	nc, err := natsconn.Connect(ctx, c,
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if no, ok := natsconn.RefusalOf(err); ok {
+			if no, ok := natsconn.ViolationOf(err); ok {
 				r.denied[use{no.Subscribe, no.Subject}] = true
 			}
 		}),

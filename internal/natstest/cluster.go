@@ -12,13 +12,13 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Cluster is three servers of one JetStream cluster, in this process.
+// Cluster is a JetStream cluster of three servers in this process.
 type Cluster struct {
 	Servers [3]*Server
 	tb      testing.TB
 }
 
-// StartCluster starts a cluster that ends with the test, and waits until it has a leader and all its members.
+// StartCluster starts a cluster, and waits until it has a leader and all members. It stops at the end of the test.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	c := &Cluster{tb: tb}
@@ -37,10 +37,10 @@ func StartCluster(tb testing.TB) *Cluster {
 	return c
 }
 
-// AwaitReady waits until every running server is a current member of a cluster with a leader.
+// AwaitReady waits until the cluster has a leader, and every running server is a current member.
 func (c *Cluster) AwaitReady() {
 	c.tb.Helper()
-	end := time.Now().Add(deadline)
+	end := time.Now().Add(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !c.ready() {
@@ -71,7 +71,7 @@ func (c *Cluster) ready() bool {
 	return leaders == 1 && running > len(c.Servers)/2
 }
 
-// URL names all servers.
+// URL is the list of the URLs of all servers.
 func (c *Cluster) URL() string {
 	urls := make([]string, len(c.Servers))
 	for i, s := range c.Servers {
@@ -80,13 +80,13 @@ func (c *Cluster) URL() string {
 	return strings.Join(urls, ",")
 }
 
-// Connect opens a connection as workers use it; it is closed with the test.
+// Connect opens a connection with the options of workers. It is closed at the end of the test.
 func (c *Cluster) Connect(opts ...nats.Option) *nats.Conn {
 	c.tb.Helper()
 	return connect(c.tb, c.URL(), opts...)
 }
 
-// StreamLeader is the server that leads a stream, or nil.
+// StreamLeader returns the server that is the leader of a stream, or nil.
 func (c *Cluster) StreamLeader(stream string) *Server {
 	for _, s := range c.Servers {
 		if s.srv.Running() && s.srv.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
