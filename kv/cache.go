@@ -11,28 +11,29 @@ import (
 	"slices"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// cacheEvery is the least time between two writes of the file. A token that was replaced lives for five minutes more, so
-// what is lost with a process that is killed does no harm.
+// cacheEvery is the least time between two writes of the file. A token that was replaced lives for five minutes more, so it
+// does no harm if a process is killed before the newest token is written.
 const cacheEvery = 10 * time.Second
 
-// cacheAhead is how far ahead of the time here a worker may have obtained a credential: its clock may be wrong by that much.
-// What claims more would be taken for newer than everything that the bucket has, for as long as it says.
+// cacheAhead is how far in the future a credential may have been obtained, because a worker's clock may be ahead by that much.
+// A credential of a later time would count as newer than everything in the bucket until that time.
 const cacheAhead = 24 * time.Hour
 
-// cacheLimit is the largest file that is read, in bytes: 30,000 credentials take about 12 MB.
+// cacheLimit is the largest file that is read, in bytes. 30,000 credentials take about 12 MB.
 const cacheLimit = 256 << 20
 
-// cache is the file of a Reader: of mode 0600, which protects it on Unix alone.
+// cache is the file of a Reader, with mode 0600, which protects it on Unix only.
 type cache struct {
 	file   string
 	bucket string
-	dirty  chan struct{} // has an element while what the Reader holds is not in the file
+	dirty  chan struct{} // has an element while the file lacks something that the Reader holds
 }
 
-// cached is what stands in the file.
+// cached is the content of the file.
 type cached struct {
 	Bucket      string                `json:"bucket"`
 	SavedAt     time.Time             `json:"saved_at"`
@@ -46,30 +47,27 @@ func (c *cache) changed() {
 	}
 }
 
-// restore takes what is valid in the file. A file that cannot be used is told as trouble, and replaced by the next write.
+// restore takes the valid credentials of the file. A file that cannot be used is passed to OnError, and replaced by the next
+// write.
 func (r *Reader) restore() {
-	r.cache.dirty = make(chan struct{}, 1)
 	credentials, err := r.cache.load()
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			r.trouble(fmt.Errorf("kv: the cache file is not used: %w", err))
+			r.onError(fmt.Errorf("kv: the cache file is not used: %w", err))
 		}
 		return
 	}
 	now := r.cfg.Now()
-	for i := range credentials {
-		c := &credentials[i]
+	for _, c := range credentials {
 		if c.Validate() != nil || !c.Valid(now) || c.ObtainedAt.After(now.Add(cacheAhead)) || (len(r.cfg.AppIDs) > 0 && !slices.Contains(r.cfg.AppIDs, c.AppID)) {
 			continue
 		}
-		c.Revision = 0 // it was that of a bucket that may have been recreated since
-		s := r.slot(c.AppID, c.Kind)
-		s.hold(c)
-		s.bucket = -1 // not known to be the one that is there now
+		c.Revision = 0 // the bucket may have been recreated since
+		r.latest.Restore(c)
 	}
 }
 
-// keep writes the file after each change, and once more when ctx has ended. What could not be written is tried again.
+// keep writes the file after each change, and once more when ctx has ended. It retries a write that failed.
 func (r *Reader) keep(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -94,23 +92,20 @@ func (r *Reader) keep(ctx context.Context) {
 
 func (r *Reader) save() {
 	now := r.cfg.Now()
-	what := cached{Bucket: r.cfg.Bucket, SavedAt: now.UTC().Truncate(time.Millisecond), Credentials: []messages.Credential{}}
-	r.slots.Range(func(appid, v any) bool {
-		for i := range v.(*slots) {
-			if c, err := v.(*slots)[i].current(now, appid.(string), messages.Kinds[i]); err == nil {
-				what.Credentials = append(what.Credentials, *c)
-			}
+	content := cached{Bucket: r.cfg.Bucket, SavedAt: now.UTC().Truncate(time.Millisecond), Credentials: []messages.Credential{}}
+	r.latest.Each(func(n bucket.Name, s *bucket.Slot) {
+		if c, err := s.Get(now, n.AppID, n.Kind); err == nil {
+			content.Credentials = append(content.Credentials, *c)
 		}
-		return true
 	})
-	if err := r.cache.store(what); err != nil {
+	if err := r.cache.store(content); err != nil {
 		r.cache.changed()
-		r.trouble(fmt.Errorf("kv: writing the cache file: %w", err))
+		r.onError(fmt.Errorf("kv: write the cache file: %w", err))
 	}
 }
 
 func (c *cache) load() ([]messages.Credential, error) {
-	if err := c.check(os.Stat(c.file)); err != nil { // before it is opened, because that blocks where it is a FIFO
+	if err := c.check(os.Stat(c.file)); err != nil { // before Open, which blocks if the file is a FIFO
 		return nil, err
 	}
 	f, err := os.Open(c.file)
@@ -118,20 +113,20 @@ func (c *cache) load() ([]messages.Credential, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if err := c.check(f.Stat()); err != nil { // of the one that was opened
+	if err := c.check(f.Stat()); err != nil { // again, of the file that was opened
 		return nil, err
 	}
-	var what cached
-	if err := json.NewDecoder(f).Decode(&what); err != nil {
+	var content cached
+	if err := json.NewDecoder(f).Decode(&content); err != nil {
 		return nil, fmt.Errorf("%s is not the JSON of a cache file", c.file)
 	}
-	if what.Bucket != c.bucket {
-		return nil, fmt.Errorf("%s is of bucket %.64q, not of %q", c.file, what.Bucket, c.bucket)
+	if content.Bucket != c.bucket {
+		return nil, fmt.Errorf("%s is a file of bucket %.64q, not of %q", c.file, content.Bucket, c.bucket)
 	}
-	return what.Credentials, nil
+	return content.Credentials, nil
 }
 
-// check says why what was learned of the file forbids to use it.
+// check returns why a file must not be used.
 func (c *cache) check(info fs.FileInfo, err error) error {
 	switch {
 	case err != nil:
@@ -147,17 +142,17 @@ func (c *cache) check(info fs.FileInfo, err error) error {
 	return nil
 }
 
-// store replaces the file as a whole: whoever reads it sees the old one or the new one.
-func (c *cache) store(what cached) (err error) {
-	data, err := json.Marshal(what)
+// store replaces the file as a whole: a reader of the file sees the old content or the new.
+func (c *cache) store(content cached) (err error) {
+	data, err := json.Marshal(content)
 	if err != nil {
 		return err
 	}
-	// The name is fixed, so that a process that is killed here leaves no more than one behind.
+	// The name is fixed, so that killed processes leave at most one file behind.
 	next := filepath.Clean(c.file + ".next")
 	create := func() (*os.File, error) { return os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) }
 	f, err := create()
-	if errors.Is(err, fs.ErrExist) { // that one; or a link that somebody has put there, and what it leads to stays as it is
+	if errors.Is(err, fs.ErrExist) { // left behind; or a link that somebody has created: its target must not be overwritten
 		if err = os.Remove(next); err == nil {
 			f, err = create()
 		}

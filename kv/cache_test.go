@@ -16,13 +16,14 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // fileReader makes a Reader with a cache file, and what it tells as trouble until it runs.
 func fileReader(t *testing.T, cfg ReaderConfig) (*Reader, []error) {
 	t.Helper()
 	var troubles []error
-	cfg.OnTrouble = func(err error) { troubles = append(troubles, err) }
+	cfg.OnError = func(err error) { troubles = append(troubles, err) }
 	if cfg.Source == nil {
 		cfg.Source = scripted{}
 	}
@@ -158,13 +159,13 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 			tt.write(t, file)
 			cfg := ReaderConfig{CacheFile: file}
 			var troubles []error
-			cfg.OnTrouble = func(err error) { troubles = append(troubles, err) }
+			cfg.OnError = func(err error) { troubles = append(troubles, err) }
 			cfg.Source = scripted{}
 			r, err := NewReader(nil, cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.Get("wx1", messages.AccessToken); !errors.Is(err, ErrNotFound) {
+			if _, err := r.Get("wx1", messages.AccessToken); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("%v, want ErrNotFound", err)
 			}
 			if len(troubles) != 1 || !strings.Contains(troubles[0].Error(), tt.says) || strings.Contains(troubles[0].Error(), good.Value) {
@@ -300,7 +301,7 @@ func TestFailedWriteIsTriedAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 				var troubles []error
-				r, events, stop := scriptedReader(t, ReaderConfig{CacheFile: file, OnTrouble: func(err error) { troubles = append(troubles, err) }})
+				r, events, stop := scriptedReader(t, ReaderConfig{CacheFile: file, OnError: func(err error) { troubles = append(troubles, err) }})
 				defer stop()
 				troubles = nil // that it is not used
 				events <- put(t, credential(1, time.Hour))

@@ -22,7 +22,7 @@ func TestPipeInTheFilesPlaceHoldsNobodyUp(t *testing.T) {
 	}
 	told := make(chan error, 1)
 	go func() {
-		_, _ = NewReader(nil, ReaderConfig{CacheFile: file, Source: scripted{}, OnTrouble: func(err error) { told <- err }})
+		_, _ = NewReader(nil, ReaderConfig{CacheFile: file, Source: scripted{}, OnError: func(err error) { told <- err }})
 	}()
 	select {
 	case err := <-told:

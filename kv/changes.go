@@ -5,21 +5,26 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Wait returns the current credential as soon as there is one, or ctx's error.
+// Wait returns the current credential as soon as there is one. Its error is that of ctx, or says that there can be no such
+// credential (an unknown kind, an invalid AppID).
 func (r *Reader) Wait(ctx context.Context, appid string, kind messages.Kind) (messages.Credential, error) {
 	return r.await(ctx, appid, kind, func(messages.Credential) bool { return true })
 }
 
-// WaitNewer returns the current credential as soon as its generation is above generation, or ctx's error.
+// WaitNewer returns the current credential as soon as its generation is above generation; errors as of [Reader.Wait].
 func (r *Reader) WaitNewer(ctx context.Context, appid string, kind messages.Kind, generation uint64) (messages.Credential, error) {
 	return r.await(ctx, appid, kind, func(c messages.Credential) bool { return c.Generation > generation })
 }
 
-// await returns the current credential as soon as it is the one that is waited for, or ctx's error.
+// await returns the current credential as soon as it satisfies is; errors as of [Reader.Wait].
 func (r *Reader) await(ctx context.Context, appid string, kind messages.Kind, is func(messages.Credential) bool) (messages.Credential, error) {
+	if err := checkName(appid, kind); err != nil {
+		return messages.Credential{}, err
+	}
 	l := r.listen(appid)
 	defer r.leave(l, appid)
 	for {
@@ -28,41 +33,41 @@ func (r *Reader) await(ctx context.Context, appid string, kind messages.Kind, is
 		}
 		select {
 		case <-ctx.Done():
-			return messages.Credential{}, fmt.Errorf("kv: waiting for %s: %w", messages.Key(appid, kind), ctx.Err())
+			return messages.Credential{}, fmt.Errorf("kv: wait for %s: %w", messages.Key(appid, kind), ctx.Err())
 		case <-l.wake:
 		}
 		r.take(l)
 	}
 }
 
-// Changes yields the credentials of the accounts (none named: of all that the Reader follows) that are valid now, and
-// then each that takes another's place, until ctx ends or the loop is left:
+// Changes yields the credentials of the accounts (none given: of all that the Reader follows) that are valid now, and then each
+// that replaces another, until ctx ends or the loop is left:
 //
 //	for c := range reader.Changes(ctx) {
 //		write(c)
 //	}
 //
-// Between two of them it blocks. A loop that is slow delays nobody, the Reader least of all: what changes meanwhile waits
-// for it, of each credential the newest alone, so it need not be bounded further. It does not tell that a credential
-// has expired, which only the clock does: [Reader.Get] says so. Safe for concurrent use.
+// It blocks between two of them. A slow loop delays neither the Reader nor anything else: pending changes are coalesced, only
+// the newest per credential is kept. Changes does not yield that a credential has expired; [Reader.Get] returns that. Safe for
+// concurrent use.
 func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[messages.Credential] {
 	return func(yield func(messages.Credential) bool) {
 		l := r.listen(appids...)
 		defer r.leave(l, appids...)
-		type told struct {
+		type version struct {
 			generation uint64
 			value      string
 			ends       int64
 		}
-		last := map[name]told{}
-		todo := r.known(appids)
+		last := map[bucket.Name]version{}
+		todo := r.names(appids)
 		for ctx.Err() == nil {
 			for _, n := range todo {
-				c, err := r.Get(n.appid, n.kind)
+				c, err := r.Get(n.AppID, n.Kind)
 				if err != nil {
 					continue
 				}
-				if now := (told{c.Generation, c.Value, c.ExpiresAt.UnixNano()}); now != last[n] {
+				if now := (version{c.Generation, c.Value, c.ExpiresAt.UnixNano()}); now != last[n] {
 					last[n] = now
 					if ctx.Err() != nil || !yield(c) {
 						return
@@ -78,43 +83,34 @@ func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[message
 	}
 }
 
-// known are the names of all credentials of the accounts (none: of all accounts), seen or not.
-func (r *Reader) known(appids []string) []name {
-	var names []name
-	add := func(appid any) {
-		for _, k := range messages.Kinds {
-			names = append(names, name{appid.(string), k})
-		}
-	}
+// names are the names of all credentials of the accounts (none given: of all accounts), seen or not.
+func (r *Reader) names(appids []string) []bucket.Name {
 	if len(appids) == 0 {
-		r.slots.Range(func(appid, _ any) bool { add(appid); return true })
+		appids = r.latest.AppIDs()
 	}
+	var names []bucket.Name
 	for _, id := range appids {
-		add(id)
+		for _, k := range messages.Kinds {
+			names = append(names, bucket.Name{AppID: id, Kind: k})
+		}
 	}
 	return names
 }
 
-// name names a credential.
-type name struct {
-	appid string
-	kind  messages.Kind
-}
-
-// listener hears of the credentials that change: it has the name of each, once, until it looks.
+// listener collects the names of the credentials that were replaced since they were taken last.
 type listener struct {
 	wake    chan struct{} // has an element while pending has
-	pending map[name]struct{}
+	pending map[bucket.Name]struct{}
 }
 
-// listeners are by account; those of "" hear of all accounts.
+// listeners are by account; those of "" listen to all accounts.
 type listeners map[string]map[*listener]struct{}
 
-// tell is called with r.mu held.
-func (ls listeners) tell(appid string, kind messages.Kind) {
-	for _, group := range []map[*listener]struct{}{ls[appid], ls[""]} {
+// notify is called with r.mu held.
+func (ls listeners) notify(n bucket.Name) {
+	for _, group := range []map[*listener]struct{}{ls[n.AppID], ls[""]} {
 		for l := range group {
-			l.pending[name{appid, kind}] = struct{}{}
+			l.pending[n] = struct{}{}
 			select {
 			case l.wake <- struct{}{}:
 			default:
@@ -123,9 +119,9 @@ func (ls listeners) tell(appid string, kind messages.Kind) {
 	}
 }
 
-// listen makes a listener for some accounts; none: all.
+// listen makes a listener for some accounts; none given: for all.
 func (r *Reader) listen(appids ...string) *listener {
-	l := &listener{wake: make(chan struct{}, 1), pending: map[name]struct{}{}}
+	l := &listener{wake: make(chan struct{}, 1), pending: map[bucket.Name]struct{}{}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, id := range orAll(appids) {
@@ -148,11 +144,11 @@ func (r *Reader) leave(l *listener, appids ...string) {
 	}
 }
 
-// take returns what has changed since the last time.
-func (r *Reader) take(l *listener) []name {
+// take returns the names that a listener has collected.
+func (r *Reader) take(l *listener) []bucket.Name {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	names := make([]name, 0, len(l.pending))
+	names := make([]bucket.Name, 0, len(l.pending))
 	for n := range l.pending {
 		names = append(names, n)
 	}

@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -134,9 +134,9 @@ func TestWhatIsStillTheSameIsNoChange(t *testing.T) {
 		synctest.Wait()
 		c.RefreshAt = c.RefreshAt.Add(time.Minute)
 		events <- put(t, c)
-		events <- feed.Event{Reset: true}
+		events <- bucket.Event{Reset: true}
 		events <- put(t, c)
-		events <- feed.Event{Ready: true}
+		events <- bucket.Event{Ready: true}
 		synctest.Wait()
 		if count != 1 {
 			t.Errorf("%d changes, want 1", count)

@@ -7,17 +7,18 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
-func newClusterStore(tb testing.TB, c *natstest.Cluster, worker string) *Store {
+func newClusterStore(tb testing.TB, c *natstest.Cluster, worker string) *store.Store {
 	tb.Helper()
-	st, err := NewStore(c.Connect(), StoreConfig{Worker: worker})
+	st, err := store.New(c.Connect(), store.Config{Worker: worker})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	ctx := testContext(tb)
 	for err = st.Ensure(ctx); err != nil && ctx.Err() == nil; err = st.Ensure(ctx) {
-		if errors.Is(err, ErrBucket) {
+		if errors.Is(err, store.ErrBucket) {
 			tb.Fatal(err)
 		}
 	}
@@ -63,7 +64,7 @@ func TestFenceHoldsThroughALostNode(t *testing.T) {
 	}
 	leader.Stop()
 	publishSoon(t, next, credential(1, time.Hour)) // once the lease has ended and a new leader stands
-	if _, err := l.Publish(ctx, credential(2, time.Hour)); !errors.Is(err, ErrLeaseLost) {
+	if _, err := l.Publish(ctx, credential(2, time.Hour)); !errors.Is(err, store.ErrLeaseLost) {
 		t.Errorf("the late publication: %v, want ErrLeaseLost", err)
 	}
 	if got, err := late.Get(ctx, "wx1", messages.AccessToken); err != nil || got.Generation != 1 {
@@ -86,7 +87,7 @@ func TestWithoutQuorumNothingIsWrittenAndTheReaderServes(t *testing.T) {
 	for _, srv := range c.Servers[:2] {
 		srv.Stop()
 	}
-	if _, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 2*time.Second); !errors.Is(err, ErrUnavailable) {
+	if _, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 2*time.Second); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a lease without quorum: %v, want ErrUnavailable", err)
 	}
 	if _, err := r.AccessToken("wx1"); err != nil {

@@ -11,9 +11,10 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 func TestDirectReaderNeedsItsAccounts(t *testing.T) {
@@ -83,13 +84,13 @@ func TestDirectReaderIsToldThatARecordHasGone(t *testing.T) {
 }
 
 // restricted is a server with a worker, and a user who may publish and subscribe to some subjects.
-func restricted(t *testing.T, publish, subscribe []string) (srv *natstest.Server, s *Store, shop nats.Option) {
+func restricted(t *testing.T, publish, subscribe []string) (srv *natstest.Server, s *store.Store, shop nats.Option) {
 	t.Helper()
 	const password = "only-for-this-test"
 	srv = natstest.Start(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "worker", Password: password}, {Username: "shop", Password: password, Permissions: may(publish, subscribe)}}
 	})
-	s, err := NewStore(srv.Connect(nats.UserInfo("worker", password)), StoreConfig{Worker: "w"})
+	s, err := store.New(srv.Connect(nats.UserInfo("worker", password)), store.Config{Worker: "w"})
 	if err == nil {
 		err = s.Ensure(testContext(t))
 	}
@@ -113,11 +114,11 @@ const (
 )
 
 // follow runs a direct feed, and returns what it tells, but for the entries' repetitions.
-func follow(t *testing.T, d *direct) <-chan feed.Event {
+func follow(t *testing.T, d *bucket.Direct) <-chan bucket.Event {
 	t.Helper()
-	events := make(chan feed.Event, 1000)
+	events := make(chan bucket.Event, 1000)
 	d.bucket, d.prefix = messages.DefaultBucket, messages.DefaultPrefix
-	d.emit = func(e feed.Event) { events <- e }
+	d.emit = func(e bucket.Event) { events <- e }
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); d.run(ctx) }()
@@ -126,7 +127,7 @@ func follow(t *testing.T, d *direct) <-chan feed.Event {
 }
 
 // awaitEvent waits for an event.
-func awaitEvent(t *testing.T, events <-chan feed.Event, otherwise string, is func(feed.Event) bool) feed.Event {
+func awaitEvent(t *testing.T, events <-chan bucket.Event, otherwise string, is func(bucket.Event) bool) bucket.Event {
 	t.Helper()
 	for late := testContext(t).Done(); ; {
 		select {
@@ -140,13 +141,13 @@ func awaitEvent(t *testing.T, events <-chan feed.Event, otherwise string, is fun
 	}
 }
 
-func isDown(e feed.Event) bool { return e.Down != nil }
+func isDown(e bucket.Event) bool { return e.Down != nil }
 
-func isUp(e feed.Event) bool { return e.Up }
+func isUp(e bucket.Event) bool { return e.Up }
 
 // isRecord tells the record whose revision is that.
-func isRecord(rev uint64) func(feed.Event) bool {
-	return func(e feed.Event) bool { return e.Key != "" && e.Rev == rev && !e.Gone }
+func isRecord(rev uint64) func(bucket.Event) bool {
+	return func(e bucket.Event) bool { return e.Key != "" && e.Revision == rev && !e.Removed }
 }
 
 // Who runs such a Reader has few permissions, and sees which one is missing. What it may do, it does.
@@ -164,7 +165,7 @@ func TestDirectReaderSaysWhatItMayNotDo(t *testing.T) {
 			srv, s, shop := restricted(t, tt.publish, tt.subscribe)
 			publish(t, s, credential(1, time.Hour))
 			told := make(chan error, 1000)
-			r, err := NewReader(srv.Connect(shop), ReaderConfig{Direct: true, AppIDs: []string{"wx1", "wx2"}, OnTrouble: func(err error) { told <- err }})
+			r, err := NewReader(srv.Connect(shop), ReaderConfig{Direct: true, AppIDs: []string{"wx1", "wx2"}, OnError: func(err error) { told <- err }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -190,11 +191,11 @@ func TestDirectReaderSaysWhatItMayNotDo(t *testing.T) {
 func TestAccountThatMayNotBeReadDoesNotHoldUpTheOthers(t *testing.T) {
 	t.Parallel()
 	srv, s, shop := restricted(t, []string{readOne}, []string{hearAll})
-	events := follow(t, &direct{nc: srv.Connect(shop), appids: []string{"wx1", "wx2"}, every: time.Hour})
+	events := follow(t, &bucket.Direct{nc: srv.Connect(shop), appids: []string{"wx1", "wx2"}, every: time.Hour})
 	awaitEvent(t, events, "the refusal is not told", isDown)
 	rev := publish(t, s, credential(1, time.Hour))
-	e := awaitEvent(t, events, "the change of the other account is not heard", func(e feed.Event) bool { return e.Key != "" || e.Anew })
-	if e.Key == "" || e.Rev != rev {
+	e := awaitEvent(t, events, "the change of the other account is not heard", func(e bucket.Event) bool { return e.Key != "" || e.Recreated })
+	if e.Key == "" || e.Revision != rev {
 		t.Errorf("%+v is told, want revision %d by the session that has begun", e, rev)
 	}
 }
@@ -212,8 +213,8 @@ func TestOldRefusalIsNotBelieved(t *testing.T) {
 	if err != nil || !errors.Is(nc.LastError(), nats.ErrPermissionViolation) {
 		t.Fatalf("%v, %v; want a refusal", err, nc.LastError())
 	}
-	events := follow(t, &direct{nc: nc, appids: []string{"wx1"}})
-	if e := awaitEvent(t, events, "it does not begin", func(e feed.Event) bool { return e.Up || e.Down != nil }); e.Down != nil {
+	events := follow(t, &bucket.Direct{nc: nc, appids: []string{"wx1"}})
+	if e := awaitEvent(t, events, "it does not begin", func(e bucket.Event) bool { return e.Up || e.Down != nil }); e.Down != nil {
 		t.Errorf("it is told as %v", e.Down)
 	}
 }
@@ -223,7 +224,7 @@ func TestDirectReaderReadsAgainNowAndThen(t *testing.T) {
 	t.Parallel()
 	srv, gate := natstest.Start(t), natstest.NewGate()
 	s := newStore(t, srv, "w")
-	events := follow(t, &direct{nc: srv.Connect(gate.Option()), appids: []string{"wx1"}, every: 50 * time.Millisecond})
+	events := follow(t, &bucket.Direct{nc: srv.Connect(gate.Option()), appids: []string{"wx1"}, every: 50 * time.Millisecond})
 	awaitEvent(t, events, "it does not begin", isUp)
 	lost := gate.Miss("wechat.published.wx1.access_token", 1)
 	rev := publish(t, s, credential(1, time.Hour))
@@ -240,7 +241,7 @@ func TestDirectReaderNoticesASilentLine(t *testing.T) {
 	for i := range 100 {
 		many = append(many, fmt.Sprint("wx", i))
 	}
-	for name, d := range map[string]*direct{
+	for name, d := range map[string]*bucket.Direct{
 		"idle": {appids: []string{"wx1"}, every: time.Hour}, "reading": {appids: many, every: time.Millisecond, beat: time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -251,7 +252,7 @@ func TestDirectReaderNoticesASilentLine(t *testing.T) {
 			awaitEvent(t, events, "it does not begin", isUp)
 			gate.Hold()
 			e := awaitEvent(t, events, "the silence is not noticed", isDown)
-			if !errors.Is(e.Down, errDisconnected) {
+			if !errors.Is(e.Down, bucket.errDisconnected) {
 				t.Errorf("it is told as %v", e.Down)
 			}
 			gate.Open()
@@ -262,13 +263,13 @@ func TestDirectReaderNoticesASilentLine(t *testing.T) {
 
 func TestMarksTellABucketMadeAnewFromAReplicaThatLags(t *testing.T) {
 	t.Parallel()
-	var ms marks
+	var ms bucket.positions
 	for i, step := range []struct {
-		mark
+		bucket.position
 		anew bool
 	}{
-		{mark{10, 100}, false}, {mark{11, 110}, false}, {mark{10, 100}, false}, {mark{11, 110}, false}, // it lags, and has caught up
-		{mark{11, 120}, true}, {mark{3, 130}, true}, {mark{4, 140}, false},
+		{bucket.position{10, 100}, false}, {bucket.position{11, 110}, false}, {bucket.position{10, 100}, false}, {bucket.position{11, 110}, false}, // it lags, and has caught up
+		{bucket.position{11, 120}, true}, {bucket.position{3, 130}, true}, {bucket.position{4, 140}, false},
 	} {
 		if got := ms.next("wx1.access_token", step.mark); got != step.anew {
 			t.Errorf("step %d: anew is %t, want %t", i, got, step.anew)

@@ -1,38 +1,23 @@
-// Package kv is the credential bucket of wxkeeper: what stands in it, how workers write it, how services read it.
+// Package kv is what a service imports to have the current credentials of WeChat accounts: it follows the credential bucket
+// that wxkeeper's workers keep, so that the service never asks WeChat for a token. It links no server code.
 //
-// # Words
+// A [Reader] holds the current credentials of one or many accounts in memory. Read them through a [Handle], which costs about
+// as much as reading a variable; give an http.Client a [Transport], which adds the access_token to each call of WeChat and
+// replaces a token that WeChat refuses; or range over [Reader.Changes]. [Reader.Health] is for health pages and metrics.
+// Package kvtest has a bucket for tests without NATS. The types of the records are in package messages.
 //
-// A [Credential] is one value that WeChat issues to an account and that dies: an access_token, a jsapi_ticket or a
-// wx_card_ticket (its [Kind]). It stands in a JetStream KV bucket under the key <appid>.<kind>. A revision is the
-// number that the bucket gives to each write; a generation is the number of a value: it grows by one at each new value
-// of a key, for ever. A [Lease] is the right to refresh one credential, for seconds; it stands in the same bucket under
-// lease.<appid>.<kind>, so that the server itself can refuse the publication of a worker whose lease has gone.
-// The [Ledger] of a credential is what the fleet remembers of refreshing it; it stands in a bucket of its own.
-//
-// # Who uses what
-//
-// Services use [Reader]: it follows the bucket and always has the current credentials in memory. It links no server
-// code and writes nothing to NATS. It hears of the bucket in one of two ways: by a watch, or, with ReaderConfig.Direct, by direct
-// gets and the messages that the bucket republishes, for NATS users that may do almost nothing. Services read through a
-// [Handle], which costs about as much as a variable; give an http.Client a [Transport], which puts the token into each call
-// and heals the one that WeChat refuses; or loop over [Reader.Changes]. Package kvtest has a bucket for their tests.
-//
-// Workers use [Store]: it makes and verifies the buckets, reads from the stream's leader (a plain KV get may be stale
-// on a replicated bucket), takes leases, and publishes behind their fence.
+// A Reader receives changes of the bucket in one of two ways: by a watch, or, with ReaderConfig.Direct, by direct gets and the
+// messages that the bucket republishes, for NATS users with few permissions. With a watch it creates and removes its own
+// JetStream consumers. It never writes to the bucket; a Transport reports refused tokens to the workers.
 //
 // # What happens on each failure
 //
-//   - NATS away: Reader goes on handing out what has not expired, also after a restart where it has a CacheFile, and
-//     [Reader.Health] says for how long it has heard nothing; Store returns errors; nothing is buffered to be written
-//     later (a worker's connection must be made with nats.ReconnectBufSize(-1)).
-//   - A worker dies with a lease: the server ends the lease after its TTL.
-//   - A worker freezes with a lease: its late publication is refused with [ErrLeaseLost], because the publication says
-//     "only while the last message on my lease's subject is mine".
-//   - A publication's answer is lost: Store reads the record back from the leader, and publishes again if it is not there.
-//   - Every worker is dead: the record ends itself, by the server's clock, when the credential's life is over.
-//   - The bucket is deleted, or made anew: the feed notices and starts over, a watch within seconds, direct gets within half
-//     a minute or with the next publication; Reader keeps what it holds.
-//   - WeChat refuses a token before its end: [Transport] reports it, once for all that meet it, and goes on with the next.
-//     Where the workers cannot help, the caller gets WeChat's answer, and the outcome of the report stands for ten seconds,
-//     or as long as the workers say.
+//   - NATS is not available: the Reader continues to hand out what has not expired, also after a restart if it has a CacheFile.
+//     [Reader.Health] says for how long no changes were received.
+//   - Every worker is dead: the same. When the life of a credential ends, its record is removed by the server.
+//   - The bucket is deleted or recreated: the Reader keeps what it holds, and notices it with a watch within half a minute,
+//     with direct gets within half a minute or at the next publication.
+//   - WeChat refuses a token before its end: [Transport] reports it, once for all requests that meet it, and continues with
+//     the next token. If the workers cannot help, the caller gets WeChat's answer, and the report is not repeated for ten
+//     seconds, or for as long as the workers say.
 package kv

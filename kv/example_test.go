@@ -26,7 +26,7 @@ func ExampleNewReader() {
 	reader, err := kv.NewReader(nc, kv.ReaderConfig{
 		AppIDs:    []string{"wx0123456789abcdef"},
 		CacheFile: "/var/lib/shop/credentials.json", // so that it starts while NATS is away
-		OnTrouble: func(err error) { log.Print(err) },
+		OnError:   func(err error) { log.Print(err) },
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -73,9 +73,9 @@ func ExampleReader_Health() {
 	defer bucket.Close()
 	reader := bucket.Reader(kv.ReaderConfig{})
 	bucket.Set("wx1", messages.AccessToken, "first", time.Hour)
-	bucket.GoAway()
+	bucket.Disconnect()
 	h := reader.Health()
-	fmt.Println(h.Valid, "valid;", h.Trouble)
+	fmt.Println(h.Valid, "valid;", h.Error)
 	// Output:
 	// 1 valid; nats: connection closed
 }

@@ -2,88 +2,96 @@ package kv
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// The clock of a Reader is what handles compare with instead of asking for the time, which costs many times as much as all
-// the rest of a read. It shows a time that is ahead of the true one by up to clockAhead: what a handle takes for valid by
-// it has at least half of that left to live. In the last second of a credential's life, and where nobody turns the
-// clock, a handle asks for the time.
+// A Reader has a clock that handles read instead of the time of the system, which would cost many times as much as the rest
+// of a read. It is ahead of the time by up to clockAhead: a credential that is valid by the clock is valid for at least half
+// of clockAhead. In the last second of a credential's life, and while the clock does not run, a handle asks for the exact time.
 const (
 	clockAhead = time.Second
 	clockTick  = clockAhead / 2
-	never      = math.MaxInt64 // nobody turns the clock
+	never      = math.MaxInt64 // the clock does not run
 )
 
-// Handle is always the current credential of one account and kind. Its methods never block, take no lock, allocate nothing
-// where there is a valid credential, and are safe for concurrent use. It stays current as its [Reader] does, and costs
-// about as much as a load of an atomic pointer.
+// Handle is the current credential of one account and kind. Its methods never block, take no lock, allocate nothing while
+// there is a valid credential, and are safe for concurrent use. A Handle stays as current as its [Reader], and costs about as
+// much as loading an atomic pointer.
 //
-// A value is never handed out after its end, unless the whole process was stopped (SIGSTOP, a paused machine): then a
-// handle may do so once more until the clock of its Reader is turned, within a moment. [Reader.Get] has no such moment.
+// A value is not returned after its end, with one exception: if the whole process was stopped (SIGSTOP, a paused virtual
+// machine), a handle may return an ended value until the clock of its Reader has advanced, some milliseconds later.
+// [Reader.Get] has no such exception.
 type Handle struct {
-	slot   *slot
+	slot   *bucket.Slot
 	clock  *atomic.Int64
 	reader *Reader
 	appid  string
 	kind   messages.Kind
+	err    error // why there can be no credential
 }
 
-// quick is what a handle needs of a credential.
-type quick struct {
-	value string
-	ends  int64
-}
-
-// Handle returns the handle of a credential, whether there is one yet or not. The Reader keeps a place for each account of
-// which it was asked for a handle: make it once, and not for names that strangers choose.
+// Handle returns the handle of a credential, whether there is a credential yet or not. The Reader keeps a slot for each account
+// of which a handle was made: make a handle once, and not for AppIDs that strangers choose. The methods of a handle of an
+// unknown kind, or of an invalid AppID, return an error that says so.
 func (r *Reader) Handle(appid string, kind messages.Kind) *Handle {
-	h := &Handle{slot: new(slot), clock: &r.clock, reader: r, appid: appid, kind: kind}
-	if kind.Valid() && messages.CheckAppID(appid) == nil {
-		r.mu.Lock()
-		h.slot = r.slot(appid, kind)
-		r.mu.Unlock()
+	h := &Handle{slot: new(bucket.Slot), clock: &r.clock, reader: r, appid: appid, kind: kind}
+	if h.err = checkName(appid, kind); h.err == nil {
+		h.slot = r.latest.Slot(appid, kind)
 	}
 	return h
 }
 
-// Value returns the value of the current credential; errors as of [Reader.Get].
-func (h *Handle) Value() (string, error) {
-	if q := h.slot.quick.Load(); q != nil && h.clock.Load() < q.ends {
-		return q.value, nil
+// checkName checks that there can be a credential of this account and kind.
+func checkName(appid string, kind messages.Kind) error {
+	if err := messages.CheckAppID(appid); err != nil {
+		return fmt.Errorf("kv: %w", err)
 	}
-	return h.exactly()
+	if !kind.Valid() {
+		return fmt.Errorf("kv: unknown kind %.64q: use one of %v", kind, messages.Kinds)
+	}
+	return nil
 }
 
-// exactly is Value by the exact time. Not a part of Value, which it would slow down.
-func (h *Handle) exactly() (string, error) {
+// Value returns the value of the current credential; errors as of [Reader.Get].
+func (h *Handle) Value() (string, error) {
+	if q := h.slot.Quick(); q != nil && h.clock.Load() < q.Ends {
+		return q.Value, nil
+	}
+	return h.exactValue()
+}
+
+// exactValue is Value by the exact time. It is a function of its own so that Value stays small enough to be inlined.
+func (h *Handle) exactValue() (string, error) {
 	c, err := h.Get()
 	return c.Value, err
 }
 
 // Get returns the current credential; errors as of [Reader.Get].
 func (h *Handle) Get() (messages.Credential, error) {
-	c, err := h.slot.current(h.reader.cfg.Now(), h.appid, h.kind)
+	if h.err != nil {
+		return messages.Credential{}, h.err
+	}
+	c, err := h.slot.Get(h.reader.cfg.Now(), h.appid, h.kind)
 	if err != nil {
-		return messages.Credential{}, err
+		return messages.Credential{}, fmt.Errorf("kv: %w", err)
 	}
 	return *c, nil
 }
 
-// turnClock turns the clock until ctx ends.
-func (r *Reader) turnClock(ctx context.Context) {
+// advanceClock advances the clock until ctx ends.
+func (r *Reader) advanceClock(ctx context.Context) {
 	defer r.clock.Store(never)
 	tick := time.NewTicker(clockTick)
 	defer tick.Stop()
 	for {
-		r.mu.Lock()
 		r.setClock()
-		r.promote()
-		r.mu.Unlock()
+		r.notify(r.latest.Promote())
 		select {
 		case <-ctx.Done():
 			return
@@ -93,19 +101,3 @@ func (r *Reader) turnClock(ctx context.Context) {
 }
 
 func (r *Reader) setClock() { r.clock.Store(r.cfg.Now().Add(clockAhead).UnixNano()) }
-
-// promote lets other take the place of what has ended. [Reader.Get] shows it by itself; this is for handles, for those who
-// listen, and for the file. r.mu is held.
-func (r *Reader) promote() {
-	now := r.cfg.Now()
-	for s, n := range r.fallbacks {
-		if held := s.held.Load(); held != nil && held.Valid(now) {
-			continue
-		}
-		delete(r.fallbacks, s)
-		if o := s.other.Load(); o != nil && o.Valid(now) {
-			r.show(s, o, n)
-		}
-		s.other.Store(nil) // only now: who reads meanwhile finds one of both
-	}
-}

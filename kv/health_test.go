@@ -12,6 +12,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // awaitHealth waits until a reader's health is as wanted.
@@ -48,11 +49,11 @@ func TestHealthTellsWhetherChangesAreHeard(t *testing.T) {
 			}
 			r := startReader(t, srv, cfg)
 			h := awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 })
-			if !h.Ready || h.Trouble != "" || h.Valid != 1 || h.Expired != 0 || time.Until(h.NextEnd) < 59*time.Minute {
+			if !h.Ready || h.Error != "" || h.Valid != 1 || h.Expired != 0 || time.Until(h.NextEnd) < 59*time.Minute {
 				t.Errorf("while all is well: %+v", h)
 			}
 			srv.Stop()
-			h = awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Trouble != "" })
+			h = awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Error != "" })
 			if !h.Ready || h.Valid != 1 {
 				t.Errorf("while NATS is away: %+v", h)
 			}
@@ -62,7 +63,7 @@ func TestHealthTellsWhetherChangesAreHeard(t *testing.T) {
 			}
 			ahead.Store(0)
 			srv.Restart()
-			awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 && h.Trouble == "" })
+			awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 && h.Error == "" })
 			if body, err := json.Marshal(h); err != nil || strings.Contains(string(body), "VALUE") {
 				t.Errorf("%s, %v", body, err)
 			}
@@ -96,14 +97,14 @@ func TestHealthSaysThatThereIsNoBucket(t *testing.T) {
 			t.Parallel()
 			srv := natstest.Start(t)
 			var trouble atomic.Value
-			cfg.OnTrouble = func(err error) { trouble.Store(err.Error()) }
+			cfg.OnError = func(err error) { trouble.Store(err.Error()) }
 			r := &watchedReader{}
 			var err error
 			if r.Reader, err = NewReader(srv.Connect(), cfg); err != nil {
 				t.Fatal(err)
 			}
 			runReader(t, r.Reader)
-			awaitHealth(t, r, func(h Health) bool { return h.Trouble != "" })
+			awaitHealth(t, r, func(h Health) bool { return h.Error != "" })
 			if text, _ := trouble.Load().(string); text == "" {
 				t.Error("nobody is told of the trouble")
 			}
@@ -112,7 +113,7 @@ func TestHealthSaysThatThereIsNoBucket(t *testing.T) {
 			if _, err := r.Wait(testContext(t), "wx1", messages.AccessToken); err != nil {
 				t.Error(err)
 			}
-			awaitHealth(t, r, func(h Health) bool { return h.Ready && h.Stale == 0 && h.Trouble == "" })
+			awaitHealth(t, r, func(h Health) bool { return h.Ready && h.Stale == 0 && h.Error == "" })
 		})
 	}
 }
@@ -127,11 +128,11 @@ func TestHealthOfABrokenConnection(t *testing.T) {
 			s := newStore(t, srv.Server, "w")
 			publish(t, s, credential(1, time.Hour))
 			told := make(chan error, 1000)
-			cfg.OnTrouble = func(err error) { told <- err }
+			cfg.OnError = func(err error) { told <- err }
 			r := startReader(t, srv, cfg)
 			awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 })
 			srv.gate.Sever()
-			awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Trouble != "" && h.Valid == 1 })
+			awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Error != "" && h.Valid == 1 })
 			select {
 			case err := <-told:
 				if err == nil {
@@ -157,7 +158,7 @@ func TestHealthNamesTheSubjectThatIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			runReader(t, r.Reader)
-			awaitHealth(t, r, func(h Health) bool { return strings.Contains(h.Trouble, `Permissions Violation for`) })
+			awaitHealth(t, r, func(h Health) bool { return strings.Contains(h.Error, `Permissions Violation for`) })
 			transport := r.Transport("wx1")
 			transport.Patience = time.Millisecond
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, apiURL, nil)
@@ -168,7 +169,7 @@ func TestHealthNamesTheSubjectThatIsRefused(t *testing.T) {
 			if err == nil {
 				resp.Body.Close()
 			}
-			if !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), `Permissions Violation for`) {
+			if !errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), `Permissions Violation for`) {
 				t.Errorf("a request fails with %v", err)
 			}
 		})
@@ -196,7 +197,7 @@ func TestReaderServesAfterItsConnectionWasClosed(t *testing.T) {
 			}
 			h := r.Handle("wx1", messages.AccessToken)
 			nc.Close()
-			awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Trouble != "" && h.Valid == 1 })
+			awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Error != "" && h.Valid == 1 })
 			for _, when := range []string{"while it runs", "after its end"} {
 				if v, err := h.Value(); err != nil || v != credential(1, 1).Value {
 					t.Errorf("%s: %v", when, err)

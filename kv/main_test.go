@@ -7,6 +7,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // patience bounds waits for events that must come; it is not a claim about speed.
@@ -20,9 +21,9 @@ func testContext(tb testing.TB) context.Context {
 }
 
 // newStore is a Store of a worker on its own connection, with its buckets made.
-func newStore(tb testing.TB, s *natstest.Server, worker string) *Store {
+func newStore(tb testing.TB, s *natstest.Server, worker string) *store.Store {
 	tb.Helper()
-	st, err := NewStore(s.Connect(), StoreConfig{Worker: worker})
+	st, err := store.New(s.Connect(), store.Config{Worker: worker})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func credential(generation uint64, life time.Duration) messages.Credential {
 }
 
 // publish takes the lease, publishes and gives the lease back.
-func publish(tb testing.TB, s *Store, c messages.Credential) uint64 {
+func publish(tb testing.TB, s *store.Store, c messages.Credential) uint64 {
 	tb.Helper()
 	ctx := testContext(tb)
 	l, err := s.Acquire(ctx, c.AppID, c.Kind, 5*time.Second)

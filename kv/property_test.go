@@ -9,8 +9,9 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // Whatever a bucket brings, in whatever order, and however the clock goes on: a Reader hands out nothing that was never
@@ -50,7 +51,7 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 			c, err := r.Get("wx1", messages.AccessToken)
 			value, herr := h.Value()
 			switch {
-			case err != nil && !errors.Is(err, ErrExpired) && !errors.Is(err, ErrNotFound):
+			case err != nil && !errors.Is(err, ErrExpired) && !errors.Is(err, store.ErrNotFound):
 				t.Fatal(err)
 			case (err == nil) != (herr == nil) || c.Value != value:
 				t.Fatalf("Get has %q, %v; the handle %q, %v", c.Value, err, value, herr)
@@ -87,7 +88,7 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 			},
 			"all memory is lost, and the bucket": func(t *rapid.T) {
 				bucket, revision, generation, values = bucket+1, 0, 0, nil
-				r.told(feed.Event{Reset: rapid.Bool().Draw(t, "snapshot"), Anew: true})
+				r.told(bucket.Event{Reset: rapid.Bool().Draw(t, "snapshot"), Recreated: true})
 			},
 			"the bucket is lost, and a worker puts back what it holds": func(t *rapid.T) {
 				if last == nil || !last.Valid(now) || bucketOf[last.Value] != bucket || last.Generation != generation {
@@ -95,11 +96,11 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 				}
 				switch rapid.IntRange(0, 2).Draw(t, "as told by") {
 				case 0: // a watch
-					r.told(feed.Event{Reset: true, Anew: true})
+					r.told(bucket.Event{Reset: true, Recreated: true})
 				case 1: // a watch that takes it for the old one: a backup
-					r.told(feed.Event{Reset: true})
+					r.told(bucket.Event{Reset: true})
 				case 2: // direct gets
-					r.told(feed.Event{Anew: true})
+					r.told(bucket.Event{Recreated: true})
 				}
 				back := *last
 				revision, values, back.Revision = 1, []string{back.Value}, 1
@@ -110,19 +111,19 @@ func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
 					t.Fatalf("after %v was put back there is %v, %v", back, got, err)
 				}
 			},
-			"the record goes":      func(*rapid.T) { r.told(feed.Event{Key: "wx1.access_token", Gone: true}) },
-			"another session":      func(*rapid.T) { r.told(feed.Event{Reset: true}); r.told(feed.Event{Ready: true}) },
-			"what is not a record": func(*rapid.T) { r.told(feed.Event{Key: "wx1.access_token", Value: []byte("{"), Rev: revision}) },
+			"the record goes":      func(*rapid.T) { r.told(bucket.Event{Key: "wx1.access_token", Removed: true}) },
+			"another session":      func(*rapid.T) { r.told(bucket.Event{Reset: true}); r.told(bucket.Event{Ready: true}) },
+			"what is not a record": func(*rapid.T) { r.told(bucket.Event{Key: "wx1.access_token", Value: []byte("{"), Revision: revision}) },
 		})
 	})
 }
 
 // event is the event of a record.
-func event(t *rapid.T, c messages.Credential) feed.Event {
+func event(t *rapid.T, c messages.Credential) bucket.Event {
 	t.Helper()
 	body, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return feed.Event{Key: messages.Key(c.AppID, c.Kind), Value: body, Rev: c.Revision}
+	return bucket.Event{Key: messages.Key(c.AppID, c.Kind), Value: body, Revision: c.Revision}
 }

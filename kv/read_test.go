@@ -10,6 +10,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 func TestHandleIsAlwaysTheCurrentCredential(t *testing.T) {
@@ -18,7 +19,7 @@ func TestHandleIsAlwaysTheCurrentCredential(t *testing.T) {
 	s := newStore(t, srv, "w")
 	r := startReader(t, srv, ReaderConfig{})
 	h := r.Handle("wx1", messages.AccessToken)
-	if v, err := h.Value(); !errors.Is(err, ErrNotFound) || v != "" {
+	if v, err := h.Value(); !errors.Is(err, store.ErrNotFound) || v != "" {
 		t.Errorf("before there is one: %v, want ErrNotFound", err)
 	}
 	for generation := uint64(1); generation <= 3; generation++ {
@@ -35,7 +36,7 @@ func TestHandleIsAlwaysTheCurrentCredential(t *testing.T) {
 		}
 	}
 	for _, nonsense := range []*Handle{r.Handle("wx1", "nonsense"), r.Handle("", messages.AccessToken), r.Handle("wx2", messages.AccessToken)} {
-		if _, err := nonsense.Value(); !errors.Is(err, ErrNotFound) {
+		if _, err := nonsense.Value(); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%s: %v, want ErrNotFound", messages.Key(nonsense.appid, nonsense.kind), err)
 		}
 	}

@@ -12,116 +12,92 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// ErrExpired is returned where the last credential known has expired, and no newer one has arrived.
-var ErrExpired = errors.New("kv: the credential has expired")
+// Errors of the reading methods.
+var (
+	// ErrNotFound is returned if no credential was seen yet.
+	ErrNotFound = bucket.ErrNotFound
+	// ErrExpired is returned if the last credential that was seen has expired, and no newer one has arrived.
+	ErrExpired = bucket.ErrExpired
+)
 
 // ReaderConfig configures a [Reader]. The zero value works: it follows all accounts of the default bucket by a watch.
 type ReaderConfig struct {
-	Bucket        string // "" is DefaultBucket
-	SubjectPrefix string // first token of the workers' subjects; "" is DefaultSubjectPrefix
-	// AppIDs are the accounts to follow; empty: all. A watch of exactly one asks for nothing that concerns another, and a NATS
-	// permission can hold it to that. A permission cannot name the filters of a watch of several: those who may follow only
-	// some accounts use Direct.
+	Bucket        string // "" is messages.DefaultBucket
+	SubjectPrefix string // first token of the workers' subjects; "" is messages.DefaultPrefix
+	// AppIDs are the accounts to follow; empty: all. A watch of exactly one account requests nothing that concerns other
+	// accounts, so a NATS permission can limit it to that account. A permission cannot limit a watch of several accounts:
+	// services that may follow only some accounts use Direct.
 	AppIDs []string
-	// Direct has the bucket read by direct gets and its changes heard as core NATS messages, without a JetStream
-	// consumer, so that the NATS user needs almost no permission (docs/security.md). It needs AppIDs.
+	// Direct reads the bucket by direct gets and receives changes as core NATS messages, without a JetStream consumer, so
+	// that the NATS user needs very few permissions (docs/security.md). It needs AppIDs.
 	Direct bool
-	// CacheFile is a file in which the Reader keeps what it knows, so that a consumer that starts while NATS is away has
-	// credentials at once. It holds them in the clear, at mode 0600 (which means nothing on Windows), and belongs to one process;
-	// one that others may read, or that another user owns, is not used. "": none is kept.
+	// CacheFile is a file in which the Reader saves its credentials, so that a service that starts while NATS is not
+	// available has credentials at once. They are stored unencrypted, with mode 0600 (which has no effect on Windows). Each
+	// process needs a file of its own. A file that other users may read, or that another user owns, is not used. "": no file.
 	CacheFile string
-	// OnChange is told of every change of the bucket, after Get shows it. It is called from one goroutine and must not
-	// block: that goroutine keeps the Reader current. nil: nobody is told. [Reader.Changes] is for who may be slow.
+	// OnChange is called with every change of the bucket, after Get returns it. It is called from one goroutine and must not
+	// block: that goroutine keeps the Reader current. nil: it is not called. [Reader.Changes] may be slow.
 	OnChange func(Change)
-	// OnTrouble is told why the Reader cannot hear of changes, each time it tries in vain, why CacheFile is not used or not
-	// written, and why a Transport could not report a dead token. It may be called before NewReader returns, is not called
-	// twice at the same time, and must not block. nil: nobody is told.
-	OnTrouble func(error)
-	// OnMissing is called when the bucket is not there, before the watch looks again. Workers make it anew; consumers
-	// leave it nil and wait.
-	OnMissing func(context.Context) error
-	Now       func() time.Time // nil is time.Now
+	// OnError is called with each problem that the Reader handles itself: why changes are not received (again with each
+	// attempt), why CacheFile is not used or not written, why a Transport could not report a refused token. It may be called
+	// before NewReader returns, is not called concurrently, and must not block. nil: it is not called.
+	OnError func(error)
+	Now     func() time.Time // nil is time.Now
 	// Source is for kvtest; nil: NATS.
-	Source feed.Source
+	Source bucket.Source
 }
 
 // Change is one change of the bucket.
 type Change struct {
 	AppID string
 	Kind  messages.Kind
-	// Record is what stands in the bucket now; nil: nothing valid does (deleted, expired, lost with its bucket). The
+	// Record is the record that the bucket has now; nil: it has no valid one (deleted, expired, or lost with its bucket). The
 	// Reader may still hold a newer value.
 	Record *messages.Credential
-	// Revision is that of the change in the bucket; 0: the record was lost with its bucket.
+	// Revision is the bucket's revision of the change; 0: the record was lost with its bucket.
 	Revision uint64
-	// Reset marks the beginning of a snapshot, after which revisions may be lower than before; Ready marks its end. The
-	// other fields are zero then.
+	// Reset is the beginning of a snapshot, after which revisions may be lower than before; Ready is its end. The other fields
+	// are zero then.
 	Reset, Ready bool
 }
 
-// Reader always has the current credentials of one or many accounts in memory, as the bucket brings them: usually within
-// milliseconds of their publication, and within some seconds after a server was lost. A network that swallows everything
-// without a word is noticed by the connection's pings alone: see NewReader.
+// Reader holds the current credentials of one or many accounts in memory. A new credential usually arrives within milliseconds
+// of its publication, and within some seconds if a NATS server was lost at that time. Only the connection's pings detect a
+// network that silently drops packets: see [NewReader].
 //
-// Its reading methods never block, take no lock, allocate nothing where there is a valid credential, are safe for
-// concurrent use, and go on serving what has not expired while NATS is away, and after Run has ended. It never goes back
-// to a lower generation while it holds a valid credential, unless the bucket was made anew, with all that the workers
-// knew of generations, and has a value that was obtained later. (A Reader of named accounts may not ask the bucket how old
-// it is, and reckons with that after each lost connection.)
+// Its reading methods never block, take no lock, allocate nothing while there is a valid credential, are safe for concurrent
+// use, and continue to return what has not expired while NATS is not available, and after Run has returned. A Reader never
+// goes back to a lower generation while it holds a valid credential, unless the bucket was recreated, with everything that
+// the workers knew of generations, and has a value that was obtained later. (A Reader of named accounts has no permission to
+// ask when the bucket was created, so it assumes after each lost connection that the bucket may have been recreated.)
 type Reader struct {
-	cfg    ReaderConfig
-	source feed.Source
-	// report tells the workers that WeChat refuses a credential.
-	report func(context.Context, messages.RefreshCredentialRequest) (messages.Refreshed, error)
-	cache  *cache // nil: none
+	cfg     ReaderConfig
+	source  bucket.Source
+	latest  *bucket.Latest
+	cache   *cache  // nil: no file
+	reports reports // of refused tokens
+	clock   atomic.Int64
+	ready   chan struct{}
+	once    sync.Once
+	running atomic.Bool
 
-	reports reports // of tokens that WeChat refuses
+	errors sync.Mutex // held while OnError is called
 
-	slots sync.Map     // appid → *slots
-	clock atomic.Int64 // see handle.go
-	ready chan struct{}
-	once  sync.Once
-
-	telling sync.Mutex // held while OnTrouble is called
-
-	mu        sync.Mutex // guards the writing side: epoch, bucket, the unexported fields of slots, the listeners, the state of the feed
-	epoch     int        // grows with each snapshot
-	bucket    int        // grows with each bucket made anew
+	mu        sync.Mutex // guards what follows
 	listeners listeners
-	fallbacks map[*slot]name // those that have an other
 	state     feedState
 }
 
-// slots are the credentials of one account.
-type slots [len(messages.Kinds)]slot
-
-type slot struct {
-	// quick is held, for handles: the value and its end, in Unix nanoseconds.
-	quick atomic.Pointer[quick]
-	held  atomic.Pointer[messages.Credential]
-	// other is the last record of the bucket that was not taken, because held lives and has a higher generation: it takes
-	// its place when held ends.
-	other  atomic.Pointer[messages.Credential]
-	epoch  int // of the watch's snapshot in which the key was last seen in the bucket; 0: it is not there
-	bucket int // the one that held came from
-}
-
-// hold makes c the held credential. r.mu is held.
-func (s *slot) hold(c *messages.Credential) {
-	s.held.Store(c)
-	s.quick.Store(&quick{c.Value, c.ExpiresAt.UnixNano()})
-}
-
-// NewReader makes a Reader. [Reader.Run] keeps it current. It asks NATS for nothing; where CacheFile is there, it has
-// that file's credentials when NewReader returns.
+// NewReader makes a Reader. [Reader.Run] keeps it current. NewReader sends nothing; if there is a CacheFile, the Reader holds
+// its credentials when NewReader returns.
 //
 // The connection should be made with nats.RetryOnFailedConnect(true) and nats.MaxReconnects(-1), so that neither a start
-// without NATS nor a long outage ends it; and with nats.PingInterval of some seconds, because by default
-// a line that has fallen silent is noticed after some minutes.
+// without NATS nor a long outage ends it; and with a nats.PingInterval of some seconds, because with the default a silent
+// connection is detected only after some minutes.
 func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Bucket == "" {
 		cfg.Bucket = messages.DefaultBucket
@@ -141,7 +117,7 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Direct && len(cfg.AppIDs) == 0 {
 		return nil, errors.New("kv: ReaderConfig.Direct needs AppIDs: a direct get names its key")
 	}
-	r := &Reader{cfg: cfg, source: cfg.Source, ready: make(chan struct{}), listeners: listeners{}, fallbacks: map[*slot]name{}}
+	r := &Reader{cfg: cfg, source: cfg.Source, latest: bucket.NewLatest(cfg.Now), ready: make(chan struct{}), listeners: listeners{}}
 	if r.source == nil {
 		js, err := jetstream.New(nc)
 		if err != nil {
@@ -149,189 +125,140 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 		}
 		r.source = &natsSource{nc: nc, js: js, cfg: &r.cfg}
 	}
-	r.report = r.source.Report
 	r.clock.Store(never)
 	r.state.since = cfg.Now()
 	if cfg.CacheFile != "" {
-		r.cache = &cache{file: cfg.CacheFile, bucket: cfg.Bucket}
+		r.cache = &cache{file: cfg.CacheFile, bucket: cfg.Bucket, dirty: make(chan struct{}, 1)}
 		r.restore()
 	}
 	return r, nil
 }
 
-// Run follows the bucket until ctx ends, and returns ctx's error. It is called once.
+// ErrRunning is returned by a second call of [Reader.Run].
+var ErrRunning = errors.New("kv: Run was called before: make another Reader")
+
+// Run follows the bucket until ctx ends, and returns ctx's error. A second call returns [ErrRunning] at once.
 func (r *Reader) Run(ctx context.Context) error {
+	if r.running.Swap(true) {
+		return ErrRunning
+	}
 	var running sync.WaitGroup
-	running.Go(func() { r.turnClock(ctx) })
+	running.Go(func() { r.advanceClock(ctx) })
 	if r.cache != nil {
 		running.Go(func() { r.keep(ctx) })
 	}
-	r.source.Run(ctx, r.told)
-	<-ctx.Done() // a source may end before
+	r.source.Run(ctx, r.handle)
+	<-ctx.Done() // a source of kvtest may return earlier
 	running.Wait()
-	r.clock.Store(never) // the source may have set it after turnClock has ended
+	r.clock.Store(never) // the source may have set it after advanceClock has returned
 	return ctx.Err()
-}
-
-// natsSource feeds a Reader from NATS.
-type natsSource struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	cfg *ReaderConfig
-}
-
-func (s *natsSource) Run(ctx context.Context, emit func(feed.Event)) {
-	if s.cfg.Direct {
-		d := direct{nc: s.nc, bucket: s.cfg.Bucket, prefix: s.cfg.SubjectPrefix, appids: s.cfg.AppIDs, emit: emit}
-		d.run(ctx)
-		return
-	}
-	w := watch{js: s.js, bucket: s.cfg.Bucket, keys: []string{"*.*"}, emit: emit, missing: s.cfg.OnMissing}
-	if len(s.cfg.AppIDs) > 0 {
-		w.narrow = s.cfg.OnMissing == nil
-		w.keys = make([]string, len(s.cfg.AppIDs))
-		for i, id := range s.cfg.AppIDs {
-			w.keys[i] = id + ".*"
-		}
-	}
-	w.run(ctx)
-}
-
-func (s *natsSource) Report(ctx context.Context, req messages.RefreshCredentialRequest) (messages.Refreshed, error) {
-	return messages.NewClient(s.nc, s.cfg.SubjectPrefix).RefreshCredential(ctx, req)
 }
 
 // Ready is closed when the first snapshot of the bucket is complete.
 func (r *Reader) Ready() <-chan struct{} { return r.ready }
 
-// Apply takes a record that its caller knows to stand in the bucket (a worker's own publication) before the watch
-// brings it.
-func (r *Reader) Apply(c messages.Credential) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.accept(&c, false)
+// Get returns the current credential: [ErrNotFound] if none was seen yet, [ErrExpired] if the last one has expired.
+//
+// It asks the clock at each call. If that costs too much, use a [Handle].
+func (r *Reader) Get(appid string, kind messages.Kind) (messages.Credential, error) {
+	c, err := r.latest.Get(appid, kind)
+	if err != nil {
+		return messages.Credential{}, fmt.Errorf("kv: %w", err)
+	}
+	return *c, nil
 }
 
-// told takes one event of the source.
-func (r *Reader) told(e feed.Event) {
-	var changes []Change
-	r.mu.Lock()
-	if e.Anew {
-		r.bucket++
+// AccessToken returns the current access_token of an account; errors as of [Reader.Get].
+func (r *Reader) AccessToken(appid string) (string, error) {
+	c, err := r.latest.Get(appid, messages.AccessToken)
+	if err != nil {
+		return "", fmt.Errorf("kv: %w", err)
 	}
+	return c.Value, nil
+}
+
+// handle takes one event of the source.
+func (r *Reader) handle(e bucket.Event) {
+	changes, replaced, err := r.latest.Apply(e)
+	if e.Tick {
+		r.setClock()
+		replaced = r.latest.Promote()
+	}
+	r.mu.Lock()
 	switch {
-	case e.Reset:
-		r.epoch++
-		changes = append(changes, Change{Reset: true})
 	case e.Ready:
 		r.state.ready = true
-		changes = append(r.lost(), Change{Ready: true})
 	case e.Up:
 		r.state.up(r.cfg.Now())
 	case e.Down != nil:
 		r.state.down(r.cfg.Now(), e.Down)
-	case e.Tick:
-		r.setClock()
-		r.promote()
-	default:
-		appid, kind, ok := messages.ParseKey(e.Key)
-		if !ok {
-			break
-		}
-		change := Change{AppID: appid, Kind: kind, Revision: e.Rev}
-		if !e.Gone {
-			c, err := decodeCredential(e.Value, appid, kind, e.Rev)
-			if err == nil {
-				change.Record = &c
-				r.accept(&c, true)
-			} else {
-				defer r.trouble(err)
-			}
-		}
-		if change.Record == nil {
-			r.slot(appid, kind).epoch = 0
-		}
-		changes = append(changes, change)
 	}
 	r.mu.Unlock()
-	if e.Down != nil && !isTurn(e.Down) {
-		r.trouble(e.Down)
+	r.notify(replaced)
+	if e.Down != nil && !bucket.IsRoutine(e.Down) {
+		r.onError(fmt.Errorf("kv: %w", e.Down))
 	}
 	if e.Ready {
 		r.once.Do(func() { close(r.ready) })
 	}
 	if r.cfg.OnChange != nil {
 		for _, c := range changes {
-			r.cfg.OnChange(c)
+			r.cfg.OnChange(Change(c))
 		}
 	}
-}
-
-// trouble tells of trouble, of one at a time.
-func (r *Reader) trouble(err error) {
-	if r.cfg.OnTrouble != nil {
-		r.telling.Lock()
-		defer r.telling.Unlock()
-		r.cfg.OnTrouble(err)
+	if err != nil {
+		r.onError(fmt.Errorf("kv: %w", err))
 	}
 }
 
-// lost are the credentials that were in the bucket before its last snapshot and are not in it.
-func (r *Reader) lost() []Change {
-	var changes []Change
-	r.slots.Range(func(appid, v any) bool {
-		for i := range v.(*slots) {
-			s := &v.(*slots)[i]
-			if s.epoch != 0 && s.epoch != r.epoch {
-				s.epoch = 0
-				changes = append(changes, Change{AppID: appid.(string), Kind: messages.Kinds[i]})
-			}
-		}
-		return true
-	})
-	return changes
-}
-
-// slot finds the slot of a valid kind, or makes it. r.mu is held.
-func (r *Reader) slot(appid string, kind messages.Kind) *slot {
-	v, ok := r.slots.Load(appid)
-	if !ok {
-		v, _ = r.slots.LoadOrStore(appid, new(slots))
+// notify wakes the listeners of the credentials that were replaced, and has the file written.
+func (r *Reader) notify(replaced []bucket.Name) {
+	if len(replaced) == 0 {
+		return
 	}
-	return &v.(*slots)[kindIndex(kind)]
-}
-
-// accept makes c the held credential unless that would be a step back. r.mu is held.
-func (r *Reader) accept(c *messages.Credential, fromBucket bool) {
-	s := r.slot(c.AppID, c.Kind)
-	firstOfSnapshot := fromBucket && s.epoch != r.epoch
-	if fromBucket {
-		s.epoch = r.epoch
+	r.mu.Lock()
+	for _, n := range replaced {
+		r.listeners.notify(n)
 	}
-	now := r.cfg.Now()
-	if current, err := s.current(now, c.AppID, c.Kind); err == nil {
-		switch {
-		case c.Generation < current.Generation && (s.bucket == r.bucket || !c.ObtainedAt.After(current.ObtainedAt)):
-			if o := s.other.Load(); fromBucket && (o == nil || !o.Valid(now) || !c.ObtainedAt.Before(o.ObtainedAt)) {
-				s.other.Store(c)
-				r.fallbacks[s] = name{c.AppID, c.Kind}
-			}
-			return
-		case c.Generation == current.Generation && c.Revision < current.Revision && s.bucket == r.bucket && !firstOfSnapshot:
-			return
-		}
-	}
-	s.bucket = r.bucket
-	r.show(s, c, name{c.AppID, c.Kind})
-	s.other.Store(nil)
-	delete(r.fallbacks, s)
-}
-
-// show makes c the held credential, for everybody. r.mu is held.
-func (r *Reader) show(s *slot, c *messages.Credential, n name) {
-	s.hold(c)
-	r.listeners.tell(n.appid, n.kind)
+	r.mu.Unlock()
 	if r.cache != nil {
 		r.cache.changed()
 	}
+}
+
+// onError calls OnError, with one error at a time.
+func (r *Reader) onError(err error) {
+	if r.cfg.OnError != nil {
+		r.errors.Lock()
+		defer r.errors.Unlock()
+		r.cfg.OnError(err)
+	}
+}
+
+// natsSource is the source of a Reader on NATS.
+type natsSource struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	cfg *ReaderConfig
+}
+
+func (s *natsSource) Run(ctx context.Context, emit func(bucket.Event)) {
+	if s.cfg.Direct {
+		d := bucket.Direct{NC: s.nc, Bucket: s.cfg.Bucket, Prefix: s.cfg.SubjectPrefix, AppIDs: s.cfg.AppIDs, Emit: emit}
+		d.Run(ctx)
+		return
+	}
+	w := bucket.Watch{JS: s.js, Bucket: s.cfg.Bucket, Keys: []string{bucket.AllKeys}, Emit: emit}
+	if len(s.cfg.AppIDs) > 0 {
+		w.Narrow = true
+		w.Keys = make([]string, len(s.cfg.AppIDs))
+		for i, id := range s.cfg.AppIDs {
+			w.Keys[i] = bucket.AccountKeys(id)
+		}
+	}
+	w.Run(ctx)
+}
+
+func (s *natsSource) Report(ctx context.Context, req messages.RefreshCredentialRequest) (messages.Refreshed, error) {
+	return messages.NewClient(s.nc, s.cfg.SubjectPrefix).RefreshCredential(ctx, req)
 }

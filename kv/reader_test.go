@@ -16,6 +16,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 type natsOptions = nats.Options
@@ -130,10 +131,10 @@ func TestReaderNeverReturnsAnExpiredValue(t *testing.T) {
 	if c, err := r.Get("wx1", messages.AccessToken); !errors.Is(err, ErrExpired) || c.Value != "" {
 		t.Errorf("%v, want ErrExpired", err)
 	}
-	if _, err := r.Get("wx2", messages.AccessToken); !errors.Is(err, ErrNotFound) {
+	if _, err := r.Get("wx2", messages.AccessToken); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("%v, want ErrNotFound", err)
 	}
-	if _, err := r.Get("wx1", "nonsense"); !errors.Is(err, ErrNotFound) {
+	if _, err := r.Get("wx1", "nonsense"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("%v, want ErrNotFound", err)
 	}
 }
@@ -225,7 +226,7 @@ func TestReaderServesThroughARestartAndSeesWhatComesAfterIt(t *testing.T) {
 }
 
 // publishSoon publishes as soon as the server takes it.
-func publishSoon(tb testing.TB, s *Store, c messages.Credential) (revision uint64) {
+func publishSoon(tb testing.TB, s *store.Store, c messages.Credential) (revision uint64) {
 	tb.Helper()
 	ctx := testContext(tb)
 	for {

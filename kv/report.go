@@ -10,28 +10,29 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// How long the outcome of a report stands: a stream of requests that goes on meeting a refused token reports it again no
-// sooner. It is what the workers ask for, within bounds, because an operator may act before the time is over.
+// How long a report is not repeated: for as long as the workers say, within limits, because an operator may solve the problem
+// earlier.
 const (
-	reportStands    = 10 * time.Second // where they ask for nothing
-	reportStandsMin = time.Second
-	reportStandsMax = time.Minute
+	repeatDefault = 10 * time.Second // if the workers say nothing
+	repeatMin     = time.Second
+	repeatMax     = time.Minute
 )
 
-// reports are the reports of refused access_tokens to the workers: the last one of each account. The zero value works.
+// reports are the last report of each account to the workers. The zero value works.
 type reports struct {
 	mu   sync.Mutex
-	last map[string]*report // by appid
+	last map[string]*report // by AppID
 }
 
-// report is one report, shared by all requests that meet the same dead value.
+// report is the report of one refused value. All requests that were refused with that value share it.
 type report struct {
 	value string
-	done  chan struct{} // closed when the Reader shows another value, or nobody expects one any more
-	until time.Time     // how long the outcome stands; set before done is closed
+	done  chan struct{} // closed when the Reader holds another value, or none is expected any more
+	until time.Time     // when the value may be reported again; set before done is closed
 }
 
-func (p *report) stands(now time.Time) bool {
+// isCurrent reports whether the report is under way, or was made a moment ago.
+func (p *report) isCurrent(now time.Time) bool {
 	select {
 	case <-p.done:
 		return now.Before(p.until)
@@ -44,7 +45,7 @@ func (p *report) stands(now time.Time) bool {
 func (s *reports) join(appid, value string) (p *report, leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p = s.last[appid]; p != nil && p.value == value && p.stands(time.Now()) {
+	if p = s.last[appid]; p != nil && p.value == value && p.isCurrent(time.Now()) {
 		return p, false
 	}
 	p = &report{value: value, done: make(chan struct{})}
@@ -55,69 +56,69 @@ func (s *reports) join(appid, value string) (p *report, leads bool) {
 	return p, true
 }
 
-// other returns the current access_token if it is not dead, the one that a caller was refused with.
-func (r *Reader) other(appid, dead string) (value string, ok bool) {
-	c, err := r.Get(appid, messages.AccessToken)
-	return c.Value, err == nil && c.Value != dead
+// otherToken returns the current access_token if it is not the refused one.
+func (r *Reader) otherToken(appid, refused string) (value string, ok bool) {
+	value, err := r.AccessToken(appid)
+	return value, err == nil && value != refused
 }
 
-// reportDead has the workers told that WeChat refuses a value, unless they were told already. It does not wait for them.
-func (r *Reader) reportDead(appid, dead string) *report {
-	p, leads := r.reports.join(appid, dead)
+// startReport reports to the workers that WeChat refused a value, unless that was reported a moment ago. It does not block.
+func (r *Reader) startReport(appid, refused string) *report {
+	p, leads := r.reports.join(appid, refused)
 	if leads {
-		// Its owner is its deadline: the request that met the dead value first may go away, the others wait on.
-		go r.settle(appid, p)
+		// Its own deadline ends the goroutine: the first request that was refused may be cancelled, the others still wait.
+		go r.makeReport(appid, p)
 	}
 	return p
 }
 
-// settle makes a report: it asks the workers and waits until the Reader shows another value, whichever way that comes.
-func (r *Reader) settle(appid string, p *report) {
+// makeReport sends a report and waits until the Reader holds another value, however it arrives.
+func (r *Reader) makeReport(appid string, p *report) {
 	ctx, cancel := context.WithTimeout(context.Background(), messages.DefaultTimeout)
 	defer cancel()
-	stands := make(chan time.Duration, 1)
+	repeat := make(chan time.Duration, 1)
 	go func() {
-		d, helps := r.tell(ctx, appid, p.value)
+		d, helps := r.sendReport(ctx, appid, p.value)
 		if !helps {
 			cancel()
 		}
-		stands <- d
+		repeat <- d
 	}()
-	// The values are compared: a bucket made anew may begin with lower generations.
+	// The values are compared, not the generations: a recreated bucket may begin with lower generations.
 	_, _ = r.await(ctx, appid, messages.AccessToken, func(c messages.Credential) bool { return c.Value != p.value })
 	cancel()
-	p.until = time.Now().Add(<-stands)
+	p.until = time.Now().Add(<-repeat)
 	close(p.done)
 }
 
-var errReportPanic = errors.New("kv: reporting a dead access_token panicked")
+var errReportPanic = errors.New("kv: reporting a refused access_token panicked")
 
-// tell asks the workers to replace a dead value. helps says whether another value is to be expected, stands how long there
-// is no sense in asking again.
-func (r *Reader) tell(ctx context.Context, appid, dead string) (stands time.Duration, helps bool) {
-	stands = reportStands
-	// Where it panics, the requests get WeChat's own answer, as where no worker listens; a service does not end of it. What
-	// it panics with is not told: it may hold a value.
+// sendReport asks the workers to replace a refused value. helps is whether another value can be expected, repeat for how long
+// the report should not be repeated.
+func (r *Reader) sendReport(ctx context.Context, appid, refused string) (repeat time.Duration, helps bool) {
+	repeat = repeatDefault
+	// After a panic the requests get WeChat's own answer, as if no worker had listened, and the service goes on. The panic's
+	// value is not shown: it may contain the token.
 	defer func() {
 		if recover() != nil {
-			defer func() { _ = recover() }() // it may have been OnTrouble
-			r.trouble(errReportPanic)
+			defer func() { _ = recover() }() // OnError itself may have panicked
+			r.onError(errReportPanic)
 		}
 	}()
-	reply, err := r.report(ctx, messages.RefreshCredentialRequest{AppID: appid, Kind: messages.AccessToken, ValueSHA256: messages.ValueSHA256(dead)})
+	reply, err := r.source.Report(ctx, messages.RefreshCredentialRequest{AppID: appid, Kind: messages.AccessToken, ValueSHA256: messages.ValueSHA256(refused)})
 	var refusal *messages.Error
 	switch {
-	case errors.Is(err, context.Canceled): // another value has come by itself
-		return stands, false
+	case errors.Is(err, context.Canceled): // another value arrived meanwhile
+		return repeat, false
 	case err != nil && !errors.As(err, &refusal):
-		r.trouble(fmt.Errorf("kv: reporting a dead access_token of %s: %w", appid, err))
-		return stands, false
+		r.onError(fmt.Errorf("kv: report a refused access_token of %s: %w", appid, err))
+		return repeat, false
 	case err != nil && refusal.RetryAfterMS > 0:
-		wanted := time.Duration(min(refusal.RetryAfterMS, reportStandsMax.Milliseconds())) * time.Millisecond
-		return max(wanted, reportStandsMin), false
+		wanted := time.Duration(min(refusal.RetryAfterMS, repeatMax.Milliseconds())) * time.Millisecond
+		return max(wanted, repeatMin), false
 	case err != nil:
-		return stands, false
+		return repeat, false
 	default:
-		return stands, reply.Reason == messages.ReasonRefreshed || reply.Reason == messages.ReasonNotCurrent
+		return repeat, reply.Reason == messages.ReasonRefreshed || reply.Reason == messages.ReasonNotCurrent
 	}
 }

@@ -230,7 +230,7 @@ func TestTransportGoesOnAsSoonAsTheReaderShowsAnotherToken(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newScene(t, answer)
-				s.reader.cfg.OnTrouble = func(err error) { t.Errorf("told as trouble: %v", err) }
+				s.reader.cfg.OnError = func(err error) { t.Errorf("told as trouble: %v", err) }
 				s.wechat.kill(s.apply(1))
 				began := time.Now()
 				time.AfterFunc(time.Second, func() { s.apply(2) })
@@ -273,7 +273,7 @@ func TestReportThatReachesNobodyIsTold(t *testing.T) {
 				return messages.Refreshed{Reason: messages.ReasonAlive}, tt.err
 			})
 			var troubles []error
-			s.reader.cfg.OnTrouble = func(err error) { troubles = append(troubles, err) }
+			s.reader.cfg.OnError = func(err error) { troubles = append(troubles, err) }
 			dead := s.apply(1)
 			s.wechat.kill(dead)
 			if got, err := s.get(t.Context(), nil); err != nil || got != deadAnswer {
@@ -287,16 +287,16 @@ func TestReportThatReachesNobodyIsTold(t *testing.T) {
 	})
 }
 
-// A panic tells itself nowhere else: it may be of a nats.go to come, or of the service's own OnTrouble.
+// A panic tells itself nowhere else: it may be of a nats.go to come, or of the service's own OnError.
 func TestReportThatPanicsIsToldAndEndsNoService(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		for name, again := range map[string]bool{"once": false, "in OnTrouble too": true} {
+		for name, again := range map[string]bool{"once": false, "in OnError too": true} {
 			s := newScene(t, nil)
 			dead := s.apply(1)
 			s.fleet.answer = func(context.Context) (messages.Refreshed, error) { panic("a bug with " + dead) }
 			var troubles []error
-			s.reader.cfg.OnTrouble = func(err error) {
+			s.reader.cfg.OnError = func(err error) {
 				troubles = append(troubles, err)
 				if again {
 					panic("another")

@@ -17,43 +17,42 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// wechatHosts are the hosts of WeChat's server API: the nearest, the one for disasters, those of a region.
+// wechatHosts are the hosts of WeChat's server API: the default, the backup, and those of regions (docs/wechat-api.md).
 var wechatHosts = []string{"api.weixin.qq.com", "api2.weixin.qq.com", "sh.api.weixin.qq.com", "sz.api.weixin.qq.com", "hk.api.weixin.qq.com"}
 
-// defaultPatience is how long a request without a deadline waits for a token.
+// defaultPatience is for how long a request without a deadline waits for a token.
 const defaultPatience = 5 * time.Second
 
-// Transport is an [http.RoundTripper] that gives each call of WeChat's API the access_token of one account:
+// Transport is an [http.RoundTripper] that adds the access_token of one account to each call of WeChat's API:
 //
 //	client := &http.Client{Transport: reader.Transport(appid), Timeout: 5 * time.Second}
 //
-// While there is no valid token it waits for one, within the request's deadline; then its error is [ErrNotFound] or
-// [ErrExpired]. Where WeChat answers that the token is dead (errcode 40001, 42001, 40014), it reports that to the workers,
-// once however many requests meet it, waits for the new token within the request's deadline, and sends the request a
-// second time, where its body can be sent again (none, or with GetBody, as http.NewRequest makes it of a bytes.Reader,
-// bytes.Buffer or strings.Reader). Where no new token comes, or the body cannot be sent again, the caller gets WeChat's
-// answer.
+// While there is no valid token, a request waits for one until its deadline; its error is then [ErrNotFound] or [ErrExpired].
+// If WeChat answers that the token is dead (errcode 40001, 42001, 40014), the Transport reports that to the workers, once for
+// all requests that meet it, waits for the new token until the request's deadline, and sends the request a second time if
+// its body can be sent again (no body, or a GetBody, as http.NewRequest makes it for a bytes.Reader, bytes.Buffer or
+// strings.Reader). If no new token arrives, or the body cannot be sent again, the caller gets WeChat's answer.
 //
-// It passes on untouched, without a token: requests to other hosts, those to which another host has redirected an
-// http.Client, which would act in this account's name, requests that bring an access_token of their own in their URL,
-// and those of /sns/, whose tokens are of users. To WeChat's hosts it refuses plain http:// beyond loopback, and the
-// interfaces that issue tokens (/cgi-bin/token, /cgi-bin/stable_token), because who fetches a token for himself kills that
-// of everybody.
+// It passes on unchanged, without a token: requests to other hosts; requests to which another host has redirected an
+// http.Client, because that host would act in this account's name; requests with an access_token of their own in the URL; and
+// requests to /sns/, whose tokens belong to users. To WeChat's hosts it refuses plain http:// beyond loopback, and the
+// interfaces that issue tokens (/cgi-bin/token, /cgi-bin/stable_token), because a service that fetches a token for itself
+// kills the token of all others.
 //
-// The token stands in no request of the caller's, no Response.Request, no redirect and no error. What stands below a
-// Transport sees it: a Base that logs or traces, and over HTTP/2 the caller's own httptrace.ClientTrace. Wrap the
-// Transport with those, and do not put them below it.
+// The token is not visible in the caller's requests, in Response.Request, in redirects and in errors. What is below a Transport
+// sees it: a Base that logs or traces, and with HTTP/2 the caller's own httptrace.ClientTrace. Put those around the Transport,
+// not below it.
 //
-// Answers are handed on as they come; what is looked at is an object of JSON within the first 16 KiB, not one in an
-// encoding (gzip) for which the caller has asked himself. It logs nothing. A Transport is safe for concurrent use, its
-// fields must not be changed once it is used; several of one Reader share their reports. Its zero value does not work.
+// Answers are returned as they arrive. Only a JSON object within the first 16 KiB is examined, and not if the caller has
+// requested an encoding (gzip) itself. A Transport logs nothing. It is safe for concurrent use; its fields must not be changed
+// after its first use; several Transports of one Reader share their reports. The zero value does not work.
 type Transport struct {
 	// Base sends the requests; nil is http.DefaultTransport.
 	Base http.RoundTripper
-	// Hosts are those that get the token, each host or host:port; without a port the usual one is meant. nil: those of
-	// WeChat's API.
+	// Hosts are the hosts that get the token, each host or host:port; without a port it is the default port of the scheme.
+	// nil: the hosts of WeChat's API.
 	Hosts []string
-	// Patience is how long a request without a deadline waits for a token, and again for a new one; 0 is 5 s.
+	// Patience is for how long a request without a deadline waits for a token, and again for a new one; 0 is 5 s.
 	Patience time.Duration
 
 	reader  *Reader
@@ -61,12 +60,12 @@ type Transport struct {
 	current *Handle
 }
 
-// Transport makes a Transport for one account, with its fields at their zero values. It needs no end.
+// Transport makes a Transport for one account, with its fields at their zero values. It need not be closed.
 func (r *Reader) Transport(appid string) *Transport {
 	return &Transport{reader: r, appid: appid, current: r.Handle(appid, messages.AccessToken)}
 }
 
-var errNoReader = errors.New("kv: a Transport without a Reader: Reader.Transport makes one")
+var errNoReader = errors.New("kv: a Transport without a Reader: make it with Reader.Transport")
 
 // RoundTrip is what http.Client calls.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -81,7 +80,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	if hasOwnToken(req.URL) || t.isLedHere(req) {
+	if hasOwnToken(req.URL) || t.isRedirected(req) {
 		return t.base().RoundTrip(req)
 	}
 	token, err := t.token(req.Context())
@@ -93,14 +92,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || !isDeadToken(resp) {
 		return resp, err
 	}
-	token, ok := t.another(req, token)
+	token, ok := t.replace(req, token)
 	if !ok {
 		return resp, nil
 	}
 	body := req.Body
 	if body != nil && body != http.NoBody {
 		if body, err = req.GetBody(); err != nil {
-			return resp, nil //nolint:nilerr // WeChat has answered, and the caller may know what to do about that
+			return resp, nil //nolint:nilerr // the caller gets WeChat's answer
 		}
 	}
 	resp.Body.Close()
@@ -121,7 +120,7 @@ func (t *Transport) base() http.RoundTripper {
 	return t.Base
 }
 
-// isListed reports whether a URL leads to one of the hosts.
+// isListed reports whether a URL belongs to one of the hosts.
 func (t *Transport) isListed(u *url.URL) bool {
 	if u == nil || u.Scheme != "https" && u.Scheme != "http" || u.Opaque != "" {
 		return false
@@ -133,9 +132,9 @@ func (t *Transport) isListed(u *url.URL) bool {
 	return slices.ContainsFunc(hosts, func(h string) bool { return isHost(u, h) })
 }
 
-// isLedHere reports whether another host has had a part in sending an http.Client here. One redirect of WeChat's own does
-// not change that: somebody else has chosen what is called.
-func (t *Transport) isLedHere(req *http.Request) bool {
+// isRedirected reports whether another host took part in redirecting an http.Client to this request. A later redirect by
+// WeChat itself does not change that: another host has chosen what is called.
+func (t *Transport) isRedirected(req *http.Request) bool {
 	for from := req.Response; from != nil; from = from.Request.Response {
 		if from.Request == nil || !t.isListed(from.Request.URL) {
 			return true
@@ -144,21 +143,21 @@ func (t *Transport) isLedHere(req *http.Request) bool {
 	return false
 }
 
-// isHost reports whether u leads to an entry of Hosts. That is decided by the URL, which is where the request goes, and
-// not by the Host header.
+// isHost reports whether u belongs to an entry of Hosts. The URL decides, because it is where the request is sent, and not the
+// Host header.
 func isHost(u *url.URL, entry string) bool {
 	e := url.URL{Host: entry}
 	if !strings.EqualFold(u.Hostname(), e.Hostname()) {
 		return false
 	}
-	usual := "443"
+	port := "443"
 	if u.Scheme == "http" {
-		usual = "80"
+		port = "80"
 	}
-	return cmp.Or(u.Port(), usual) == cmp.Or(e.Port(), usual)
+	return cmp.Or(u.Port(), port) == cmp.Or(e.Port(), port)
 }
 
-// hasOwnToken reports whether a URL brings an access_token, be it an empty one, or leads to where those of users are used.
+// hasOwnToken reports whether a URL has an access_token, even an empty one, or a path whose tokens belong to users.
 func hasOwnToken(u *url.URL) bool {
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		if isToken(pair) {
@@ -175,15 +174,15 @@ func isToken(parameter string) bool {
 	return err == nil && plain == "access_token"
 }
 
-// refuse says why a request must not be sent: nil where it may.
+// refuse returns why a request must not be sent, or nil.
 func refuse(u *url.URL) error {
 	if u.Scheme != "https" && !loopback.Host(u.Hostname()) {
 		return fmt.Errorf("kv: plain http to %s is refused: the access_token would cross the network in the clear", u.Host)
 	}
 	switch p := path.Clean(u.Path); p {
 	case "/cgi-bin/token", "/cgi-bin/stable_token":
-		return fmt.Errorf("kv: %s is refused: a service that fetches a token for itself kills that of all others; "+
-			"ask the Reader for the token, or use a client without this Transport", p)
+		return fmt.Errorf("kv: %s is refused: a service that fetches a token for itself kills the token of all others; "+
+			"read the token from the Reader, or use a client without this Transport", p)
 	}
 	return nil
 }
@@ -202,8 +201,8 @@ func (t *Transport) token(ctx context.Context) (string, error) {
 	if value, err = t.current.Value(); err == nil {
 		return value, nil
 	}
-	if why := t.reader.Health().Trouble; why != "" {
-		err = fmt.Errorf("%w (the bucket is not heard: %s)", err, why)
+	if why := t.reader.Health().Error; why != "" {
+		err = fmt.Errorf("%w (changes of the bucket are not received: %s)", err, why)
 	}
 	if ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", err, ctx.Err())
@@ -211,14 +210,14 @@ func (t *Transport) token(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("kv: no access_token for the request: %w", err)
 }
 
-// another reports that a token is dead, and returns another one as soon as there is one. false: there is none in time, or
+// replace reports a refused token, and returns another token as soon as there is one. ok is false if none arrives in time, or
 // the request cannot be sent again.
-func (t *Transport) another(req *http.Request, dead string) (token string, ok bool) {
+func (t *Transport) replace(req *http.Request, refused string) (token string, ok bool) {
 	canRepeat := req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
-	if token, ok = t.reader.other(t.appid, dead); ok {
+	if token, ok = t.reader.otherToken(t.appid, refused); ok {
 		return token, canRepeat
 	}
-	report := t.reader.reportDead(t.appid, dead)
+	report := t.reader.startReport(t.appid, refused)
 	if !canRepeat {
 		return "", false
 	}
@@ -228,11 +227,11 @@ func (t *Transport) another(req *http.Request, dead string) (token string, ok bo
 	case <-report.done:
 	case <-waiting.Done():
 	}
-	return t.reader.other(t.appid, dead)
+	return t.reader.otherToken(t.appid, refused)
 }
 
-// waiting is within which a request waits. It leaves some of the request's time, so that the caller gets an answer or an
-// error that says what was missing, and not a mere timeout.
+// waiting limits the time for which a request waits for a token. It leaves a part of the request's time, so that the caller
+// gets an answer, or an error that says what was missing, and not only a timeout.
 func (t *Transport) waiting(ctx context.Context) (context.Context, context.CancelFunc) {
 	end, ok := ctx.Deadline()
 	if !ok {
@@ -242,12 +241,12 @@ func (t *Transport) waiting(ctx context.Context) (context.Context, context.Cance
 	return context.WithTimeout(ctx, left-min(left/10, time.Second))
 }
 
-// send sends a request with a body and a token. The request itself stays as it is.
+// send sends a request with a body and a token. It does not change the request itself.
 func (t *Transport) send(req *http.Request, body io.ReadCloser, token string) (*http.Response, error) {
 	copied := struct {
 		http.Request
 		url url.URL
-	}{*req, *req.URL} // in one piece: this is done for every call
+	}{*req, *req.URL} // one allocation: this is done for every call
 	sent, u := &copied.Request, &copied.url
 	sent.URL, sent.Body = u, body
 	if u.RawQuery == "" {
@@ -264,7 +263,7 @@ func (t *Transport) send(req *http.Request, body io.ReadCloser, token string) (*
 	return resp, nil
 }
 
-// closeBody does what a RoundTripper owes a request that it does not send.
+// closeBody closes the body of a request that is not sent, as an http.RoundTripper must.
 func closeBody(req *http.Request) {
 	if req.Body != nil {
 		req.Body.Close()

@@ -151,7 +151,7 @@ func refreshed(context.Context) (messages.Refreshed, error) {
 	return messages.Refreshed{Refreshed: true, Reason: messages.ReasonRefreshed}, nil
 }
 
-func reason(r string) func(context.Context) (messages.Refreshed, error) {
+func reason(r messages.Reason) func(context.Context) (messages.Refreshed, error) {
 	return func(context.Context) (messages.Refreshed, error) { return messages.Refreshed{Reason: r}, nil }
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 func TestTransportStaysWithinTheDeadlineAndThenReturnsWeChatsAnswer(t *testing.T) {
@@ -145,7 +146,7 @@ func TestTransportSaysThatThereIsNoToken(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		body := &closing{Reader: strings.NewReader("x")}
-		if _, err := s.get(ctx, body); !errors.Is(err, ErrNotFound) || errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 900*time.Millisecond {
+		if _, err := s.get(ctx, body); !errors.Is(err, store.ErrNotFound) || errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 900*time.Millisecond {
 			t.Errorf("%v after %s", err, time.Since(began))
 		}
 		if !body.closed {

@@ -10,9 +10,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
-	"github.com/wxkeeper/wxkeeper/kv/internal/feed"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // gated is a server whose readers connect through a gate.
@@ -79,7 +80,7 @@ func TestChangeThatWasLostOnItsWayIsSeenWithTheNextOne(t *testing.T) {
 }
 
 // awaitDelivered waits until a consumer of the bucket was sent a message.
-func awaitDelivered(t *testing.T, s *Store, rev uint64) {
+func awaitDelivered(t *testing.T, s *store.Store, rev uint64) {
 	t.Helper()
 	ctx := testContext(t)
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -165,7 +166,7 @@ func TestConsumerWhoseMakingWasNotHeardOfIsRemoved(t *testing.T) {
 	s := newStore(t, natstest.Start(t), "w")
 	up := make(chan struct{})
 	ctx, cancel := context.WithCancel(testContext(t))
-	w := watch{js: &unheard{s.js, 3}, bucket: messages.DefaultBucket, keys: []string{"wx1.*"}, narrow: true, emit: func(e feed.Event) {
+	w := bucket.Watch{js: &unheard{s.js, 3}, bucket: messages.DefaultBucket, keys: []string{"wx1.*"}, narrow: true, emit: func(e bucket.Event) {
 		if e.Up {
 			close(up)
 		}
@@ -185,7 +186,7 @@ func TestConsumerWhoseMakingWasNotHeardOfIsRemoved(t *testing.T) {
 }
 
 // consumers is how many consumers the bucket has.
-func consumers(t *testing.T, s *Store) int {
+func consumers(t *testing.T, s *store.Store) int {
 	t.Helper()
 	st, err := s.js.Stream(testContext(t), "KV_wechat")
 	if err != nil {
@@ -206,17 +207,17 @@ func TestBucketThatDoesNotAnswerIsTold(t *testing.T) {
 	for nth := 2; nth <= 3; nth++ { // the first is asked at the start
 		gate.Lose("$JS.API.STREAM.INFO.KV_wechat", nth)
 	}
-	events := make(chan feed.Event, 100)
+	events := make(chan bucket.Event, 100)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	w := watch{js: js, bucket: messages.DefaultBucket, keys: []string{"*.*"}, every: 50 * time.Millisecond, emit: func(e feed.Event) { events <- e }}
+	w := bucket.Watch{js: js, bucket: messages.DefaultBucket, keys: []string{"*.*"}, every: 50 * time.Millisecond, emit: func(e bucket.Event) { events <- e }}
 	go func() { defer close(done); w.run(ctx) }()
 	defer func() { cancel(); <-done }()
 	awaitEvent(t, events, "it does not begin", isUp)
 	if e := awaitEvent(t, events, "the silence is not told", isDown); !strings.Contains(e.Down.Error(), "the bucket does not answer") {
 		t.Errorf("it is told as %v", e.Down)
 	}
-	e := awaitEvent(t, events, "the answer is not told", func(e feed.Event) bool { return e.Up || e.Reset })
+	e := awaitEvent(t, events, "the answer is not told", func(e bucket.Event) bool { return e.Up || e.Reset })
 	if e.Reset {
 		t.Error("the session has ended")
 	}
@@ -229,8 +230,8 @@ func TestBucketOfOneKeyMakesNoTrouble(t *testing.T) {
 	s := newStore(t, srv, "w")
 	publish(t, s, credential(1, time.Hour))
 	var troubles atomic.Int32
-	r := startReader(t, srv, ReaderConfig{OnTrouble: func(error) { troubles.Add(1) }, OnMissing: s.Ensure})
-	w := &watch{last: 1, asked: 1}
+	r := startReader(t, srv, ReaderConfig{OnError: func(error) { troubles.Add(1) }, OnMissing: s.Ensure})
+	w := &bucket.Watch{last: 1, asked: 1}
 	if w.turnedOver(&jetstream.StreamInfo{State: jetstream.StreamState{FirstSeq: 1, LastSeq: 2}}) || !w.turnedOver(&jetstream.StreamInfo{State: jetstream.StreamState{FirstSeq: 2, LastSeq: 2}}) {
 		t.Error("a bucket has turned over when nothing is left of the last look, and only then")
 	}
@@ -248,7 +249,7 @@ func TestBucketOfOneKeyMakesNoTrouble(t *testing.T) {
 func TestLongerLifeIsNotTakenForPublished(t *testing.T) {
 	t.Parallel()
 	srv, gate := natstest.Start(t), natstest.NewGate()
-	s, err := NewStore(srv.Connect(gate.Option()), StoreConfig{Worker: "w", Timeout: 500 * time.Millisecond})
+	s, err := store.New(srv.Connect(gate.Option()), store.Config{Worker: "w", Timeout: 500 * time.Millisecond})
 	if err == nil {
 		err = s.Ensure(testContext(t))
 	}
@@ -293,7 +294,7 @@ func TestSnapshotOfABucketThatIsPurgedMeanwhileBecomesComplete(t *testing.T) {
 	ready := make(chan struct{})
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
-	w := watch{js: &purging{JetStream: s.js}, bucket: messages.DefaultBucket, keys: []string{"*.*"}, missing: s.Ensure, emit: func(e feed.Event) {
+	w := bucket.Watch{js: &purging{JetStream: s.js}, bucket: messages.DefaultBucket, keys: []string{"*.*"}, missing: s.Ensure, emit: func(e bucket.Event) {
 		if e.Ready {
 			close(ready)
 			cancel()

@@ -10,34 +10,40 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Client asks the workers. It is safe for concurrent use.
+// Client sends requests to the workers. It is safe for concurrent use.
 //
-// Each method blocks until the reply, or until ctx ends; a ctx without a deadline gets one of [DefaultTimeout]. While no
-// worker listens (the only one is being restarted) it asks again, less and less often, until ctx ends. Nothing else is
-// asked a second time: what to do about an overloaded worker, or about silence, is the caller's decision.
+// Each method blocks until the reply arrives or ctx ends. A ctx without a deadline gets [DefaultTimeout]. While
+// no worker listens, for example because the only one is being restarted, the method sends the request again,
+// at growing intervals, until ctx ends. It repeats a request for no other reason: the caller decides what to do
+// if a worker is overloaded or does not reply.
 //
-// The error of a method is, for errors.Is and errors.As:
-//   - *[Error], where a worker refused, and so [ErrRejected], [ErrNoCredential] and so on by its symbol,
-//   - nats.ErrNoResponders, where no worker listened until ctx ended; it is the error of ctx as well,
-//   - context.DeadlineExceeded or context.Canceled, where ctx ended before the reply,
-//   - any other of nats.go's.
+// The error of a method matches, with errors.Is and errors.As:
+//   - [ErrInvalidAppID] if the AppID of the request is malformed; nothing was sent,
+//   - *[Error] if a worker refused the request, and so [ErrRejected], [ErrNoCredential] and so on by its
+//     symbol,
+//   - nats.ErrNoResponders if no worker listened until ctx ended; it matches the error of ctx too,
+//   - context.DeadlineExceeded or context.Canceled if ctx ended before the reply arrived,
+//   - another error of nats.go.
 type Client struct {
-	// FailFast makes the methods return nats.ErrNoResponders at once. It must not be changed while a method runs.
+	// FailFast makes the methods return nats.ErrNoResponders at once if no worker listens. Do not change it
+	// while a method runs.
 	FailFast bool
 
 	nc     *nats.Conn
 	prefix string
 }
 
-// DefaultTimeout is the deadline of a request whose context has none: longer than a worker takes for its reply.
+// DefaultTimeout limits a request whose context has no deadline. It is longer than a worker takes for any
+// reply.
 const DefaultTimeout = 10 * time.Second
 
+// A request is sent again after pauseMin if no worker listens. The pause doubles each time, up to pauseMax.
 const (
-	pauseMin = 50 * time.Millisecond // before the next request where no worker listens, doubled each time …
-	pauseMax = time.Second           // … up to this
+	pauseMin = 50 * time.Millisecond
+	pauseMax = time.Second
 )
 
-// NewClient makes a client on a connection; prefix "" is [DefaultPrefix].
+// NewClient returns a client that uses a connection. An empty prefix is [DefaultPrefix].
 func NewClient(nc *nats.Conn, prefix string) *Client {
 	if prefix == "" {
 		prefix = DefaultPrefix
@@ -45,67 +51,75 @@ func NewClient(nc *nats.Conn, prefix string) *Client {
 	return &Client{nc: nc, prefix: prefix}
 }
 
-// ResolveCode returns WeChat's answer as it came; decode it into a [Code].
+// ResolveCode returns WeChat's answer unchanged; decode it into a [Code].
 func (c *Client) ResolveCode(ctx context.Context, req ResolveCodeRequest) (RawCode, error) {
-	return c.ask(ctx, SubjectCodeResolve, req.AppID, req)
+	return c.request(ctx, SubjectCodeResolve, req.AppID, req)
 }
 
 // GetCredential returns the current credential.
 func (c *Client) GetCredential(ctx context.Context, req GetCredentialRequest) (Credential, error) {
-	return into[Credential](c.ask(ctx, SubjectCredentialGet, req.AppID, req))
+	return decode[Credential](c.request(ctx, SubjectCredentialGet, req.AppID, req))
 }
 
-// RefreshCredential reports a credential that WeChat refused.
+// RefreshCredential reports that WeChat refused a credential.
 func (c *Client) RefreshCredential(ctx context.Context, req RefreshCredentialRequest) (Refreshed, error) {
-	return into[Refreshed](c.ask(ctx, SubjectCredentialRefresh, req.AppID, req))
+	return decode[Refreshed](c.request(ctx, SubjectCredentialRefresh, req.AppID, req))
 }
 
 // SignJSSDK signs the URL of a web page for wx.config.
 func (c *Client) SignJSSDK(ctx context.Context, req SignJSSDKRequest) (JSSDKSignature, error) {
-	return into[JSSDKSignature](c.ask(ctx, SubjectJSSDKSign, req.AppID, req))
+	return decode[JSSDKSignature](c.request(ctx, SubjectJSSDKSign, req.AppID, req))
 }
 
-// SignCard signs a card for wx.addCard, or a choice for wx.chooseCard.
+// SignCard signs a card for wx.addCard, or a choice of cards for wx.chooseCard.
 func (c *Client) SignCard(ctx context.Context, req SignCardRequest) (CardSignature, error) {
-	return into[CardSignature](c.ask(ctx, SubjectCardSign, req.AppID, req))
+	return decode[CardSignature](c.request(ctx, SubjectCardSign, req.AppID, req))
 }
 
 // Status returns what one worker knows of the credentials.
 func (c *Client) Status(ctx context.Context, req StatusRequest) (Status, error) {
-	return into[Status](c.ask(ctx, SubjectStatus, req.AppID, req))
+	return decode[Status](c.request(ctx, SubjectStatus, req.AppID, req))
 }
 
-// ask uses the subject of the account where it is known: a narrow permission is enough for it.
-func (c *Client) ask(ctx context.Context, subject, appid string, req any) (json.RawMessage, error) {
+// request sends req and returns the body of the reply. If req names an account, it goes to the account's own
+// subject: a permission for one account is then enough.
+func (c *Client) request(ctx context.Context, subject, appid string, req any) (json.RawMessage, error) {
+	subject = c.prefix + "." + subject
+	if appid != "" {
+		// No worker listens on the subject that a malformed AppID makes, so the request would be repeated until
+		// ctx ends.
+		if err := CheckAppID(appid); err != nil {
+			return nil, fmt.Errorf("messages: request %s: %w", subject, err)
+		}
+		subject += "." + appid
+	}
 	body, err := json.Marshal(req)
 	if err != nil {
-		return nil, fmt.Errorf("messages: %w", err)
+		return nil, fmt.Errorf("messages: request %s: %w", subject, err)
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
 		defer cancel()
 	}
-	subject = c.prefix + "." + subject
-	if appid != "" {
-		subject += "." + appid
-	}
 	reply, err := c.nc.RequestWithContext(ctx, subject, body)
 	for pause := pauseMin; errors.Is(err, nats.ErrNoResponders); pause = min(2*pause, pauseMax) {
 		if c.FailFast {
-			return nil, fmt.Errorf("messages: no worker listens on %s: %w", subject, err)
+			return nil, fmt.Errorf("messages: request %s: no worker listens: %w", subject, err)
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
 			reply, err = c.nc.RequestWithContext(ctx, subject, body)
 		}
-		if err != nil && ctx.Err() != nil { // also where it ended in the middle of the last of many requests
-			return nil, fmt.Errorf("messages: no worker listens on %s: %w: %w", subject, nats.ErrNoResponders, ctx.Err())
+		// ctx may also have ended during the last request; then err is the error of ctx, and ErrNoResponders is
+		// added.
+		if err != nil && ctx.Err() != nil {
+			return nil, fmt.Errorf("messages: request %s: no worker listens: %w: %w", subject, nats.ErrNoResponders, ctx.Err())
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("messages: asking %s: %w", subject, err)
+		return nil, fmt.Errorf("messages: request %s: %w", subject, err)
 	}
 	if e := decodeError(reply.Header, reply.Data); e != nil {
 		return nil, e
@@ -113,13 +127,14 @@ func (c *Client) ask(ctx context.Context, subject, appid string, req any) (json.
 	return reply.Data, nil
 }
 
-func into[T any](data json.RawMessage, err error) (T, error) {
+// decode decodes the reply of request, unless there is an error.
+func decode[T any](reply json.RawMessage, err error) (T, error) {
 	var v T
 	if err != nil {
 		return v, err
 	}
-	if err := json.Unmarshal(data, &v); err != nil {
-		return v, fmt.Errorf("messages: decoding the reply: %w", err)
+	if err := json.Unmarshal(reply, &v); err != nil {
+		return v, fmt.Errorf("messages: decode the reply: %w", err)
 	}
 	return v, nil
 }

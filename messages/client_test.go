@@ -10,14 +10,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 )
 
-const patience = 30 * time.Second // for events that must come; it is not a claim about speed
+// patience limits waits for events that must come. It is for hangs only, not a claim about speed.
+const patience = 2 * time.Minute
 
-// respond answers what comes on a subject, from when respond returns on.
+// respond answers the messages on a subject. When it returns, the server knows the subscription.
 func respond(t *testing.T, nc *nats.Conn, subject string, f nats.MsgHandler) {
 	t.Helper()
 	if _, err := nc.Subscribe(subject, f); err != nil {
@@ -28,8 +30,8 @@ func respond(t *testing.T, nc *nats.Conn, subject string, f nats.MsgHandler) {
 	}
 }
 
-// refusedTimes waits until n requests of nc were answered with "no responders".
-func refusedTimes(t *testing.T, nc *nats.Conn, n uint64) {
+// awaitNoResponders waits until the server has answered n requests of nc with "no responders".
+func awaitNoResponders(t *testing.T, nc *nats.Conn, n uint64) {
 	t.Helper()
 	tick, end := time.NewTicker(time.Millisecond), time.After(patience)
 	defer tick.Stop()
@@ -42,23 +44,38 @@ func refusedTimes(t *testing.T, nc *nats.Conn, n uint64) {
 	}
 }
 
+// wantError checks that err matches each of targets.
+func wantError(t *testing.T, err error, targets ...error) {
+	t.Helper()
+	for _, target := range targets {
+		if !errors.Is(err, target) {
+			t.Errorf("the error is %v, want %v", err, target)
+		}
+	}
+}
+
 func TestClientWaitsForTheWorkerThatIsRestarted(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
 	nc := srv.Connect()
 	c := NewClient(nc, "")
-	status := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	done := make(chan struct{})
+	var got Status
+	var err error
 	go func() {
-		got, err := c.Status(t.Context(), StatusRequest{})
-		if err == nil && got.Worker != "new" {
-			err = fmt.Errorf("%+v", got)
-		}
-		status <- err
+		defer close(done)
+		got, err = c.Status(ctx, StatusRequest{})
 	}()
-	refusedTimes(t, nc, 2)
+	awaitNoResponders(t, nc, 2)
 	respond(t, srv.Connect(), "wechat.status", func(m *nats.Msg) { _ = m.Respond([]byte(`{"worker":"new"}`)) })
-	if err := <-status; err != nil {
-		t.Error(err)
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Status{Worker: "new"}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -67,26 +84,89 @@ func TestClientWaitsNoLongerThanItsContext(t *testing.T) {
 	srv := natstest.Start(t)
 	nc := srv.Connect()
 	ctx, cancel := context.WithCancel(t.Context())
-	asked := make(chan error, 1)
+	result := make(chan error, 1)
 	go func() {
 		_, err := NewClient(nc, "").Status(ctx, StatusRequest{})
-		asked <- err
+		result <- err
 	}()
-	refusedTimes(t, nc, 3)
+	awaitNoResponders(t, nc, 3)
 	cancel()
-	if err := <-asked; !errors.Is(err, context.Canceled) || !errors.Is(err, nats.ErrNoResponders) || !strings.Contains(err.Error(), "no worker listens on wechat.status") {
-		t.Errorf("%v", err)
-	}
-
-	fast := NewClient(srv.Connect(), "")
-	fast.FailFast = true
-	if _, err := fast.Status(t.Context(), StatusRequest{}); !errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("fail fast: %v", err)
+	err := <-result
+	wantError(t, err, context.Canceled, nats.ErrNoResponders)
+	if !strings.HasPrefix(err.Error(), "messages: request wechat.status: no worker listens: ") {
+		t.Errorf("the error is %q", err)
 	}
 }
 
-// A second request could do what the caller did not ask for; and only the caller knows what else to do.
-func TestClientAsksOnceWhereAWorkerAnswers(t *testing.T) {
+func TestClientWithFailFastDoesNotWaitForAWorker(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect()
+	c := NewClient(nc, "")
+	c.FailFast = true
+	_, err := c.Status(t.Context(), StatusRequest{})
+	wantError(t, err, nats.ErrNoResponders)
+	if n := nc.Stats().OutMsgs; n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+}
+
+// methods are all methods of a client, with the subject of each.
+var methods = map[string]func(ctx context.Context, c *Client, appid string) error{
+	SubjectCodeResolve: func(ctx context.Context, c *Client, appid string) error {
+		_, err := c.ResolveCode(ctx, ResolveCodeRequest{AppID: appid, OpenID: "o", CodeTicket: "t"})
+		return err
+	},
+	SubjectCredentialGet: func(ctx context.Context, c *Client, appid string) error {
+		_, err := c.GetCredential(ctx, GetCredentialRequest{AppID: appid})
+		return err
+	},
+	SubjectCredentialRefresh: func(ctx context.Context, c *Client, appid string) error {
+		_, err := c.RefreshCredential(ctx, RefreshCredentialRequest{AppID: appid})
+		return err
+	},
+	SubjectJSSDKSign: func(ctx context.Context, c *Client, appid string) error {
+		_, err := c.SignJSSDK(ctx, SignJSSDKRequest{AppID: appid, URL: "https://example.com/"})
+		return err
+	},
+	SubjectCardSign: func(ctx context.Context, c *Client, appid string) error {
+		_, err := c.SignCard(ctx, SignCardRequest{AppID: appid, CardID: "p"})
+		return err
+	},
+	SubjectStatus: func(ctx context.Context, c *Client, appid string) error {
+		_, err := c.Status(ctx, StatusRequest{AppID: appid})
+		return err
+	},
+}
+
+// A malformed AppID makes a subject on which no worker ever listens: the client would send the request until
+// its context ends, and then say that no worker listens.
+func TestClientRefusesAMalformedAppIDAndSendsNothing(t *testing.T) {
+	t.Parallel()
+	nc := natstest.Start(t).Connect()
+	c := NewClient(nc, "")
+	c.FailFast = true // if the client does send something, this test fails quickly
+	for _, subject := range Subjects {
+		for _, appid := range []string{"wx.1", "wx 1", "*", ">", "wx1\r\n", " ", "微信", strings.Repeat("x", 65)} {
+			err := methods[subject](t.Context(), c, appid)
+			wantError(t, err, ErrInvalidAppID)
+			if errors.Is(err, nats.ErrNoResponders) {
+				t.Errorf("%s with %q: the error is %v", subject, appid, err)
+			}
+		}
+		err := methods[subject](t.Context(), c, "wx.1")
+		want := "messages: request wechat." + subject + `: "wx.1" is not an AppID: 1 to 64 of A-Z a-z 0-9 _ - are allowed`
+		if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if n := nc.Stats().OutMsgs; n != 0 {
+		t.Errorf("%d messages were sent", n)
+	}
+}
+
+// A repeated request could have an effect that the caller did not ask for, and only the caller knows what else
+// to do.
+func TestClientSendsARequestOnceIfAWorkerAnswers(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
 	var requests atomic.Int64
@@ -100,8 +180,11 @@ func TestClientAsksOnceWhereAWorkerAnswers(t *testing.T) {
 	for i, s := range []Symbol{Overloaded, ShuttingDown, NoCredential, Throttled, Upstream, Rejected} {
 		_, err := c.SignCard(t.Context(), SignCardRequest{AppID: string(s), CardID: "p"})
 		var e *Error
-		if !errors.As(err, &e) || e.Symbol != s || e.RetryAfterMS != 1 {
-			t.Errorf("%s: %v", s, err)
+		if !errors.As(err, &e) {
+			t.Fatalf("%s: %v", s, err)
+		}
+		if diff := cmp.Diff(&Error{Symbol: s, Message: "no", RetryAfterMS: 1}, e); diff != "" {
+			t.Error(diff)
 		}
 		if n := requests.Load(); n != int64(i+1) {
 			t.Errorf("%d requests, want %d", n, i+1)
@@ -109,50 +192,64 @@ func TestClientAsksOnceWhereAWorkerAnswers(t *testing.T) {
 	}
 }
 
-func TestClientAsksTheSubjectOfTheAccount(t *testing.T) {
+// echo is a reply that has the subject and the body of its request in a field of every reply type.
+func echo(m *nats.Msg) []byte {
+	return fmt.Appendf(nil, `{"code":"007","reason":%q,"value":%[1]q,"worker":%[1]q,"signature":%[1]q}`,
+		m.Subject+" "+string(m.Data))
+}
+
+func TestClientUsesTheSubjectOfTheAccount(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	respond(t, srv.Connect(), "other.>", func(m *nats.Msg) {
-		if m.Subject == "other.credential.get.wx2" {
-			e := Errorf(UnknownAccount, "no")
-			body, _ := json.Marshal(e)
-			_ = m.RespondMsg(&nats.Msg{Data: body, Header: e.Header()})
-			return
-		}
-		// The subject, and the request, in fields of every reply.
-		said := m.Subject + " " + string(m.Data)
-		_ = m.Respond(fmt.Appendf(nil, `{"code":"007","reason":%q,"value":%[1]q,"worker":%[1]q,"signature":%[1]q}`, said))
-	})
+	respond(t, srv.Connect(), "other.>", func(m *nats.Msg) { _ = m.Respond(echo(m)) })
 	c := NewClient(srv.Connect(), "other")
 	for _, appid := range []string{"", "wx1"} {
-		code, err := c.ResolveCode(t.Context(), ResolveCodeRequest{AppID: appid, OpenID: "o", CodeTicket: "t"})
-		check := func(subject, said, of string, err error) {
+		check := func(subject, sent, field string, err error) {
 			t.Helper()
+			if err != nil {
+				t.Errorf("%s: %v", subject, err)
+			}
 			want := "other." + subject + " {"
 			if appid != "" {
 				want = "other." + subject + "." + appid + ` {"appid":"wx1"`
 			}
-			if err != nil || !strings.HasPrefix(said, want) || !strings.Contains(said, of) {
-				t.Errorf("%s: %q, %v", subject, said, err)
+			if !strings.HasPrefix(sent, want) {
+				t.Errorf("%s: the request was %s, want %s…", subject, sent, want)
+			}
+			if !strings.Contains(sent, field) {
+				t.Errorf("%s: the request was %s, want %s in it", subject, sent, field)
 			}
 		}
-		var raw struct{ Code, Reason string }
-		if e := json.Unmarshal(code, &raw); e != nil || raw.Code != "007" {
-			t.Errorf("%s, %v", code, e)
+		raw, err := c.ResolveCode(t.Context(), ResolveCodeRequest{AppID: appid, OpenID: "o", CodeTicket: "t"})
+		var code struct{ Code, Reason string }
+		if err := json.Unmarshal(raw, &code); err != nil {
+			t.Errorf("%s: %v", raw, err)
 		}
-		check("code.resolve", raw.Reason, `"openid":"o","code_ticket":"t"`, err)
+		if code.Code != "007" {
+			t.Errorf("the code is %q, want 007", code.Code)
+		}
+		check(SubjectCodeResolve, code.Reason, `"openid":"o","code_ticket":"t"`, err)
 		get, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: appid, Kind: "k"})
-		check("credential.get", get.Value, `"kind":"k"`, err)
+		check(SubjectCredentialGet, get.Value, `"kind":"k"`, err)
 		refreshed, err := c.RefreshCredential(t.Context(), RefreshCredentialRequest{AppID: appid, Revision: 7})
-		check("credential.refresh", refreshed.Reason, `"revision":7`, err)
+		check(SubjectCredentialRefresh, string(refreshed.Reason), `"revision":7`, err)
 		page, err := c.SignJSSDK(t.Context(), SignJSSDKRequest{AppID: appid, URL: "u"})
-		check("jssdk.sign", page.Signature, `"url":"u"`, err)
+		check(SubjectJSSDKSign, page.Signature, `"url":"u"`, err)
 		card, err := c.SignCard(t.Context(), SignCardRequest{AppID: appid, CardID: "p"})
-		check("card.sign", card.Signature, `"card_id":"p"`, err)
+		check(SubjectCardSign, card.Signature, `"card_id":"p"`, err)
 		status, err := c.Status(t.Context(), StatusRequest{AppID: appid})
-		check("status", status.Worker, "", err)
+		check(SubjectStatus, status.Worker, "", err)
 	}
-	if _, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: "wx2"}); !errors.Is(err, ErrUnknownAccount) {
-		t.Errorf("%v, want unknown_account", err)
-	}
+}
+
+func TestClientReturnsTheErrorOfTheWorker(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	respond(t, srv.Connect(), "wechat.*.*.wx2", func(m *nats.Msg) {
+		e := Errorf(UnknownAccount, "no")
+		body, _ := json.Marshal(e)
+		_ = m.RespondMsg(&nats.Msg{Data: body, Header: e.Header()})
+	})
+	_, err := NewClient(srv.Connect(), "").GetCredential(t.Context(), GetCredentialRequest{AppID: "wx2"})
+	wantError(t, err, ErrUnknownAccount)
 }

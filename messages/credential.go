@@ -25,7 +25,7 @@ const (
 	WXCardTicket Kind = "wx_card_ticket"
 )
 
-// Kinds are all kinds, in the order in which they are shown.
+// Kinds lists all kinds, in the order in which they are shown.
 var Kinds = [...]Kind{AccessToken, JSAPITicket, WXCardTicket}
 
 // Valid reports whether k is one of [Kinds].
@@ -42,25 +42,27 @@ const (
 // (docs/wechat-api.md#token).
 const MaxValueSize = 2048
 
-// MaxLife is the longest life of a credential that is published. It limits the damage of a wrong date: a record with
-// a wrong, distant end would outlive every correct one. WeChat's credentials live for two hours.
+// MaxLife is the longest life of a credential that is published. It limits the damage of a wrong date: a record
+// with a wrong, distant end would outlive every correct one. WeChat's credentials live for two hours.
 const MaxLife = 31 * 24 * time.Hour
 
-// The times of a record must fit into int64 nanoseconds since 1970, because kv.Handle compares them in that form.
+// The times of a record must fit into int64 nanoseconds since 1970, because kv.Handle compares them in that
+// form.
 var earliest, latest = time.Unix(0, 0), time.Unix(0, math.MaxInt64)
 
-// Credential is one record of the credential bucket, and the reply to [GetCredentialRequest]. Its times are UTC and
+// Credential is one record of the credential bucket, and the reply to credential.get. Its times are UTC and
 // have millisecond precision.
 //
-// A Credential never shows its Value when it is printed, whatever the verb, and when it is logged with slog. JSON is
-// the wire format and contains the value: do not log the JSON of a Credential, or a slice or map of Credentials with
+// fmt and slog never show the Value of a Credential, whatever the verb. JSON is the wire format and contains
+// the value: do not log the JSON of a Credential, and do not log a slice, map or struct of Credentials with
 // slog's JSON handler.
 type Credential struct {
 	AppID string `json:"appid"`
 	Kind  Kind   `json:"kind"`
+	// Value is the secret: the access_token or the ticket.
 	Value string `json:"value"`
-	// ObtainedAt is the time before the request to WeChat was sent. For a ticket it is the time at which the value was
-	// first seen, because WeChat repeats a ticket with a constant expires_in.
+	// ObtainedAt is the time before the request to WeChat was sent. For a ticket it is the time at which the
+	// value was first seen, because WeChat repeats a ticket with a constant expires_in.
 	ObtainedAt time.Time `json:"obtained_at"`
 	// ExpiresAt is the end of the credential's life. From then on the value is not handed out.
 	ExpiresAt time.Time `json:"expires_at"`
@@ -72,7 +74,7 @@ type Credential struct {
 	Source string `json:"source"`
 	// Worker is the name of the worker that published the record.
 	Worker string `json:"worker"`
-	// Revision is the bucket's revision of the record. It is 0, and not part of the JSON, in the stored record itself.
+	// Revision is the bucket's revision of the record. The record in the bucket does not contain it.
 	Revision uint64 `json:"revision,omitempty"`
 }
 
@@ -88,20 +90,21 @@ func (c Credential) String() string {
 		c.ExpiresAt.UTC().Format(time.RFC3339))
 }
 
-// Format prints String for every verb, so that no verb shows the value (fmt calls no method for %p, and for %w outside
-// of Errorf; go vet refuses both).
+// Format prints String for every verb, so that no verb shows the value (fmt calls no method for %p, and for %w
+// outside of Errorf; go vet refuses both).
 func (c Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
-// LogValue is what slog writes of a credential.
+// LogValue is what slog logs: the credential without its value.
 func (c Credential) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("appid", c.AppID), slog.String("kind", string(c.Kind)),
-		slog.Uint64("generation", c.Generation), slog.Uint64("revision", c.Revision), slog.Time("expires_at", c.ExpiresAt))
+		slog.Uint64("generation", c.Generation), slog.Uint64("revision", c.Revision),
+		slog.Time("expires_at", c.ExpiresAt))
 }
 
 // ErrInvalidCredential is returned for a credential that must be neither published nor handed out.
 var ErrInvalidCredential = errors.New("invalid credential")
 
-// Validate checks a record. Its error is [ErrInvalidCredential] and does not show the value.
+// Validate checks a record. Its error wraps [ErrInvalidCredential] and does not show the value.
 func (c *Credential) Validate() error {
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrInvalidCredential, fmt.Sprintf(format, args...))
@@ -146,7 +149,7 @@ var appIDPattern = regexp.MustCompile(AppIDPattern)
 // ErrInvalidAppID is returned for a string that cannot be an AppID.
 var ErrInvalidAppID = errors.New("not an AppID: 1 to 64 of A-Z a-z 0-9 _ - are allowed")
 
-// CheckAppID checks that appid can be one token of a NATS subject and of a key of the bucket. Its error is
+// CheckAppID checks that appid can be one token of a NATS subject and of a key of the bucket. Its error wraps
 // [ErrInvalidAppID].
 func CheckAppID(appid string) error {
 	if !appIDPattern.MatchString(appid) {
@@ -158,14 +161,15 @@ func CheckAppID(appid string) error {
 // Key is the key of a credential in the credential bucket and in the ledger: <appid>.<kind>.
 func Key(appid string, kind Kind) string { return appid + "." + string(kind) }
 
-// ParseKey is the inverse of [Key]. ok is false if key is not the key of a credential, for example that of a lease.
+// ParseKey is the inverse of [Key]. ok is false if key is not the key of a credential; the key of a lease is
+// not.
 func ParseKey(key string) (appid string, kind Kind, ok bool) {
 	appid, k, ok := strings.Cut(key, ".")
 	return appid, Kind(k), ok && Kind(k).Valid()
 }
 
-// PublishedSubject is the subject on which the server republishes each change of a record, as a core NATS message with
-// the record as its data. appid and kind may be "*".
+// PublishedSubject is the subject on which the server republishes each change of a record, as a core NATS
+// message with the record as its data. appid and kind may be "*".
 func PublishedSubject(prefix, appid string, kind Kind) string {
 	return prefix + ".published." + Key(appid, kind)
 }

@@ -21,7 +21,8 @@ func sampleCredential() Credential {
 	}
 }
 
-// A wrong date would be believed for longer than any correct one, or wrap around to another century.
+// A record with a wrong, distant end would outlive every correct one, and a time outside of int64 nanoseconds
+// would wrap around to another century.
 func TestTimesThatNoCredentialHasAreRefused(t *testing.T) {
 	t.Parallel()
 	date := func(year int) time.Time { return time.Date(year, 4, 1, 0, 0, 0, 0, time.UTC) }
@@ -34,7 +35,7 @@ func TestTimesThatNoCredentialHasAreRefused(t *testing.T) {
 		"the earliest":     {time.Unix(0, 0), time.Hour, nil},
 		"the latest":       {date(2262), time.Hour, nil},
 		"a longer life":    {date(2026), MaxLife + 1, ErrInvalidCredential},
-		"before 1970":      {date(1500), time.Hour, ErrInvalidCredential}, // in nanoseconds, that is in 2084
+		"before 1970":      {date(1500), time.Hour, ErrInvalidCredential}, // wraps around to 2084
 		"after 2262":       {date(2263), time.Hour, ErrInvalidCredential},
 		"for centuries":    {date(1970), date(2261).Sub(date(1970)), ErrInvalidCredential},
 	} {
@@ -46,7 +47,8 @@ func TestTimesThatNoCredentialHasAreRefused(t *testing.T) {
 	}
 }
 
-// Every verb of fmt, also the wrong ones, and slog: of the credential itself, of a pointer, and inside other values.
+// This covers every verb of fmt, also those that are wrong for a struct, and slog; and the credential itself, a
+// pointer to it, and a credential inside other values.
 func TestCredentialNeverShowsItsValueWhenItIsPrinted(t *testing.T) {
 	t.Parallel()
 	c := sampleCredential()
@@ -61,8 +63,8 @@ func TestCredentialNeverShowsItsValueWhenItIsPrinted(t *testing.T) {
 			}
 			for _, flags := range []string{"", "+", "#", "-", " ", "0", "20", ".3"} {
 				text := fmt.Sprintf("%"+flags+string(verb), v)
-				for _, form := range []string{c.Value, fmt.Sprintf("%x", c.Value), fmt.Sprintf("%X", c.Value), fmt.Sprintf("% x", c.Value)} {
-					if strings.Contains(text, form) {
+				for _, form := range []string{"%s", "%x", "%X", "% x"} {
+					if strings.Contains(text, fmt.Sprintf(form, c.Value)) {
 						t.Errorf("%%%s%c of %T shows the value: %s", flags, verb, v, text)
 					}
 				}
@@ -83,7 +85,8 @@ func TestCredentialNeverShowsItsValueWhenItIsPrinted(t *testing.T) {
 	}
 }
 
-// The stored record has no revision: it is the bucket's own number of the write. The reply to credential.get has one.
+// The reply to credential.get has the revision. The stored record does not: the bucket numbers the write
+// itself.
 func TestCredentialJSONIsTheContract(t *testing.T) {
 	t.Parallel()
 	c := sampleCredential()

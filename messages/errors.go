@@ -9,32 +9,45 @@ import (
 	"time"
 )
 
-// The headers by which a NATS micro service marks a reply as an error (ADR-32).
+// The headers that mark the reply of a NATS micro service as an error (ADR-32 of NATS).
 const (
-	HeaderErrorCode = "Nats-Service-Error-Code"
-	HeaderError     = "Nats-Service-Error"
+	HeaderErrorCode = "Nats-Service-Error-Code" // the number of the symbol
+	HeaderError     = "Nats-Service-Error"      // the message, in one line
 )
 
-// Symbol is the name of an error, stable across versions.
+// Symbol is the name of an error. It does not change between versions.
 type Symbol string
 
-// The symbols of all errors. The comment says the code, and when.
+// The symbols of all errors, with the number of [Symbol.Code].
 const (
-	InvalidRequest  Symbol = "invalid_request"  // 400: not JSON, a missing, mistyped or overlong field, appid of body and subject differ
-	UnknownAccount  Symbol = "unknown_account"  // 404
-	UnknownKind     Symbol = "unknown_kind"     // 404
-	NotConfigured   Symbol = "not_configured"   // 409: the kind is switched off for this account
-	Rejected        Symbol = "rejected"         // 422: WeChat refused this request for good
-	Throttled       Symbol = "throttled"        // 429: asked too often; RetryAfterMS
-	QuotaExhausted  Symbol = "quota_exhausted"  // 429: WeChat's quota of the day; RetryAfterMS
-	Upstream        Symbol = "upstream"         // 502: WeChat answered with what nobody can use
-	Overloaded      Symbol = "overloaded"       // 503: this worker is full; ask again, another may take it
-	NoCredential    Symbol = "no_credential"    // 503: there is no living credential now
-	ShuttingDown    Symbol = "shutting_down"    // 503: this worker is stopping; ask again
-	UpstreamTimeout Symbol = "upstream_timeout" // 504: WeChat did not answer in time
+	// InvalidRequest (400): the request is not JSON; a field is missing, has the wrong type or is too long; or
+	// body and subject name different accounts.
+	InvalidRequest Symbol = "invalid_request"
+	// UnknownAccount (404): the workers do not keep this account.
+	UnknownAccount Symbol = "unknown_account"
+	// UnknownKind (404): there is no such kind of credential.
+	UnknownKind Symbol = "unknown_kind"
+	// NotConfigured (409): this kind is switched off for the account.
+	NotConfigured Symbol = "not_configured"
+	// Rejected (422): WeChat refused this request, and will refuse an equal one again.
+	Rejected Symbol = "rejected"
+	// Throttled (429): there were too many requests. See [Error].RetryAfterMS.
+	Throttled Symbol = "throttled"
+	// QuotaExhausted (429): WeChat's daily quota is used up. See [Error].RetryAfterMS.
+	QuotaExhausted Symbol = "quota_exhausted"
+	// Upstream (502): WeChat's answer cannot be used.
+	Upstream Symbol = "upstream"
+	// Overloaded (503): this worker has too many requests. Send the request again: another worker may take it.
+	Overloaded Symbol = "overloaded"
+	// NoCredential (503): there is no valid credential now.
+	NoCredential Symbol = "no_credential"
+	// ShuttingDown (503): this worker is stopping. Send the request again.
+	ShuttingDown Symbol = "shutting_down"
+	// UpstreamTimeout (504): WeChat did not answer in time.
+	UpstreamTimeout Symbol = "upstream_timeout"
 )
 
-// Code is the HTTP-like number of a symbol, 0 for an unknown one.
+// Code is the number of a symbol, as HTTP uses them. It is 0 for an unknown symbol.
 func (s Symbol) Code() int {
 	switch s {
 	case InvalidRequest:
@@ -58,7 +71,7 @@ func (s Symbol) Code() int {
 	}
 }
 
-// What errors.Is asks for: errors.Is(err, ErrRejected) holds for every [Error] with the symbol Rejected.
+// Targets for errors.Is: errors.Is(err, ErrRejected) is true for every [Error] with the symbol [Rejected].
 var (
 	ErrInvalidRequest  error = &Error{Symbol: InvalidRequest}
 	ErrUnknownAccount  error = &Error{Symbol: UnknownAccount}
@@ -74,33 +87,38 @@ var (
 	ErrUpstreamTimeout error = &Error{Symbol: UpstreamTimeout}
 )
 
-// Error is the body of an error reply, which has the headers Nats-Service-Error-Code and Nats-Service-Error too.
+// Error is the body of an error reply. The reply also has the headers Nats-Service-Error-Code and
+// Nats-Service-Error.
 //
-// errors.Is compares it with the errors above; errors.As gives the rest: WeChat's own words, and when to ask again.
+// errors.Is compares an Error with ErrRejected and the like. errors.As gives access to its fields.
 type Error struct {
-	Symbol  Symbol `json:"error"`   // what the program decides on: rejected, no_credential, …
-	Message string `json:"message"` // for people
-	// Errcode, Errmsg and RID are WeChat's own words; not there, or 0: WeChat said none.
-	Errcode int    `json:"errcode,omitempty"`
-	Errmsg  string `json:"errmsg,omitempty"`
-	RID     string `json:"rid,omitempty"`
-	// RetryAfterMS is when it makes sense to ask again, in milliseconds; not there, or 0: not known.
+	// Symbol is the name of the error, for programs: rejected, no_credential and so on.
+	Symbol Symbol `json:"error"`
+	// Message is the error in words, for people.
+	Message string `json:"message"`
+	// Errcode is WeChat's number of the error. It is left out if WeChat sent none.
+	Errcode int `json:"errcode,omitempty"`
+	// Errmsg is WeChat's text of the error. It is left out if WeChat sent none.
+	Errmsg string `json:"errmsg,omitempty"`
+	// RID is WeChat's identifier of the failed request, for questions to WeChat's support.
+	RID string `json:"rid,omitempty"`
+	// RetryAfterMS is how many milliseconds to wait before the next try. It is left out if that is not known.
 	RetryAfterMS int64 `json:"retry_after_ms,omitempty"`
 
-	// HeaderCode is the number in the header, where the symbol is of another version and not known here; else 0.
+	// HeaderCode is the number in the reply's header if Symbol is unknown to this version, else 0.
 	HeaderCode int `json:"-"`
 }
 
-// Code is the HTTP-like number of the error, also where a worker of another version uses a symbol that is not known here:
-// then decide by it (429 and from 500 on, ask again). 0: not known.
+// Code is the number of the error, as HTTP uses them. It is also known for a symbol of a later version, which a
+// program cannot know: try again on 429 and on 500 and above. It is 0 if the reply has no number.
 func (e *Error) Code() int { return cmp.Or(e.Symbol.Code(), e.HeaderCode) }
 
-// Errorf makes an error.
+// Errorf returns an error with this symbol and message.
 func Errorf(s Symbol, format string, args ...any) *Error {
 	return &Error{Symbol: s, Message: fmt.Sprintf(format, args...)}
 }
 
-// After sets when it makes sense to ask again, rounded up to a millisecond, and returns e.
+// After sets how long to wait before the next try, rounded up to a millisecond, and returns e.
 func (e *Error) After(d time.Duration) *Error {
 	e.RetryAfterMS = max(1, int64((d+time.Millisecond-1)/time.Millisecond))
 	return e
@@ -115,18 +133,18 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Is reports whether target is an Error of the same symbol.
+// Is reports whether target is an Error with the same symbol.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.Symbol == e.Symbol
 }
 
-// Header are the headers of the error's reply.
+// Header returns the headers of the error's reply.
 func (e *Error) Header() map[string][]string {
 	return map[string][]string{HeaderErrorCode: {strconv.Itoa(e.Code())}, HeaderError: {headerText(e.Message)}}
 }
 
-// headerText makes a text fit for one line of a header.
+// headerText returns s as one line: a line break would end the header.
 func headerText(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -136,7 +154,7 @@ func headerText(s string) string {
 	}, s)
 }
 
-// decodeError reads an error reply; nil when the reply is none.
+// decodeError decodes an error reply. It returns nil if the reply is not an error.
 func decodeError(header map[string][]string, body []byte) *Error {
 	codes := header[HeaderErrorCode]
 	if len(codes) == 0 {

@@ -1,10 +1,16 @@
-// Package messages is the wire contract of the request-reply subjects of wxkeeper's workers: the subjects, the JSON of
-// requests, replies, errors and events, and a thin typed client. A service in another language needs nothing but this
-// page: a NATS request with the JSON of a request type, and a look at the two error headers of the reply. The directory
-// schemas has a JSON Schema of each.
+// Package messages is the wire contract of wxkeeper's workers: subjects, the JSON of requests, replies, errors,
+// events and stored credentials, and a thin typed client for Go.
 //
-// Each subject exists twice: <prefix>.code.resolve, with the account in the body (it may be left out where the worker
-// has one account only), and <prefix>.code.resolve.<appid>, so that a NATS permission can grant one account alone.
+// A service in another language needs a NATS client and this page. It sends the JSON of a request type to the
+// subject of the request, and checks the reply for the header [HeaderErrorCode]: a reply with it is an [Error].
+// [Schemas] has a JSON Schema of each message.
+//
+// Each request has two subjects:
+//
+//   - <prefix>.code.resolve, with the AppID in the body. It may be left out if the workers keep only one
+//     account.
+//   - <prefix>.code.resolve.<appid>, which a NATS permission can grant for one account. The body may leave the
+//     AppID out; an AppID in the body that differs from the AppID in the subject is refused.
 package messages
 
 import (
@@ -14,45 +20,52 @@ import (
 	"time"
 )
 
-// DefaultPrefix is the first token of every subject where nothing else is configured.
+// DefaultPrefix is the first token of every subject if nothing else is configured (WXKEEPER_SUBJECT_PREFIX).
 const DefaultPrefix = "wechat"
 
-// What follows the prefix in the subjects.
+// The subjects of the requests, without the prefix.
 const (
-	SubjectCodeResolve       = "code.resolve"
-	SubjectCredentialGet     = "credential.get"
-	SubjectCredentialRefresh = "credential.refresh"
-	SubjectJSSDKSign         = "jssdk.sign"
-	SubjectCardSign          = "card.sign"
-	SubjectStatus            = "status"
+	SubjectCodeResolve       = "code.resolve"       // ResolveCodeRequest
+	SubjectCredentialGet     = "credential.get"     // GetCredentialRequest
+	SubjectCredentialRefresh = "credential.refresh" // RefreshCredentialRequest
+	SubjectJSSDKSign         = "jssdk.sign"         // SignJSSDKRequest
+	SubjectCardSign          = "card.sign"          // SignCardRequest
+	SubjectStatus            = "status"             // StatusRequest
 )
 
-// Subjects are all of them.
+// Subjects lists the subjects of all requests, without the prefix.
 var Subjects = [...]string{
 	SubjectCodeResolve, SubjectCredentialGet, SubjectCredentialRefresh, SubjectJSSDKSign, SubjectCardSign, SubjectStatus,
 }
 
-// Largest sizes of the fields of a request, in bytes. WeChat says String256 of a code_ticket and nothing of an openid.
+// The largest sizes of a request and of its fields, in bytes. WeChat documents a code_ticket as String256 and
+// gives no size for an openid.
 const (
 	MaxRequest    = 64 << 10
 	MaxOpenID     = 128
 	MaxCodeTicket = 256
 )
 
-// ResolveCodeRequest asks for the marketing code behind a code_ticket (POST /intp/marketcode/tickettocode). The reply is
-// WeChat's own answer, see [Code].
+// ResolveCodeRequest asks for the marketing code of a code_ticket (POST /intp/marketcode/tickettocode).
+//
+// The reply is WeChat's own answer, see [Code].
 type ResolveCodeRequest struct {
-	AppID      string `json:"appid,omitempty"`
-	OpenID     string `json:"openid"`
+	// AppID is the account. It may be left out if the subject names it, or if the workers keep one account.
+	AppID string `json:"appid,omitempty"`
+	// OpenID is the openid of the user that scanned the code.
+	OpenID string `json:"openid"`
+	// CodeTicket is the code_ticket that WeChat gave the mini program for the scan.
 	CodeTicket string `json:"code_ticket"`
 }
 
-// Code is WeChat's answer to [ResolveCodeRequest], as tickettocode.txt has it. The reply on the wire keeps fields that this
-// type does not know.
+// Code is WeChat's own answer to code.resolve: its field names and types are unchanged, and the reply keeps
+// fields that are not listed here. The workers do not promise that a field is present: WeChat decides.
 type Code struct {
-	Errcode          int    `json:"errcode"`
-	Errmsg           string `json:"errmsg"`
-	Code             string `json:"code"` // a string: leading zeros count
+	// Errcode is 0. A worker turns any other errcode into an error reply.
+	Errcode int    `json:"errcode"`
+	Errmsg  string `json:"errmsg"`
+	// Code is the marketing code. It is a string because leading zeros count.
+	Code             string `json:"code"`
 	ApplicationID    uint64 `json:"application_id"`
 	ISVApplicationID string `json:"isv_application_id"`
 	ActivityName     string `json:"activity_name"`
@@ -61,134 +74,232 @@ type Code struct {
 	ProductCode      string `json:"product_code"`
 	WxaAppID         string `json:"wxa_appid"`
 	WxaPath          string `json:"wxa_path"`
-	CodeStart        int64  `json:"code_start"` // inclusive
-	CodeEnd          int64  `json:"code_end"`   // inclusive
+	// CodeStart is the first number of the range of codes, inclusive.
+	CodeStart int64 `json:"code_start"`
+	// CodeEnd is the last number of the range of codes, inclusive.
+	CodeEnd int64 `json:"code_end"`
 }
 
-// GetCredentialRequest asks for the current credential. Kind is access_token where it is left out. The reply is [Credential].
+// RawCode is WeChat's answer to code.resolve, byte for byte; [Code] is its Go type.
+type RawCode = json.RawMessage
+
+// GetCredentialRequest asks for the current credential.
+//
+// The reply is [Credential].
 type GetCredentialRequest struct {
+	// AppID is the account. It may be left out if the subject names it, or if the workers keep one account.
 	AppID string `json:"appid,omitempty"`
-	Kind  Kind   `json:"kind,omitempty"`
+	// Kind is the kind of the credential. If it is left out, it is access_token.
+	Kind Kind `json:"kind,omitempty"`
 }
 
-// RefreshCredentialRequest reports that WeChat refused a credential: which one, by the revision of its record or by the hex
-// SHA-256 of its value. With neither, the current one is meant. The reply is [Refreshed].
+// RefreshCredentialRequest reports that WeChat refused a credential, and names the credential by its revision
+// or by the SHA-256 of its value. A report with neither means "refresh the current credential now": an operator
+// sends it.
+//
+// The reply is [Refreshed].
 type RefreshCredentialRequest struct {
-	AppID       string `json:"appid,omitempty"`
-	Kind        Kind   `json:"kind,omitempty"`
-	Revision    uint64 `json:"revision,omitempty"`
+	// AppID is the account. It may be left out if the subject names it, or if the workers keep one account.
+	AppID string `json:"appid,omitempty"`
+	// Kind is the kind of the credential. If it is left out, it is access_token.
+	Kind Kind `json:"kind,omitempty"`
+	// Revision is the bucket's revision of the refused credential's record.
+	Revision uint64 `json:"revision,omitempty"`
+	// ValueSHA256 is the SHA-256 of the refused value, as 64 hexadecimal digits.
 	ValueSHA256 string `json:"value_sha256,omitempty"`
 }
 
-// ValueSHA256 is how a report names a value without showing it: the hex SHA-256.
+// ValueSHA256 is the hexadecimal SHA-256 of a value: a report names a value by it without showing the value.
 func ValueSHA256(value string) string {
 	sum := sha256.Sum256([]byte(value))
 	return hex.EncodeToString(sum[:])
 }
 
-// Refreshed tells which credential is the current one after a report.
+// Refreshed is the reply to credential.refresh. It describes the credential that is current after the report.
 type Refreshed struct {
-	AppID      string    `json:"appid"`
-	Kind       Kind      `json:"kind"`
-	Revision   uint64    `json:"revision"`
-	Generation uint64    `json:"generation"`
-	ExpiresAt  time.Time `json:"expires_at"`
-	Refreshed  bool      `json:"refreshed"` // true: this report, or one that came with it, made WeChat issue a new value
-	Reason     string    `json:"reason"`    // one of the Reason constants
+	AppID string `json:"appid"`
+	Kind  Kind   `json:"kind"`
+	// Revision is the bucket's revision of the current record.
+	Revision uint64 `json:"revision"`
+	// Generation is the number of the current value.
+	Generation uint64 `json:"generation"`
+	// ExpiresAt is the end of the current value's life.
+	ExpiresAt time.Time `json:"expires_at"`
+	// Refreshed is true if WeChat issued a new value because of this report, or of an equal report at the same
+	// time.
+	Refreshed bool `json:"refreshed"`
+	// Reason is the outcome of the report: refreshed, not_current, alive or unchanged.
+	Reason Reason `json:"reason"`
 }
 
-// Reasons of [Refreshed].
+// Reason is the outcome of a report ([Refreshed]), or the reason for a worker's next step ([CredentialStatus]).
+type Reason string
+
+// The outcomes of a report, in [Refreshed].
 const (
-	ReasonRefreshed  = "refreshed"   // the reported value was dead; WeChat issued a new one
-	ReasonNotCurrent = "not_current" // the reported value is not the current one; use the current one
-	ReasonAlive      = "alive"       // WeChat was asked and accepts the reported value
-	ReasonUnchanged  = "unchanged"   // WeChat still gives out the reported value
+	ReasonRefreshed  Reason = "refreshed"   // WeChat refused the reported value and issued a new one
+	ReasonNotCurrent Reason = "not_current" // the reported value is not the current one; use the current one
+	ReasonAlive      Reason = "alive"       // WeChat was asked and accepts the reported value
+	ReasonUnchanged  Reason = "unchanged"   // WeChat was asked for a new value and gave out the reported one again
 )
 
-// StatusRequest asks for the state of the credentials of one account, or of all. The reply is [Status].
+// The reasons for which a worker waits, in [CredentialStatus].
+const (
+	ReasonFresh   Reason = "fresh"    // the next refresh is planned
+	ReasonBackoff Reason = "backoff"  // the last attempt failed; the next one is planned
+	ReasonRefused Reason = "refused"  // WeChat refuses the value, but the limit of reported refreshes is reached
+	ReasonPaced   Reason = "paced"    // there were too many calls for this credential in a short time
+	ReasonNoToken Reason = "no_token" // a ticket needs a valid access_token, and there is none
+	ReasonOthers  Reason = "others"   // the bucket lost the record; another worker may hold it and publish it again
+)
+
+// The reasons for which a worker refreshes a credential, in [CredentialStatus].
+const (
+	ReasonDue         Reason = "due"          // the planned time has come
+	ReasonRetry       Reason = "retry"        // the wait after a failed attempt is over
+	ReasonMissing     Reason = "missing"      // there is no record
+	ReasonExpired     Reason = "expired"      // the last value has expired
+	ReasonReported    Reason = "reported"     // a consumer reported the value, and WeChat refuses it
+	ReasonUnpublished Reason = "unpublished"  // a worker obtained a value, or a longer life, and did not publish it
+	ReasonNewSettings Reason = "new_settings" // the settings that WeChat refused have changed
+	ReasonRefreshing  Reason = "refreshing"   // a refresh is running now
+)
+
+// The reasons for which a worker writes to a bucket without asking WeChat, in [CredentialStatus].
+const (
+	ReasonLost      Reason = "lost"      // the bucket lost the record: the worker publishes again what it holds
+	ReasonForgotten Reason = "forgotten" // the bucket lost the ledger entry: the worker writes it again
+)
+
+// StatusRequest asks for the state of the credentials of one account, or of all accounts.
+//
+// The reply is [Status].
 type StatusRequest struct {
+	// AppID is the account. Without it, and on the subject without an AppID, the reply has all accounts.
 	AppID string `json:"appid,omitempty"`
 }
 
-// Status is what one worker knows of the credentials. It carries no secret.
+// Status is what one worker knows of the credentials. It contains no secret.
 type Status struct {
-	Worker      string             `json:"worker"`
-	Version     string             `json:"version"`
-	Time        time.Time          `json:"time"`
-	Accounts    int                `json:"accounts"`
-	Summary     map[string]int     `json:"summary"` // state → number of credentials
+	// Worker is the name of the worker that answers.
+	Worker string `json:"worker"`
+	// Version is the version of wxkeeper that the worker runs.
+	Version string    `json:"version"`
+	Time    time.Time `json:"time"`
+	// Accounts is the number of accounts that the worker keeps.
+	Accounts int `json:"accounts"`
+	// Summary is the number of credentials in each state, also of credentials that are not listed.
+	Summary map[State]int `json:"summary"`
+	// Credentials are ordered by state: those that need attention come first.
 	Credentials []CredentialStatus `json:"credentials"`
-	// Truncated says that only the credentials most in need of attention are listed; ask for one account to see it.
+	// Truncated is true if there are more credentials than fit into a reply: only the first are listed. Ask for
+	// one account to see its credentials.
 	Truncated bool `json:"truncated,omitempty"`
 }
 
-// States of a credential.
+// State is the state of a credential.
+type State string
+
+// The states of a credential.
 const (
-	StateFresh   = "fresh"   // valid, and the last refresh succeeded
-	StateRefused = "refused" // its life is not over, but WeChat refuses it; it is renewed as soon as may be
-	StateFailing = "failing" // valid, but refreshing it fails
-	StateExpired = "expired" // the last value is dead, and none has replaced it
-	StateMissing = "missing" // never obtained
+	StateFresh   State = "fresh"   // valid, and the last refresh succeeded
+	StateFailing State = "failing" // valid, but refreshing it fails
+	StateRefused State = "refused" // not expired, but WeChat refuses it; a worker refreshes it as soon as limits allow
+	StateExpired State = "expired" // the last value has expired, and there is no new one
+	StateMissing State = "missing" // there has never been a value
 )
 
 // CredentialStatus is the state of one credential.
 type CredentialStatus struct {
-	AppID        string    `json:"appid"`
-	Name         string    `json:"name,omitempty"`
-	Kind         Kind      `json:"kind"`
-	State        string    `json:"state"`
-	Reason       string    `json:"reason"`           // what the worker does next, and why
-	Advice       string    `json:"advice,omitempty"` // what an operator should do
-	Source       string    `json:"source,omitempty"`
-	Generation   uint64    `json:"generation,omitempty"`
-	Revision     uint64    `json:"revision,omitempty"`
-	ObtainedAt   time.Time `json:"obtained_at,omitzero"`
-	ExpiresAt    time.Time `json:"expires_at,omitzero"`
-	NextAttempt  time.Time `json:"next_attempt,omitzero"`
-	LastAttempt  time.Time `json:"last_attempt,omitzero"`
-	Attempts     int       `json:"attempts"`    // failed since the last success
-	CallsToday   int       `json:"calls_today"` // upstream, of the day in Asia/Shanghai
-	Forced       int       `json:"forced_today"`
-	Conflicts    int       `json:"conflicts"` // times that WeChat refused it long before its end
+	AppID string `json:"appid"`
+	// Name is the name of the account in the configuration.
+	Name string `json:"name,omitempty"`
+	Kind Kind   `json:"kind"`
+	// State is fresh, failing, refused, expired or missing.
+	State State `json:"state"`
+	// Reason is why the worker waits (fresh, backoff, refused, paced, no_token, others), why it refreshes the
+	// credential (due, retry, missing, expired, reported, unpublished, new_settings, refreshing), or why it
+	// writes to a bucket (lost, forgotten).
+	Reason Reason `json:"reason"`
+	// Advice is what an operator should do.
+	Advice string `json:"advice,omitempty"`
+	// Source is the interface of WeChat that issued the value: token, stable_token or getticket.
+	Source string `json:"source,omitempty"`
+	// Generation is the number of the value.
+	Generation uint64 `json:"generation,omitempty"`
+	// Revision is the bucket's revision of the record.
+	Revision uint64 `json:"revision,omitempty"`
+	// ObtainedAt is the time before the request for the value was sent to WeChat.
+	ObtainedAt time.Time `json:"obtained_at,omitzero"`
+	// ExpiresAt is the end of the value's life.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// NextAttempt is when the worker's next step is planned. It is left out if the step has no planned time.
+	NextAttempt time.Time `json:"next_attempt,omitzero"`
+	// LastAttempt is when a worker last asked WeChat for this credential.
+	LastAttempt time.Time `json:"last_attempt,omitzero"`
+	// Attempts is the number of attempts since the last success. All have failed, except one that may be
+	// running now.
+	Attempts int `json:"attempts"`
+	// CallsToday is the number of calls to WeChat for this credential since midnight in Asia/Shanghai.
+	CallsToday int `json:"calls_today"`
+	// Forced is the number of refreshes since midnight in Asia/Shanghai that a report caused.
+	Forced int `json:"forced_today"`
+	// Conflicts is how often WeChat refused a value long before its end, although no worker had replaced it.
+	Conflicts int `json:"conflicts"`
+	// LastConflict is the time of the last conflict.
 	LastConflict time.Time `json:"last_conflict,omitzero"`
-	Error        string    `json:"error,omitempty"`
-	ErrorClass   string    `json:"error_class,omitempty"`
-	Errcode      int       `json:"errcode,omitempty"`
-	RID          string    `json:"rid,omitempty"`
-	Worker       string    `json:"worker,omitempty"` // that published the value
+	// Error is the error of the last failed attempt. It is left out after a success.
+	Error string `json:"error,omitempty"`
+	// ErrorClass is the class of the error: it decides when a worker tries again.
+	ErrorClass string `json:"error_class,omitempty"`
+	// Errcode is WeChat's number of the error. It is left out if WeChat sent none.
+	Errcode int `json:"errcode,omitempty"`
+	// RID is WeChat's identifier of the failed request, for questions to WeChat's support.
+	RID string `json:"rid,omitempty"`
+	// Worker is the name of the worker that published the record.
+	Worker string `json:"worker,omitempty"`
 }
 
-// Events, the last token of their subject.
+// The names of events. The name is the last token of the event's subject.
 const (
-	EventRefreshed = "refreshed"
-	EventFailed    = "failed"
-	EventRecovered = "recovered"
-	EventExpired   = "expired"
-	EventConflict  = "conflict"
+	EventRefreshed = "refreshed" // a worker published a new value
+	EventFailed    = "failed"    // an attempt to refresh a credential failed
+	EventRecovered = "recovered" // an attempt succeeded after failed ones
+	EventExpired   = "expired"   // the last value has expired, and there is no new one
+	EventConflict  = "conflict"  // WeChat refuses a value long before its end, and no worker replaced it
 )
 
-// Event is published on <prefix>.event.<appid>.<kind>.<event>, as a plain core NATS message. It carries no secret.
+// Event is published on <prefix>.event.<appid>.<kind>.<event>, as a plain core NATS message. It contains no
+// secret.
 type Event struct {
-	Event      string    `json:"event"`
-	AppID      string    `json:"appid"`
-	Name       string    `json:"name,omitempty"`
-	Kind       Kind      `json:"kind"`
-	Time       time.Time `json:"time"`
-	Worker     string    `json:"worker"`
-	Generation uint64    `json:"generation,omitempty"`
-	ExpiresAt  time.Time `json:"expires_at,omitzero"`
-	Attempts   int       `json:"attempts,omitempty"`
-	Class      string    `json:"class,omitempty"`
-	Message    string    `json:"message,omitempty"`
-	Advice     string    `json:"advice,omitempty"`
-	Errcode    int       `json:"errcode,omitempty"`
-	RID        string    `json:"rid,omitempty"`
+	// Event is the name of the event: refreshed, failed, recovered, expired or conflict.
+	Event string `json:"event"`
+	AppID string `json:"appid"`
+	// Name is the name of the account in the configuration.
+	Name string    `json:"name,omitempty"`
+	Kind Kind      `json:"kind"`
+	Time time.Time `json:"time"`
+	// Worker is the name of the worker that published the event.
+	Worker string `json:"worker"`
+	// Generation is the number of the value.
+	Generation uint64 `json:"generation,omitempty"`
+	// ExpiresAt is the end of the value's life.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// Attempts is the number of attempts in a row that failed.
+	Attempts int `json:"attempts,omitempty"`
+	// Class is the class of the error: it decides when a worker tries again.
+	Class string `json:"class,omitempty"`
+	// Message is the error, for people.
+	Message string `json:"message,omitempty"`
+	// Advice is what an operator should do.
+	Advice string `json:"advice,omitempty"`
+	// Errcode is WeChat's number of the error. It is left out if WeChat sent none.
+	Errcode int `json:"errcode,omitempty"`
+	// RID is WeChat's identifier of the failed request, for questions to WeChat's support.
+	RID string `json:"rid,omitempty"`
 }
 
-// EventSubject is the subject of an event; "*" stands for any appid, kind or event.
+// EventSubject is the subject of an event. appid, kind and event may be "*".
 func EventSubject(prefix, appid string, kind Kind, event string) string {
 	return prefix + ".event." + Key(appid, kind) + "." + event
 }
-
-// RawCode is WeChat's answer as it came.
-type RawCode = json.RawMessage

@@ -15,26 +15,35 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-//go:generate go test -run=TestSchemasAreThoseOfTheTypes -update .
+//go:generate go test -run=TestSchemasMatchTheTypes -update .
 
 var update = flag.Bool("update", false, "write schemas/*.json")
 
-// schemas are the types of which there is a schema, by the name of its file.
+// schemas has the type of each schema, by the name of the schema's file.
 var schemas = map[string]any{
-	messages.SubjectCodeResolve + ".request": messages.ResolveCodeRequest{}, messages.SubjectCodeResolve + ".reply": messages.Code{},
-	messages.SubjectCredentialGet + ".request": messages.GetCredentialRequest{}, messages.SubjectCredentialGet + ".reply": messages.Credential{},
-	messages.SubjectCredentialRefresh + ".request": messages.RefreshCredentialRequest{}, messages.SubjectCredentialRefresh + ".reply": messages.Refreshed{},
-	messages.SubjectJSSDKSign + ".request": messages.SignJSSDKRequest{}, messages.SubjectJSSDKSign + ".reply": messages.JSSDKSignature{},
-	messages.SubjectCardSign + ".request": messages.SignCardRequest{}, messages.SubjectCardSign + ".reply": messages.CardSignature{},
-	messages.SubjectStatus + ".request": messages.StatusRequest{}, messages.SubjectStatus + ".reply": messages.Status{},
-	"error": messages.Error{}, "event": messages.Event{},
+	messages.SubjectCodeResolve + ".request":       messages.ResolveCodeRequest{},
+	messages.SubjectCodeResolve + ".reply":         messages.Code{},
+	messages.SubjectCredentialGet + ".request":     messages.GetCredentialRequest{},
+	messages.SubjectCredentialGet + ".reply":       messages.Credential{},
+	messages.SubjectCredentialRefresh + ".request": messages.RefreshCredentialRequest{},
+	messages.SubjectCredentialRefresh + ".reply":   messages.Refreshed{},
+	messages.SubjectJSSDKSign + ".request":         messages.SignJSSDKRequest{},
+	messages.SubjectJSSDKSign + ".reply":           messages.JSSDKSignature{},
+	messages.SubjectCardSign + ".request":          messages.SignCardRequest{},
+	messages.SubjectCardSign + ".reply":            messages.CardSignature{},
+	messages.SubjectStatus + ".request":            messages.StatusRequest{},
+	messages.SubjectStatus + ".reply":              messages.Status{},
+	"error":                                        messages.Error{},
+	"event":                                        messages.Event{},
 }
 
-// schema is what is used here of JSON Schema 2020-12. A field that is not named in a schema is allowed: the contract is
-// extended. So there is no enum in a reply either.
+// schema is the part of JSON Schema 2020-12 that is used here. Later versions may add fields and values to a
+// reply, so a schema allows fields that it does not name, and the schema of a reply has no enum.
 type schema struct {
 	Dialect     string     `json:"$schema,omitempty"`
 	ID          string     `json:"$id,omitempty"`
@@ -44,14 +53,14 @@ type schema struct {
 	Enum        []string   `json:"enum,omitempty"`
 	Pattern     string     `json:"pattern,omitempty"`
 	Minimum     *int       `json:"minimum,omitempty"`
-	MaxLength   int        `json:"maxLength,omitempty"` // in characters, where the workers count bytes
+	MaxLength   int        `json:"maxLength,omitempty"` // in characters; the workers count bytes
 	Properties  properties `json:"properties,omitempty"`
 	Required    []string   `json:"required,omitempty"`
 	Items       *schema    `json:"items,omitempty"`
 	Additional  *schema    `json:"additionalProperties,omitempty"`
 }
 
-// properties are written in the order of the fields.
+// properties keep the order of the fields in JSON.
 type properties []property
 
 type property struct {
@@ -77,8 +86,8 @@ func (ps properties) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// rules are what the types do not say of their fields.
-func rules(field string, s *schema) {
+// addRules adds the rules of a field that its type does not express.
+func addRules(field string, s *schema) {
 	switch field {
 	case "ResolveCodeRequest.OpenID":
 		s.MaxLength = messages.MaxOpenID
@@ -96,12 +105,13 @@ func rules(field string, s *schema) {
 		s.Enum = []string{messages.ActionAddCard, messages.ActionChooseCard}
 	case "SignCardRequest.FixedBeginTimestamp":
 		s.Minimum = new(int)
-	case "SignCardRequest.CardID", "SignCardRequest.Code", "SignCardRequest.OpenID", "SignCardRequest.OuterStr", "SignCardRequest.ShopID", "SignCardRequest.CardType":
+	case "SignCardRequest.CardID", "SignCardRequest.Code", "SignCardRequest.OpenID", "SignCardRequest.OuterStr",
+		"SignCardRequest.ShopID", "SignCardRequest.CardType":
 		s.MaxLength = messages.MaxCardField
 	}
 }
 
-// schemaOf makes the schema of a type, with the comments of the source as descriptions.
+// schemaOf returns the schema of a type. The comments of the source are its descriptions.
 func schemaOf(t *testing.T, typ reflect.Type, comments map[string]string) schema {
 	t.Helper()
 	switch {
@@ -134,11 +144,15 @@ func schemaOf(t *testing.T, typ reflect.Type, comments map[string]string) schema
 		path := typ.Name() + "." + f.Name
 		if text := comments[path]; text != "" {
 			field.Description = text
+			// The field's name in Go means nothing in another language.
+			if rest, ok := strings.CutPrefix(text, f.Name+" "); ok {
+				field.Description = name + " " + rest
+			}
 		}
-		rules(path, &field)
+		addRules(path, &field)
 		s.Properties = append(s.Properties, property{name, field})
-		// WeChat's own answer is passed on as it comes: nobody can promise its fields.
-		revision := path == "Credential.Revision" // left out of the stored record only
+		// WeChat's own answer is passed on unchanged: the workers cannot promise its fields.
+		revision := path == "Credential.Revision" // only the stored record leaves it out
 		if (options == "" || revision) && typ != reflect.TypeFor[messages.Code]() {
 			s.Required = append(s.Required, name)
 		}
@@ -146,15 +160,16 @@ func schemaOf(t *testing.T, typ reflect.Type, comments map[string]string) schema
 	return s
 }
 
-// commentsOf are the comments of the types ("Code") and of their fields ("Code.CodeStart") in this package.
-func commentsOf(t *testing.T) map[string]string {
+// readComments returns the comments of the types of this package ("Code") and of their fields
+// ("Code.CodeStart").
+func readComments(t *testing.T) map[string]string {
 	t.Helper()
 	comments := map[string]string{}
 	link := regexp.MustCompile(`\[(\w+)\]`)
 	text := func(groups ...*ast.CommentGroup) string {
 		for _, g := range groups {
 			if g != nil {
-				first, _, _ := strings.Cut(g.Text(), "\n\n") // what follows is for Go
+				first, _, _ := strings.Cut(g.Text(), "\n\n") // the other paragraphs are only for users of Go
 				return link.ReplaceAllString(strings.Join(strings.Fields(first), " "), "$1")
 			}
 		}
@@ -188,13 +203,14 @@ func commentsOf(t *testing.T) map[string]string {
 	return comments
 }
 
-// What users in other languages read and generate code from. `go generate ./messages` writes it anew.
-func TestSchemasAreThoseOfTheTypes(t *testing.T) {
+// Users of other languages read the schemas and generate code from them. `go generate ./messages` writes them.
+func TestSchemasMatchTheTypes(t *testing.T) {
 	t.Parallel()
-	comments := commentsOf(t)
+	comments := readComments(t)
 	for name, v := range schemas {
 		s := schemaOf(t, reflect.TypeOf(v), comments)
-		s.Dialect, s.ID = "https://json-schema.org/draft/2020-12/schema", "https://raw.githubusercontent.com/wxkeeper/wxkeeper/main/messages/schemas/"+name+".json"
+		s.Dialect = "https://json-schema.org/draft/2020-12/schema"
+		s.ID = "https://raw.githubusercontent.com/wxkeeper/wxkeeper/main/messages/schemas/" + name + ".json"
 		var want bytes.Buffer
 		e := json.NewEncoder(&want)
 		e.SetEscapeHTML(false)
@@ -208,12 +224,19 @@ func TestSchemasAreThoseOfTheTypes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want.Bytes()) {
-			t.Errorf("%s is not the schema of %T (%v): run `go generate ./messages`", file, v, err)
+		got, err := os.ReadFile(file)
+		if err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(want.String(), string(got)); diff != "" {
+			t.Errorf("%s is not the schema of %T: run `go generate ./messages`: %s", file, v, diff)
 		}
 	}
 	files, err := filepath.Glob("schemas/*")
-	if err != nil || len(files) != len(schemas) {
-		t.Errorf("schemas/ has %q, %v", files, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != len(schemas) {
+		t.Errorf("schemas/ has %q, and there are %d schemas", files, len(schemas))
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
 // Secret is an AppSecret. It prints as *** however it is printed or logged; Reveal returns it.
@@ -65,15 +66,15 @@ func (a *Account) kinds() []messages.Kind {
 
 func (a *Account) keeps(k messages.Kind) bool { return slices.Contains(a.kinds(), k) }
 
-// rule is how credentials of the kind are renewed for the account.
-func (a *Account) rule(k messages.Kind) rule {
+// rule is how credentials of the kind are refreshed for the account.
+func (a *Account) rule(k messages.Kind) policy.Rule {
 	switch {
 	case k != messages.AccessToken:
-		return ticketRule
+		return policy.Ticket
 	case a.TokenAPI == messages.SourceToken:
-		return classicRule
+		return policy.Classic
 	default:
-		return stableRule
+		return policy.Stable
 	}
 }
 

@@ -30,7 +30,7 @@ func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
 		fmt.Fprintln(rw, "ok")
 	})
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) {
-		st := w.status("")
+		st := w.status.of("")
 		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		t := tabwriter.NewWriter(rw, 0, 0, 2, ' ', 0)
 		fmt.Fprintf(t, "worker %s, version %s, %d accounts, %s\n\n", st.Worker, st.Version, st.Accounts, st.Time.Format(time.RFC3339))

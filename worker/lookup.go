@@ -5,34 +5,34 @@ import (
 	"sync"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
-// lookup finds the current credential for a request: in memory, and only where no living one is there, at the leader of
-// the bucket. A worker that has just started or woken up may not have heard yet of what the others have published.
+// lookup finds the current credential for a request: in memory, and only if there is no valid one, at the
+// leader of the bucket: a worker that has just started or woken up may not have received yet what others have
+// published.
 type lookup struct {
-	store   *kv.Store
-	reader  *kv.Reader
-	missing func(*Account, messages.Kind) error // what is answered where there is none
-	now     func() time.Time
+	store     turnStore
+	memory    *memory
+	scheduler *scheduler
+	now       func() time.Time
 
-	flights flights[string, struct{}] // all who miss one at the same time share the leader's answer
+	flights flights[string, struct{}] // requests that miss the same credential at the same time share the leader's answer
 	mu      sync.Mutex
-	asked   map[string]time.Time // by kv.Key, when the leader had none
+	asked   map[string]time.Time // by messages.Key, when the leader had no valid record
 }
 
 const (
-	lookupEvery   = time.Second // between two questions to the leader for one credential
+	lookupEvery   = time.Second // between two reads at the leader for one credential
 	lookupTimeout = time.Second
 )
 
-// current returns a living credential; where memory has one it does not block, otherwise for at most lookupTimeout. Its
-// error is a *messages.Error.
+// current returns a valid credential. It does not block if memory has one, otherwise for at most lookupTimeout.
+// Its error is a *messages.Error.
 func (l *lookup) current(ctx context.Context, a *Account, kind messages.Kind) (messages.Credential, error) {
-	c, err := l.reader.Get(a.AppID, kind)
-	if err == nil {
-		return c, nil
+	if c, err := l.memory.get(a.AppID, kind); err == nil {
+		return *c, nil
 	}
 	key := messages.Key(a.AppID, kind)
 	f, leads, _ := l.flights.join(key, nil)
@@ -48,13 +48,13 @@ func (l *lookup) current(ctx context.Context, a *Account, kind messages.Kind) (m
 			return messages.Credential{}, asRefusal(ctx.Err())
 		}
 	}
-	if c, err = l.reader.Get(a.AppID, kind); err == nil {
-		return c, nil
+	if c, err := l.memory.get(a.AppID, kind); err == nil {
+		return *c, nil
 	}
 	return messages.Credential{}, l.missing(a, kind)
 }
 
-// ask takes what the leader has, unless it was asked a moment ago.
+// ask takes the record that the leader has, unless the leader was asked a moment ago.
 func (l *lookup) ask(ctx context.Context, a *Account, kind messages.Kind, key string) {
 	now := l.now()
 	l.mu.Lock()
@@ -63,8 +63,8 @@ func (l *lookup) ask(ctx context.Context, a *Account, kind messages.Kind, key st
 	if since >= 0 && since < lookupEvery {
 		return
 	}
-	if _, err := l.reader.Get(a.AppID, kind); err == nil {
-		return // it came while the flight was joined
+	if _, err := l.memory.get(a.AppID, kind); err == nil {
+		return // it arrived while the flight was joined
 	}
 	// Not the caller's cancellation: others wait for the answer.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
@@ -73,7 +73,7 @@ func (l *lookup) ask(ctx context.Context, a *Account, kind messages.Kind, key st
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil && c.Valid(now) {
-		l.reader.Apply(c)
+		l.memory.hold(c)
 		delete(l.asked, key)
 		return
 	}
@@ -81,4 +81,15 @@ func (l *lookup) ask(ctx context.Context, a *Account, kind messages.Kind, key st
 		l.asked = make(map[string]time.Time)
 	}
 	l.asked[key] = l.now()
+}
+
+// missing is the error of a request for a credential that is not there. It says when that may change.
+func (l *lookup) missing(a *Account, kind messages.Kind) error {
+	key := messages.Key(a.AppID, kind)
+	e := messages.Errorf(messages.NoCredential, "there is no valid %s of %s now", kind, a.AppID)
+	if f := l.memory.ledger(key).Failure; f != nil {
+		e.Message += ": " + f.Message
+		e.Errcode, e.RID = f.Errcode, f.RID
+	}
+	return e.After(max(l.scheduler.planned(key).Sub(l.now()), policy.RetryMin))
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// metrics are what a worker counts. Labels never carry an appid: thousands of accounts would make thousands of series;
-// the status subject tells of each.
+// metrics are the counters of a worker. No label is an AppID: thousands of accounts would make thousands of
+// series. The status subject describes each account.
 type metrics struct {
 	upstream  *prometheus.CounterVec
 	upstreamT *prometheus.HistogramVec
@@ -18,7 +18,7 @@ type metrics struct {
 	conflicts prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, collect func(chan<- prometheus.Metric)) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		upstream: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxkeeper_upstream_calls_total", Help: "Calls of the WeChat server API, by endpoint and class of the outcome (ok, or a class of error).",
@@ -45,7 +45,7 @@ func newMetrics(reg prometheus.Registerer, collect func(chan<- prometheus.Metric
 		}),
 	}
 	for _, c := range []prometheus.Collector{
-		m.upstream, m.upstreamT, m.refreshes, m.reports, m.requests, m.resolveT, m.conflicts, collector(collect),
+		m.upstream, m.upstreamT, m.refreshes, m.reports, m.requests, m.resolveT, m.conflicts,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -63,11 +63,3 @@ func (m *metrics) called(c wechat.Call) {
 	m.upstream.WithLabelValues(string(c.Endpoint), class).Inc()
 	m.upstreamT.WithLabelValues(string(c.Endpoint)).Observe(c.Duration.Seconds())
 }
-
-// collector makes metrics of the worker's state at the time of the scrape.
-type collector func(chan<- prometheus.Metric)
-
-func (c collector) Describe(ch chan<- *prometheus.Desc) { ch <- descCredentials }
-func (c collector) Collect(ch chan<- prometheus.Metric) { c(ch) }
-
-var descCredentials = prometheus.NewDesc("wxkeeper_credentials", "Credentials that this worker keeps, by kind and state.", []string{"kind", "state"}, nil)

@@ -5,15 +5,17 @@ import (
 	"errors"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// errStopping is the answer to what a stopping worker does not begin any more.
+// errStopping is the error of a request that a stopping worker does not begin.
 var errStopping = errors.New("the worker is stopping")
 
-// asRefusal turns any error of a request into the error of the contract (design §4). It returns a *messages.Error.
+// asRefusal turns any error of a request into an error of the contract (docs/architecture.md#subjects). It returns a *messages.Error.
 func asRefusal(err error) error {
 	var refusal *messages.Error
 	var we *wechat.Error
@@ -22,22 +24,22 @@ func asRefusal(err error) error {
 		return refusal
 	case errors.As(err, &we):
 		return refusalOf(we)
-	case errors.Is(err, kv.ErrLeaseHeld), errors.Is(err, kv.ErrLeaseLost), errors.Is(err, kv.ErrConflict):
-		return messages.Errorf(messages.NoCredential, "another worker is refreshing this credential").After(retryMin)
-	case errors.Is(err, kv.ErrNotFound), errors.Is(err, kv.ErrExpired):
-		return messages.Errorf(messages.NoCredential, "there is no living credential now; wxkeeper status says why").After(retryMin)
-	case errors.Is(err, errStopping), errors.Is(err, context.Canceled): // requests are cancelled by the stop alone
-		return messages.Errorf(messages.ShuttingDown, "this worker is stopping; ask again, another answers").After(100 * time.Millisecond)
+	case errors.Is(err, store.ErrLeaseHeld), errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrConflict):
+		return messages.Errorf(messages.NoCredential, "another worker is refreshing this credential").After(policy.RetryMin)
+	case errors.Is(err, bucket.ErrNotFound), errors.Is(err, bucket.ErrExpired):
+		return messages.Errorf(messages.NoCredential, "there is no valid credential now; see wxkeeper status for the reason").After(policy.RetryMin)
+	case errors.Is(err, errStopping), errors.Is(err, context.Canceled): // only a stop cancels requests
+		return messages.Errorf(messages.ShuttingDown, "this worker is stopping; ask again, and another worker answers").After(100 * time.Millisecond)
 	case errors.Is(err, context.DeadlineExceeded):
 		return messages.Errorf(messages.UpstreamTimeout, "no answer in time")
-	case errors.Is(err, kv.ErrUnavailable):
-		return messages.Errorf(messages.NoCredential, "JetStream does not answer, so nothing can be refreshed now").After(retryMin)
+	case errors.Is(err, store.ErrUnavailable):
+		return messages.Errorf(messages.NoCredential, "JetStream does not answer, so nothing can be refreshed now").After(policy.RetryMin)
 	default:
 		return messages.Errorf(messages.Upstream, "%v", err)
 	}
 }
 
-// refusalOf is what the contract says of a failure of WeChat.
+// refusalOf is the error of the contract for a failure of WeChat.
 func refusalOf(we *wechat.Error) *messages.Error {
 	e := &messages.Error{Message: we.Error(), Errcode: we.Errcode, Errmsg: we.Errmsg, RID: we.RID}
 	if we.Advice != "" {
@@ -45,11 +47,11 @@ func refusalOf(we *wechat.Error) *messages.Error {
 	}
 	switch we.Endpoint {
 	case wechat.EndpointToken, wechat.EndpointStableToken, wechat.EndpointTicket:
-		// It is the account that WeChat refuses, not the request: that may be asked again when the account is well.
+		// WeChat refuses the account, not the request: it may be sent again when the account is in order.
 		switch we.Class {
 		case wechat.ClassAccount, wechat.ClassPermission, wechat.ClassRequest, wechat.ClassBug:
 			e.Symbol = messages.NoCredential
-			return e.After(max(we.Wait, permanentMin))
+			return e.After(max(we.Wait, policy.PermanentMin))
 		}
 	}
 	switch we.Class {
@@ -57,19 +59,19 @@ func refusalOf(we *wechat.Error) *messages.Error {
 		e.Symbol = messages.Rejected
 	case wechat.ClassDailyQuota:
 		e.Symbol = messages.QuotaExhausted
-		e = e.After(max(we.Wait, quotaWait))
+		e = e.After(max(we.Wait, policy.QuotaWait))
 	case wechat.ClassMinuteQuota:
 		e.Symbol = messages.Throttled
 		e = e.After(max(we.Wait, time.Minute))
 	case wechat.ClassDeadToken:
 		e.Symbol = messages.NoCredential
-		e = e.After(retryMin)
+		e = e.After(policy.RetryMin)
 	case wechat.ClassTransport:
 		e.Symbol = messages.Upstream
 		if errors.Is(we, context.DeadlineExceeded) {
 			e.Symbol = messages.UpstreamTimeout
 		}
-	default: // busy, server, broken, unknown, bug; account: an operator can put it right, so not this request for good
+	default: // busy, server, broken, unknown, bug; account: an operator can fix it, so the request is not rejected for good
 		e.Symbol = messages.Upstream
 	}
 	return e

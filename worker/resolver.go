@@ -9,30 +9,31 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// resolver answers code.resolve (design §6). What is in flight for one (appid, openid, code_ticket) is asked upstream
-// once, and every caller gets the answer.
+// resolver answers code.resolve (docs/architecture.md#resolve-1). Equal requests (appid, openid, code_ticket)
+// at the same time share one call of WeChat.
 type resolver struct {
-	lookup   *lookup
-	upstream *wechat.Client
-	report   func(context.Context, *Account, messages.Kind, dead) (verdict, error)
-	log      *slog.Logger
-	timeout  time.Duration
-	limit    int // flights at once; callers that join one are bounded by joinersPerFlight times it
+	lookup    *lookup
+	upstream  *wechat.Client
+	refresher *refresher
+	log       *slog.Logger
+	timeout   time.Duration
+	limit     int // flights at once; callers that join a flight are limited to joinersPerFlight times as many
 
 	flights flights[flightKey, messages.RawCode]
 	joined  atomic.Int64
 }
 
-// joinersPerFlight bounds the callers that wait for the flights of others, as a multiple of limit.
+// joinersPerFlight limits the callers that wait for the flights of others, as a multiple of limit.
 const joinersPerFlight = 16
 
 type flightKey struct{ appid, openid, codeTicket string }
 
-// resolve blocks until WeChat's answer, at most for the resolver's timeout; a caller that joins another's flight leaves
-// it when its ctx ends. Its error is a *messages.Error.
+// resolve blocks until WeChat's answer, at most for the resolver's timeout. A caller that has joined another's
+// flight leaves it when its ctx ends. Its error is a *messages.Error.
 func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, asRefusal(err)
@@ -60,7 +61,7 @@ func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket s
 	}
 	f.err = messages.Errorf(messages.Upstream, "internal error") // if it panics
 	defer r.flights.end(key, f)
-	// The caller's own cancellation must not harm those that join it.
+	// Not the caller's cancellation: others may have joined.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
 	defer cancel()
 	f.value, f.err = r.fly(ctx, a, openid, codeTicket)
@@ -68,11 +69,12 @@ func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket s
 }
 
 const (
-	resolvePauseMin = 50 * time.Millisecond // before a resolution that surely had no effect is sent again, doubled …
-	resolvePauseMax = time.Second           // … up to this
+	// The pause before a call that certainly had no effect is repeated, doubled up to resolvePauseMax.
+	resolvePauseMin = 50 * time.Millisecond
+	resolvePauseMax = time.Second
 )
 
-// fly asks WeChat until there is an answer that stands, or ctx ends.
+// fly calls WeChat until there is a final answer, or ctx ends.
 func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
 	token, err := r.lookup.current(ctx, a, messages.AccessToken)
 	if err != nil {
@@ -86,7 +88,7 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 		}
 		var we *wechat.Error
 		if !errors.As(err, &we) {
-			return nil, asRefusal(fmt.Errorf("asking WeChat: %w", err))
+			return nil, asRefusal(fmt.Errorf("ask WeChat: %w", err))
 		}
 		r.log.Debug("resolution refused", "appid", a.AppID, "class", we.Class, "errcode", we.Errcode, "rid", we.RID)
 		switch {
@@ -95,16 +97,16 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 				return nil, asRefusal(err)
 			}
 			refused = true
-			v, err := r.report(ctx, a, messages.AccessToken, dead{sha256: messages.ValueSHA256(token.Value), firsthand: true})
+			o, err := r.refresher.report(ctx, a, messages.AccessToken, policy.Report{ValueSHA256: messages.ValueSHA256(token.Value), Observed: true})
 			if err != nil {
 				return nil, err
 			}
-			token = v.current // alive too: WeChat refuses young tokens now and then, and takes them a moment later
+			token = o.current // also if it is alive: WeChat sometimes refuses a new token and accepts it a moment later
 			continue
 		case we.Class == wechat.ClassBusy, we.Class == wechat.ClassTransport && !we.Sent:
-			// It had no effect: again, for as long as there is time.
+			// It had no effect: repeat it while there is time.
 		case (we.Class == wechat.ClassTransport || we.Class == wechat.ClassServer && we.HTTPStatus >= 500) && !ambiguous:
-			ambiguous = true // it may have had an effect, and whether a ticket is single-use is not documented: once more
+			ambiguous = true // it may have had an effect, and WeChat does not document whether a ticket is single-use: repeat it once
 		default:
 			return nil, asRefusal(err)
 		}

@@ -9,69 +9,61 @@ import (
 	"sync"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
-// item is one credential that this worker keeps, and what it knows of it. The scheduler's mutex guards it.
+// item is one credential that this worker keeps, and when its next turn is. The scheduler's mutex guards it.
 type item struct {
 	account *Account
 	kind    messages.Kind
-	record  *messages.Credential // in the bucket, as the watch or a turn told; nil: none
-	rev     uint64               // of the last change of the record that was learned
-	ledger  kv.Ledger
 
-	next      decision
-	notBefore time.Time // minGap after its last turn
-	heldUntil time.Time // after a turn that this worker could not have: another holds the lease, or NATS is away
-	held      bool      // the last turn could not be had because another worker held the lease
-	lostAt    time.Time // since when there is no record; zero: there is one
-	snapshot  int       // of the ledgers, in which this one was last told
-	forgotten bool      // the bucket has lost the ledger
-	running   bool
-	lane      *lane // nil: not planned yet
-	index     int   // in the lane's queue; -1: not in it
+	next         policy.Decision
+	notBefore    time.Time // policy.MinGap after its last turn
+	blockedUntil time.Time // after a turn that was not possible: another worker holds the lease, or NATS is not available
+	leaseHeld    bool      // another worker held the lease at the last turn
+	running      bool
+	lane         *lane // nil: not planned yet
+	index        int   // in the lane's queue; -1: not in it
 }
 
-// lane has a queue, a timer and a bounded number of turns at once.
+// lane has a queue, and a limited number of turns at once.
 type lane struct {
 	queue queue
 	wake  chan struct{}
 	slots chan struct{}
 }
 
-// troubled is how many attempts in a row have failed, or are not known to have succeeded, when a credential changes its lane.
+// troubled is the number of attempts in a row that have failed, or are not known to have succeeded, after which
+// a credential moves to the slow lane.
 const troubled = 2
 
-// scheduler runs what is due, in two lanes: a call may hang until it is given up, so what fails again and again waits for
-// its like, and nothing else does.
+// scheduler runs what is due, in two lanes. A call of WeChat may hang until it is given up, so credentials that
+// keep failing have the slow lane and delay only each other. It is safe for concurrent use.
 type scheduler struct {
-	policy   *policy
-	reader   *kv.Reader
-	settings func(*Account) string
-	now      func() time.Time
-	// work gives one credential its turn; retry is the least time before the next, 0: as the policy says. held says that
-	// another worker held the lease at the last turn too.
-	work func(ctx context.Context, a *Account, kind messages.Kind, held bool) (retry time.Duration, nowHeld bool)
-	log  *slog.Logger
+	memory    *memory
+	refresher *refresher
+	policy    *policy.Policy
+	clock     clock
+	log       *slog.Logger
 
-	mu    sync.Mutex
-	items map[string]*item // by kv.Key
-	// others are the ledgers of credentials that this worker does not keep, maybe yet: the watch tells of each once.
-	others   map[string]kv.Ledger
-	snapshot int      // of the ledgers: how many have begun
-	lanes    [2]*lane // the second is for troubled ones
+	mu      sync.Mutex // guards what follows
+	items   map[string]*item
+	lanes   [2]*lane // normal, slow
+	started bool     // before that nothing is planned: the buckets are not known yet
 }
 
-func newScheduler(concurrency int) *scheduler {
-	s := &scheduler{items: make(map[string]*item), others: make(map[string]kv.Ledger), settings: (*Account).fingerprint}
+// newScheduler makes a scheduler that runs up to concurrency turns at once in each lane. It listens to the memory.
+func newScheduler(m *memory, r *refresher, concurrency int, log *slog.Logger) *scheduler {
+	s := &scheduler{memory: m, refresher: r, policy: r.policy, clock: r.clock, log: log, items: make(map[string]*item)}
 	for i := range s.lanes {
 		s.lanes[i] = &lane{wake: make(chan struct{}, 1), slots: make(chan struct{}, concurrency)}
 	}
+	m.listen(s.replan)
 	return s
 }
 
-// setAccounts exchanges what is scheduled. What is known of a credential that stays, stays known.
+// setAccounts replaces the accounts whose credentials are scheduled.
 func (s *scheduler) setAccounts(as map[string]*Account) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,11 +74,7 @@ func (s *scheduler) setAccounts(as map[string]*Account) {
 			wanted[key] = true
 			it := s.items[key]
 			if it == nil {
-				it = &item{kind: k, index: -1, ledger: s.others[key]}
-				delete(s.others, key)
-				if c := s.reader.Held(a.AppID, k); c != nil && c.Revision != 0 {
-					it.record, it.rev = c, c.Revision
-				}
+				it = &item{kind: k, index: -1}
 				s.items[key] = it
 			}
 			it.account = a
@@ -97,7 +85,6 @@ func (s *scheduler) setAccounts(as map[string]*Account) {
 		if wanted[key] {
 			continue
 		}
-		s.others[key] = it.ledger
 		delete(s.items, key) // a turn that is running ends, and is not planned again
 		if it.index >= 0 {
 			heap.Remove(&it.lane.queue, it.index)
@@ -105,14 +92,19 @@ func (s *scheduler) setAccounts(as map[string]*Account) {
 	}
 }
 
+// start plans all credentials: the buckets are known now.
+func (s *scheduler) start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.started = true
+	for _, it := range s.items {
+		s.plan(it)
+	}
+}
+
 // run starts turns until ctx ends, and returns when the last of them has ended.
 func (s *scheduler) run(ctx context.Context) {
-	s.mu.Lock()
-	for _, it := range s.items {
-		it.lostAt = time.Time{}
-		s.plan(it) // what was planned before the buckets were known is void
-	}
-	s.mu.Unlock()
+	s.start()
 	var running sync.WaitGroup
 	for _, l := range s.lanes {
 		running.Go(func() { s.runLane(ctx, l) })
@@ -126,8 +118,8 @@ func (s *scheduler) runLane(ctx context.Context, l *lane) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		it, a, in := s.pop(l)
-		if it == nil {
+		j, in := s.pop(l)
+		if j.item == nil {
 			timer.Reset(in)
 			select {
 			case <-ctx.Done():
@@ -142,63 +134,70 @@ func (s *scheduler) runLane(ctx context.Context, l *lane) {
 		case l.slots <- struct{}{}:
 		}
 		turns.Go(func() {
-			retry, held := poisoned, false
-			defer func() { // also when it panics: a credential that stayed running would never be renewed again
+			retry, leaseHeld := panicRetry, false
+			defer func() { // also after a panic: a credential that stayed running would never be renewed again
 				if p := recover(); p != nil {
-					s.log.Error("panic in a turn", "appid", a.AppID, "kind", it.kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+					s.log.Error("panic in a turn", "appid", j.account.AppID, "kind", j.kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 				}
 				<-l.slots
-				s.done(it, retry, held)
+				s.done(j.item, retry, leaseHeld)
 			}()
-			retry, held = s.work(ctx, a, it.kind, it.held) // it is this turn's alone while it is running
+			retry, leaseHeld = s.refresher.scheduled(ctx, j.account, j.kind, j.waited)
 		})
 	}
 }
 
-// poisoned is the least time before a turn that panicked is tried again.
-const poisoned = time.Minute
+// panicRetry is the least time before the next turn of a credential whose turn has panicked.
+const panicRetry = time.Minute
 
-// idle bounds the sleep of the loop, so that a jump of the clock is noticed.
-const idle = 30 * time.Second
+// maxSleep limits the sleep of a lane, so that a jump of the clock is noticed.
+const maxSleep = 30 * time.Second
 
-// pop takes the next item of a lane that is due, or says how long to sleep.
-func (s *scheduler) pop(l *lane) (*item, *Account, time.Duration) {
+// job is a turn to be taken.
+type job struct {
+	item    *item // nil: none is due
+	account *Account
+	kind    messages.Kind
+	waited  bool // another worker held the lease at the last turn
+}
+
+// pop takes the next credential of a lane that is due, or returns how long to sleep.
+func (s *scheduler) pop(l *lane) (job, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(l.queue) == 0 {
-		return nil, nil, idle
+		return job{}, maxSleep
 	}
 	it := l.queue[0]
-	if in := it.next.at.Sub(s.now()); in > 0 {
-		return nil, nil, min(in, idle)
+	if in := it.next.At.Sub(s.clock.Now()); in > 0 {
+		return job{}, min(in, maxSleep)
 	}
 	heap.Pop(&l.queue)
 	it.running = true
-	return it, it.account, 0
+	return job{it, it.account, it.kind, it.leaseHeld}, 0
 }
 
-// done plans an item whose turn has ended.
-func (s *scheduler) done(it *item, retry time.Duration, held bool) {
+// done plans a credential whose turn has ended.
+func (s *scheduler) done(it *item, retry time.Duration, leaseHeld bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it.running, it.held = false, held
+	it.running, it.leaseHeld = false, leaseHeld
 	if s.items[messages.Key(it.account.AppID, it.kind)] != it {
-		return // its account has gone
+		return // its account was removed
 	}
-	// Whatever this worker believes, one credential has at most one turn in minGap.
-	it.notBefore, it.heldUntil = s.now().Add(minGap), s.now().Add(retry)
+	now := s.clock.Now()
+	it.notBefore, it.blockedUntil = now.Add(policy.MinGap), now.Add(retry)
 	s.plan(it)
 }
 
-// learn changes what is known of a credential, and plans it anew. A token that comes or goes concerns its tickets too.
-func (s *scheduler) learn(key string, change func(*item)) {
+// replan plans a credential again of which something has changed. A token that comes or goes concerns its tickets too.
+func (s *scheduler) replan(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	it := s.items[key]
 	if it == nil {
 		return
 	}
-	change(it)
 	s.plan(it)
 	if it.kind == messages.AccessToken {
 		for _, k := range it.account.Tickets {
@@ -207,114 +206,33 @@ func (s *scheduler) learn(key string, change func(*item)) {
 	}
 }
 
-// learnRecord takes a change of the bucket from the watch. One that is older than what a turn has told is ignored.
-func (s *scheduler) learnRecord(c kv.Change) {
-	s.learn(messages.Key(c.AppID, c.Kind), func(it *item) {
-		if c.Revision == 0 || c.Revision >= it.rev {
-			it.record, it.rev = c.Record, c.Revision
-		}
-	})
-}
-
-// seenRecord takes what a turn has read at the leader or published.
-func (s *scheduler) seenRecord(c *messages.Credential) {
-	s.learn(messages.Key(c.AppID, c.Kind), func(it *item) { it.record, it.rev = c, c.Revision })
-}
-
-// learnLedger takes an entry from the watch. One that is older than what a turn has told is ignored.
-func (s *scheduler) learnLedger(l kv.Ledger) {
-	key := messages.Key(l.AppID, l.Kind)
-	s.mu.Lock()
-	if s.items[key] == nil {
-		s.others[key] = l
-	}
-	s.mu.Unlock()
-	s.learn(key, func(it *item) {
-		it.snapshot = s.snapshot
-		switch {
-		case l.Revision < it.ledger.Revision:
-		case l.IsEmpty() && !it.ledger.IsEmpty():
-			it.ledger.Revision, it.forgotten = l.Revision, true
-		default:
-			it.ledger, it.forgotten = l, false
-		}
-	})
-}
-
-// ledgersTold: a snapshot of the ledgers is complete. What it had not, the bucket has lost.
-func (s *scheduler) ledgersTold() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, it := range s.items {
-		if it.snapshot != s.snapshot && !it.ledger.IsEmpty() && !it.forgotten {
-			it.forgotten = true
-			s.plan(it)
-		}
-	}
-}
-
-// seenLedger takes what a turn has read at the leader or written.
-func (s *scheduler) seenLedger(l kv.Ledger) {
-	s.learn(messages.Key(l.AppID, l.Kind), func(it *item) { it.ledger, it.forgotten = l, false })
-}
-
-// resetRecords and resetLedgers: a watch begins anew, on a bucket whose revisions may be lower.
-func (s *scheduler) resetRecords() { s.each(func(it *item) { it.rev = 0 }) }
-func (s *scheduler) resetLedgers() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.snapshot++
-	for _, it := range s.items {
-		it.ledger.Revision = 0
-	}
-}
-
-// known is what this worker knows of the ledger of a credential, and when it plans its next turn.
-func (s *scheduler) known(a *Account, kind messages.Kind) (kv.Ledger, time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if it := s.items[messages.Key(a.AppID, kind)]; it != nil {
-		return it.ledger, it.next.at
-	}
-	return kv.Ledger{}, time.Time{}
-}
-
-// lostAt is since when this worker knows that there is no record: now, where it is a turn that has found out.
-func (s *scheduler) lostAt(a *Account, kind messages.Kind) time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if it := s.items[messages.Key(a.AppID, kind)]; it != nil && it.record == nil && !it.lostAt.IsZero() {
-		return it.lostAt
-	}
-	return s.now()
-}
-
-// plan decides about an item and puts it where it belongs in the queue. s.mu is held.
+// plan decides when the next turn of a credential is. s.mu is held.
 func (s *scheduler) plan(it *item) {
-	if it == nil || it.running {
+	if it == nil || it.running || !s.started {
 		return
 	}
-	now := s.now()
-	it.next = s.policy.next(now, s.view(it))
-	if !it.next.at.IsZero() {
-		// What another's turn keeps from being done now is done when its lease has ended at the latest. A turn that is
-		// planned for later, as the outcome of the other's, does not wait for that.
-		if !it.next.at.After(now) && it.next.at.Before(it.heldUntil) {
-			it.next.at = it.heldUntil
+	now := s.clock.Now()
+	view := s.memory.view(it.account, it.kind)
+	it.next = s.policy.Next(now, view)
+	if !it.next.At.IsZero() {
+		// What is due now waits until another worker's lease has ended. What is planned for later, because the
+		// other worker's turn had an outcome, does not wait for that.
+		if !it.next.At.After(now) && it.next.At.Before(it.blockedUntil) {
+			it.next.At = it.blockedUntil
 		}
-		if it.next.at.Before(it.notBefore) {
-			it.next.at = it.notBefore
+		if it.next.At.Before(it.notBefore) {
+			it.next.At = it.notBefore
 		}
 	}
 	l := s.lanes[0]
-	if it.ledger.Attempts >= troubled {
+	if view.Ledger.Attempts >= troubled {
 		l = s.lanes[1]
 	}
 	if it.lane != l && it.index >= 0 {
 		heap.Remove(&it.lane.queue, it.index)
 	}
 	it.lane = l
-	switch waits := it.next.at.IsZero(); {
+	switch waits := it.next.At.IsZero(); {
 	case waits && it.index >= 0:
 		heap.Remove(&l.queue, it.index)
 	case waits:
@@ -331,36 +249,45 @@ func (s *scheduler) plan(it *item) {
 	}
 }
 
-// view is what this worker knows of an item, without asking anybody. s.mu is held.
-func (s *scheduler) view(it *item) view {
-	_, err := s.reader.Get(it.account.AppID, messages.AccessToken)
-	switch {
-	case it.record != nil:
-		it.lostAt = time.Time{}
-	case it.lostAt.IsZero():
-		it.lostAt = s.now()
-	}
-	return view{
-		rule: it.account.rule(it.kind), record: it.record, held: s.reader.Held(it.account.AppID, it.kind),
-		ledger: it.ledger, settings: s.settings(it.account), hasToken: err == nil, lostAt: it.lostAt,
-		forgotten: it.forgotten,
-	}
-}
-
-// each calls f for every item. f must be quick.
-func (s *scheduler) each(f func(*item)) {
+// planned is when the next turn of a credential is; zero: none is planned, or it is not kept.
+func (s *scheduler) planned(key string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, it := range s.items {
-		f(it)
+	if it := s.items[key]; it != nil {
+		return it.next.At
 	}
+	return time.Time{}
+}
+
+// scheduled is one credential, for status.
+type scheduled struct {
+	account *Account
+	kind    messages.Kind
+	next    policy.Decision
+	running bool
+}
+
+// snapshot are all credentials that are kept; if appid is not empty, those of that account.
+func (s *scheduler) snapshot(appid string) []scheduled {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []scheduled
+	if appid == "" {
+		all = make([]scheduled, 0, len(s.items))
+	}
+	for _, it := range s.items {
+		if appid == "" || it.account.AppID == appid {
+			all = append(all, scheduled{it.account, it.kind, it.next, it.running})
+		}
+	}
+	return all
 }
 
 // queue is a heap of items by the time of their next turn.
 type queue []*item
 
 func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].next.at.Before(q[j].next.at) }
+func (q queue) Less(i, j int) bool { return q[i].next.At.Before(q[j].next.At) }
 func (q queue) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
 	q[i].index, q[j].index = i, j

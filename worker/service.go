@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,28 +16,29 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
 const (
-	maxReports = 16384 // that wait for a settlement in one worker
-	maxGets    = 4096  // credential.get, in hand: each is answered from memory, or waits for one answer of NATS
-	maxSigns   = 4096  // jssdk.sign and card.sign, in hand: the same
+	maxReports = 16384 // reports that wait for their outcome in one worker
+	maxGets    = 4096  // requests of credential.get in progress: each is answered from memory, or waits for one answer of NATS
+	maxSigns   = 4096  // requests of jssdk.sign and card.sign in progress: likewise
 )
 
 // service answers the request-reply subjects as one NATS micro service in one queue group.
 type service struct {
-	nc       *nats.Conn
-	accounts *accounts
-	prefix   string
-	version  string
-	worker   string
-	resolver *resolver
-	report   func(context.Context, *Account, messages.Kind, dead) (verdict, error)
-	lookup   *lookup
-	signer   *signer
-	status   func(appid string) messages.Status
-	metrics  *metrics
-	log      *slog.Logger
+	nc        *nats.Conn
+	accounts  *accounts
+	prefix    string
+	version   string
+	worker    string
+	resolver  *resolver
+	refresher *refresher
+	lookup    *lookup
+	signer    *signer
+	status    *status
+	metrics   *metrics
+	log       *slog.Logger
 
 	svc      micro.Service
 	ctx      context.Context // of the requests in hand: ends when the worker gives up waiting for them
@@ -92,7 +94,7 @@ func (s *service) start() error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("registering the NATS service: %w", err)
+		return fmt.Errorf("register the NATS service: %w", err)
 	}
 	s.svc = svc
 	for _, e := range endpoints {
@@ -109,7 +111,7 @@ func (s *service) start() error {
 			svc.AddEndpoint(name+"_appid", handle(e.subject+ofAccount), micro.WithEndpointSubject(s.prefix+"."+e.subject+ofAccount), meta),
 		); err != nil {
 			_ = svc.Stop()
-			return fmt.Errorf("registering the endpoint %s: %w", e.subject, err)
+			return fmt.Errorf("register the endpoint %s: %w", e.subject, err)
 		}
 	}
 	return s.nc.Flush()
@@ -179,7 +181,7 @@ func (s *service) pooled(f answer, inHand *atomic.Int64, limit int64) func(strin
 func (s *service) serve(subject string, req micro.Request, f answer) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic while answering a request", "subject", subject, "panic", fmt.Sprintf("%T", p))
+			s.log.Error("panic while answering a request", "subject", subject, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 			s.respond(subject, req, nil, messages.Errorf(messages.Upstream, "internal error"))
 		}
 	}()
@@ -362,13 +364,13 @@ func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body 
 	if s.stopping.Load() {
 		return nil, errStopping
 	}
-	v, err := s.report(ctx, a, kind, dead{revision: req.Revision, sha256: strings.ToLower(req.ValueSHA256)})
+	o, err := s.refresher.report(ctx, a, kind, policy.Report{Revision: req.Revision, ValueSHA256: strings.ToLower(req.ValueSHA256)})
 	if err != nil {
 		return nil, err
 	}
 	return messages.Refreshed{
-		AppID: a.AppID, Kind: kind, Revision: v.current.Revision, Generation: v.current.Generation,
-		ExpiresAt: v.current.ExpiresAt, Refreshed: v.reason == messages.ReasonRefreshed, Reason: v.reason,
+		AppID: a.AppID, Kind: kind, Revision: o.current.Revision, Generation: o.current.Generation,
+		ExpiresAt: o.current.ExpiresAt, Refreshed: o.reason == messages.ReasonRefreshed, Reason: o.reason,
 	}, nil
 }
 
@@ -378,11 +380,11 @@ func (s *service) statusOf(_ context.Context, ofSubject string, body []byte) (an
 		return nil, err
 	}
 	if ofSubject == "" && req.AppID == "" {
-		return s.status(""), nil
+		return s.status.of(""), nil
 	}
 	a, err := s.account(ofSubject, req.AppID)
 	if err != nil {
 		return nil, err
 	}
-	return s.status(a.AppID), nil
+	return s.status.of(a.AppID), nil
 }

@@ -7,47 +7,39 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
-// maxStatus bounds the credentials of one status reply, so that it fits into a NATS message.
+// maxStatus limits the credentials of one status reply, so that it fits into a NATS message.
 const maxStatus = 600
 
 // urgency orders states for people: what needs attention comes first.
-var urgency = map[string]int{messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3, messages.StateFresh: 4}
-
-// state names the state of a credential; see the diagram in doc.go.
-func state(now time.Time, held *messages.Credential, l kv.Ledger) string {
-	switch {
-	case held != nil && held.Valid(now) && isRefused(l, held):
-		return messages.StateRefused
-	case held != nil && held.Valid(now) && (l.Failure != nil || l.Attempts > 1):
-		return messages.StateFailing
-	case held != nil && held.Valid(now):
-		return messages.StateFresh
-	case held != nil || l.Generation > 0:
-		return messages.StateExpired
-	default:
-		return messages.StateMissing
-	}
+var urgency = map[messages.State]int{
+	messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3, messages.StateFresh: 4,
 }
 
-// status is what this worker knows of one account, or ("") of all.
-func (w *Worker) status(appid string) messages.Status {
-	now := w.cfg.Now()
+// status describes the credentials that this worker keeps. It is also the collector of their metric.
+type status struct {
+	worker, version string
+	now             func() time.Time
+	accounts        *accounts
+	memory          *memory
+	scheduler       *scheduler
+}
+
+// of is what this worker knows of one account, or ("") of all.
+func (s *status) of(appid string) messages.Status {
+	now := s.now()
 	st := messages.Status{
-		Worker: w.cfg.Name, Version: w.cfg.Version, Time: now.UTC(), Accounts: w.accounts.len(),
-		Summary: make(map[string]int), Credentials: []messages.CredentialStatus{},
+		Worker: s.worker, Version: s.version, Time: now.UTC(), Accounts: s.accounts.len(),
+		Summary: make(map[messages.State]int), Credentials: []messages.CredentialStatus{},
 	}
-	w.scheduler.each(func(it *item) {
-		if appid != "" && it.account.AppID != appid {
-			return
-		}
-		c := w.describe(now, it)
-		st.Summary[c.State]++
-		st.Credentials = append(st.Credentials, c)
-	})
+	for _, c := range s.scheduler.snapshot(appid) {
+		d := s.describe(now, c)
+		st.Summary[d.State]++
+		st.Credentials = append(st.Credentials, d)
+	}
 	slices.SortFunc(st.Credentials, func(a, b messages.CredentialStatus) int {
 		return cmp.Or(cmp.Compare(urgency[a.State], urgency[b.State]), cmp.Compare(a.AppID, b.AppID), cmp.Compare(a.Kind, b.Kind))
 	})
@@ -57,44 +49,55 @@ func (w *Worker) status(appid string) messages.Status {
 	return st
 }
 
-// describe tells of one credential. The scheduler's mutex is held.
-func (w *Worker) describe(now time.Time, it *item) messages.CredentialStatus {
-	held, l := w.reader.Held(it.account.AppID, it.kind), rollDay(now, it.ledger)
-	s := messages.CredentialStatus{
-		AppID: it.account.AppID, Name: it.account.Name, Kind: it.kind, State: state(now, held, l),
-		Reason: string(it.next.reason), NextAttempt: it.next.at, LastAttempt: l.LastAttempt, Attempts: l.Attempts,
+// describe describes one credential.
+func (s *status) describe(now time.Time, c scheduled) messages.CredentialStatus {
+	held := s.memory.held(c.account.AppID, c.kind)
+	l := policy.AtDay(now, s.memory.ledger(messages.Key(c.account.AppID, c.kind)))
+	d := messages.CredentialStatus{
+		AppID: c.account.AppID, Name: c.account.Name, Kind: c.kind, State: policy.StateOf(now, held, l),
+		Reason: c.next.Reason, NextAttempt: c.next.At, LastAttempt: l.LastAttempt, Attempts: l.Attempts,
 		CallsToday: l.Calls, Forced: l.Forced, Conflicts: l.Conflicts, LastConflict: l.LastConflict,
 	}
-	if it.running {
-		s.Reason, s.NextAttempt = "refreshing", time.Time{}
+	if c.running {
+		d.Reason, d.NextAttempt = messages.ReasonRefreshing, time.Time{}
 	}
 	if held != nil {
-		s.Source, s.Generation, s.Revision, s.Worker = held.Source, held.Generation, held.Revision, held.Worker
-		s.ObtainedAt, s.ExpiresAt = held.ObtainedAt, held.ExpiresAt
+		d.Source, d.Generation, d.Revision, d.Worker = held.Source, held.Generation, held.Revision, held.Worker
+		d.ObtainedAt, d.ExpiresAt = held.ObtainedAt, held.ExpiresAt
 	}
 	if f := l.Failure; f != nil {
-		s.Error, s.ErrorClass, s.Errcode, s.RID, s.Advice = f.Message, f.Class, f.Errcode, f.RID, f.Advice
+		d.Error, d.ErrorClass, d.Errcode, d.RID, d.Advice = f.Message, f.Class.String(), f.Errcode, f.RID, f.Advice
 	}
-	// A conflict of the last hour is worth a word, though the credential is fresh again.
-	if s.Advice == "" && l.Conflicts > 0 && now.Sub(l.LastConflict) < time.Hour {
-		s.Advice = AdviceConflict(it.account.TokenAPI)
+	// The advice stays for an hour after a conflict, though the credential is fresh again.
+	if d.Advice == "" && l.Conflicts > 0 && now.Sub(l.LastConflict) < time.Hour {
+		d.Advice = AdviceConflict(c.account.TokenAPI)
 	}
-	return s
+	return d
 }
 
-// collect makes the metric of the states.
-func (w *Worker) collect(ch chan<- prometheus.Metric) {
-	now := w.cfg.Now()
-	count := make(map[[2]string]int)
+var descCredentials = prometheus.NewDesc("wxkeeper_credentials", "Credentials that this worker keeps, by kind and state.", []string{"kind", "state"}, nil)
+
+// Describe is part of prometheus.Collector.
+func (s *status) Describe(ch chan<- *prometheus.Desc) { ch <- descCredentials }
+
+// Collect is part of prometheus.Collector: it makes the metric of the states at the time of the scrape.
+func (s *status) Collect(ch chan<- prometheus.Metric) {
+	type label struct {
+		kind  messages.Kind
+		state messages.State
+	}
+	now := s.now()
+	count := make(map[label]int)
 	for _, k := range messages.Kinds {
-		for s := range urgency {
-			count[[2]string{string(k), s}] = 0
+		for state := range urgency {
+			count[label{k, state}] = 0
 		}
 	}
-	w.scheduler.each(func(it *item) {
-		count[[2]string{string(it.kind), state(now, w.reader.Held(it.account.AppID, it.kind), it.ledger)}]++
-	})
-	for labels, n := range count {
-		ch <- prometheus.MustNewConstMetric(descCredentials, prometheus.GaugeValue, float64(n), labels[0], labels[1])
+	for _, c := range s.scheduler.snapshot("") {
+		l := s.memory.ledger(messages.Key(c.account.AppID, c.kind))
+		count[label{c.kind, policy.StateOf(now, s.memory.held(c.account.AppID, c.kind), l)}]++
+	}
+	for l, n := range count {
+		ch <- prometheus.MustNewConstMetric(descCredentials, prometheus.GaugeValue, float64(n), string(l.kind), string(l.state))
 	}
 }

@@ -3,27 +3,28 @@ package worker
 import (
 	"context"
 	cryptorand "crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
 // Config configures a [Worker]. The zero value works, but for Accounts.
 type Config struct {
 	Accounts []Account
-	// Name tells this worker from others in records, events and logs; "" is the host's name and the process id.
+	// Name is the name of this worker in records, events and logs; "" is the host's name and the process id.
 	Name    string
 	Version string // SemVer, shown by `nats micro`; "" is 0.0.0
 
@@ -31,20 +32,21 @@ type Config struct {
 	SubjectPrefix string // "" is messages.DefaultPrefix
 	Replicas      int    // of the buckets; 0: 3 in a cluster, else 1
 
-	// WeChat configures the client of the server API. Its OnCall is taken.
+	// WeChat configures the client of the server API. Its OnCall is overwritten.
 	WeChat wechat.Config
 	// RefreshBefore is how long before its end a classic token is renewed, at most a third of its life; 0 is 10 min.
 	RefreshBefore time.Duration
-	// RefreshConcurrency is how many refreshes this worker makes at once, and as many again of credentials whose refreshes
-	// fail, and maybe hang, one after another; 0 is 32.
+	// RefreshConcurrency is the number of refreshes that this worker makes at once, and again as many of
+	// credentials that keep failing; 0 is 32.
 	RefreshConcurrency int
-	// ResolveConcurrency is how many code resolutions are in flight at once; 0 is 256.
+	// ResolveConcurrency is the number of code resolutions in flight at once; 0 is 256.
 	ResolveConcurrency int
-	// ResolveTimeout is within which a code resolution is answered, whatever WeChat does; 0 is 4 s.
+	// ResolveTimeout is the time within which a code resolution is answered, whatever WeChat does; 0 is 4 s.
 	ResolveTimeout time.Duration
 
-	// OnAccountRefused is told the AppID of an account that WeChat refuses, maybe for its AppSecret; it must not block. Who
-	// is told may read the secret again and call SetAccounts. nil: nobody is told.
+	// OnAccountRefused is called with the AppID of an account that WeChat refuses, which may be because of its
+	// AppSecret. It must not block. It may cause the secret to be read again and SetAccounts to be called. nil:
+	// it is not called.
 	OnAccountRefused func(appid string)
 
 	Log        *slog.Logger          // nil: nothing is logged
@@ -106,70 +108,61 @@ func (c *Config) setDefaults() {
 type Worker struct {
 	cfg       Config
 	nc        *nats.Conn
-	accounts  accounts // exchanged by SetAccounts
-	store     *kv.Store
-	reader    *kv.Reader
+	accounts  accounts // replaced by SetAccounts
+	store     *store.Store
 	upstream  *wechat.Client
-	metrics   *metrics
-	scheduler *scheduler
+	memory    *memory
 	refresher *refresher
+	scheduler *scheduler
 	service   *service
+	status    *status
 	ready     chan struct{}
+	running   atomic.Bool
 
 	setting sync.Mutex // one SetAccounts at a time
 }
 
-// New makes a worker on a connection made with nats.ReconnectBufSize(-1). It asks neither NATS nor WeChat for anything.
-// The connection stays the caller's.
+// New makes a worker on a connection that was made with nats.ReconnectBufSize(-1). It sends nothing to NATS or
+// WeChat. The connection stays the caller's.
 func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	cfg.setDefaults()
 	w := &Worker{cfg: cfg, nc: nc, ready: make(chan struct{})}
-	err := w.accounts.set(cfg.Accounts)
-	if err != nil {
+	if err := w.accounts.set(cfg.Accounts); err != nil {
 		return nil, err
 	}
-	if w.metrics, err = newMetrics(cfg.Registerer, w.collect); err != nil {
-		return nil, fmt.Errorf("registering metrics: %w", err)
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	cfg.WeChat.OnCall = w.metrics.called
+	cfg.WeChat.OnCall = m.called
 	if w.upstream, err = wechat.New(cfg.WeChat); err != nil {
 		return nil, err
 	}
-	if w.store, err = kv.NewStore(nc, kv.StoreConfig{
-		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas, Worker: cfg.Name, Now: cfg.Now,
+	if w.store, err = store.New(nc, store.Config{
+		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas, Worker: cfg.Name, Now: cfg.Now, OnFewReplicas: w.fewReplicas,
 	}); err != nil {
 		return nil, err
 	}
-	w.scheduler = newScheduler(cfg.RefreshConcurrency)
-	if w.reader, err = kv.NewReader(nc, kv.ReaderConfig{
-		Bucket: cfg.Bucket, Now: cfg.Now, OnMissing: w.store.Ensure, OnTrouble: w.trouble("credentials"),
-		OnChange: func(c kv.Change) {
-			switch {
-			case c.Reset:
-				w.scheduler.resetRecords()
-			case !c.Ready:
-				w.scheduler.learnRecord(c)
-			}
-		},
-	}); err != nil {
-		return nil, err
-	}
-	p := &policy{refreshBefore: cfg.RefreshBefore, random: cfg.Random}
+	w.memory = newMemory(cfg.Now, cfg.Log)
 	w.refresher = &refresher{
-		store: w.store, reader: w.reader, upstream: w.upstream, policy: p, log: cfg.Log, metrics: w.metrics, emit: w.emit,
-		known: w.scheduler.known, lostAt: w.scheduler.lostAt, seenLedger: w.scheduler.seenLedger, seenRecord: w.scheduler.seenRecord, worker: cfg.Name, accountRefused: cfg.OnAccountRefused,
-		leaseTTL: leaseFor(cfg.WeChat.Timeout), now: cfg.Now,
+		memory: w.memory, store: w.store, upstream: w.upstream,
+		policy:  &policy.Policy{RefreshBefore: cfg.RefreshBefore, Random: cfg.Random},
+		clock:   systemClock{cfg.Now},
+		events:  &events{nats: nc, prefix: cfg.SubjectPrefix, worker: cfg.Name, now: cfg.Now, log: cfg.Log},
+		metrics: m, log: cfg.Log, worker: cfg.Name, leaseTTL: leaseFor(cfg.WeChat.Timeout), accountRefused: cfg.OnAccountRefused,
 	}
-	s := w.scheduler
-	s.policy, s.reader, s.now, s.work, s.log = p, w.reader, cfg.Now, w.work, cfg.Log
-	s.setAccounts(w.accounts.all())
-	find := &lookup{store: w.store, reader: w.reader, missing: w.missing, now: cfg.Now}
+	w.scheduler = newScheduler(w.memory, w.refresher, cfg.RefreshConcurrency, cfg.Log)
+	w.scheduler.setAccounts(w.accounts.all())
+	w.status = &status{worker: cfg.Name, version: cfg.Version, now: cfg.Now, accounts: &w.accounts, memory: w.memory, scheduler: w.scheduler}
+	if err := cfg.Registerer.Register(w.status); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	find := &lookup{store: w.store, memory: w.memory, scheduler: w.scheduler, now: cfg.Now}
 	w.service = &service{
-		nc: nc, accounts: &w.accounts, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name,
-		report: w.refresher.report, lookup: find, signer: &signer{lookup: find, now: cfg.Now, nonce: cryptorand.Text}, status: w.status, metrics: w.metrics, log: cfg.Log,
+		nc: nc, accounts: &w.accounts, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name, refresher: w.refresher, lookup: find,
+		signer: &signer{lookup: find, now: cfg.Now, nonce: cryptorand.Text}, status: w.status, metrics: m, log: cfg.Log,
 		resolver: &resolver{
-			lookup: find, upstream: w.upstream, report: w.refresher.report, log: cfg.Log, timeout: cfg.ResolveTimeout,
-			limit: cfg.ResolveConcurrency,
+			lookup: find, upstream: w.upstream, refresher: w.refresher, log: cfg.Log, timeout: cfg.ResolveTimeout, limit: cfg.ResolveConcurrency,
 		},
 	}
 	return w, nil
@@ -178,9 +171,10 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 // Ready is closed when the worker knows the buckets' state and answers requests. It does not say that WeChat answers.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
 
-// SetAccounts exchanges the accounts that the worker keeps. A new account, and a changed secret that WeChat had refused,
-// are tried at once; an account that is gone is renewed no more and answered with unknown_account, and its records are left to
-// their TTL. Where the list makes no sense it changes nothing, and returns why. Safe for concurrent use.
+// SetAccounts replaces the accounts that the worker keeps. A new account, and a changed secret after WeChat has
+// refused the old one, are tried at once. A removed account is no longer renewed and answered with
+// unknown_account; its records stay until their TTL ends. If the list is invalid, SetAccounts changes nothing
+// and returns an error. Safe for concurrent use.
 func (w *Worker) SetAccounts(list []Account) error {
 	w.setting.Lock()
 	defer w.setting.Unlock()
@@ -191,11 +185,18 @@ func (w *Worker) SetAccounts(list []Account) error {
 	return nil
 }
 
-// Run keeps the credentials fresh and answers requests until ctx ends. It then stops cleanly (design §5.11): it leaves
-// the queue group, answers what it holds, ends the refreshes that have begun and gives their leases back; that takes
-// at most about the longer of the resolve timeout and a lease. It returns nil after such a stop, and an error where it
-// could not start.
+// ErrRunning is returned by a second call of [Worker.Run].
+var ErrRunning = errors.New("Run was called before: make another Worker")
+
+// Run keeps the credentials fresh and answers requests until ctx ends. It then stops cleanly
+// (docs/architecture.md#refresh-11): it leaves the queue group, answers the requests that have arrived, ends
+// the refreshes that have begun and releases their leases. That takes at most about the longer of the resolve
+// timeout and a lease. It returns nil after such a stop, an error if it cannot start, and [ErrRunning] at once
+// if it was called before.
 func (w *Worker) Run(ctx context.Context) error {
+	if w.running.Swap(true) {
+		return ErrRunning
+	}
 	defer w.upstream.Close()
 	if err := w.open(ctx); err != nil {
 		return ignoreStop(ctx, err)
@@ -204,19 +205,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	var watches, turns sync.WaitGroup
 	defer watches.Wait()
 	defer stopWatching()
-	ledgersReady := make(chan struct{})
-	var once sync.Once
-	watches.Go(func() { _ = w.reader.Run(watching) })
-	watches.Go(func() {
-		w.store.WatchLedgers(watching, kv.LedgerWatch{
-			Reset: w.scheduler.resetLedgers, Told: w.scheduler.learnLedger, Trouble: w.trouble("ledger"),
-			Ready: func() {
-				w.scheduler.ledgersTold()
-				once.Do(func() { close(ledgersReady) })
-			},
-		})
-	})
-	for _, known := range []<-chan struct{}{w.reader.Ready(), ledgersReady} {
+	watches.Go(func() { w.store.WatchRecords(watching, w.memory.handleRecords) })
+	watches.Go(func() { w.store.WatchLedgers(watching, w.memory.handleLedgers) })
+	for _, known := range []<-chan struct{}{w.memory.recordsReady, w.memory.ledgersReady} {
 		select {
 		case <-known:
 		case <-ctx.Done():
@@ -231,23 +222,27 @@ func (w *Worker) Run(ctx context.Context) error {
 	close(w.ready)
 
 	<-ctx.Done()
-	w.cfg.Log.Info("worker stops", "worker", w.cfg.Name)
+	w.cfg.Log.Info("worker stopping", "worker", w.cfg.Name)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(w.cfg.ResolveTimeout, w.refresher.leaseTTL)+time.Second)
 	defer cancel()
 	w.service.stop(grace)
 	turns.Wait()
-	w.refresher.settling.Wait() // no more begin: neither requests nor turns are left
+	w.refresher.reporting.Wait() // no more begin: requests and turns have ended
 	return nil
 }
 
-// open makes and verifies the buckets, for as long as JetStream does not answer yet.
+// open creates and verifies the buckets, and retries while JetStream does not answer. It logs each problem once.
 func (w *Worker) open(ctx context.Context) error {
+	logged := ""
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := w.store.Ensure(ctx)
-		if err == nil || errors.Is(err, kv.ErrBucket) {
+		if err == nil || errors.Is(err, store.ErrBucket) {
 			return err
 		}
-		w.cfg.Log.Warn("the buckets cannot be opened yet", "error", err)
+		if text := err.Error(); text != logged {
+			w.cfg.Log.Warn("buckets not open yet", "error", err)
+			logged = text
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -256,73 +251,15 @@ func (w *Worker) open(ctx context.Context) error {
 	}
 }
 
+// fewReplicas logs that a bucket has fewer replicas than a cluster should give it.
+func (w *Worker) fewReplicas(bucket string, replicas int) {
+	w.cfg.Log.Warn("bucket created with too few replicas, because the cluster has too few servers", "bucket", bucket, "replicas", replicas,
+		"advice", "Start three NATS servers with JetStream, then run: nats stream edit KV_"+bucket+" --replicas 3. Or set WXKEEPER_REPLICAS=1 to accept it.")
+}
+
 func ignoreStop(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}
 	return nil
-}
-
-// leaseAgain is how long after a lease should have ended it is tried again: the server ends it up to half a second late.
-const leaseAgain = time.Second / 4
-
-// work is one turn of the scheduler.
-func (w *Worker) work(ctx context.Context, a *Account, kind messages.Kind, held bool) (retry time.Duration, nowHeld bool) {
-	jitter := func(d time.Duration) time.Duration { return time.Duration(w.cfg.Random() * float64(d)) }
-	if !w.nc.IsConnected() {
-		return time.Second + jitter(2*time.Second), false
-	}
-	err := w.refresher.scheduled(ctx, a, kind)
-	switch {
-	case errors.Is(err, kv.ErrLeaseHeld):
-		// Its outcome comes by the watch; if it has died, its lease ends.
-		return w.leaseLeft(a, kind, held) + leaseAgain + jitter(leaseAgain), true
-	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrLeaseLost):
-		w.cfg.Log.Warn("a refresh was given up", "appid", a.AppID, "kind", kind, "error", err)
-		return time.Second + jitter(2*time.Second), false
-	}
-	return 0, false // the policy knows when, from the ledger
-}
-
-// leaseLeft is for how long a lease that another holds stands at most: not the whole of it again where the ledger says
-// when its holder began, or where it was waited for already, or a dead worker would cost the fleet its lease and the time
-// until somebody tried.
-func (w *Worker) leaseLeft(a *Account, kind messages.Kind, waited bool) time.Duration {
-	ttl := w.refresher.leaseTTL
-	l, _ := w.scheduler.known(a, kind)
-	if since := w.cfg.Now().Sub(l.LastAttempt); l.Attempts > 0 && since >= 0 {
-		return max(ttl-since, 0)
-	}
-	if waited {
-		return 0
-	}
-	return ttl
-}
-
-// missing is the error of a request that needs a credential where there is none: it says when that may change.
-func (w *Worker) missing(a *Account, kind messages.Kind) error {
-	l, next := w.scheduler.known(a, kind)
-	e := messages.Errorf(messages.NoCredential, "there is no living %s of %s now", kind, a.AppID)
-	if l.Failure != nil {
-		e.Message += ": " + l.Failure.Message
-		e.Errcode, e.RID = l.Failure.Errcode, l.Failure.RID
-	}
-	return e.After(max(next.Sub(w.cfg.Now()), retryMin))
-}
-
-// trouble logs why a watch had to start over.
-func (w *Worker) trouble(bucket string) func(error) {
-	return func(err error) { w.cfg.Log.Warn("a watch starts over", "bucket", bucket, "error", err) }
-}
-
-// emit publishes an event. It is lost where NATS is away: the ledger and the status tell the same.
-func (w *Worker) emit(a *Account, e messages.Event) {
-	e.AppID, e.Name, e.Worker, e.Time = a.AppID, a.Name, w.cfg.Name, w.cfg.Now().UTC()
-	body, err := json.Marshal(e)
-	if err == nil {
-		err = w.nc.Publish(messages.EventSubject(w.cfg.SubjectPrefix, e.AppID, e.Kind, e.Event), body)
-	}
-	if err != nil {
-		w.cfg.Log.Debug("an event could not be sent", "event", e.Event, "error", err)
-	}
 }

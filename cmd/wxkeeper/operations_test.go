@@ -19,7 +19,13 @@ import (
 
 func operations(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile("../../docs/operations.md")
+	return page(t, "operations.md")
+}
+
+// page is a page of docs.
+func page(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile("../../docs/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,10 +84,11 @@ func TestOperationsHasTheTableOfMetrics(t *testing.T) {
 	}
 	slices.Sort(c.rows)
 	want := "| metric | type | labels | meaning |\n|---|---|---|---|\n" + strings.Join(c.rows, "")
-	if text := operations(t); !strings.Contains(text, want) {
-		t.Errorf("docs/operations.md has another table than the code:\n%s", want)
+	text := page(t, "metrics.md")
+	if !strings.Contains(text, want) {
+		t.Errorf("docs/metrics.md has another table than the code:\n%s", want)
 	}
-	for name := range strings.FieldsSeq(operations(t)) { // also in the alert rules
+	for name := range strings.FieldsSeq(text + operations(t)) { // also in the alert rules
 		if m := regexp.MustCompile(`wxkeeper_[a-z_]+[a-z]`).FindString(name); m != "" && !strings.Contains(want, "`"+m+"`") {
 			t.Errorf("there is no metric %s", m)
 		}
@@ -115,7 +122,7 @@ func TestOperationsNamesEveryStateEventAndError(t *testing.T) {
 			}
 		}
 	}
-	rows(`(?m)^\tState\w+ += "(\w+)"`, "| `%s` |")
+	rows(`(?m)^\tState\w+ +State = "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\tEvent\w+ += "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\t\w+ +Symbol = "(\w+)"`, "| `%s` | %d |")
 	for _, name := range []string{check.Environment, check.NATS, check.Permissions, check.Buckets, check.Workers, check.Account, check.Clock, check.OtherSystem} {

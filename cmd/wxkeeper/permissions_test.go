@@ -10,10 +10,10 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
 )
 
-// ofDocs is a wish for each list that docs/security.md shows: the arguments of the verb, as they stand above the block.
+// ofDocs is a wish for each list that docs/permissions.md shows: the arguments of the verb, as they stand above the block.
 func ofDocs(t *testing.T) map[string]string {
 	t.Helper()
-	doc, err := os.ReadFile("../../docs/security.md")
+	doc, err := os.ReadFile("../../docs/permissions.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,29 +49,29 @@ func TestSecurityShowsEachListAsItIsPrinted(t *testing.T) {
 	}
 	for _, r := range permissions.Roles {
 		if !shown[string(r)] {
-			t.Errorf("docs/security.md does not show the list of a %s", r)
+			t.Errorf("docs/permissions.md does not show the list of a %s", r)
 		}
 	}
 	if !shown[kindAccounts] {
-		t.Error("docs/security.md does not show the two accounts")
+		t.Error("docs/permissions.md does not show the two accounts")
 	}
 }
 
-// Every proof that docs/security.md names is there.
+// Every proof that docs/permissions.md names is there.
 func TestSecurityNamesRealTests(t *testing.T) {
 	t.Parallel()
-	doc, err := os.ReadFile("../../docs/security.md")
+	doc, err := os.ReadFile("../../docs/permissions.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(doc), -1)
 	if len(named) < 5 {
-		t.Errorf("docs/security.md names %d tests", len(named))
+		t.Errorf("docs/permissions.md names %d tests", len(named))
 	}
 	there := declaredTests(t)
 	for _, m := range named {
 		if !there[m[1]] {
-			t.Errorf("docs/security.md names %s, which is not there", m[1])
+			t.Errorf("docs/permissions.md names %s, which is not there", m[1])
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 func TestWorkerLivesByItsList(t *testing.T) {
@@ -53,12 +54,12 @@ func TestWorkerLivesByItsList(t *testing.T) {
 	// A report: it takes a lease, writes the ledger, publishes.
 	g.renewed(s, boss, follow, other)
 	// A lease that was given back a moment ago.
-	store, err := kv.NewStore(nc, kv.StoreConfig{Bucket: house.Bucket, SubjectPrefix: house.SubjectPrefix, Worker: "w"})
+	store, err := store.New(nc, store.Config{Bucket: house.Bucket, SubjectPrefix: house.SubjectPrefix, Worker: "w"})
 	if err == nil {
 		err = store.Ensure(g.context())
 	}
 	for range 2 {
-		var lease *kv.Lease
+		var lease *store.Lease
 		if err == nil {
 			lease, err = store.Acquire(g.context(), "wx3", messages.AccessToken, time.Second)
 		}

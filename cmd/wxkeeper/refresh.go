@@ -28,7 +28,7 @@ Examples:
 `
 }
 
-var reasons = map[string]string{
+var reasons = map[messages.Reason]string{
 	messages.ReasonRefreshed:  "WeChat issued a new value",
 	messages.ReasonNotCurrent: "the reported one is not the current one; use the current one",
 	messages.ReasonAlive:      "WeChat accepts it (asked within the last seconds)",

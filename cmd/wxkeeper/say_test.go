@@ -129,7 +129,7 @@ func TestWatchSaysWhereThereIsNothing(t *testing.T) {
 func TestStatusSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	st := messages.Status{
-		Worker: "host-1", Version: "1.2.3", Time: noon, Accounts: 2, Summary: map[string]int{"expired": 1, "missing": 3, "refused": 1, "failing": 1, "fresh": 2},
+		Worker: "host-1", Version: "1.2.3", Time: noon, Accounts: 2, Summary: map[messages.State]int{"expired": 1, "missing": 3, "refused": 1, "failing": 1, "fresh": 2},
 		Credentials: []messages.CredentialStatus{
 			{
 				AppID: "wx2", Name: "shop", Kind: "access_token", State: "expired", Reason: "backoff", ExpiresAt: noon.Add(-12 * time.Minute),
@@ -183,7 +183,7 @@ func TestStatusFailsWhereConsumersGetNoGoodValue(t *testing.T) {
 	t.Parallel()
 	for _, s := range states {
 		bad := s.name != messages.StateFresh && s.name != messages.StateFailing
-		if got := dead(messages.Status{Summary: map[string]int{messages.StateFresh: 3, s.name: 1}}); got != bad {
+		if got := dead(messages.Status{Summary: map[messages.State]int{messages.StateFresh: 3, s.name: 1}}); got != bad {
 			t.Errorf("%s: %t", s.name, got)
 		}
 	}

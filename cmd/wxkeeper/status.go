@@ -58,7 +58,10 @@ func dead(st messages.Status) bool {
 }
 
 // states are the states from the worst to the best, and what each means to those who use the credential.
-var states = []struct{ name, means string }{
+var states = []struct {
+	name  messages.State
+	means string
+}{
 	{messages.StateExpired, "the last value is dead and nothing has replaced it: consumers get none"},
 	{messages.StateMissing, "there was never a value: consumers get none"},
 	{messages.StateRefused, "WeChat refuses it though its life is not over"},
@@ -71,11 +74,11 @@ func printStatus(t *terminal, st messages.Status) error {
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "STATE\tACCOUNT\tKIND\tEXPIRES\tNEXT\tCALLS TODAY")
 	for _, c := range st.Credentials {
-		account, state := c.AppID, c.State
+		account, state := c.AppID, string(c.State)
 		if c.Name != "" {
 			account += " (" + oneLine(c.Name) + ")"
 		}
-		if state != messages.StateFresh {
+		if c.State != messages.StateFresh {
 			state = strings.ToUpper(state) // it stands out in a long table
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", state, account, c.Kind, relative(st.Time, c.ExpiresAt), nextStep(st.Time, c), c.CallsToday)
@@ -108,27 +111,27 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 		}
 	}
 	switch c.Reason {
-	case "fresh":
+	case messages.ReasonFresh:
 		if c.Kind != messages.AccessToken { // WeChat repeats a ticket: it is looked at, and seldom a new one
 			return "look" + at
 		}
 		return "renewal" + at
-	case "backoff":
+	case messages.ReasonBackoff:
 		return "new try" + at
-	case "no_token":
+	case messages.ReasonNoToken:
 		return "waits for the access_token"
-	case "paced":
+	case messages.ReasonPaced:
 		return "slowed down, new try" + at
-	case "others":
+	case messages.ReasonOthers:
 		return "lost by the bucket; if nobody publishes it again, new try" + at
-	case "forgotten":
+	case messages.ReasonForgotten:
 		return "its ledger was lost and is written again"
-	case "refused":
+	case messages.ReasonRefused:
 		return "renewal" + at
-	case "refreshing":
+	case messages.ReasonRefreshing:
 		return "being renewed now"
 	default:
-		return c.Reason + at
+		return string(c.Reason) + at
 	}
 }
 

@@ -63,7 +63,7 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 				v.nothing(t, found)
 			}
 		},
-		OnTrouble: errs.print,
+		OnError: errs.print,
 	})
 	if err != nil {
 		return err

@@ -3,37 +3,47 @@ package permissions
 import (
 	"fmt"
 	"strings"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Accounts is a block of nats-server's configuration: workers and JetStream in one NATS account, consumers in another,
-// which sees of the first what is exported and nothing else. users are those of the consumers' account.
-func Accounts(prefix, bucket string, users []string) (string, error) {
+// Accounts returns a block of nats-server's configuration with two NATS accounts: one for workers and
+// JetStream, and one for consumers, which sees only what the first account exports. name is the credential bucket; users are the users of the
+// consumers' account.
+func Accounts(prefix, name string, users []string) (string, error) {
 	for _, u := range users {
 		if err := checkUser(u); err != nil {
 			return "", err
 		}
 	}
-	n := names{prefix, bucket}
+	n := names{prefix, name}
 	services := []group{
-		{"requests that name their account: a permission can tell them apart", n.of(all, "code.resolve", "credential.refresh", "jssdk.sign", "card.sign")},
-		{"read what is in the bucket", []string{"$JS.API.DIRECT.GET.KV_" + bucket + ".$KV." + bucket + ".*.*"}},
+		{"requests with the AppID in the subject: a permission can limit them to accounts", n.forAccounts(allAccounts,
+			messages.SubjectCodeResolve, messages.SubjectCredentialRefresh, messages.SubjectJSSDKSign,
+			messages.SubjectCardSign)},
+		{"read records", []string{bucket.DirectGetAPI(name, bucket.AllKeys)}},
 	}
 	streams := []group{
-		{"hear each change, and of trouble", []string{n.subject("published.*.*"), n.subject("event.>")}},
+		{"receive changes of records, and events", []string{messages.PublishedSubject(prefix, "*", "*"), n.events()}},
 	}
 	var b strings.Builder
-	b.WriteString("# Isolation by two NATS accounts. nats-server.conf: include the files of the users that it names, and paste this after them;\n" +
-		"# an included file does not see the users of another.\naccounts: {\n")
-	b.WriteString("  # workers, JetStream, the buckets\n  WX: {\n    jetstream: enabled\n    users: [" + refer([]string{string(Worker)}) + "]\n    exports: [\n")
+	b.WriteString("# Two NATS accounts. In nats-server.conf, include the files of the users that this block names, and paste\n" +
+		"# the block after them: an included file does not see the users of another included file.\n" +
+		"accounts: {\n")
+	b.WriteString("  # workers, JetStream, the buckets\n  WX: {\n    jetstream: enabled\n")
+	b.WriteString("    users: [" + refer([]string{string(Worker)}) + "]\n    exports: [\n")
 	entries(&b, "service", services, "{ %s: %q, accounts: [APPS] }")
 	entries(&b, "stream", streams, "{ %s: %q, accounts: [APPS] }")
-	b.WriteString("    ]\n  }\n  # consumers: each of its users needs permissions too (direct, resolver, signer)\n  APPS: {\n    users: [" + refer(users) + "]\n    imports: [\n")
+	b.WriteString("    ]\n  }\n  # consumers: each user also needs its own permissions (direct, resolver, signer)\n")
+	b.WriteString("  APPS: {\n    users: [" + refer(users) + "]\n    imports: [\n")
 	entries(&b, "service", services, "{ %s: { account: WX, subject: %q } }")
 	entries(&b, "stream", streams, "{ %s: { account: WX, subject: %q } }")
 	b.WriteString("    ]\n  }\n}\n")
 	return b.String(), nil
 }
 
+// refer returns a list of references to users.
 func refer(users []string) string {
 	var refs []string
 	for _, u := range users {
@@ -42,9 +52,10 @@ func refer(users []string) string {
 	return strings.Join(refs, ", ")
 }
 
+// entries writes one export or import for each subject.
 func entries(b *strings.Builder, what string, groups []group, format string) {
 	for _, g := range groups {
-		fmt.Fprintf(b, "      # %s\n", g.why)
+		fmt.Fprintf(b, "      # %s\n", g.purpose)
 		for _, s := range g.subjects {
 			fmt.Fprintf(b, "      "+format+"\n", what, s)
 		}

@@ -1,4 +1,5 @@
-// Package permissions knows what each role needs of NATS, and writes it as configuration of nats-server: all that the role
-// does passes, and nothing else. It is pure text; the tests of cmd/wxkeeper run what it prints on a real server, and
-// docs/security.md, which shows it, says what a role can do beyond its list.
+// Package permissions knows what each role needs of NATS, and prints it as configuration of nats-server:
+// everything that the role does is allowed, and nothing else. The package only makes text. The tests of
+// cmd/wxkeeper run the printed configuration on a real server. docs/security.md shows it, and says what each
+// role could do with it.
 package permissions

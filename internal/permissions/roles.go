@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Role is what a NATS user is there for.
+// Role is what a NATS user is for.
 type Role string
 
 // The roles.
@@ -20,113 +23,125 @@ const (
 	Operator Role = "operator"
 )
 
-// Roles are all roles, in the order in which they are shown.
+// Roles lists all roles, in the order in which they are shown.
 var Roles = []Role{Worker, Reader, Watcher, Direct, Resolver, Signer, Operator}
 
-// Meaning says in half a sentence what a role does.
+// Meaning describes in half a sentence what a role does.
 func (r Role) Meaning() string {
 	switch r {
 	case Worker:
-		return "all that `wxkeeper run` does"
+		return "does everything that `wxkeeper run` does"
 	case Reader:
 		return "follows the credentials of all accounts"
 	case Watcher:
-		return "follows those of one account, by a watch of the bucket"
+		return "follows the credentials of one account, by a watch of the bucket"
 	case Direct:
-		return "follows those of one account without JetStream consumers"
+		return "follows the credentials of the given accounts, without JetStream consumers"
 	case Resolver:
-		return "may only resolve code tickets of one account"
+		return "only resolves code tickets of the given accounts"
 	case Signer:
-		return "may only sign web pages and cards of one account"
+		return "only signs web pages and cards of the given accounts"
 	case Operator:
-		return "the verbs of wxkeeper, `nats micro`, and events"
+		return "runs the verbs of wxkeeper and `nats micro`, and receives events"
 	}
 	return ""
 }
 
-// OfAccount reports whether a user of this role is one of certain accounts.
+// OfAccount reports whether a user of this role is limited to given accounts.
 func (r Role) OfAccount() bool { return slices.Contains([]Role{Watcher, Direct, Resolver, Signer}, r) }
 
-// group is some subjects that serve one purpose.
+// group is a group of subjects that serve one purpose.
 type group struct {
-	why      string
+	purpose  string // a comment in the configuration
 	subjects []string
 }
 
 // list is what a user may do.
 type list struct {
 	publish, subscribe []group
-	answers            bool // it may publish one reply to each request that it gets
+	answers            bool // the user may publish one reply to each request that it receives
 }
 
-// names are the names of an installation.
+// names are the configured names of an installation.
 type names struct{ prefix, bucket string }
 
 func (n names) subject(rest string) string { return n.prefix + "." + rest }
 
-// endpoint is the subject of a request, and the one that has the account at its end.
-func (n names) endpoint(rest string) []string {
-	return []string{n.subject(rest), n.subject(rest) + ".*"}
+// events is the subject of all events.
+func (n names) events() string { return n.subject("event.>") }
+
+// endpoint returns both subjects of a request: with the AppID in the body, and with any AppID in the subject.
+func (n names) endpoint(request string) []string {
+	return []string{n.subject(request), n.subject(request) + ".*"}
 }
 
-// of are the subjects of some requests for the accounts alone.
-func (n names) of(appids []string, rest ...string) (subjects []string) {
+// forAccounts returns the subjects of some requests that have one of some AppIDs in them.
+func (n names) forAccounts(appids []string, requests ...string) (subjects []string) {
 	for _, id := range appids {
-		for _, r := range rest {
+		for _, r := range requests {
 			subjects = append(subjects, n.subject(r)+"."+id)
 		}
 	}
 	return subjects
 }
 
-// all has every account in place of one.
-var all = []string{"*"}
+// allAccounts is used in place of a list of AppIDs.
+var allAccounts = []string{"*"}
 
-// roleOf is the list of one role, without the user's inbox.
-func (n names) roleOf(r Role, appids []string) list {
+// role returns the list of one role, without the user's inbox.
+func (n names) role(r Role, appids []string) list {
 	switch r {
 	case Worker:
 		return n.worker()
 	case Reader:
-		return list{publish: append(n.watch(n.bucket, all, true), n.reports(n.endpoint("credential.refresh")))}
+		reports := n.reports(n.endpoint(messages.SubjectCredentialRefresh))
+		return list{publish: append(n.watch(n.bucket, allAccounts, true), reports)}
 	case Watcher:
-		return list{publish: append(n.watch(n.bucket, appids, false), n.reports(n.of(appids, "credential.refresh")))}
+		reports := n.reports(n.forAccounts(appids, messages.SubjectCredentialRefresh))
+		return list{publish: append(n.watch(n.bucket, appids, false), reports)}
 	case Direct:
 		return n.direct(appids)
 	case Resolver:
-		return list{publish: []group{{"resolve code tickets", n.of(appids, "code.resolve")}}}
+		return list{publish: []group{{"resolve code tickets", n.forAccounts(appids, messages.SubjectCodeResolve)}}}
 	case Signer:
-		return list{publish: []group{{"sign web pages and cards", n.of(appids, "jssdk.sign", "card.sign")}}}
+		requests := n.forAccounts(appids, messages.SubjectJSSDKSign, messages.SubjectCardSign)
+		return list{publish: []group{{"sign web pages and cards", requests}}}
 	case Operator:
 		return n.operator()
 	}
 	return list{}
 }
 
-// requests are what workers answer.
-var requests = []string{"code.resolve", "credential.get", "credential.refresh", "jssdk.sign", "card.sign", "status"}
-
-// discovery is where `nats micro` asks for services. Narrower ones would be none: who may subscribe to $SRV.* may
-// subscribe to $SRV.> too.
+// discovery is where `nats micro` asks for services. Several narrower subjects are not safer: a user that may
+// subscribe to $SRV.* may subscribe to $SRV.> too.
 var discovery = []string{"$SRV.>"}
 
 func (n names) worker() list {
-	ledger := n.bucket + "_ledger"
-	both := func(before string) []string { return []string{before + "KV_" + n.bucket, before + "KV_" + ledger} }
+	ledger := bucket.LedgerOf(n.bucket)
+	both := func(verb string) []string {
+		return []string{bucket.StreamAPI(verb, n.bucket), bucket.StreamAPI(verb, ledger)}
+	}
 	var endpoints []string
-	for _, r := range requests {
+	for _, r := range messages.Subjects {
 		endpoints = append(endpoints, n.endpoint(r)...)
 	}
 	publish := []group{
-		{"make the buckets where they are missing; nats.go asks for INFO before", append([]string{"$JS.API.INFO"}, both("$JS.API.STREAM.CREATE.")...)},
-		{"check their settings; notice that one is lost, made anew or purged", both("$JS.API.STREAM.INFO.")},
-		{"read records, ledger and leases at the leader: a replica may be late", both("$JS.API.STREAM.MSG.GET.")},
-		{"take a lease where one was given back: nats.go reads what is left of it", []string{"$JS.API.DIRECT.GET.KV_" + n.bucket + ".$KV." + n.bucket + ".lease.*.*"}},
-		{"write leases, records, and the ledger", []string{"$KV." + n.bucket + ".lease.*.*", "$KV." + n.bucket + ".*.*", "$KV." + ledger + ".*.*"}},
+		{"create the buckets if they are missing; nats.go asks for INFO first",
+			append([]string{bucket.InfoAPI}, both("CREATE")...)},
+		{"check the buckets' settings; detect that a bucket was lost, recreated or purged",
+			both("INFO")},
+		{"read records, ledger entries and leases from the leader: a replica may lag behind",
+			both("MSG.GET")},
+		{"take a lease that was given back: nats.go reads the marker that is left of it",
+			[]string{bucket.DirectGetAPI(n.bucket, bucket.AllLeases)}},
+		{"write leases, records and ledger entries",
+			[]string{
+				bucket.Subject(n.bucket, bucket.AllLeases), bucket.Subject(n.bucket, bucket.AllKeys), bucket.Subject(ledger, bucket.AllKeys),
+			}},
 	}
-	publish = append(publish, n.watch(n.bucket, all, false)...)
-	publish = append(publish, n.watch(ledger, all, false)...)
-	publish = append(publish, group{"tell what happens", []string{n.subject("event.*.*.*")}})
+	publish = append(publish, n.watch(n.bucket, allAccounts, false)...)
+	publish = append(publish, n.watch(ledger, allAccounts, false)...)
+	publish = append(publish, group{"publish events", []string{messages.EventSubject(n.prefix, "*", "*", "*")}})
 	return list{
 		publish: publish,
 		subscribe: []group{
@@ -137,22 +152,28 @@ func (n names) worker() list {
 	}
 }
 
-// watch is what a watch of some accounts in a bucket needs; whole: any watch of it, which asks for the stream itself, too.
-func (n names) watch(bucket string, appids []string, whole bool) []group {
-	stream := "KV_" + bucket
+// watch returns what a watch of a bucket needs. whole allows any watch of the bucket, and questions about its
+// stream.
+func (n names) watch(name string, appids []string, whole bool) []group {
+	anyConsumer := func(verb string) string { return bucket.ConsumerAPI(verb, name) + ".*" }
 	var groups []group
 	var create []string
 	if whole {
-		groups = append(groups, group{"notice that the bucket is lost, made anew or purged", []string{"$JS.API.STREAM.INFO." + stream}})
-		create = append(create, "$JS.API.CONSUMER.CREATE."+stream+".*") // a watch of several accounts has its filters in the body
+		groups = append(groups, group{
+			"detect that the bucket was lost, recreated or purged", []string{bucket.StreamAPI("INFO", name)},
+		})
+		// A watch of several accounts has its filters in the body of the request, where no permission can see
+		// them.
+		create = append(create, anyConsumer("CREATE"))
 	}
 	for _, id := range appids {
-		create = append(create, "$JS.API.CONSUMER.CREATE."+stream+".*.$KV."+bucket+"."+id+".*")
+		create = append(create, anyConsumer("CREATE")+"."+bucket.Subject(name, bucket.AccountKeys(id)))
 	}
 	return append(groups,
-		group{"watch " + bucket, append(create, "$JS.API.CONSUMER.MSG.NEXT."+stream+".*")},
-		group{"notice that a message of the watch was lost", []string{"$JS.API.CONSUMER.INFO." + stream + ".*"}},
-		group{"clean up; without it the server does so itself half a minute later", []string{"$JS.API.CONSUMER.DELETE." + stream + ".*"}},
+		group{"watch the bucket " + name, append(create, anyConsumer("MSG.NEXT"))},
+		group{"detect that a message of the watch was lost", []string{anyConsumer("INFO")}},
+		group{"delete the consumer at the end; otherwise the server deletes it half a minute later",
+			[]string{anyConsumer("DELETE")}},
 	)
 }
 
@@ -163,56 +184,63 @@ func (n names) reports(subjects []string) group {
 func (n names) direct(appids []string) list {
 	var get, published []string
 	for _, id := range appids {
-		get = append(get, "$JS.API.DIRECT.GET.KV_"+n.bucket+".$KV."+n.bucket+"."+id+".*")
-		published = append(published, n.subject("published."+id+".*"))
+		get = append(get, bucket.DirectGetAPI(n.bucket, bucket.AccountKeys(id)))
+		published = append(published, messages.PublishedSubject(n.prefix, id, "*"))
 	}
+	reports := n.reports(n.forAccounts(appids, messages.SubjectCredentialRefresh))
 	return list{
-		publish:   []group{{"read what is in the bucket", get}, n.reports(n.of(appids, "credential.refresh"))},
-		subscribe: []group{{"hear each change", published}},
+		publish:   []group{{"read records", get}, reports},
+		subscribe: []group{{"receive changes of records", published}},
 	}
 }
 
 func (n names) operator() list {
-	var asks []string
-	for _, r := range []string{"status", "credential.get", "credential.refresh", "code.resolve"} {
-		asks = append(asks, n.endpoint(r)...)
+	var requests []string
+	for _, r := range []string{
+		messages.SubjectStatus, messages.SubjectCredentialGet, messages.SubjectCredentialRefresh,
+		messages.SubjectCodeResolve,
+	} {
+		requests = append(requests, n.endpoint(r)...)
 	}
 	return list{
 		publish: append([]group{
-			{"status, get, refresh, resolve", asks},
+			{"wxkeeper status, get, refresh and resolve", requests},
 			{"nats micro", discovery},
-		}, n.watch(n.bucket, all, true)...),
-		subscribe: []group{{"hear of trouble", []string{n.subject("event.>")}}},
+		}, n.watch(n.bucket, allAccounts, true)...),
+		subscribe: []group{{"receive events", []string{n.events()}}},
 	}
 }
 
-// united is a list that allows what any of the two does, each subject once.
-func (l list) united(m list) list {
-	return list{publish: unite(l.publish, m.publish), subscribe: unite(l.subscribe, m.subscribe), answers: l.answers || m.answers}
+// union returns a list that allows everything that either list allows, and has each subject once.
+func (l list) union(m list) list {
+	return list{
+		publish:   union(l.publish, m.publish),
+		subscribe: union(l.subscribe, m.subscribe),
+		answers:   l.answers || m.answers,
+	}
 }
 
-func unite(a, b []group) []group {
-	there := func(subject string) bool {
+func union(a, b []group) []group {
+	inA := func(subject string) bool {
 		return slices.ContainsFunc(a, func(g group) bool { return slices.Contains(g.subjects, subject) })
 	}
 	both := slices.Clone(a)
 	for _, g := range b {
-		if rest := slices.DeleteFunc(slices.Clone(g.subjects), there); len(rest) > 0 {
-			both = append(both, group{g.why, rest})
+		if rest := slices.DeleteFunc(slices.Clone(g.subjects), inA); len(rest) > 0 {
+			both = append(both, group{g.purpose, rest})
 		}
 	}
 	return both
 }
 
-// meanings says what some roles do.
-func meanings(roles []Role, appids []string) string {
-	var parts []string
+// describe describes a user by its roles and accounts, one comment line for each role.
+func describe(roles []Role, appids []string) string {
+	var b strings.Builder
 	for _, r := range roles {
-		parts = append(parts, fmt.Sprintf("%s (%s)", r, r.Meaning()))
+		fmt.Fprintf(&b, "# %s: %s\n", r, r.Meaning())
 	}
-	text := strings.Join(parts, ", ")
 	if len(appids) > 0 {
-		text += ", of " + strings.Join(appids, ", ")
+		fmt.Fprintf(&b, "# given accounts: %s\n", strings.Join(appids, ", "))
 	}
-	return text
+	return b.String()
 }

@@ -6,22 +6,25 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Request says for whom permissions are wanted.
+// Request describes the user for which permissions are wanted.
 type Request struct {
-	Prefix, Bucket string // WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET
-	Roles          []Role // at least one; the user may do what any of them does
-	AppIDs         []string
-	User           string // "": made of the roles and AppIDs
+	Prefix, Bucket string   // WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET
+	Roles          []Role   // at least one; the user may do what any of them does
+	AppIDs         []string // of a user that is limited to accounts
+	User           string   // the user's name; "": built from the roles and AppIDs
 }
 
-// token is one token of a NATS subject, and a word of the server's configuration.
-var token = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+// userName matches names that are one token of a NATS subject and one word of the server's configuration.
+var userName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 func checkUser(user string) error {
-	if !token.MatchString(user) {
-		return fmt.Errorf("the user %q is not 1 to 64 letters, digits, _ and -, of which the subjects of its inbox are made", user)
+	if !userName.MatchString(user) {
+		return fmt.Errorf("the user %q is not a name of 1 to 64 of A-Z a-z 0-9 _ -: "+
+			"the subjects of its inbox contain the name", user)
 	}
 	return nil
 }
@@ -35,18 +38,19 @@ func (r *Request) check() error {
 			return fmt.Errorf("there is no role %q", role)
 		}
 		if role.OfAccount() && len(r.AppIDs) == 0 {
-			return fmt.Errorf("%s is the role of certain accounts: say which with --appid", role)
+			return fmt.Errorf("%s is limited to accounts: name them with --appid", role)
 		}
 		if role == Watcher && len(r.AppIDs) > 1 {
-			return errors.New("watcher is for one account: NATS cannot limit a watch of several to them; take direct, or a user for each")
+			return errors.New("watcher is for one account, because NATS cannot limit a watch to several: " +
+				"use direct, or one user for each account")
 		}
 	}
 	if len(r.AppIDs) > 0 && !slices.ContainsFunc(r.Roles, Role.OfAccount) {
 		return fmt.Errorf("%s is for all accounts: leave --appid out", r.Roles[0])
 	}
 	for _, id := range r.AppIDs {
-		if !token.MatchString(id) {
-			return fmt.Errorf("%q is not an AppID", id)
+		if err := messages.CheckAppID(id); err != nil {
+			return err
 		}
 	}
 	if r.User == "" {
@@ -58,51 +62,54 @@ func (r *Request) check() error {
 	return checkUser(r.User)
 }
 
-// Inbox is the beginning of the subjects on which a user gets its replies: with the _INBOX of all, each would read the
-// replies of the others.
+// Inbox is the first token of the subjects on which a user receives its replies. With the default prefix
+// _INBOX, which all users would share, each user could read the replies to the others.
 func Inbox(user string) string { return "_INBOX_" + user }
 
 // variable is the name by which the server's configuration refers to a user.
 func variable(user string) string { return "user_" + user }
 
-// password is the variable that holds its password.
+// password is the environment variable of the server that holds the user's password.
 func password(user string) string {
 	return strings.ToUpper(strings.ReplaceAll(user, "-", "_")) + "_PASSWORD"
 }
 
-// User is a block of nats-server's configuration: a variable that is one user, for a list of users.
+// User returns a block of nats-server's configuration: a variable that is one user, for a list of users.
 func User(r Request) (string, error) {
 	if err := r.check(); err != nil {
 		return "", err
 	}
 	var l list
 	for _, role := range r.Roles {
-		l = l.united(names{r.Prefix, r.Bucket}.roleOf(role, r.AppIDs))
+		l = l.union(names{r.Prefix, r.Bucket}.role(role, r.AppIDs))
 	}
-	l = l.united(list{subscribe: []group{{"get replies, and see nobody else's", []string{Inbox(r.User) + ".>"}}}})
+	inbox := group{"receive this user's replies, and no other user's", []string{Inbox(r.User) + ".>"}}
+	l = l.union(list{subscribe: []group{inbox}})
 
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n", meanings(r.Roles, r.AppIDs))
-	fmt.Fprintf(&b, "# nats-server.conf: include this file, and put $%s into a list of users\n", variable(r.User))
-	fmt.Fprintf(&b, "# the server's environment: %s='\"…\"', or the password's bcrypt hash (nats server passwd)\n", password(r.User))
-	fmt.Fprintf(&b, "# the client: NATS_USER=%s NATS_PASSWORD=… NATS_INBOX_PREFIX=%s\n", r.User, Inbox(r.User))
-	fmt.Fprintf(&b, "%s: {\n  user: %q\n  password: $%s\n  permissions: {\n", variable(r.User), r.User, password(r.User))
+	user, secret := variable(r.User), password(r.User)
+	b.WriteString(describe(r.Roles, r.AppIDs))
+	fmt.Fprintf(&b, "# nats-server.conf: include this file, and add $%s to a list of users\n", user)
+	fmt.Fprintf(&b, "# environment of the server: %s='\"…\"', or the bcrypt hash of the password (nats server passwd)\n", secret)
+	fmt.Fprintf(&b, "# environment of the client: NATS_USER=%s NATS_PASSWORD=… NATS_INBOX_PREFIX=%s\n",
+		r.User, Inbox(r.User))
+	fmt.Fprintf(&b, "%s: {\n  user: %q\n  password: $%s\n  permissions: {\n", user, r.User, secret)
 	if len(l.publish) > 0 {
 		write(&b, "publish", l.publish)
 	}
 	write(&b, "subscribe", l.subscribe)
 	if l.answers {
-		b.WriteString("    # one reply to each request, within the time that a settlement may take\n")
+		b.WriteString("    # one reply to each request, within the longest time that a reply may take\n")
 		b.WriteString("    allow_responses: { max: 1, expires: \"2m\" }\n")
 	}
 	b.WriteString("  }\n}\n")
 	return b.String(), nil
 }
 
-func write(b *strings.Builder, what string, groups []group) {
-	fmt.Fprintf(b, "    %s: { allow: [\n", what)
+func write(b *strings.Builder, verb string, groups []group) {
+	fmt.Fprintf(b, "    %s: { allow: [\n", verb)
 	for _, g := range groups {
-		fmt.Fprintf(b, "      # %s\n", g.why)
+		fmt.Fprintf(b, "      # %s\n", g.purpose)
 		for _, s := range g.subjects {
 			fmt.Fprintf(b, "      %q\n", s)
 		}

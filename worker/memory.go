@@ -1,0 +1,257 @@
+package worker
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
+	"github.com/wxkeeper/wxkeeper/worker/store"
+)
+
+// memory is what this worker knows of each credential: its record in the bucket, its ledger entry, the
+// credential that it holds itself, and since when the bucket has lost it. It is fed by the watches of both
+// buckets, and by turns, which see a change before the watches deliver it. It decides nothing, and notifies one
+// listener of the keys that change.
+//
+// It is safe for concurrent use. Reading a credential takes no lock.
+type memory struct {
+	latest *bucket.Latest
+	now    func() time.Time
+	log    *slog.Logger
+
+	recordsReady, ledgersReady chan struct{} // closed when the first snapshot is complete
+
+	mu        sync.Mutex // guards what follows
+	known     map[string]*knowledge
+	snapshots int              // of the ledger: how many have begun
+	changed   func(key string) // the listener, called without mu
+}
+
+// knowledge is what is known of one credential.
+type knowledge struct {
+	record   *messages.Credential // in the bucket; nil: none
+	revision uint64               // of the last change of the record
+	lostAt   time.Time            // since when there is known to be no record; zero: there is one, or nobody asked yet
+
+	ledger    store.Ledger
+	snapshot  int  // of the ledger, in which the entry was last seen
+	entryLost bool // the bucket has lost the entry, and ledger is what was known before
+
+	replaced chan struct{} // closed when the worker holds another credential; nil: nobody waits for that
+}
+
+func newMemory(now func() time.Time, log *slog.Logger) *memory {
+	return &memory{
+		latest: bucket.NewLatest(now), now: now, log: log, known: make(map[string]*knowledge),
+		recordsReady: make(chan struct{}), ledgersReady: make(chan struct{}), changed: func(string) {},
+	}
+}
+
+// listen sets the listener. It is called with the key of each credential that has changed, by several
+// goroutines, and must not block.
+func (m *memory) listen(changed func(key string)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changed = changed
+}
+
+// get returns the valid credential, which must not be changed: bucket.ErrNotFound, bucket.ErrExpired.
+func (m *memory) get(appid string, kind messages.Kind) (*messages.Credential, error) {
+	return m.latest.Get(appid, kind)
+}
+
+// held returns the credential that this worker holds, valid or not; nil: none. It must not be changed.
+func (m *memory) held(appid string, kind messages.Kind) *messages.Credential {
+	if c, err := m.latest.Get(appid, kind); err == nil {
+		return c
+	}
+	return m.latest.Held(appid, kind)
+}
+
+// whenReplaced returns a channel that is closed as soon as the worker holds another credential.
+func (m *memory) whenReplaced(key string) <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := m.of(key)
+	if k.replaced == nil {
+		k.replaced = make(chan struct{})
+	}
+	return k.replaced
+}
+
+// of returns what is known of a credential. m.mu is held.
+func (m *memory) of(key string) *knowledge {
+	k := m.known[key]
+	if k == nil {
+		k = new(knowledge)
+		m.known[key] = k
+	}
+	return k
+}
+
+// view is what is known of a credential of an account, for a decision.
+func (m *memory) view(a *Account, kind messages.Kind) policy.View {
+	_, noToken := m.latest.Get(a.AppID, messages.AccessToken)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := m.of(messages.Key(a.AppID, kind))
+	switch {
+	case k.record != nil:
+		k.lostAt = time.Time{}
+	case k.lostAt.IsZero():
+		k.lostAt = m.now()
+	}
+	return policy.View{
+		Rule: a.rule(kind), Record: k.record, Held: m.held(a.AppID, kind), Ledger: k.ledger, Settings: a.fingerprint(),
+		HasToken: noToken == nil, LostAt: k.lostAt, EntryLost: k.entryLost,
+	}
+}
+
+// ledger is the ledger entry that is known of a credential.
+func (m *memory) ledger(key string) store.Ledger {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k := m.known[key]; k != nil {
+		return k.ledger
+	}
+	return store.Ledger{}
+}
+
+// lostAt is since when there is known to be no record: now, if a turn has just noticed it.
+func (m *memory) lostAt(key string) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k := m.known[key]; k != nil && k.record == nil && !k.lostAt.IsZero() {
+		return k.lostAt
+	}
+	return m.now()
+}
+
+// hold takes a credential that is not in the bucket: it was obtained, and could not be published.
+func (m *memory) hold(c messages.Credential) { m.wake(m.latest.Accept(c)) }
+
+// observeRecord takes a record that a turn has read at the leader or published.
+func (m *memory) observeRecord(c messages.Credential) {
+	m.hold(c)
+	m.change(messages.Key(c.AppID, c.Kind), func(k *knowledge) { k.record, k.revision = &c, c.Revision })
+}
+
+// observeLedger takes a ledger entry that a turn has read at the leader or written.
+func (m *memory) observeLedger(l store.Ledger) {
+	m.change(messages.Key(l.AppID, l.Kind), func(k *knowledge) { k.ledger, k.entryLost = l, false })
+}
+
+// handleRecords takes an event of the watch of the records.
+func (m *memory) handleRecords(e bucket.Event) {
+	if e.Down != nil && !bucket.IsRoutine(e.Down) {
+		m.log.Warn("watch restarted", "bucket", "credentials", "error", e.Down)
+	}
+	changes, replaced, err := m.latest.Apply(e)
+	if err != nil {
+		m.log.Warn("record ignored", "error", err)
+	}
+	m.wake(replaced)
+	for _, c := range changes {
+		switch {
+		case c.Reset: // of a bucket whose revisions may be lower
+			m.mu.Lock()
+			for _, k := range m.known {
+				k.revision = 0
+			}
+			m.mu.Unlock()
+		case c.Ready:
+			closeOnce(m.recordsReady)
+		default:
+			m.change(messages.Key(c.AppID, c.Kind), func(k *knowledge) {
+				if c.Revision == 0 || c.Revision >= k.revision { // else a turn has observed a later one
+					k.record, k.revision = c.Record, c.Revision
+				}
+			})
+		}
+	}
+}
+
+// handleLedgers takes an event of the watch of the ledger.
+func (m *memory) handleLedgers(e store.LedgerEvent) {
+	switch {
+	case e.Down != nil:
+		if !bucket.IsRoutine(e.Down) {
+			m.log.Warn("watch restarted", "bucket", "ledger", "error", e.Down)
+		}
+	case e.Reset: // of a bucket whose revisions may be lower
+		m.mu.Lock()
+		m.snapshots++
+		for _, k := range m.known {
+			k.ledger.Revision = 0
+		}
+		m.mu.Unlock()
+	case e.Ready:
+		m.noteLostEntries()
+		closeOnce(m.ledgersReady)
+	default:
+		l := *e.Entry
+		m.change(messages.Key(l.AppID, l.Kind), func(k *knowledge) {
+			k.snapshot = m.snapshots
+			switch {
+			case l.Revision < k.ledger.Revision: // a turn has observed a later one
+			case l.IsEmpty() && !k.ledger.IsEmpty():
+				k.ledger.Revision, k.entryLost = l.Revision, true
+			default:
+				k.ledger, k.entryLost = l, false
+			}
+		})
+	}
+}
+
+// noteLostEntries notes which entries the complete snapshot of the ledger does not have.
+func (m *memory) noteLostEntries() {
+	m.mu.Lock()
+	var lost []string
+	for key, k := range m.known {
+		if k.snapshot != m.snapshots && !k.ledger.IsEmpty() && !k.entryLost {
+			k.entryLost = true
+			lost = append(lost, key)
+		}
+	}
+	changed := m.changed
+	m.mu.Unlock()
+	for _, key := range lost {
+		changed(key)
+	}
+}
+
+// change changes what is known of a credential, and notifies the listener.
+func (m *memory) change(key string, change func(*knowledge)) {
+	m.mu.Lock()
+	change(m.of(key))
+	changed := m.changed
+	m.mu.Unlock()
+	changed(key)
+}
+
+// wake wakes what waits for another credential.
+func (m *memory) wake(replaced []bucket.Name) {
+	if len(replaced) == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range replaced {
+		if k := m.known[messages.Key(n.AppID, n.Kind)]; k != nil && k.replaced != nil {
+			close(k.replaced)
+			k.replaced = nil
+		}
+	}
+}
+
+// closeOnce closes a channel that only the calling goroutine closes.
+func closeOnce(ch chan struct{}) {
+	select {
+	case <-ch:
+	default:
+		close(ch)
+	}
+}

@@ -1,0 +1,96 @@
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/store"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+)
+
+// Report is a report that WeChat refused a value: named by the revision of its record, by its SHA-256
+// (lower-case hex), or by neither. A report that names no value means "retry now": only operators send it.
+type Report struct {
+	Revision    uint64
+	ValueSHA256 string
+	// Observed: this worker itself was refused. WeChat is then asked again sooner than after a consumer's
+	// report, because a consumer may repeat its report without end.
+	Observed bool
+}
+
+// Names reports whether c is the reported value.
+func (r Report) Names(c *messages.Credential) bool {
+	switch {
+	case r.Revision != 0:
+		return r.Revision == c.Revision
+	case r.ValueSHA256 != "":
+		return r.ValueSHA256 == messages.ValueSHA256(c.Value)
+	default:
+		return true
+	}
+}
+
+// FromOperator reports whether r is the report of an operator.
+func (r Report) FromOperator() bool { return r == Report{} }
+
+// VerdictOf is WeChat's last verdict about the value of c, or "" if WeChat must be asked. A verdict is valid
+// for some seconds, for the whole fleet, and for a shorter time if this worker itself was refused. c may be
+// nil.
+func VerdictOf(now time.Time, l store.Ledger, c *messages.Credential, observed bool) store.Verdict {
+	valid := probeValid
+	if observed {
+		valid = probeValidObserved
+	}
+	if p := l.Probe; p != nil && c != nil && p.Generation == c.Generation && now.Sub(p.At) < valid && !p.At.After(now.Add(clockTolerance)) {
+		return p.Verdict
+	}
+	return ""
+}
+
+// Answer answers a report of the current value from what is remembered, if that is enough. current is the
+// current valid value, or nil. The answer is ReasonAlive, or a refusal. Neither: the value must be probed, if
+// it is a token without a verdict, or else refreshed. now is the time at which the report arrived: a verdict
+// that was obtained for it is valid, however long it took to write it down. It implements
+// docs/architecture.md#refresh-5.
+func Answer(now time.Time, v View, key string, kind messages.Kind, current *messages.Credential, r Report) (messages.Reason, *messages.Error) {
+	l := v.Ledger
+	verdict := VerdictOf(now, l, current, r.Observed)
+	switch {
+	case verdict == store.Alive:
+		return messages.ReasonAlive, nil
+	case verdict == "" && current != nil && kind == messages.AccessToken:
+		return "", nil // WeChat must be asked
+	}
+	if f := l.Failure; f != nil && l.NextAttempt.After(now) && !l.NextAttempt.After(now.Add(saneFuture)) {
+		symbol := messages.Symbol("")
+		switch f.Class {
+		case wechat.ClassDailyQuota:
+			symbol = messages.QuotaExhausted
+		case wechat.ClassMinuteQuota:
+			symbol = messages.Throttled
+		case wechat.ClassAccount, wechat.ClassPermission:
+			// An operator must act, and the reports of consumers change nothing. A report of the operator may mean
+			// that the problem is fixed.
+			if !r.FromOperator() && slices.Contains(l.Refused, v.Settings) {
+				symbol = messages.NoCredential
+			}
+		}
+		if symbol != "" {
+			e := messages.Errorf(symbol, "%s", f.Message).After(l.NextAttempt.Sub(now))
+			e.Errcode, e.RID = f.Errcode, f.RID
+			return "", e
+		}
+	}
+	if at := forcedAt(now, l, v.Rule); at.After(now) {
+		if l.Attempts > 0 && l.NextAttempt.Before(at) {
+			at = l.NextAttempt // the last refresh failed, and is retried by the schedule
+			if soon := now.Add(RetryMin); at.Before(soon) {
+				at = soon
+			}
+		}
+		return "", messages.Errorf(messages.Throttled, "%s was refreshed for a report at %s; it may be refreshed again at %s",
+			key, l.LastForced.UTC().Format(time.TimeOnly), at.UTC().Format(time.TimeOnly)).After(at.Sub(now))
+	}
+	return "", nil
+}

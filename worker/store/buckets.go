@@ -1,0 +1,204 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+// maxRecord is the size of the largest message of the buckets, in bytes: a value of messages.MaxValueSize with
+// its escapes, and the other fields.
+const maxRecord = 16 << 10
+
+// ErrBucket is returned if a bucket exists with settings that wxkeeper cannot work with.
+var ErrBucket = errors.New("the bucket has settings that wxkeeper cannot work with")
+
+// Config configures a [Store]. The zero value works.
+type Config struct {
+	Bucket        string // name of the credential bucket; "" is messages.DefaultBucket
+	SubjectPrefix string // first token of the republished subjects; "" is messages.DefaultPrefix
+	// Replicas is the number of replicas with which the buckets are created. 0: 3 in a cluster, else 1; and 1
+	// if a cluster has had too few servers for half a minute.
+	Replicas int
+	Worker   string // name of this worker, for its leases
+	// Timeout limits one request to JetStream; 0 is 3 s. A leader election takes about 1 s.
+	Timeout time.Duration
+	Now     func() time.Time // nil is time.Now
+	// OnFewReplicas is called when a bucket was created with one replica because the cluster has too few
+	// servers for the default. It must not block. nil: it is not called.
+	OnFewReplicas func(bucket string, replicas int)
+}
+
+func (c *Config) setDefaults() {
+	if c.Bucket == "" {
+		c.Bucket = messages.DefaultBucket
+	}
+	if c.SubjectPrefix == "" {
+		c.SubjectPrefix = messages.DefaultPrefix
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 3 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.OnFewReplicas == nil {
+		c.OnFewReplicas = func(string, int) {}
+	}
+}
+
+func (c *Config) credentials(replicas int) jetstream.KeyValueConfig {
+	source, destination := bucket.Republish(c.Bucket, c.SubjectPrefix)
+	return jetstream.KeyValueConfig{
+		Bucket:      c.Bucket,
+		Description: "wxkeeper: credentials of WeChat accounts, <appid>.<kind>",
+		// With a longer history, the record before an expired record would appear again, and the server would
+		// extend the short TTLs of leases (NATS ADR-43, ADR-48).
+		History:      1,
+		Storage:      jetstream.FileStorage,
+		MaxValueSize: maxRecord,
+		Replicas:     replicas,
+		// It enables the TTLs of messages, and the markers by which watches see an expiry.
+		LimitMarkerTTL: bucket.MarkerTTL,
+		RePublish:      &jetstream.RePublish{Source: source, Destination: destination},
+	}
+}
+
+func (c *Config) ledgers(replicas int) jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket:       bucket.LedgerOf(c.Bucket),
+		Description:  "wxkeeper: what the workers remember of each credential",
+		History:      1,
+		Storage:      jetstream.FileStorage,
+		MaxValueSize: maxRecord,
+		Replicas:     replicas,
+	}
+}
+
+// replicas is the number of replicas that a new bucket should have.
+func (c *Config) replicas(nc *nats.Conn) int {
+	switch {
+	case c.Replicas > 0:
+		return c.Replicas
+	case nc.ConnectedClusterName() != "":
+		return 3
+	default:
+		return 1
+	}
+}
+
+// ensureBucket opens a bucket, and creates it if it does not exist. It does not change the replicas of an
+// existing bucket: an operator may have chosen them, and workers of two versions must not undo each other's
+// changes.
+func (s *Store) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	b, err := s.js.KeyValue(ctx, want.Bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		b, err = s.createBucket(ctx, want)
+		if errors.Is(err, jetstream.ErrBucketExists) { // another worker was faster
+			b, err = s.js.KeyValue(ctx, want.Bucket)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", want.Bucket, err)
+	}
+	st, err := b.Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the settings of bucket %s: %w", want.Bucket, err)
+	}
+	bs, ok := st.(*jetstream.KeyValueBucketStatus)
+	if !ok {
+		return nil, fmt.Errorf("read the settings of bucket %s: unexpected status %T", want.Bucket, st)
+	}
+	if err := verifyBucket(bs.StreamInfo().Config, want); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// fewReplicasAfter is how long a cluster must have had too few servers before a bucket is created with one
+// replica. A cluster that is just starting has too few for a while, and the replicas of an existing bucket are
+// never changed.
+const fewReplicasAfter = 30 * time.Second
+
+// createBucket creates a bucket. If the cluster has had too few servers for the default number of replicas
+// during the last fewReplicasAfter, it creates the bucket with one replica and calls OnFewReplicas.
+func (s *Store) createBucket(ctx context.Context, want jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	b, err := s.js.CreateKeyValue(ctx, want)
+	if want.Replicas == 1 || !isTooFewServers(err) {
+		s.tooFew(false)
+		return b, err
+	}
+	advice := fmt.Sprintf("start %d NATS servers with JetStream, or lower WXKEEPER_REPLICAS", want.Replicas)
+	if s.cfg.Replicas == 0 {
+		if s.tooFew(true) >= fewReplicasAfter {
+			want.Replicas = 1
+			if b, err = s.js.CreateKeyValue(ctx, want); err == nil {
+				s.cfg.OnFewReplicas(want.Bucket, want.Replicas)
+			}
+			return b, err
+		}
+		advice = fmt.Sprintf("start %d NATS servers with JetStream, or set WXKEEPER_REPLICAS=1, which is assumed "+
+			"after %s", want.Replicas, fewReplicasAfter)
+	}
+	return nil, fmt.Errorf("the cluster has too few servers for %d replicas: %w; %s", want.Replicas, err, advice)
+}
+
+// tooFew notes whether the cluster has too few servers now, and returns for how long that has been so.
+func (s *Store) tooFew(now bool) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !now:
+		s.tooFewSince = time.Time{}
+		return 0
+	case s.tooFewSince.IsZero():
+		s.tooFewSince = s.cfg.Now()
+	}
+	return s.cfg.Now().Sub(s.tooFewSince)
+}
+
+// Error codes of the server if it cannot place the replicas.
+const (
+	errCodeNoPeers              = 10005
+	errCodeReplicasNotSupported = 10074
+)
+
+func isTooFewServers(err error) bool {
+	return hasCode(err, errCodeNoPeers, errCodeReplicasNotSupported)
+}
+
+// verifyBucket checks the settings that correctness depends on.
+func verifyBucket(have jetstream.StreamConfig, want jetstream.KeyValueConfig) error {
+	fail := func(setting string, is, must any) error {
+		return fmt.Errorf("%w: bucket %s has %s %v, it must be %v; remove the bucket (nats kv del %s; the workers "+
+			"fetch the credentials again), or set another name in WXKEEPER_BUCKET",
+			ErrBucket, want.Bucket, setting, is, must, want.Bucket)
+	}
+	republish := func(r *jetstream.RePublish) string { return r.Source + " -> " + r.Destination }
+	switch {
+	case have.MaxMsgsPerSubject != 1:
+		return fail("history", have.MaxMsgsPerSubject, 1)
+	case have.Storage != jetstream.FileStorage:
+		return fail("storage", have.Storage, jetstream.FileStorage)
+	case have.MaxAge != 0:
+		return fail("a TTL of", have.MaxAge, "none")
+	case have.MaxMsgSize > 0 && have.MaxMsgSize < maxRecord:
+		return fail("a largest value of", have.MaxMsgSize, maxRecord)
+	case have.Mirror != nil || len(have.Sources) > 0:
+		return fail("a mirror or sources", true, false)
+	case want.LimitMarkerTTL > 0 && (!have.AllowMsgTTL || have.SubjectDeleteMarkerTTL <= 0):
+		return fail("limit markers", "off", "on")
+	case want.RePublish != nil && have.RePublish == nil:
+		return fail("republish", "off", want.RePublish.Destination)
+	case want.RePublish != nil && republish(have.RePublish) != republish(want.RePublish):
+		return fail("republish", republish(have.RePublish), republish(want.RePublish))
+	}
+	return nil
+}

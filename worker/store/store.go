@@ -1,0 +1,205 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+// Errors that callers of a [Store] decide on.
+var (
+	// ErrNotFound: the bucket does not have the record.
+	ErrNotFound = bucket.ErrNotFound
+	// ErrLeaseHeld: another worker is refreshing this credential.
+	ErrLeaseHeld = errors.New("another worker holds the lease")
+	// ErrLeaseLost: the lease has ended or belongs to another worker. The server refused the publication, so
+	// nothing was written.
+	ErrLeaseLost = errors.New("lease lost")
+	// ErrConflict: another worker has written the ledger entry since it was read.
+	ErrConflict = errors.New("another worker has written the entry meanwhile")
+	// ErrUnavailable: JetStream did not answer. What was requested may or may not have happened.
+	ErrUnavailable = errors.New("JetStream does not answer")
+)
+
+// Store is the workers' side of the buckets. It is safe for concurrent use. Its methods block for at most a few
+// times [Config].Timeout, and return earlier if ctx ends.
+type Store struct {
+	cfg Config
+	nc  *nats.Conn
+	js  jetstream.JetStream
+
+	mu          sync.RWMutex // guards what follows
+	creds       jetstream.KeyValue
+	ledgers     jetstream.KeyValue
+	tooFewSince time.Time // since when creations fail because the cluster has too few servers; zero: they do not
+}
+
+// New makes a Store on a connection, which must have been made with nats.ReconnectBufSize(-1): a write that is
+// buffered while the connection is down would be sent after its worker has lost the lease. New sends nothing;
+// [Store.Ensure] does.
+func New(nc *nats.Conn, cfg Config) (*Store, error) {
+	if nc.Opts.ReconnectBufSize >= 0 {
+		return nil, errors.New("the connection of a Store needs nats.ReconnectBufSize(-1)")
+	}
+	cfg.setDefaults()
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(cfg.Timeout))
+	if err != nil {
+		return nil, err
+	}
+	return &Store{cfg: cfg, nc: nc, js: js}, nil
+}
+
+// Connected reports whether the Store has a connection to a NATS server now. JetStream may be unavailable all
+// the same.
+func (s *Store) Connected() bool { return s.nc.IsConnected() }
+
+// Ensure creates the buckets that do not exist, and verifies the settings of the buckets that exist
+// ([ErrBucket]). It is called at the start, again after an error, and when a bucket has disappeared.
+//
+// If the servers of a cluster are too few for the default number of replicas, Ensure fails for half a minute;
+// after that it creates the buckets with one replica and calls [Config].OnFewReplicas.
+func (s *Store) Ensure(ctx context.Context) error {
+	replicas := s.cfg.replicas(s.nc)
+	creds, err := s.ensureBucket(ctx, s.cfg.credentials(replicas))
+	if err != nil {
+		return err
+	}
+	ledgers, err := s.ensureBucket(ctx, s.cfg.ledgers(replicas))
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.creds, s.ledgers, s.tooFewSince = creds, ledgers, time.Time{}
+	return nil
+}
+
+func (s *Store) buckets() (creds, ledgers jetstream.KeyValue, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.creds == nil {
+		return nil, nil, errors.New("the buckets are not open yet")
+	}
+	return s.creds, s.ledgers, nil
+}
+
+// Get reads a record from the leader of the stream. [ErrNotFound] if there is none (never obtained, deleted,
+// expired), messages.ErrInvalidCredential for one that no worker can have written, [ErrUnavailable].
+func (s *Store) Get(ctx context.Context, appid string, kind messages.Kind) (messages.Credential, error) {
+	data, rev, err := s.leaderGet(ctx, s.cfg.Bucket, messages.Key(appid, kind))
+	if err != nil {
+		return messages.Credential{}, err
+	}
+	return bucket.DecodeRecord(data, appid, kind, rev)
+}
+
+// Ledger reads the ledger entry of a credential from the leader. If there is none, or the key has something
+// else, it returns an empty entry with the revision of what is stored, so that PutLedger replaces it.
+// [ErrUnavailable].
+func (s *Store) Ledger(ctx context.Context, appid string, kind messages.Kind) (Ledger, error) {
+	data, rev, err := s.leaderGet(ctx, bucket.LedgerOf(s.cfg.Bucket), messages.Key(appid, kind))
+	switch {
+	case errors.Is(err, ErrNotFound): // rev is the revision of the marker if the entry was deleted
+		return Ledger{AppID: appid, Kind: kind, Revision: rev}, nil
+	case err != nil:
+		return Ledger{AppID: appid, Kind: kind}, err
+	}
+	return decodeLedger(data, appid, kind, rev), nil
+}
+
+// decodeLedger decodes the entry of a credential. It returns an empty entry if data is not an entry of this
+// key.
+func decodeLedger(data []byte, appid string, kind messages.Kind, revision uint64) Ledger {
+	var l Ledger
+	if json.Unmarshal(data, &l) != nil || l.AppID != appid || l.Kind != kind {
+		l = Ledger{}
+	}
+	l.AppID, l.Kind, l.Revision = appid, kind, revision
+	return l
+}
+
+// PutLedger writes l if the entry is still at l.Revision, and returns it with its new revision. [ErrConflict]
+// if another worker wrote meanwhile, [ErrUnavailable] if the outcome is unknown.
+func (s *Store) PutLedger(ctx context.Context, l Ledger) (Ledger, error) {
+	_, ledgers, err := s.buckets()
+	if err != nil {
+		return l, err
+	}
+	data, err := json.Marshal(l)
+	if err != nil {
+		return l, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	rev, err := ledgers.Update(ctx, messages.Key(l.AppID, l.Kind), data, l.Revision)
+	switch {
+	case err == nil:
+		l.Revision = rev
+		return l, nil
+	case errors.Is(err, jetstream.ErrKeyRevisionMismatch), errors.Is(err, jetstream.ErrKeyExists), isConflict(err):
+		return l, fmt.Errorf("write the ledger entry of %s: %w", messages.Key(l.AppID, l.Kind), ErrConflict)
+	default:
+		return l, unavailable("write the ledger entry of "+messages.Key(l.AppID, l.Kind), err)
+	}
+}
+
+func unavailable(doing string, err error) error {
+	return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
+}
+
+// Codes of the server's answers to a leader read.
+const (
+	errCodeNoMessage      = 10037
+	errCodeStreamNotFound = 10059
+)
+
+// leaderGet reads the last message of a key from the leader of the bucket's stream. Get of the KV client would
+// ask any replica (direct get) and may return an old value.
+func (s *Store) leaderGet(ctx context.Context, name, key string) ([]byte, uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	body, err := json.Marshal(map[string]string{"last_by_subj": bucket.Subject(name, key)})
+	if err != nil {
+		return nil, 0, err
+	}
+	msg, err := s.nc.RequestWithContext(ctx, bucket.StreamAPI("MSG.GET", name), body)
+	if err != nil {
+		return nil, 0, unavailable("read "+key, err)
+	}
+	var reply struct {
+		Error *struct {
+			ErrCode     int    `json:"err_code"`
+			Description string `json:"description"`
+		} `json:"error"`
+		Message *struct {
+			Seq     uint64    `json:"seq"`
+			Data    []byte    `json:"data"`
+			Headers []byte    `json:"hdrs"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+	}
+	switch err := json.Unmarshal(msg.Data, &reply); {
+	case err != nil:
+		return nil, 0, unavailable("read "+key, err)
+	case reply.Error != nil && reply.Error.ErrCode == errCodeNoMessage:
+		return nil, 0, fmt.Errorf("%w: %s", ErrNotFound, key)
+	case reply.Error != nil && reply.Error.ErrCode == errCodeStreamNotFound:
+		return nil, 0, unavailable("read "+key, jetstream.ErrStreamNotFound)
+	case reply.Error != nil:
+		return nil, 0, unavailable("read "+key, fmt.Errorf("%s (%d)", reply.Error.Description, reply.Error.ErrCode))
+	case reply.Message == nil:
+		return nil, 0, unavailable("read "+key, errors.New("an answer without a message"))
+	case len(reply.Message.Data) == 0: // a marker: deleted, purged or expired
+		return nil, reply.Message.Seq, fmt.Errorf("%w: %s", ErrNotFound, key)
+	}
+	return reply.Message.Data, reply.Message.Seq, nil
+}

@@ -1,0 +1,60 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+// watchCheckEvery is the time between two checks whether a bucket was recreated or purged. Workers check more
+// often than consumers: they republish what was lost, and there are few of them.
+const watchCheckEvery = 5 * time.Second
+
+// WatchRecords delivers the records of all credentials, first a snapshot and then each change, until ctx ends.
+// emit is called from one goroutine and must not block. The watch restarts after any error, which it emits
+// (Event.Down), and creates the buckets again if they were deleted.
+func (s *Store) WatchRecords(ctx context.Context, emit func(bucket.Event)) {
+	s.watch(ctx, s.cfg.Bucket, emit)
+}
+
+// LedgerEvent is one event of [Store.WatchLedgers]: one of Reset, Ready and Down, or else Entry.
+type LedgerEvent struct {
+	Reset bool  // a snapshot begins: revisions may be lower than before
+	Ready bool  // the snapshot is complete
+	Down  error // why the watch had to restart
+	// Entry is an entry of the snapshot, or a change after it. It is empty ([Ledger.IsEmpty]) if the entry was
+	// removed.
+	Entry *Ledger
+}
+
+// WatchLedgers delivers the ledger entries of all credentials, first a snapshot and then each change, until ctx
+// ends. emit is called from one goroutine and must not block. The watch restarts after any error, and creates
+// the buckets again if they were deleted.
+func (s *Store) WatchLedgers(ctx context.Context, emit func(LedgerEvent)) {
+	s.watch(ctx, bucket.LedgerOf(s.cfg.Bucket), func(e bucket.Event) {
+		switch {
+		case e.Reset, e.Ready, e.Down != nil:
+			emit(LedgerEvent{Reset: e.Reset, Ready: e.Ready, Down: e.Down})
+			return
+		}
+		appid, kind, ok := messages.ParseKey(e.Key)
+		if !ok {
+			return
+		}
+		l := Ledger{AppID: appid, Kind: kind, Revision: e.Revision}
+		if !e.Removed {
+			l = decodeLedger(e.Value, appid, kind, e.Revision)
+		}
+		emit(LedgerEvent{Entry: &l})
+	})
+}
+
+func (s *Store) watch(ctx context.Context, name string, emit func(bucket.Event)) {
+	w := bucket.Watch{
+		JS: s.js, Bucket: name, Keys: []string{bucket.AllKeys}, CheckEvery: watchCheckEvery, Missing: s.Ensure,
+		Emit: emit,
+	}
+	w.Run(ctx)
+}
