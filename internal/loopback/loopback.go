@@ -18,7 +18,7 @@ import (
 // with a zone; short forms such as 127.1, which some resolvers read as addresses and others as names; and all other
 // names, because the answer of a resolver can change.
 func Host(host string) bool {
-	if strings.ToLower(host) == "localhost" { //nolint:staticcheck // EqualFold takes the letter ſ for an s
+	if strings.ToLower(host) == "localhost" { // strings.EqualFold would take the letter ſ for an s
 		return true
 	}
 	ip, err := netip.ParseAddr(host)
