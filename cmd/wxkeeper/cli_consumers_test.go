@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// proofs are what the commands of docs/consumers.md must show, by how they begin: all of the patterns, in any order.
+// proofs are the commands of docs/consumers.md, by their beginning, and the patterns that their output must have.
 var proofs = []struct {
 	command string
 	shows   []string
@@ -33,12 +33,12 @@ var proofs = []struct {
 	{`nats sub 'wechat.event.`, []string{`Received on "wechat\.event\.` + appid + `\.access_token\.refreshed"`}},
 }
 
-// Every command line of the page is typed into a shell as it stands, beside a worker, and shows what the page says.
+// A shell runs every command line of the page unchanged, with a worker, and the output is as the page describes.
 func TestCommandsOfConsumersShowWhatThePageSays(t *testing.T) {
 	t.Parallel()
 	sim := simulate(t, "--account="+appid+":"+secret, "--force-gap=0s")
 	k := run(t, sim.account(t))
-	k.settled(t)
+	k.awaitFresh(t)
 	env := vars{"NATS_URL": k.nats, "PATH": filepath.Dir(natsCommand(t)) + ":/usr/bin:/bin"}
 
 	var commands []string
@@ -48,7 +48,7 @@ func TestCommandsOfConsumersShowWhatThePageSays(t *testing.T) {
 		}
 	}
 	if len(commands) != len(proofs) {
-		t.Fatalf("%d commands, and proofs of %d:\n%s", len(commands), len(proofs), strings.Join(commands, "\n"))
+		t.Fatalf("%d commands, but proofs for %d:\n%s", len(commands), len(proofs), strings.Join(commands, "\n"))
 	}
 	type listener struct {
 		*process
@@ -57,9 +57,9 @@ func TestCommandsOfConsumersShowWhatThePageSays(t *testing.T) {
 	var listeners []listener
 	for i, command := range commands {
 		if !strings.HasPrefix(command, proofs[i].command) {
-			t.Fatalf("%q has no proof: %q is of the next", command, proofs[i].command)
+			t.Fatalf("%q has no proof: the next proof is for %q", command, proofs[i].command)
 		}
-		if strings.HasPrefix(command, "nats sub") || strings.HasPrefix(command, "nats kv watch") { // until they are stopped
+		if strings.HasPrefix(command, "nats sub") || strings.HasPrefix(command, "nats kv watch") { // they run until a signal
 			p := start(t, env, "/bin/bash", "-c", "exec "+command)
 			if strings.HasPrefix(command, "nats sub") {
 				p.find(t, p.stderr, `Subscribing on `)
@@ -76,7 +76,7 @@ func TestCommandsOfConsumersShowWhatThePageSays(t *testing.T) {
 			}
 		}
 	}
-	// Another system kills the token: the report has it renewed, which the listeners hear.
+	// Another system invalidates the token: the report causes a refresh, which the listeners receive.
 	for range 2 {
 		sim.post(t, "/foreign-refresh", map[string]string{"appid": appid, "endpoint": "stable_token"})
 	}

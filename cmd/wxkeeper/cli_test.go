@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -29,7 +31,7 @@ const (
 	sample       = `{"openid":"` + sampleOpenID + `","code_ticket":"` + sampleTicket + `"}`
 )
 
-// sampleReply is what the page says comes back, its lost comma put back.
+// sampleReply is the answer on WeChat's page, with the comma that is missing there.
 func sampleReply(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("../../worker/wechat/testdata/tickettocode_repaired.json")
@@ -43,19 +45,19 @@ func sampleReply(t *testing.T) string {
 func (s *simulation) account(t *testing.T) vars {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil { // as editors leave it
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil { // editors add the newline
 		t.Fatal(err)
 	}
 	return vars{"WECHAT_API_URL": s.api, "WECHAT_APPID": appid, "WECHAT_SECRET_FILE": file}
 }
 
-// The nats command and nothing else is what an operator, or a service in any language, has.
+// The nats command is enough for an operator, and shows what a service in any language can do.
 func TestNATSCommand(t *testing.T) {
 	t.Parallel()
 	nats := natsCommand(t)
 	sim := simulate(t, "--account="+appid+":"+secret, "--token-life=8s", "--ticket-life=8s")
 	k := run(t, sim.account(t))
-	k.settled(t)
+	k.awaitFresh(t)
 	env := vars{"NATS_URL": k.nats}
 	ask := func(args ...string) string {
 		t.Helper()
@@ -65,7 +67,7 @@ func TestNATSCommand(t *testing.T) {
 		}
 		return r.out
 	}
-	request := func(subject, body string) (headers, reply string) { // nats prints the reply to stdout, all else to stderr
+	request := func(subject, body string) (headers, reply string) { // nats prints only the reply to stdout
 		t.Helper()
 		r := call(t, env, "", nats, "req", subject, body)
 		if r.code != 0 {
@@ -79,7 +81,7 @@ func TestNATSCommand(t *testing.T) {
 		t.Logf("nats req %s '%s'\n%s%s", subject, sample, headers, reply)
 		sameJSON(t, reply, sampleReply(t))
 		if strings.Contains(headers, messages.HeaderErrorCode) {
-			t.Errorf("a good answer has the header of an error:\n%s", headers)
+			t.Errorf("a good answer has an error header:\n%s", headers)
 		}
 	}
 	sameJSON(t, ask("req", "wechat.code.resolve", sample, "--raw"), sampleReply(t))
@@ -105,12 +107,12 @@ func TestNATSCommand(t *testing.T) {
 		}
 	}
 
-	// The watch sees a renewal: two records of the token, the second with the next generation.
+	// The watch shows a refresh: two records of the token, the second with the next generation.
 	watch := start(t, env, nats, "kv", "watch", "wechat", "*.*")
 	token := regexp.MustCompile(`PUT .*` + appid + `\.access_token: (\{.*\})`)
 	var records [][]string
 	if !watch.stdout.await(testContext(t), func(text string) bool { records = token.FindAllStringSubmatch(text, -1); return len(records) >= 2 }) {
-		t.Fatalf("`nats kv watch` saw no renewal:\n%s", watch.stdout)
+		t.Fatalf("`nats kv watch` shows no refresh:\n%s", watch.stdout)
 	}
 	var first, second messages.Credential
 	for i, c := range []*messages.Credential{&first, &second} {
@@ -118,23 +120,36 @@ func TestNATSCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if second.Generation != first.Generation+1 || second.Value == first.Value || !second.ExpiresAt.After(first.ExpiresAt) || first.ExpiresAt.Before(second.ObtainedAt) {
-		t.Errorf("renewal: %+v, then %+v", first, second)
+	if got, want := second.Generation, first.Generation+1; got != want {
+		t.Errorf("the second record has generation %d, want %d", got, want)
+	}
+	if second.Value == first.Value {
+		t.Error("the second record has the same value")
+	}
+	if !second.ExpiresAt.After(first.ExpiresAt) {
+		t.Errorf("the second record expires at %s, the first at %s", second.ExpiresAt, first.ExpiresAt)
+	}
+	if first.ExpiresAt.Before(second.ObtainedAt) {
+		t.Errorf("the first record expired at %s, the second was obtained at %s", first.ExpiresAt, second.ObtainedAt)
 	}
 
-	// What stands in the bucket is what WeChat accepts.
+	// WeChat accepts the token in the bucket.
 	var c messages.Credential
 	if err := json.Unmarshal([]byte(ask("kv", "get", "wechat", appid+".access_token", "--raw")), &c); err != nil {
 		t.Fatal(err)
 	}
-	if c.AppID != appid || c.Kind != "access_token" || c.Source != "stable_token" || c.Generation < 2 || c.Worker == "" {
-		t.Errorf("nats kv get: %+v", c)
+	if c.Generation < 2 || c.Worker == "" {
+		t.Errorf("nats kv get: generation %d, worker %q", c.Generation, c.Worker)
 	}
-	if verdict := sim.post(t, "/judge", map[string]string{"appid": appid, "kind": "access_token", "value": c.Value}); !strings.Contains(verdict, "valid") {
-		t.Errorf("WeChat says of the token in the bucket: %s", verdict)
+	want := messages.Credential{AppID: appid, Kind: messages.AccessToken, Source: messages.SourceStableToken}
+	if d := cmp.Diff(want, messages.Credential{AppID: c.AppID, Kind: c.Kind, Source: c.Source}); d != "" {
+		t.Errorf("nats kv get: -want +got\n%s", d)
+	}
+	if state := sim.post(t, "/judge", map[string]string{"appid": appid, "kind": "access_token", "value": c.Value}); !strings.Contains(state, "valid") {
+		t.Errorf("for WeChat, the token in the bucket is %s", state)
 	}
 
-	// A page is signed with the ticket in the bucket. That may be renewed in between: once more, then.
+	// A page is signed with the ticket in the bucket. If the ticket changes in between, the test tries again.
 	signed := false
 	for try := 0; !signed && try < 3; try++ {
 		if err := json.Unmarshal([]byte(ask("kv", "get", "wechat", appid+".jsapi_ticket", "--raw")), &c); err != nil {
@@ -173,7 +188,7 @@ func TestNATSCommand(t *testing.T) {
 	}
 }
 
-// A second worker, a stop and a kill cost WeChat nothing.
+// A second worker, a stop and a kill cause no call of WeChat.
 func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	t.Parallel()
 	sim := simulate(t, "--account="+appid+":"+secret)
@@ -186,12 +201,12 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	}
 
 	first := run(t, env)
-	first.settled(t)
+	first.awaitFresh(t)
 	calls := map[string]int{"stable_token": 1, "getticket": 2}
 	unchanged("after the start", calls)
 
 	second := run(t, sim.account(t).with(vars{"NATS_URL": first.nats}))
-	second.settled(t)
+	second.awaitFresh(t)
 	infos := call(t, vars{"NATS_URL": first.nats}, "", natsCommand(t), "micro", "ls")
 	if n := len(regexp.MustCompile(`\b[A-Za-z0-9]{22}\b`).FindAllString(infos.out, -1)); n != 2 {
 		t.Errorf("nats micro ls shows %d workers:\n%s", n, infos.out)
@@ -205,19 +220,24 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	}
 	calls["tickettocode"] = 1
 
-	// kill -9, and the same data directory again.
+	// kill -9, and a new worker with the same data directory.
 	if code := first.stop(t, syscall.SIGKILL); code != -1 {
 		t.Errorf("killed: exit code %d", code)
 	}
 	third := run(t, env)
-	third.settled(t)
+	third.awaitFresh(t)
 	if r := call(t, vars{"NATS_URL": third.nats}, "", wxkeeper(t), "get"); r.code != 0 || len(r.out) < 100 {
 		t.Errorf("after the kill: %+v", r)
 	}
-	// A second worker on the same directory is told how to join.
+	// The error of a second worker on the same directory contains how to join.
 	r := call(t, env.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}), "", wxkeeper(t), "run")
-	if r.code != 1 || !strings.Contains(r.err, fmt.Sprintf("another wxkeeper (pid %d)", third.cmd.Process.Pid)) || !strings.Contains(r.err, "NATS_URL="+third.nats+";") || strings.Count(r.err, "\n") != 1 {
+	if r.code != exitFailure || strings.Count(r.err, "\n") != 1 {
 		t.Errorf("a second worker on the same directory: %+v", r)
+	}
+	for _, want := range []string{fmt.Sprintf("another wxkeeper (pid %d)", third.cmd.Process.Pid), "NATS_URL=" + third.nats + ";"} {
+		if !strings.Contains(r.err, want) {
+			t.Errorf("a second worker on the same directory: no %q in %q", want, r.err)
+		}
 	}
 	if code := third.stop(t, syscall.SIGINT); code != 0 {
 		t.Errorf("exit code %d after SIGINT", code)
@@ -232,7 +252,7 @@ func TestVerbs(t *testing.T) {
 	if err := os.WriteFile(accounts, []byte(`[{"appid":"`+appid+`","secret":"`+secret+`","name":"shop"},{"appid":"wx2","secret":"wrong"}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// WeChat's quota of tickets for wx2 is not the point here: its token never comes.
+	// wx2 has a wrong secret: WeChat issues no token for it.
 	k := run(t, vars{"WECHAT_API_URL": sim.api, "WECHAT_ACCOUNTS_FILE": accounts})
 	k.find(t, k.stderr, `"msg":"refresh failed","appid":"wx2"`)
 	k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"jsapi_ticket"`)
@@ -272,15 +292,18 @@ func TestVerbs(t *testing.T) {
 		if err := json.Unmarshal([]byte(ok(env, "", "get", "--appid="+appid, "--json")), &c); err != nil {
 			t.Fatal(err)
 		}
-		if c.Value+"\n" != value || c.Revision == 0 || c.Generation != 1 || c.AppID != appid {
-			t.Errorf("get --json: %+v", c)
+		if c.Value+"\n" != value {
+			t.Error("get --json has another value than get")
+		}
+		if c.Revision == 0 || c.Generation != 1 || c.AppID != appid {
+			t.Errorf("get --json: %v", c)
 		}
 		for _, kind := range []string{"jsapi_ticket", "wx_card_ticket"} {
 			if got := ok(mine, "", "get", kind); got == value || len(got) < 10 {
 				t.Errorf("get %s: %q", kind, got)
 			}
 		}
-		refused(env, "", "invalid_request", "get") // two accounts, and none named
+		refused(env, "", "invalid_request", "get") // two accounts, and no --appid
 		refused(env, "", "unknown_account", "get", "--appid=wx3")
 		r := refused(env, "", "no_credential", "get", "--appid=wx2")
 		if !strings.Contains(r.err, "\n  try again in: ") {
@@ -298,7 +321,7 @@ func TestVerbs(t *testing.T) {
 		}
 		r := refused(mine, "", "rejected", "resolve", "o1", "unknown")
 		if strings.Count(r.err, "errcode 40097 ") != 1 || strings.Count(r.err, "rid ") != 1 || strings.Count(r.err, "\n") != 1 {
-			t.Errorf("errcode and rid are not said once: %q", r.err)
+			t.Errorf("errcode and rid are not printed once: %q", r.err)
 		}
 		refused(mine, "", "invalid_request", "resolve", strings.Repeat("o", 129), "t")
 	})
@@ -335,7 +358,7 @@ func TestVerbs(t *testing.T) {
 		text.find(t, text.stdout, `(?m)^\d\d:\d\d:\d\d  `+appid+`  access_token    generation 1  revision \d+  expires in 1h5\dm  stable_token by `)
 		value := strings.TrimSpace(ok(mine, "", "get"))
 
-		// Another system forces a new token, twice: the one of the bucket is dead, the next report heals it.
+		// Another system forces a new token twice: the token in the bucket is dead, and the next report replaces it.
 		for range 2 {
 			sim.post(t, "/foreign-refresh", map[string]string{"appid": appid, "endpoint": "stable_token"})
 		}
@@ -345,7 +368,7 @@ func TestVerbs(t *testing.T) {
 		w.find(t, w.stdout, `(?m)^\{.*"kind":"access_token","generation":2,`)
 		text.find(t, text.stdout, `access_token    generation 2  `)
 		if now := strings.TrimSpace(ok(mine, "", "get")); now == value {
-			t.Error("the value is still the dead one")
+			t.Error("the value is still the dead token")
 		}
 		none := start(t, env, bin, "watch", "--appid=wx3")
 		none.find(t, none.stderr, `^wxkeeper: nothing in the bucket for wx3 yet\n`)
@@ -369,14 +392,14 @@ func TestVerbs(t *testing.T) {
 			return r
 		}
 		if r := report("--revision=1"); r.Reason != messages.ReasonNotCurrent || r.Generation != 2 {
-			t.Errorf("of an old revision: %+v", r)
+			t.Errorf("report of an old revision: %+v", r)
 		}
 		if r := report("--value-sha256=" + strings.Repeat("0", 64)); r.Reason != messages.ReasonNotCurrent || r.Refreshed {
-			t.Errorf("of another value: %+v", r)
+			t.Errorf("report of another value: %+v", r)
 		}
 		sum := sha256.Sum256([]byte(value))
 		if r := report("--value-sha256=" + hex.EncodeToString(sum[:])); r.Reason != messages.ReasonAlive || r.Refreshed {
-			t.Errorf("of a living value: %+v", r)
+			t.Errorf("report of a living value: %+v", r)
 		}
 		if got := ok(mine, "", "refresh", "--value-sha256="+strings.Repeat("0", 64)); !strings.HasPrefix(got, "not_current: ") || !strings.Contains(got, "expires in ") {
 			t.Errorf("refresh: %q", got)

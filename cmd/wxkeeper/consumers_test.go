@@ -19,7 +19,7 @@ func consumers(t *testing.T) string {
 	return string(b)
 }
 
-// A client in another language is written by this table: it has each error of the contract, and no other.
+// The table is the specification for clients in other languages: it has each error of the contract, and no other.
 func TestConsumersHasEachErrorAndWhetherToAskAgain(t *testing.T) {
 	t.Parallel()
 	text := consumers(t)

@@ -20,9 +20,6 @@ import (
 	"time"
 )
 
-// patience bounds waits for events that must come; it is not a claim about speed.
-const patience = 60 * time.Second
-
 func testContext(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -30,7 +27,7 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// binary builds the real binary, once, with the race detector: what it finds stands in the output.
+// binary builds the binary once, with the race detector, which reports in the output of the process.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "wxkeeper-cli-")
 	if err != nil {
@@ -53,7 +50,7 @@ func wxkeeper(t *testing.T) string {
 	return file
 }
 
-// natsCommand is the real nats command. Without it there is no test, and so a failure.
+// natsCommand is the path of the nats command. Without the command the test fails.
 func natsCommand(t *testing.T) string {
 	t.Helper()
 	file, err := filepath.Abs("../../bin/nats")
@@ -66,7 +63,7 @@ func natsCommand(t *testing.T) string {
 	return file
 }
 
-// vars are environment variables. A process gets them and nothing else of ours.
+// vars are the environment variables of a process, besides those that every process gets.
 type vars map[string]string
 
 func (v vars) environ(home string) []string {
@@ -77,7 +74,7 @@ func (v vars) environ(home string) []string {
 	return env
 }
 
-// with is v and more.
+// with returns v with more variables, or other values.
 func (v vars) with(more vars) vars {
 	all := vars{}
 	for _, m := range []vars{v, more} {
@@ -88,7 +85,7 @@ func (v vars) with(more vars) vars {
 	return all
 }
 
-// output is what a process has written, and wakes those who wait for more of it.
+// output is what a process has written. A test can wait for more.
 type output struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
@@ -120,7 +117,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// await waits until done is satisfied with all that was written.
+// await waits until done returns true for everything that was written. It returns false if the output ends before.
 func (o *output) await(ctx context.Context, done func(text string) bool) bool {
 	for {
 		o.mu.Lock()
@@ -140,7 +137,7 @@ func (o *output) await(ctx context.Context, done func(text string) bool) bool {
 	}
 }
 
-// process is a started command. It ends with its test at the latest.
+// process is a command that was started. It is killed at the end of the test.
 type process struct {
 	name           string
 	cmd            *exec.Cmd
@@ -165,7 +162,7 @@ func start(t *testing.T, env vars, name string, args ...string) *process {
 		close(p.ended)
 	}()
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // it may have ended
+		_ = p.cmd.Process.Kill() // an error means that it has ended
 		<-p.ended
 		if all := p.stdout.String() + p.stderr.String(); strings.Contains(all, "DATA RACE") || strings.Contains(all, "panic:") {
 			t.Errorf("%s:\n%s", p.name, all)
@@ -191,12 +188,12 @@ func (p *process) find(t *testing.T, out *output, pattern string) []string {
 	re := regexp.MustCompile(pattern)
 	var groups []string
 	if !out.await(testContext(t), func(text string) bool { groups = re.FindStringSubmatch(text); return groups != nil }) {
-		t.Fatalf("%s: %q did not come", p.name, pattern)
+		t.Fatalf("%s: the output has no %q", p.name, pattern)
 	}
 	return groups
 }
 
-// stop sends a signal and returns the exit code; -1 where the signal itself ended the process.
+// stop sends a signal and returns the exit code: -1 if the signal killed the process.
 func (p *process) stop(t *testing.T, s os.Signal) int {
 	t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
@@ -216,7 +213,7 @@ func (p *process) wait(t *testing.T) int {
 	}
 }
 
-// result is a command that has ended.
+// result is the result of a command that has ended.
 type result struct {
 	out, err string
 	code     int
@@ -256,9 +253,9 @@ func simulate(t *testing.T, args ...string) *simulation {
 	return &simulation{p, g[1], g[2]}
 }
 
-var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var client = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// fetch is the body of an HTTP answer, whatever its status.
+// fetch returns the body of an HTTP answer with any status.
 func fetch(t *testing.T, method, url, body string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -289,7 +286,7 @@ func (s *simulation) post(t *testing.T, path string, v any) string {
 	return fetch(t, http.MethodPost, s.control+path, string(body))
 }
 
-// calls are the calls that an account made, by endpoint.
+// calls returns the numbers of calls for an account, by endpoint.
 func (s *simulation) calls(t *testing.T, appid string) map[string]int {
 	t.Helper()
 	var snapshot struct {
@@ -305,21 +302,21 @@ func (s *simulation) calls(t *testing.T, appid string) map[string]int {
 	return n
 }
 
-// keeper is a `wxkeeper run` process.
-type keeper struct {
+// workerProcess is a `wxkeeper run` process.
+type workerProcess struct {
 	*process
-	nats string // URL; of the embedded server where there is one
-	http string
+	nats string // URL of NATS, or of the embedded server
+	http string // URL of the pages
 }
 
-// run starts a worker, with an embedded server where env has no NATS_URL, and waits until it answers.
-func run(t *testing.T, env vars) *keeper {
+// run starts a worker, with an embedded server if env has no NATS_URL, and waits until it answers requests.
+func run(t *testing.T, env vars) *workerProcess {
 	t.Helper()
 	env = vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:0", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0", "WXKEEPER_LOG_FORMAT": "json"}.with(env)
 	if env["NATS_URL"] == "" && env["WXKEEPER_DATA_DIR"] == "" {
 		env["WXKEEPER_DATA_DIR"] = filepath.Join(t.TempDir(), "data")
 	}
-	k := &keeper{process: start(t, env, wxkeeper(t), "run"), nats: env["NATS_URL"]}
+	k := &workerProcess{process: start(t, env, wxkeeper(t), "run"), nats: env["NATS_URL"]}
 	if k.nats == "" {
 		k.nats = k.find(t, k.stderr, `"nats_url":"([^"]+)"`)[1]
 	}
@@ -328,8 +325,8 @@ func run(t *testing.T, env vars) *keeper {
 	return k
 }
 
-// settled waits until every credential of the worker's page is fresh.
-func (k *keeper) settled(t *testing.T) {
+// awaitFresh waits until every credential on the worker's page is fresh.
+func (k *workerProcess) awaitFresh(t *testing.T) {
 	t.Helper()
 	for ctx := testContext(t); ; {
 		page := fetch(t, http.MethodGet, k.http+"/", "")
@@ -338,13 +335,13 @@ func (k *keeper) settled(t *testing.T) {
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("not settled:\n%s", page)
+			t.Fatalf("not all credentials are fresh:\n%s", page)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// sameJSON compares two JSON texts by their values; numbers keep their digits.
+// sameJSON compares two JSON objects by the values of their fields, and numbers by their digits.
 func sameJSON(t *testing.T, got, want string) {
 	t.Helper()
 	var values [2]any
