@@ -78,8 +78,8 @@ func (a *Account) rule(k messages.Kind) policy.Rule {
 	}
 }
 
-// fingerprint identifies the settings of an account in the ledger: workers see that a secret or token API has changed.
-// 64 bits of a hash over a secret of 128 random bits do not reveal the secret.
+// fingerprint identifies the settings of an account in the ledger: workers see that a secret or token API has
+// changed. 64 bits of a hash over a secret of 128 random bits do not reveal the secret.
 func (a *Account) fingerprint() string {
 	sum := sha256.Sum256([]byte(a.AppID + "\x00" + a.Secret.Reveal() + "\x00" + a.TokenAPI))
 	return hex.EncodeToString(sum[:8])

@@ -26,7 +26,8 @@ func TestAccountNeverShowsItsSecretWhenItIsPrinted(t *testing.T) {
 			}
 			for _, flags := range []string{"", "+", "#", "-", " ", "0", "20", ".3"} {
 				text := fmt.Sprintf("%"+flags+string(verb), v)
-				for _, form := range []string{hidden, fmt.Sprintf("%x", hidden), fmt.Sprintf("%X", hidden), fmt.Sprintf("% x", hidden)} {
+				for _, form := range []string{hidden, fmt.Sprintf("%x", hidden), fmt.Sprintf("%X", hidden),
+					fmt.Sprintf("% x", hidden)} {
 					if strings.Contains(text, form) {
 						t.Errorf("%%%s%c of %T shows the secret: %s", flags, verb, v, text)
 					}

@@ -21,9 +21,12 @@ type checkVerb struct {
 }
 
 func (checkVerb) Help() string {
-	return `With the environment of a worker it checks what that worker needs: the variables, NATS, the permissions of its NATS user, the buckets, each account at WeChat, the clock, and whether another system refreshes the same accounts. It does not disturb running workers and consumers: docs/operations.md describes what it does.
+	return `With the environment of a worker it checks what that worker needs: the variables, NATS, the permissions of
+its NATS user, the buckets, each account at WeChat, the clock, and whether another system refreshes the same
+accounts. It does not disturb running workers and consumers: docs/operations.md describes what it does.
 
-Exit code 0: nothing would fail, but there may be warnings; 1: something would fail; 2: the environment is wrong.
+Exit code 0: nothing would fail, but there may be warnings; 1: something would fail; 2: the environment is
+wrong.
 
 Examples:
 
@@ -168,11 +171,13 @@ func printFindings(t *terminal, found []check.Finding, summary map[check.Level]i
 		group = group[:len(group)-len(hidden)]
 		for i, f := range group {
 			// Adjacent findings with the same advice share one line of advice, below the last of them.
-			again := i+1 < len(group) && group[i+1].Advice == f.Advice || n == 1 && len(found) > 0 && found[0].Advice == f.Advice
+			again := i+1 < len(group) && group[i+1].Advice == f.Advice || n == 1 && len(found) > 0 &&
+				found[0].Advice == f.Advice
 			printFinding(t, f, !again)
 		}
 		if len(hidden) > 0 {
-			fmt.Fprintf(t.out, "%20sand %s more: %s; --json lists all\n", "", count(len(hidden), "account"), levels(summarize(hidden)))
+			fmt.Fprintf(t.out, "%20sand %s more: %s; --json lists all\n", "", count(len(hidden), "account"),
+				levels(summarize(hidden)))
 		}
 	}
 	fmt.Fprintf(t.out, "\n%s\n", levels(summary))

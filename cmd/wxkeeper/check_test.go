@@ -22,7 +22,8 @@ func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
 	t.Parallel()
 	found := []check.Finding{{Check: check.NATS, Level: check.OK, What: "connected"}}
 	for i := range 1000 {
-		f := check.Finding{Check: check.Account, Level: check.OK, AppID: fmt.Sprint("wx", i), What: fmt.Sprintf("wx%d: fine", i)}
+		f := check.Finding{Check: check.Account, Level: check.OK, AppID: fmt.Sprint("wx", i),
+			What: fmt.Sprintf("wx%d: fine", i)}
 		if i%400 == 399 {
 			f.Level, f.What, f.Advice = check.Fail, fmt.Sprintf("wx%d: refused", i), "correct it"
 		}
@@ -43,7 +44,8 @@ func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"\n                    and 980 accounts more: 980 ok, 0 warnings, 0 failures; --json lists all\nWARN  clock         behind\n                    do: NTP\n",
+		"\n                    and 980 accounts more: 980 ok, 0 warnings, 0 failures; --json lists all\nWARN  clock " +
+			"        behind\n                    do: NTP\n",
 		"\n\n999 ok, 1 warning, 2 failures\n",
 	} {
 		if !strings.Contains(text, want) {
@@ -76,10 +78,12 @@ func TestCheckFindsWhichProcessServesTheAddressOfThePages(t *testing.T) {
 		code int
 		text string
 	}{
-		ours.Listener.Addr().String():  {exitOK, "\nok    environment   a worker of this environment runs: "},
-		other.Listener.Addr().String(): {exitFailure, "\nFAIL  environment   the worker could not serve its pages: another process listens on " + other.Listener.Addr().String() + ": set WXKEEPER_HTTP_ADDR "},
-		"127.0.0.1:0":                  {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
-		"none":                         {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
+		ours.Listener.Addr().String(): {exitOK, "\nok    environment   a worker of this environment runs: "},
+		other.Listener.Addr().String(): {exitFailure,
+			"\nFAIL  environment   the worker could not serve its pages: another process listens on " +
+				other.Listener.Addr().String() + ": set WXKEEPER_HTTP_ADDR "},
+		"127.0.0.1:0": {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
+		"none":        {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
 	} {
 		t.Setenv("WXKEEPER_HTTP_ADDR", addr)
 		term, out, errs := screen(false)

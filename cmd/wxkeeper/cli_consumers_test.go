@@ -17,19 +17,27 @@ var proofs = []struct {
 }{
 	{`nats rtt`, []string{`127\.0\.0\.1`}},
 	{`nats --inbox-prefix _INBOX_shop req wechat.status.`, []string{`"state":"fresh"`}},
-	{`nats kv get `, []string{`^\{"appid":"` + appid + `","kind":"access_token","value":"97_.*"expires_at":".*"generation":1,`}},
-	{`nats sub 'wechat.published.`, []string{`Received on "wechat\.published\.` + appid + `\.access_token"`, `^Nats-Sequence: \d+`, `^Nats-Time-Stamp: \d{4}-`, `"kind":"access_token",.*"generation":2,`}},
-	{`nats req '$JS.API.DIRECT.GET.`, []string{`Nats-Sequence: \d+`, `Nats-Time-Stamp: \d{4}-`, `^\{"appid":"` + appid + `","kind":"access_token"`}},
-	{`nats kv watch `, []string{appid + `\.access_token: \{.*"generation":1,`, appid + `\.access_token: \{.*"generation":2,`}},
+	{`nats kv get `, []string{`^\{"appid":"` + appid +
+		`","kind":"access_token","value":"97_.*"expires_at":".*"generation":1,`}},
+	{`nats sub 'wechat.published.`, []string{`Received on "wechat\.published\.` + appid + `\.access_token"`,
+		`^Nats-Sequence: \d+`, `^Nats-Time-Stamp: \d{4}-`, `"kind":"access_token",.*"generation":2,`}},
+	{`nats req '$JS.API.DIRECT.GET.`, []string{`Nats-Sequence: \d+`, `Nats-Time-Stamp: \d{4}-`,
+		`^\{"appid":"` + appid + `","kind":"access_token"`}},
+	{`nats kv watch `, []string{appid + `\.access_token: \{.*"generation":1,`,
+		appid + `\.access_token: \{.*"generation":2,`}},
 	{`nats req wechat.credential.get.` + appid + ` '{}'`, []string{`"kind":"access_token".*"revision":\d+\}`}},
 	{`nats req wechat.credential.get.` + appid + ` '{"kind"`, []string{`"kind":"jsapi_ticket".*"revision":\d+\}`}},
-	{`nats req wechat.credential.refresh.` + appid + ` '{"revision"`, []string{`"refreshed":false,"reason":"(not_current|alive)"`}},
-	{`nats req wechat.credential.refresh.` + appid + ` '{"value_sha256"`, []string{`"refreshed":false,"reason":"not_current"`}},
+	{`nats req wechat.credential.refresh.` + appid + ` '{"revision"`,
+		[]string{`"refreshed":false,"reason":"(not_current|alive)"`}},
+	{`nats req wechat.credential.refresh.` + appid + ` '{"value_sha256"`,
+		[]string{`"refreshed":false,"reason":"not_current"`}},
 	{`nats req wechat.code.resolve.` + appid + ` '{"openid":"oiV2`, []string{`"code":"8"`}},
 	{`nats req wechat.jssdk.sign.`, []string{`"signature":"[0-9a-f]{40}"`}},
 	{`nats req wechat.card.sign.`, []string{`"cardExt":"\{`}},
 	{`nats req wechat.status.`, []string{`"state":"fresh"`}},
-	{`nats req wechat.code.resolve.` + appid + ` '{"openid":"someone"`, []string{`Nats-Service-Error-Code: 422`, `Nats-Service-Error: .`, `"error":"rejected",.*"errcode":40097,.*"rid":"`}},
+	{`nats req wechat.code.resolve.` + appid + ` '{"openid":"someone"`,
+		[]string{`Nats-Service-Error-Code: 422`, `Nats-Service-Error: .`,
+			`"error":"rejected",.*"errcode":40097,.*"rid":"`}},
 	{`nats sub 'wechat.event.`, []string{`Received on "wechat\.event\.` + appid + `\.access_token\.refreshed"`}},
 }
 
@@ -59,7 +67,8 @@ func TestCommandsOfConsumersShowWhatThePageSays(t *testing.T) {
 		if !strings.HasPrefix(command, proofs[i].command) {
 			t.Fatalf("%q has no proof: the next proof is for %q", command, proofs[i].command)
 		}
-		if strings.HasPrefix(command, "nats sub") || strings.HasPrefix(command, "nats kv watch") { // they run until a signal
+		// they run until a signal
+		if strings.HasPrefix(command, "nats sub") || strings.HasPrefix(command, "nats kv watch") {
 			p := start(t, env, "/bin/bash", "-c", "exec "+command)
 			if strings.HasPrefix(command, "nats sub") {
 				p.find(t, p.stderr, `Subscribing on `)
@@ -80,7 +89,8 @@ func TestCommandsOfConsumersShowWhatThePageSays(t *testing.T) {
 	for range 2 {
 		sim.post(t, "/foreign-refresh", map[string]string{"appid": appid, "endpoint": "stable_token"})
 	}
-	if r := call(t, env, "", natsCommand(t), "req", "wechat.credential.refresh", "{}"); !strings.Contains(r.out, `"reason":"refreshed"`) {
+	if r := call(t, env, "", natsCommand(t), "req", "wechat.credential.refresh", "{}"); !strings.Contains(r.out,
+		`"reason":"refreshed"`) {
 		t.Errorf("the report of a dead token: %+v", r)
 	}
 	for _, l := range listeners {

@@ -24,20 +24,24 @@ func TestRunPrintsWhyItCannotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	base := vars{"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}
+	base := vars{"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1",
+		"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}
 	for _, tt := range []struct {
 		name, want string
 		env        vars
 	}{
-		{"HTTP address in use", "another process listens on " + l.Addr().String() + ": set WXKEEPER_HTTP_ADDR", vars{"WXKEEPER_HTTP_ADDR": l.Addr().String()}},
+		{"HTTP address in use", "another process listens on " + l.Addr().String() + ": set WXKEEPER_HTTP_ADDR",
+			vars{"WXKEEPER_HTTP_ADDR": l.Addr().String()}},
 		{"HTTP address of another machine", "WXKEEPER_HTTP_ADDR", vars{"WXKEEPER_HTTP_ADDR": "192.0.2.1:80"}},
-		{"NATS address in use", "NATS_URL=nats://" + l.Addr().String(), vars{"WXKEEPER_NATS_LISTEN": l.Addr().String()}},
+		{"NATS address in use", "NATS_URL=nats://" + l.Addr().String(),
+			vars{"WXKEEPER_NATS_LISTEN": l.Addr().String()}},
 	} {
 		r := call(t, base.with(tt.env), "", wxkeeper(t), "run")
 		if r.code != exitFailure || r.out != "" {
 			t.Errorf("%s: exit code %d, standard output %q", tt.name, r.code, r.out)
 		}
-		if strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, "wxkeeper: ") || !strings.Contains(r.err, tt.want) {
+		if strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, "wxkeeper: ") ||
+			!strings.Contains(r.err, tt.want) {
 			t.Errorf("%s: want one line with %q: %q", tt.name, tt.want, r.err)
 		}
 	}
@@ -79,13 +83,15 @@ func TestRunEndsWithItsConnection(t *testing.T) {
 		}
 	}()
 	k := start(t, vars{
-		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://" + l.Addr().String(),
+		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1",
+		"WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://" + l.Addr().String(),
 	}, wxkeeper(t), "run")
 	if code := k.wait(t); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
 	lines := strings.Split(strings.TrimSpace(k.stderr.String()), "\n")
-	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "wxkeeper: the NATS connection was closed") || !strings.Contains(last, "This Server Wants Nobody") {
+	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "wxkeeper: the NATS connection was closed") ||
+		!strings.Contains(last, "This Server Wants Nobody") {
 		t.Errorf("the last line is %q", last)
 	}
 	<-serving
@@ -101,17 +107,20 @@ func TestRunWaitsForNATS(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close() // the address is free now; a fixed one, because a worker logs the address only after its start
 	k := start(t, vars{
-		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": addr, "NATS_URL": "nats://127.0.0.1:1",
+		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1",
+		"WXKEEPER_HTTP_ADDR": addr, "NATS_URL": "nats://127.0.0.1:1",
 	}, wxkeeper(t), "run")
 	k.find(t, k.stderr, `^\{[^\n]*"msg":"wxkeeper starts","version":"[^"]+","accounts":1,"http":"http://`+addr+`","nats":"nats://127.0.0.1:1"\}\n`)
 	k.find(t, k.stderr, `"msg":"NATS cannot be reached, trying again","url":"nats://127.0.0.1:1","error":"connection refused"\}`)
 	if got := fetch(t, http.MethodGet, "http://"+addr+"/healthz", ""); got != "ok\n" {
 		t.Errorf("/healthz: %q", got)
 	}
-	if got := fetch(t, http.MethodGet, "http://"+addr+"/readyz", ""); !strings.Contains(got, "NATS is not connected yet") {
+	if got := fetch(t, http.MethodGet, "http://"+addr+"/readyz", ""); !strings.Contains(got,
+		"NATS is not connected yet") {
 		t.Errorf("/readyz: %q", got)
 	}
-	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": addr}, "", wxkeeper(t), "health"); r.code != 1 || !strings.Contains(r.err, "503 starting: NATS is not connected yet") {
+	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": addr}, "", wxkeeper(t), "health"); r.code != 1 ||
+		!strings.Contains(r.err, "503 starting: NATS is not connected yet") {
 		t.Errorf("health: %+v", r)
 	}
 	if code := k.stop(t, syscall.SIGTERM); code != exitOK {
@@ -132,7 +141,8 @@ func TestRunWarnsOfProbableMistakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := start(t, vars{
-		"WECHAT_APPID": appid, "WECHAT_SECRET_FILE": file, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://127.0.0.1:1",
+		"WECHAT_APPID": appid, "WECHAT_SECRET_FILE": file, "WECHAT_API_URL": "http://127.0.0.1:1",
+		"WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://127.0.0.1:1",
 		"WXKEEPER_DATADIR": "elsewhere", "WECHAT_PAY_KEY": canary,
 	}, wxkeeper(t), "run")
 	k.find(t, k.stderr, `"level":"WARN","msg":"unknown variable has no effect, see wxkeeper env","variable":"WECHAT_PAY_KEY"\}`)
@@ -198,7 +208,8 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	if code := k.stop(t, syscall.SIGTERM); code != exitInterrupted {
 		t.Errorf("exit code %d", code)
 	}
-	if code := asking.stop(t, syscall.SIGINT); code != exitInterrupted || !strings.Contains(asking.stderr.String(), "interrupted") {
+	if code := asking.stop(t, syscall.SIGINT); code != exitInterrupted ||
+		!strings.Contains(asking.stderr.String(), "interrupted") {
 		t.Errorf("an interrupted request: exit code %d", code)
 	}
 	// The stop of the simulation is clean although a call hangs, or its client has just gone.

@@ -38,14 +38,20 @@ func (f fault) with(more fault) fault {
 // content of the request.
 func faultsOf(quoted string) map[string]fault {
 	return map[string]fault{
-		"busy": {"errcode": -1}, "dead-token": {"errcode": 40001}, "expired-token": {"errcode": 42001}, "bad-ticket": {"errcode": 40097},
-		"quota": {"errcode": 45009}, "minute": {"errcode": 45011}, "white-list": {"errcode": 40164}, "unknown-code": {"errcode": 99999},
-		"quoting": {"errcode": 40125, "errmsg": "invalid request " + quoted},
-		"gateway": {"status": 502}, "refusing": {"status": 403}, "hang": {"hang": true}, "late": {"hang": true, "after": true}, "drop": {"drop": true},
-		"truncated": {"body": "truncated"}, "half": {"body": "truncated", "after": true}, "cut": {"body": "cut", "after": true}, "html": {"body": "html"},
-		"empty": {"body": "empty"}, "binary": {"body": "binary"}, "huge": {"body": "huge"}, "types": {"body": "wrong_type", "after": true},
-		"no-life": {"body": "zero_life", "after": true}, "no-value": {"body": "no_value"}, "empty-value": {"body": "empty_value"},
-		"long": {"body": "long_value"}, "unprintable": {"body": "unprintable_value"},
+		"busy": {"errcode": -1}, "dead-token": {"errcode": 40001}, "expired-token": {"errcode": 42001},
+		"bad-ticket": {"errcode": 40097},
+		"quota":      {"errcode": 45009}, "minute": {"errcode": 45011}, "white-list": {"errcode": 40164},
+		"unknown-code": {"errcode": 99999},
+		"quoting":      {"errcode": 40125, "errmsg": "invalid request " + quoted},
+		"gateway":      {"status": 502}, "refusing": {"status": 403}, "hang": {"hang": true},
+		"late": {"hang": true, "after": true}, "drop": {"drop": true},
+		"truncated": {"body": "truncated"}, "half": {"body": "truncated", "after": true},
+		"cut": {"body": "cut", "after": true}, "html": {"body": "html"},
+		"empty": {"body": "empty"}, "binary": {"body": "binary"}, "huge": {"body": "huge"},
+		"types":   {"body": "wrong_type", "after": true},
+		"no-life": {"body": "zero_life", "after": true}, "no-value": {"body": "no_value"},
+		"empty-value": {"body": "empty_value"},
+		"long":        {"body": "long_value"}, "unprintable": {"body": "unprintable_value"},
 		"page": {"body": "raw:<html>cannot serve " + quoted + "</html>", "status": 500},
 	}
 }
@@ -88,8 +94,9 @@ func (e *evidence) check(t *testing.T) {
 	}
 }
 
-// Every fault happens, at debug level, with secrets, tokens, tickets and openids that the test recognizes. No output shows
-// one of them, no account causes a storm of calls, and the account without faults is not affected.
+// Every fault happens, at debug level, with secrets, tokens, tickets and openids that the test recognizes. No
+// output shows one of them, no account causes a storm of calls, and the account without faults is not
+// affected.
 func TestNoSecretComesOut(t *testing.T) {
 	t.Parallel()
 	const (
@@ -111,7 +118,8 @@ func TestNoSecretComesOut(t *testing.T) {
 	accounts := []entry{{AppID: good, Secret: secretOf(good), TokenAPI: "stable_token"}}
 	faults := map[string]fault{}
 	for name := range faultsOf("") {
-		accounts = append(accounts, entry{AppID: "report-" + name, Secret: secretOf("report-" + name), TokenAPI: "stable_token"})
+		accounts = append(accounts, entry{AppID: "report-" + name, Secret: secretOf("report-" + name),
+			TokenAPI: "stable_token"})
 		for _, endpoint := range []string{"stable_token", "token", "getticket"} {
 			a := entry{AppID: endpoint + "-" + name, TokenAPI: "stable_token"}
 			if endpoint == "token" {
@@ -119,7 +127,8 @@ func TestNoSecretComesOut(t *testing.T) {
 			}
 			a.Secret = secretOf(a.AppID)
 			accounts = append(accounts, a)
-			quoted := "/cgi-bin/" + endpoint + "?grant_type=client_credential&appid=" + a.AppID + "&secret=" + a.Secret + ` {"secret":"` + a.Secret + `"}`
+			quoted := "/cgi-bin/" + endpoint + "?grant_type=client_credential&appid=" + a.AppID + "&secret=" +
+				a.Secret + ` {"secret":"` + a.Secret + `"}`
 			if endpoint == "getticket" {
 				quoted = "/cgi-bin/ticket/getticket" // the token is not known yet; it is quoted below
 			}
@@ -145,12 +154,14 @@ func TestNoSecretComesOut(t *testing.T) {
 
 	// The first worker only provides the NATS server, so that the test subscribes before the second worker starts.
 	base := vars{
-		"WECHAT_API_URL": sim.api, "WXKEEPER_LOG_LEVEL": "debug", "WECHAT_HTTP_TIMEOUT": "300ms", "WXKEEPER_RESOLVE_TIMEOUT": "1s",
-		"NATS_USER": user, "NATS_PASSWORD": password,
+		"WECHAT_API_URL": sim.api, "WXKEEPER_LOG_LEVEL": "debug", "WECHAT_HTTP_TIMEOUT": "300ms",
+		"WXKEEPER_RESOLVE_TIMEOUT": "1s",
+		"NATS_USER":                user, "NATS_PASSWORD": password,
 	}
 	sim.post(t, "/accounts", map[string]string{"appid": "wx-host", "secret": secretOf("wx-host")})
 	host := run(t, base.with(vars{
-		"WECHAT_APPID": "wx-host", "WECHAT_SECRET": secretOf("wx-host"), "WXKEEPER_BUCKET": "host", "WXKEEPER_SUBJECT_PREFIX": "host",
+		"WECHAT_APPID": "wx-host", "WECHAT_SECRET": secretOf("wx-host"), "WXKEEPER_BUCKET": "host",
+		"WXKEEPER_SUBJECT_PREFIX": "host",
 	}))
 	nc, err := nats.Connect(host.nats, nats.UserInfo(user, password))
 	if err != nil {
@@ -177,7 +188,8 @@ func TestNoSecretComesOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	withPassword := strings.Replace(host.nats, "nats://", "nats://"+user+":"+password+"@", 1)
-	k := run(t, base.with(vars{"WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "", "NATS_PASSWORD": ""}))
+	k := run(t, base.with(vars{"WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "",
+		"NATS_PASSWORD": ""}))
 
 	// Every fault happens, and causes a log line and an event.
 	for appid, f := range faults {
@@ -244,14 +256,15 @@ func TestNoSecretComesOut(t *testing.T) {
 	if s := ask("a good request", "wechat.code.resolve", marked); s != "ok" {
 		t.Fatalf("a good request: %s", s)
 	}
-	quoted := "/intp/marketcode/tickettocode?access_token=" + token + " " + marked + " openid=" + openid + " Bearer " + token
+	quoted := "/intp/marketcode/tickettocode?access_token=" + token + " " + marked + " openid=" + openid +
+		" Bearer " + token
 	for name, f := range faultsOf(quoted) {
 		sim.post(t, "/faults", f.with(fault{"appid": good, "endpoint": "tickettocode"}))
 		ask("a resolution with "+name, "wechat.code.resolve", marked)
 		fetch(t, http.MethodDelete, sim.control+"/faults", "")
 	}
-	// A token that WeChat refuses, and then every fault while the worker handles the report; each with its own account,
-	// because a pause follows a report.
+	// A token that WeChat refuses, and then every fault while the worker handles the report; each with its
+	// own account, because a pause follows a report.
 	for name := range faultsOf("") {
 		appid := "report-" + name
 		for _, kind := range []string{"access_token", "jsapi_ticket", "wx_card_ticket"} {
@@ -259,30 +272,40 @@ func TestNoSecretComesOut(t *testing.T) {
 		}
 		token := value("wechat", appid+".access_token")
 		jsapi := value("wechat", appid+".jsapi_ticket")
-		sim.post(t, "/faults", fault{"appid": appid, "endpoint": "tickettocode", "errcode": 40001, "errmsg": "invalid credential, access_token " + token + " is invalid or not latest"})
+		sim.post(t, "/faults", fault{"appid": appid, "endpoint": "tickettocode", "errcode": 40001,
+			"errmsg": "invalid credential, access_token " + token + " is invalid or not latest"})
 		for endpoint, sent := range map[string]string{
-			"get_api_domain_ip": "?access_token=" + token + " Bearer " + token, "getticket": "?access_token=" + token + "&type=jsapi " + token, "stable_token": secretOf(appid),
+			"get_api_domain_ip": "?access_token=" + token + " Bearer " + token,
+			"getticket":         "?access_token=" + token + "&type=jsapi " + token, "stable_token": secretOf(appid),
 		} {
 			sim.post(t, "/faults", faultsOf(sent)[name].with(fault{"appid": appid, "endpoint": endpoint, "times": 1}))
 		}
-		ask("a resolution with a dead token and "+name, "wechat.code.resolve."+appid, `{"openid":"`+openid+`","code_ticket":"`+ticket+`"}`)
+		ask("a resolution with a dead token and "+name, "wechat.code.resolve."+appid,
+			`{"openid":"`+openid+`","code_ticket":"`+ticket+`"}`)
 		ask("a report and "+name, "wechat.credential.refresh."+appid, `{}`)
 		ask("a report of a ticket and "+name, "wechat.credential.refresh."+appid, `{"kind":"jsapi_ticket"}`)
-		ask("a report of a value and "+name, "wechat.credential.refresh."+appid, `{"kind":"jsapi_ticket","value_sha256":"`+jsapi+`"}`)
+		ask("a report of a value and "+name, "wechat.credential.refresh."+appid,
+			`{"kind":"jsapi_ticket","value_sha256":"`+jsapi+`"}`)
 	}
 	fetch(t, http.MethodDelete, sim.control+"/faults", "")
 	for what, r := range map[string][2]string{
-		"no JSON":                {"wechat.code.resolve", "openid=" + openid + "&code_ticket=" + ticket},
-		"half of it":             {"wechat.code.resolve", marked[:len(marked)-4]},
-		"an array":               {"wechat.code.resolve", "[" + marked + "]"},
-		"a number":               {"wechat.code.resolve", `{"appid":"` + good + `","openid":1,"code_ticket":"` + ticket + `"}`},
-		"an object":              {"wechat.code.resolve", `{"appid":"` + good + `","openid":{"` + openid + `":"` + ticket + `"},"code_ticket":"t"}`},
-		"no ticket":              {"wechat.code.resolve." + good, `{"openid":"` + openid + `"}`},
-		"no account":             {"wechat.code.resolve", `{"openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
-		"another account":        {"wechat.code.resolve." + good, `{"appid":"wx-other","openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
-		"an overlong openid":     {"wechat.code.resolve." + good, `{"openid":"` + strings.Repeat(openid, 20) + `","code_ticket":"` + ticket + `"}`},
-		"an overlong ticket":     {"wechat.code.resolve." + good, `{"openid":"` + openid + `","code_ticket":"` + strings.Repeat(ticket, 20) + `"}`},
-		"a ticket with a break":  {"wechat.code.resolve." + good, `{"openid":"` + openid + `","code_ticket":"` + ticket + `\u0000"}`},
+		"no JSON":    {"wechat.code.resolve", "openid=" + openid + "&code_ticket=" + ticket},
+		"half of it": {"wechat.code.resolve", marked[:len(marked)-4]},
+		"an array":   {"wechat.code.resolve", "[" + marked + "]"},
+		"a number": {"wechat.code.resolve",
+			`{"appid":"` + good + `","openid":1,"code_ticket":"` + ticket + `"}`},
+		"an object": {"wechat.code.resolve",
+			`{"appid":"` + good + `","openid":{"` + openid + `":"` + ticket + `"},"code_ticket":"t"}`},
+		"no ticket":  {"wechat.code.resolve." + good, `{"openid":"` + openid + `"}`},
+		"no account": {"wechat.code.resolve", `{"openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
+		"another account": {"wechat.code.resolve." + good,
+			`{"appid":"wx-other","openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
+		"an overlong openid": {"wechat.code.resolve." + good,
+			`{"openid":"` + strings.Repeat(openid, 20) + `","code_ticket":"` + ticket + `"}`},
+		"an overlong ticket": {"wechat.code.resolve." + good,
+			`{"openid":"` + openid + `","code_ticket":"` + strings.Repeat(ticket, 20) + `"}`},
+		"a ticket with a break": {"wechat.code.resolve." + good,
+			`{"openid":"` + openid + `","code_ticket":"` + ticket + `\u0000"}`},
 		"a secret for a kind":    {"wechat.credential.get." + good, `{"kind":1,"value":"` + token + `"}`},
 		"a report of no digest":  {"wechat.credential.refresh." + good, `{"value_sha256":"` + token + `"}`},
 		"a report of a number":   {"wechat.credential.refresh." + good, `{"revision":"` + token + `"}`},
@@ -301,7 +324,8 @@ func TestNoSecretComesOut(t *testing.T) {
 		t.Error("there is no event of a conflict, or of a recovery")
 	}
 	for _, s := range []messages.Symbol{
-		messages.InvalidRequest, messages.UnknownAccount, messages.Rejected, messages.Throttled, messages.QuotaExhausted, messages.Upstream, messages.UpstreamTimeout,
+		messages.InvalidRequest, messages.UnknownAccount, messages.Rejected, messages.Throttled,
+		messages.QuotaExhausted, messages.Upstream, messages.UpstreamTimeout,
 	} {
 		if symbols[string(s)] == 0 {
 			t.Errorf("no reply was %s: one kind of failure is not covered", s)
@@ -328,7 +352,8 @@ func TestNoSecretComesOut(t *testing.T) {
 	e.add("the status", string(m.Data))
 	env := vars{"NATS_URL": withPassword}
 	for _, args := range [][]string{
-		{"status"}, {"status", "--json"}, {"resolve", "--appid=" + good, openid, "no" + ticket}, {"get", "--appid=wx-nobody"}, {"refresh", "--appid=" + good},
+		{"status"}, {"status", "--json"}, {"resolve", "--appid=" + good, openid, "no" + ticket},
+		{"get", "--appid=wx-nobody"}, {"refresh", "--appid=" + good},
 	} {
 		r := call(t, env, "", wxkeeper(t), args...)
 		e.add("wxkeeper "+args[0], r.out+r.err)
@@ -337,7 +362,8 @@ func TestNoSecretComesOut(t *testing.T) {
 	for _, f := range faults {
 		sim.post(t, "/faults", f.with(fault{"endpoint": "stable_token", "times": 1}))
 	}
-	checking := base.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "", "NATS_PASSWORD": "", "WXKEEPER_LOG_LEVEL": ""})
+	checking := base.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword,
+		"NATS_USER": "", "NATS_PASSWORD": "", "WXKEEPER_LOG_LEVEL": ""})
 	for _, args := range [][]string{{"check", "--timeout=3m"}, {"check", "--json", "--appid=" + good}} {
 		r := call(t, checking, "", wxkeeper(t), args...)
 		e.add("wxkeeper check", r.out+r.err)

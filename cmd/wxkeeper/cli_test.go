@@ -87,15 +87,18 @@ func TestNATSCommand(t *testing.T) {
 	sameJSON(t, ask("req", "wechat.code.resolve", sample, "--raw"), sampleReply(t))
 
 	for _, tt := range []struct{ name, subject, request, code, symbol, errcode string }{
-		{"refused by WeChat", "wechat.code.resolve", `{"openid":"o1","code_ticket":"unknown"}`, "422", "rejected", "40097"},
+		{"refused by WeChat", "wechat.code.resolve", `{"openid":"o1","code_ticket":"unknown"}`, "422", "rejected",
+			"40097"},
 		{"not JSON", "wechat.code.resolve", `openid=o1`, "400", "invalid_request", ""},
 		{"field missing", "wechat.code.resolve", `{"openid":"o1"}`, "400", "invalid_request", ""},
-		{"other appid in the body", "wechat.code.resolve." + appid, `{"appid":"wx2","openid":"o1","code_ticket":"t"}`, "400", "invalid_request", ""},
+		{"other appid in the body", "wechat.code.resolve." + appid, `{"appid":"wx2","openid":"o1","code_ticket":"t"}`,
+			"400", "invalid_request", ""},
 		{"unknown account", "wechat.credential.get.wx2", `{}`, "404", "unknown_account", ""},
 		{"unknown kind", "wechat.credential.get", `{"kind":"password"}`, "404", "unknown_kind", ""},
 	} {
 		headers, reply := request(tt.subject, tt.request)
-		if !strings.Contains(headers, messages.HeaderErrorCode+": "+tt.code) || !strings.Contains(headers, messages.HeaderError+": ") {
+		if !strings.Contains(headers, messages.HeaderErrorCode+": "+tt.code) ||
+			!strings.Contains(headers, messages.HeaderError+": ") {
 			t.Errorf("%s: no header with %s:\n%s", tt.name, tt.code, headers)
 		}
 		var e messages.Error
@@ -111,7 +114,8 @@ func TestNATSCommand(t *testing.T) {
 	watch := start(t, env, nats, "kv", "watch", "wechat", "*.*")
 	token := regexp.MustCompile(`PUT .*` + appid + `\.access_token: (\{.*\})`)
 	var records [][]string
-	if !watch.stdout.await(testContext(t), func(text string) bool { records = token.FindAllStringSubmatch(text, -1); return len(records) >= 2 }) {
+	if !watch.stdout.await(testContext(t),
+		func(text string) bool { records = token.FindAllStringSubmatch(text, -1); return len(records) >= 2 }) {
 		t.Fatalf("`nats kv watch` shows no refresh:\n%s", watch.stdout)
 	}
 	var first, second messages.Credential
@@ -145,7 +149,8 @@ func TestNATSCommand(t *testing.T) {
 	if d := cmp.Diff(want, messages.Credential{AppID: c.AppID, Kind: c.Kind, Source: c.Source}); d != "" {
 		t.Errorf("nats kv get: -want +got\n%s", d)
 	}
-	if state := sim.post(t, "/judge", map[string]string{"appid": appid, "kind": "access_token", "value": c.Value}); !strings.Contains(state, "valid") {
+	if state := sim.post(t, "/judge", map[string]string{"appid": appid, "kind": "access_token",
+		"value": c.Value}); !strings.Contains(state, "valid") {
 		t.Errorf("for WeChat, the token in the bucket is %s", state)
 	}
 
@@ -156,29 +161,35 @@ func TestNATSCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 		var page messages.JSSDKSignature
-		if err := json.Unmarshal([]byte(ask("req", "wechat.jssdk.sign", `{"url":"https://shop.example.com/p?id=1#top"}`, "--raw")), &page); err != nil {
+		if err := json.Unmarshal([]byte(ask("req", "wechat.jssdk.sign",
+			`{"url":"https://shop.example.com/p?id=1#top"}`, "--raw")), &page); err != nil {
 			t.Fatal(err)
 		}
-		sum := sha1.Sum(fmt.Appendf(nil, "jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://shop.example.com/p?id=1", c.Value, page.NonceStr, page.Timestamp))
+		sum := sha1.Sum(fmt.Appendf(nil,
+			"jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://shop.example.com/p?id=1", c.Value, page.NonceStr,
+			page.Timestamp))
 		signed = page.Signature == hex.EncodeToString(sum[:])
 	}
 	if !signed {
 		t.Error("wechat.jssdk.sign does not sign with the ticket of the bucket")
 	}
-	if got := ask("req", "wechat.card.sign."+appid, `{"card_id":"pCard"}`, "--raw"); !strings.Contains(got, `"cardExt":"{\"timestamp\":\"`) {
+	if got := ask("req", "wechat.card.sign."+appid, `{"card_id":"pCard"}`, "--raw"); !strings.Contains(got,
+		`"cardExt":"{\"timestamp\":\"`) {
 		t.Errorf("wechat.card.sign: %s", got)
 	}
 
 	if got := ask("micro", "ls"); !strings.Contains(got, "wechat") {
 		t.Errorf("nats micro ls:\n%s", got)
 	}
-	if got := ask("micro", "info", "wechat"); !strings.Contains(got, "wechat.code.resolve.*") || !strings.Contains(got, "code_ticket") || !strings.Contains(got, "wechat.status") {
+	if got := ask("micro", "info", "wechat"); !strings.Contains(got, "wechat.code.resolve.*") ||
+		!strings.Contains(got, "code_ticket") || !strings.Contains(got, "wechat.status") {
 		t.Errorf("nats micro info:\n%s", got)
 	}
 	if got := ask("micro", "stats", "wechat"); !strings.Contains(got, "code_resolve") {
 		t.Errorf("nats micro stats:\n%s", got)
 	}
-	if got := ask("kv", "get", "wechat", appid+".jsapi_ticket", "--raw"); !strings.Contains(got, `"source":"getticket"`) {
+	if got := ask("kv", "get", "wechat", appid+".jsapi_ticket", "--raw"); !strings.Contains(got,
+		`"source":"getticket"`) {
 		t.Errorf("nats kv get, ticket: %s", got)
 	}
 	for _, p := range []*process{k.process, sim.process} {
@@ -230,11 +241,13 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 		t.Errorf("after the kill: %+v", r)
 	}
 	// The error of a second worker on the same directory contains how to join.
-	r := call(t, env.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}), "", wxkeeper(t), "run")
+	r := call(t, env.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}), "", wxkeeper(t),
+		"run")
 	if r.code != exitFailure || strings.Count(r.err, "\n") != 1 {
 		t.Errorf("a second worker on the same directory: %+v", r)
 	}
-	for _, want := range []string{fmt.Sprintf("another wxkeeper (pid %d)", third.cmd.Process.Pid), "NATS_URL=" + third.nats + ";"} {
+	for _, want := range []string{fmt.Sprintf("another wxkeeper (pid %d)", third.cmd.Process.Pid),
+		"NATS_URL=" + third.nats + ";"} {
 		if !strings.Contains(r.err, want) {
 			t.Errorf("a second worker on the same directory: no %q in %q", want, r.err)
 		}
@@ -257,10 +270,12 @@ func TestVerbs(t *testing.T) {
 	k.find(t, k.stderr, `"msg":"refresh failed","appid":"wx2"`)
 	k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"jsapi_ticket"`)
 	k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"wx_card_ticket"`)
-	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": strings.TrimPrefix(k.http, "http://")}, "", wxkeeper(t), "health"); r.code != 0 || r.out != "ok\n" {
+	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": strings.TrimPrefix(k.http, "http://")}, "", wxkeeper(t),
+		"health"); r.code != 0 || r.out != "ok\n" {
 		t.Errorf("health: %+v", r)
 	}
-	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": "none"}, "", wxkeeper(t), "health"); r.code != 2 || !strings.Contains(r.err, "WXKEEPER_HTTP_ADDR: none") {
+	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": "none"}, "", wxkeeper(t), "health"); r.code != 2 ||
+		!strings.Contains(r.err, "WXKEEPER_HTTP_ADDR: none") {
 		t.Errorf("health of a worker without pages: %+v", r)
 	}
 	env := vars{"NATS_URL": k.nats}
@@ -320,7 +335,8 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("a ticket with a dash: %s", got)
 		}
 		r := refused(mine, "", "rejected", "resolve", "o1", "unknown")
-		if strings.Count(r.err, "errcode 40097 ") != 1 || strings.Count(r.err, "rid ") != 1 || strings.Count(r.err, "\n") != 1 {
+		if strings.Count(r.err, "errcode 40097 ") != 1 || strings.Count(r.err, "rid ") != 1 ||
+			strings.Count(r.err, "\n") != 1 {
 			t.Errorf("errcode and rid are not printed once: %q", r.err)
 		}
 		refused(mine, "", "invalid_request", "resolve", strings.Repeat("o", 129), "t")
@@ -333,7 +349,9 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("with a credential missing: exit code %d, %q", r.code, r.err)
 		}
 		for _, want := range []string{
-			`(?m)^STATE +ACCOUNT +KIND`, `(?m)^MISSING +wx2 +access_token`, `(?m)^fresh +` + appid + ` \(shop\) +access_token +in 1h5\dm`, `(?m)^fresh +` + appid + ` \(shop\) +jsapi_ticket +in 1h5\dm +look in 1\dm`,
+			`(?m)^STATE +ACCOUNT +KIND`, `(?m)^MISSING +wx2 +access_token`,
+			`(?m)^fresh +` + appid + ` \(shop\) +access_token +in 1h5\dm`,
+			`(?m)^fresh +` + appid + ` \(shop\) +jsapi_ticket +in 1h5\dm +look in 1\dm`,
 			`(?m)^    why: .*40125`, `(?m)^    do: `, `(?m)^2 accounts, 6 credentials: 3 missing, 3 fresh; worker `,
 		} {
 			if !regexp.MustCompile(want).MatchString(r.out) {
@@ -344,7 +362,8 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("status of one account:\n%s", got)
 		}
 		var st messages.Status
-		if err := json.Unmarshal([]byte(call(t, env, "", bin, "status", "--json").out), &st); err != nil || len(st.Credentials) != 6 {
+		if err := json.Unmarshal([]byte(call(t, env, "", bin, "status", "--json").out), &st); err != nil ||
+			len(st.Credentials) != 6 {
 			t.Errorf("status --json: %d credentials, %v", len(st.Credentials), err)
 		}
 		refused(env, "", "unknown_account", "status", "--appid=wx3")
@@ -362,7 +381,8 @@ func TestVerbs(t *testing.T) {
 		for range 2 {
 			sim.post(t, "/foreign-refresh", map[string]string{"appid": appid, "endpoint": "stable_token"})
 		}
-		if got := ok(mine, "", "refresh"); !strings.HasPrefix(got, "refreshed: ") || !strings.Contains(got, "is generation 2,") {
+		if got := ok(mine, "", "refresh"); !strings.HasPrefix(got, "refreshed: ") ||
+			!strings.Contains(got, "is generation 2,") {
 			t.Errorf("refresh of a dead token: %q", got)
 		}
 		w.find(t, w.stdout, `(?m)^\{.*"kind":"access_token","generation":2,`)
@@ -373,11 +393,13 @@ func TestVerbs(t *testing.T) {
 		none := start(t, env, bin, "watch", "--appid=wx3")
 		none.find(t, none.stderr, `^wxkeeper: nothing in the bucket for wx3 yet\n`)
 		for _, p := range []*process{w, text} {
-			if code := p.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(p.stdout.String(), value) || p.stderr.String() != "" {
+			if code := p.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(p.stdout.String(), value) ||
+				p.stderr.String() != "" {
 				t.Errorf("%s: exit code %d, or it shows a value:\n%s%s", p.name, code, p.stdout, p.stderr)
 			}
 		}
-		if got := call(t, env, "", bin, "status", "--appid="+appid).out; !strings.Contains(got, "conflicts: ") || !strings.Contains(got, ", last conflict ") {
+		if got := call(t, env, "", bin, "status", "--appid="+appid).out; !strings.Contains(got, "conflicts: ") ||
+			!strings.Contains(got, ", last conflict ") {
 			t.Errorf("the conflict is not in the status:\n%s", got)
 		}
 	})
@@ -386,7 +408,8 @@ func TestVerbs(t *testing.T) {
 		value := strings.TrimSpace(ok(mine, "", "get"))
 		report := func(args ...string) (r messages.Refreshed) {
 			t.Helper()
-			if err := json.Unmarshal([]byte(ok(mine, "", append([]string{"refresh", "--json"}, args...)...)), &r); err != nil {
+			if err := json.Unmarshal([]byte(ok(mine, "", append([]string{"refresh", "--json"}, args...)...)),
+				&r); err != nil {
 				t.Fatal(err)
 			}
 			return r
@@ -394,14 +417,17 @@ func TestVerbs(t *testing.T) {
 		if r := report("--revision=1"); r.Reason != messages.ReasonNotCurrent || r.Generation != 2 {
 			t.Errorf("report of an old revision: %+v", r)
 		}
-		if r := report("--value-sha256=" + strings.Repeat("0", 64)); r.Reason != messages.ReasonNotCurrent || r.Refreshed {
+		if r := report("--value-sha256=" + strings.Repeat("0", 64)); r.Reason != messages.ReasonNotCurrent ||
+			r.Refreshed {
 			t.Errorf("report of another value: %+v", r)
 		}
 		sum := sha256.Sum256([]byte(value))
-		if r := report("--value-sha256=" + hex.EncodeToString(sum[:])); r.Reason != messages.ReasonAlive || r.Refreshed {
+		if r := report("--value-sha256=" + hex.EncodeToString(sum[:])); r.Reason != messages.ReasonAlive ||
+			r.Refreshed {
 			t.Errorf("report of a living value: %+v", r)
 		}
-		if got := ok(mine, "", "refresh", "--value-sha256="+strings.Repeat("0", 64)); !strings.HasPrefix(got, "not_current: ") || !strings.Contains(got, "expires in ") {
+		if got := ok(mine, "", "refresh", "--value-sha256="+strings.Repeat("0", 64)); !strings.HasPrefix(got,
+			"not_current: ") || !strings.Contains(got, "expires in ") {
 			t.Errorf("refresh: %q", got)
 		}
 		refused(mine, "", "invalid_request", "refresh", "--value-sha256=zz")
@@ -417,7 +443,8 @@ func TestVerbs(t *testing.T) {
 
 	t.Run("no worker", func(t *testing.T) {
 		r := call(t, mine.with(vars{"WXKEEPER_SUBJECT_PREFIX": "other"}), "", bin, "get")
-		if r.code != 1 || strings.Count(r.err, "\n") != 1 || !strings.Contains(r.err, "no worker answers on other.> at nats://") {
+		if r.code != 1 || strings.Count(r.err, "\n") != 1 ||
+			!strings.Contains(r.err, "no worker answers on other.> at nats://") {
 			t.Errorf("%+v", r)
 		}
 	})

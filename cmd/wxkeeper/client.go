@@ -47,7 +47,8 @@ func checkAppIDs(appids ...string) error {
 func (a accountFlag) or(cfg config.Config) string { return cmp.Or(a.AppID, cfg.AppID) }
 
 // request connects, calls send, and explains its error.
-func (f *clientFlags) request(ctx context.Context, t *terminal, send func(context.Context, *messages.Client, config.Config) error) error {
+func (f *clientFlags) request(ctx context.Context, t *terminal,
+	send func(context.Context, *messages.Client, config.Config) error) error {
 	if f.Timeout <= 0 {
 		return usage(fmt.Errorf("--timeout: %s is not a positive duration", f.Timeout))
 	}
@@ -82,7 +83,8 @@ func (f *clientFlags) request(ctx context.Context, t *terminal, send func(contex
 	case errors.As(context.Cause(requesting), &violation): // the request itself ends without an answer
 		return violation
 	case errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("no worker answers on %s.> at %s: start `wxkeeper run`, or set NATS_URL or WXKEEPER_SUBJECT_PREFIX", cfg.SubjectPrefix, server)
+		return fmt.Errorf("no worker answers on %s.> at %s: start `wxkeeper run`, or set NATS_URL or "+
+			"WXKEEPER_SUBJECT_PREFIX", cfg.SubjectPrefix, server)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		return fmt.Errorf("no answer from %s within %s: the worker hangs or has gone", server, f.Timeout)
 	}
@@ -106,7 +108,8 @@ func connect(ctx context.Context, t *terminal, cfg config.Config, extra ...nats.
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.As(err, &unreachable) && cfg.NATSURL == "":
-		return nil, fmt.Errorf("no wxkeeper at %s: %s: start `wxkeeper run`, or set NATS_URL", unreachable.URL, unreachable.Why)
+		return nil, fmt.Errorf("no wxkeeper at %s: %s: start `wxkeeper run`, or set NATS_URL", unreachable.URL,
+			unreachable.Why)
 	case errors.As(err, &unreachable): // `wxkeeper run` would not start this server
 		return nil, fmt.Errorf("no wxkeeper at %s (NATS_URL): %s", unreachable.URL, unreachable.Why)
 	}

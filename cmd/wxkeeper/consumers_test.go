@@ -50,7 +50,8 @@ func TestConsumersHasEachErrorAndWhetherToAskAgain(t *testing.T) {
 	}
 	for _, word := range []string{
 		messages.HeaderError, messages.HeaderErrorCode,
-		string(messages.ReasonRefreshed), string(messages.ReasonNotCurrent), string(messages.ReasonAlive), string(messages.ReasonUnchanged),
+		string(messages.ReasonRefreshed), string(messages.ReasonNotCurrent), string(messages.ReasonAlive),
+		string(messages.ReasonUnchanged),
 	} {
 		if !strings.Contains(text, "`"+word+"`") {
 			t.Errorf("docs/consumers.md does not say `%s`", word)

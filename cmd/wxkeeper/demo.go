@@ -18,7 +18,9 @@ type demoVerb struct {
 }
 
 func (demoVerb) Help() string {
-	return `It runs a simulated WeChat, a NATS server and a worker in one process. It needs nothing else and leaves nothing behind. It prints what happens to the credentials, and commands to try in a second terminal. With --for the exit code is 0 only if everything that the demo announces has happened.
+	return `It runs a simulated WeChat, a NATS server and a worker in one process. It needs nothing else and leaves
+nothing behind. It prints what happens to the credentials, and commands to try in a second terminal. With
+--for the exit code is 0 only if everything that the demo announces has happened.
 
 Examples:
 
@@ -28,7 +30,8 @@ Examples:
 }
 
 func (v *demoVerb) Run(ctx context.Context, t *terminal) error {
-	signal.Ignore(syscall.SIGPIPE) // `wxkeeper demo | head`: the failed write ends the demo, which then removes its files
+	// `wxkeeper demo | head`: the failed write ends the demo, which then removes its files
+	signal.Ignore(syscall.SIGPIPE)
 	err := demo.Run(ctx, demo.Config{Out: t.out, For: v.For, Life: v.Life, Listen: v.Listen, Color: v.Color && t.tty})
 	if errors.Is(err, demo.ErrConfig) {
 		return usage(err)

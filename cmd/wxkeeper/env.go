@@ -12,7 +12,9 @@ type envVerb struct {
 }
 
 func (envVerb) Help() string {
-	return `An empty variable counts as not set. The NATS variables have the names that the nats command uses. Verbs that send a request to a worker use only the NATS variables, WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET and WECHAT_APPID.
+	return `An empty variable counts as not set. The NATS variables have the names that the nats command uses. Verbs
+that send a request to a worker use only the NATS variables, WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET and
+WECHAT_APPID.
 
 Example:
 

@@ -15,14 +15,15 @@ import (
 // The exit codes of all verbs.
 const (
 	exitOK          = 0   // done; run, simulate and watch: stopped cleanly by SIGINT or SIGTERM
-	exitFailure     = 1   // refused, not answered, not started; status: a credential is expired, missing or refused; health: not healthy; check: something would fail
+	exitFailure     = 1   // refused, not answered, not started, and further failures of single verbs: see exitCodes
 	exitUsage       = 2   // the command line or the environment is wrong
 	exitInterrupted = 130 // a signal before the answer, or a second signal before the clean stop was complete
 )
 
 // exitCodes is their description in --help.
-const exitCodes = `Exit codes: 0 done, or stopped cleanly by a signal; 1 refused, not answered or not started, and for status: a ` +
-	`credential is expired, missing or refused, for health: not healthy, for check: something would fail; 2 wrong command line or environment; 130 interrupted by a signal, or by a second one.`
+const exitCodes = "Exit codes: 0 done, or stopped cleanly by a signal; 1 refused, not answered or not started, and " +
+	"for status: a credential is expired, missing or refused, for health: not healthy, for check: something would " +
+	"fail; 2 wrong command line or environment; 130 interrupted by a signal, or by a second signal."
 
 // usageError is a fault of the command line. A fault of the environment is a [setting.Error].
 type usageError struct{ error }
@@ -56,8 +57,8 @@ func (t *terminal) fail(err error) int {
 	return exitFailure
 }
 
-// printReply prints the error reply of a worker: the symbol for scripts, the message for people, and the errcode and rid
-// of WeChat, for which its support asks, if the message does not contain them.
+// printReply prints the error reply of a worker: the symbol for scripts, the message for people, and the
+// errcode and rid of WeChat, for which its support asks, if the message does not contain them.
 func (t *terminal) printReply(e *messages.Error) {
 	fmt.Fprintf(t.err, "wxkeeper: %s (%d): %s\n", e.Symbol, e.Code(), oneLine(e.Message))
 	if e.Errcode != 0 && !regexp.MustCompile(fmt.Sprintf(`errcode %d\b`, e.Errcode)).MatchString(e.Message) {

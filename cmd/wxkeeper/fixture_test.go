@@ -67,7 +67,8 @@ func natsCommand(t *testing.T) string {
 type vars map[string]string
 
 func (v vars) environ(home string) []string {
-	env := []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir(), "NO_COLOR=1", "GORACE=atexit_sleep_ms=10"}
+	env := []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir(), "NO_COLOR=1",
+		"GORACE=atexit_sleep_ms=10"}
 	for k, s := range v {
 		env = append(env, k+"="+s)
 	}
@@ -147,7 +148,8 @@ type process struct {
 
 func start(t *testing.T, env vars, name string, args ...string) *process {
 	t.Helper()
-	p := &process{name: filepath.Base(name) + " " + strings.Join(args, " "), stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
+	p := &process{name: filepath.Base(name) + " " + strings.Join(args, " "), stdout: newOutput(), stderr: newOutput(),
+		ended: make(chan struct{})}
 	p.cmd = exec.Command(name, args...)
 	p.cmd.Env = env.environ(t.TempDir())
 	p.cmd.Dir = t.TempDir()
@@ -164,11 +166,13 @@ func start(t *testing.T, env vars, name string, args ...string) *process {
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill() // an error means that it has ended
 		<-p.ended
-		if all := p.stdout.String() + p.stderr.String(); strings.Contains(all, "DATA RACE") || strings.Contains(all, "panic:") {
+		if all := p.stdout.String() + p.stderr.String(); strings.Contains(all, "DATA RACE") ||
+			strings.Contains(all, "panic:") {
 			t.Errorf("%s:\n%s", p.name, all)
 		}
 		if t.Failed() {
-			t.Logf("%s, standard output:\n%s\nstandard error:\n%s", p.name, tail(p.stdout.String()), tail(p.stderr.String()))
+			t.Logf("%s, standard output:\n%s\nstandard error:\n%s", p.name, tail(p.stdout.String()),
+				tail(p.stderr.String()))
 		}
 	})
 	return p
@@ -248,7 +252,8 @@ type simulation struct {
 
 func simulate(t *testing.T, args ...string) *simulation {
 	t.Helper()
-	p := start(t, nil, wxkeeper(t), append([]string{"simulate", "--listen=127.0.0.1:0", "--control=127.0.0.1:0"}, args...)...)
+	p := start(t, nil, wxkeeper(t), append([]string{"simulate", "--listen=127.0.0.1:0", "--control=127.0.0.1:0"},
+		args...)...)
 	g := p.find(t, p.stdout, `^simulated WeChat ready: api=(http://127\.0\.0\.1:\d+) control=(http://127\.0\.0\.1:\d+)\n`)
 	return &simulation{p, g[1], g[2]}
 }
@@ -312,7 +317,8 @@ type workerProcess struct {
 // run starts a worker, with an embedded server if env has no NATS_URL, and waits until it answers requests.
 func run(t *testing.T, env vars) *workerProcess {
 	t.Helper()
-	env = vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:0", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0", "WXKEEPER_LOG_FORMAT": "json"}.with(env)
+	env = vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:0", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0",
+		"WXKEEPER_LOG_FORMAT": "json"}.with(env)
 	if env["NATS_URL"] == "" && env["WXKEEPER_DATA_DIR"] == "" {
 		env["WXKEEPER_DATA_DIR"] = filepath.Join(t.TempDir(), "data")
 	}
@@ -330,7 +336,8 @@ func (k *workerProcess) awaitFresh(t *testing.T) {
 	t.Helper()
 	for ctx := testContext(t); ; {
 		page := fetch(t, http.MethodGet, k.http+"/", "")
-		if strings.Contains(page, "  fresh  ") && !regexp.MustCompile(`  (expired|missing|failing|refreshing)  `).MatchString(page) {
+		if strings.Contains(page, "  fresh  ") &&
+			!regexp.MustCompile(`  (expired|missing|failing|refreshing)  `).MatchString(page) {
 			return
 		}
 		select {

@@ -42,7 +42,8 @@ func relative(now, at time.Time) string {
 	}
 }
 
-// masked shows four characters of a long secret, by which people can tell two secrets apart, and nothing of a short one.
+// masked shows four characters of a long secret, by which people can tell two secrets apart, and nothing of a
+// short one.
 func masked(value string) string {
 	shown := ""
 	if len(value) >= 32 {

@@ -17,7 +17,9 @@ type getVerb struct {
 }
 
 func (getVerb) Help() string {
-	return `To a pipe or a file it prints only the value, so that $(wxkeeper get) is the token. On a terminal, where other people may see it, the value is masked unless --reveal is given. A worker answers the request (subject wechat.credential.get) from its memory, without a call of WeChat.
+	return `To a pipe or a file it prints only the value, so that $(wxkeeper get) is the token. On a terminal, where
+other people may see it, the value is masked unless --reveal is given. A worker answers the request (subject
+wechat.credential.get) from its memory, without a call of WeChat.
 
 Examples:
 

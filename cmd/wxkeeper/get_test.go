@@ -11,7 +11,8 @@ import (
 func TestGetMasksOnATerminalOnly(t *testing.T) {
 	t.Parallel()
 	c := messages.Credential{
-		AppID: "wx1", Kind: "access_token", Value: "97_" + strings.Repeat(canary, 20), ExpiresAt: noon.Add(time.Hour + 52*time.Minute),
+		AppID: "wx1", Kind: "access_token", Value: "97_" + strings.Repeat(canary, 20),
+		ExpiresAt:  noon.Add(time.Hour + 52*time.Minute),
 		Generation: 3, Revision: 42, Source: "stable_token", Worker: "host-1",
 	}
 	for _, tt := range []struct {
@@ -24,7 +25,8 @@ func TestGetMasksOnATerminalOnly(t *testing.T) {
 	}{
 		{"pipe", false, getVerb{}, true, true, ""},
 		{"pipe, JSON", false, getVerb{JSON: true}, true, false, `"revision":42`},
-		{"terminal", true, getVerb{}, false, false, "generation 3, revision 42, expires in 1h52m, from stable_token by host-1"},
+		{"terminal", true, getVerb{}, false, false,
+			"generation 3, revision 42, expires in 1h52m, from stable_token by host-1"},
 		{"terminal, JSON", true, getVerb{JSON: true}, false, false, `"revision": 42`},
 		{"terminal, revealed", true, getVerb{Reveal: true}, true, true, ""},
 		{"terminal, JSON, revealed", true, getVerb{JSON: true, Reveal: true}, true, false, `"revision": 42`},

@@ -20,9 +20,12 @@ type healthVerb struct {
 }
 
 func (healthVerb) Help() string {
-	return `For the health check of a container without a shell and curl. With the environment of a worker it requests that worker's page /readyz; with a URL it requests that URL. Exit code 0: the answer was 200. Exit code 1: anything else, with one line that describes the cause.
+	return `For the health check of a container without a shell and curl. With the environment of a worker it requests
+that worker's page /readyz; with a URL it requests that URL. Exit code 0: the answer was 200. Exit code 1:
+anything else, with one line that describes the cause.
 
-If a failed check restarts the container, check /healthz: a worker that is not ready because NATS is away needs no restart.
+If a failed check restarts the container, check /healthz: a worker that is not ready because NATS is away
+needs no restart.
 
 Examples:
 
@@ -76,7 +79,8 @@ func (v *healthVerb) page() (string, error) {
 	if v.URL != "" {
 		u, err := url.Parse(v.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return "", usage(fmt.Errorf("<url>: %q is not an http or https URL, for example http://127.0.0.1:8080/healthz", v.URL))
+			return "", usage(fmt.Errorf("<url>: %q is not an http or https URL, for example "+
+				"http://127.0.0.1:8080/healthz", v.URL))
 		}
 		return v.URL, nil
 	}
@@ -85,7 +89,8 @@ func (v *healthVerb) page() (string, error) {
 		return "", err
 	}
 	if cfg.HTTPAddr == "" {
-		return "", setting.Errorf("WXKEEPER_HTTP_ADDR", "none: this worker serves no pages; give the URL of another worker")
+		return "", setting.Errorf("WXKEEPER_HTTP_ADDR",
+			"none: this worker serves no pages; give the URL of another worker")
 	}
 	return cfg.PagesURL() + "/readyz", nil
 }

@@ -37,9 +37,11 @@ func TestHealthIsTheAnswerOfThePage(t *testing.T) {
 		want string
 	}{
 		{healthVerb{URL: srv.URL + "/good"}, exitOK, "ok\n"},
-		{healthVerb{URL: srv.URL + "/bad"}, exitFailure, "wxkeeper: not healthy: " + srv.URL + "/bad: 503 starting:; NATS is away\n"},
+		{healthVerb{URL: srv.URL + "/bad"}, exitFailure,
+			"wxkeeper: not healthy: " + srv.URL + "/bad: 503 starting:; NATS is away\n"},
 		{healthVerb{URL: srv.URL + "/missing"}, exitFailure, "404"},
-		{healthVerb{URL: srv.URL + "/hangs", Timeout: time.Millisecond}, exitFailure, "no answer from " + srv.URL + "/hangs within 1ms"},
+		{healthVerb{URL: srv.URL + "/hangs", Timeout: time.Millisecond}, exitFailure,
+			"no answer from " + srv.URL + "/hangs within 1ms"},
 		{healthVerb{URL: "http://127.0.0.1:1/"}, exitFailure, "connection refused"},
 		{healthVerb{URL: "127.0.0.1:8080"}, exitUsage, "not an http or https URL"},
 		{healthVerb{URL: srv.URL, Timeout: -1}, exitUsage, "--timeout"},

@@ -16,7 +16,8 @@ func listenHTTP(addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("another process listens on %s: set WXKEEPER_HTTP_ADDR to another address, or to none", addr)
+		return nil, fmt.Errorf("another process listens on %s: set WXKEEPER_HTTP_ADDR to another address, or to none",
+			addr)
 	case err != nil:
 		return nil, fmt.Errorf("listen for HTTP, see WXKEEPER_HTTP_ADDR: %w", err)
 	}
@@ -36,8 +37,8 @@ func newHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// serveHTTP serves on l until shutdown is called. If serving fails before, serveHTTP calls failed. shutdown waits up to
-// two seconds for requests, and then for the goroutine that serves.
+// serveHTTP serves on l until shutdown is called. If serving fails before, serveHTTP calls failed. shutdown
+// waits up to two seconds for requests, and then for the goroutine that serves.
 func serveHTTP(srv *http.Server, l net.Listener, failed func(error)) (shutdown func()) {
 	served := make(chan struct{})
 	go func() {

@@ -39,7 +39,8 @@ type verbs struct {
 	VersionFlag kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
-const description = "wxkeeper keeps the credentials of WeChat accounts fresh, provides them to every service through NATS, " +
+const description = "wxkeeper keeps the credentials of WeChat accounts fresh, provides them to every service " +
+	"through NATS, " +
 	"and resolves scanned code tickets into marketing codes.\n\n" + exitCodes
 
 // terminal is what a verb reads from and writes to.
@@ -52,7 +53,8 @@ type terminal struct {
 }
 
 func main() {
-	t := &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr, tty: term.IsTerminal(int(os.Stdout.Fd())), now: time.Now}
+	t := &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr, tty: term.IsTerminal(int(os.Stdout.Fd())),
+		now: time.Now}
 	os.Exit(execute(untilSignal(), t, os.Args[1:]))
 }
 
@@ -76,7 +78,8 @@ func execute(ctx context.Context, t *terminal, args []string) int {
 // newParser returns the parser of the command line. The parser calls exit after --help.
 func newParser(t *terminal, exit func(int)) (*kong.Kong, error) {
 	return kong.New(new(verbs),
-		kong.Vars{"version": version(), "kinds": joined(messages.Kinds[:]), "roles": joined(permissions.Roles) + "," + kindAccounts},
+		kong.Vars{"version": version(), "kinds": joined(messages.Kinds[:]),
+			"roles": joined(permissions.Roles) + "," + kindAccounts},
 		kong.Name("wxkeeper"), kong.Description(description), kong.Writers(t.out, t.err), kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}))
 }
@@ -90,8 +93,8 @@ func joined[T ~string](list []T) string {
 	return strings.Join(names, ",")
 }
 
-// untilSignal returns a context that ends at the first SIGINT or SIGTERM, which requests a clean stop. The second signal
-// ends the process at once. Its goroutine runs until the process exits.
+// untilSignal returns a context that ends at the first SIGINT or SIGTERM, which requests a clean stop. The
+// second signal ends the process at once. Its goroutine runs until the process exits.
 func untilSignal() context.Context {
 	ctx, stop := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)

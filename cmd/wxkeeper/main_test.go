@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(leakFree{m}, map[string]func(){"wxkeeper": main})
 }
 
-// leakFree runs the tests, then the cleanups, and then checks that no goroutine is left: a verb waits for the goroutines
-// that it has started.
+// leakFree runs the tests, then the cleanups, and then checks that no goroutine is left: a verb waits for the
+// goroutines that it has started.
 type leakFree struct{ m *testing.M }
 
 var cleanups []func()
@@ -51,5 +51,6 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 // screen returns a terminal for a test, at noon, with its standard output and standard error.
 func screen(tty bool) (t *terminal, out, errs *bytes.Buffer) {
 	out, errs = new(bytes.Buffer), new(bytes.Buffer)
-	return &terminal{in: strings.NewReader(""), out: out, err: errs, tty: tty, now: func() time.Time { return noon }}, out, errs
+	return &terminal{in: strings.NewReader(""), out: out, err: errs, tty: tty, now: func() time.Time { return noon }},
+		out, errs
 }

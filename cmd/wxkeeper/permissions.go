@@ -21,7 +21,9 @@ const kindAccounts = "accounts"
 
 func (permissionsVerb) Help() string {
 	var b strings.Builder
-	b.WriteString("It prints configuration of nats-server that permits everything that this kind of user needs, and nothing else. docs/security.md describes what an attacker could do with each kind of user. The names of the bucket and of the subjects come from WXKEEPER_BUCKET and WXKEEPER_SUBJECT_PREFIX.\n\nThe kinds:\n\n")
+	b.WriteString("It prints configuration of nats-server that permits everything that this kind of user needs, and " +
+		"nothing else. docs/security.md describes what an attacker could do with each kind of user. The names of " +
+		"the bucket and of the subjects come from WXKEEPER_BUCKET and WXKEEPER_SUBJECT_PREFIX.\n\nThe kinds:\n\n")
 	for _, r := range permissions.Roles {
 		fmt.Fprintf(&b, "    %-9s %s\n", r, r.Meaning())
 	}
@@ -56,7 +58,8 @@ func (v *permissionsVerb) text(cfg config.Config) (string, error) {
 	switch {
 	case !slices.Contains(v.Kind, kindAccounts):
 	case len(v.Kind) > 1, len(v.AppID) > 0:
-		return "", errors.New("accounts cannot be combined with another kind or with --appid; give --user for each user of the consumers' account")
+		return "", errors.New("accounts cannot be combined with another kind or with --appid; give --user for each " +
+			"user of the consumers' account")
 	case len(v.User) == 0:
 		return "", errors.New("accounts: name the users of the consumers' account with --user")
 	default:

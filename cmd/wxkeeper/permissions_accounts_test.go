@@ -13,8 +13,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// twoAccounts starts a server with workers and consumers in two NATS accounts. Besides the users of the lists, each account
-// has a user without limits.
+// twoAccounts starts a server with workers and consumers in two NATS accounts. Besides the users of the
+// lists, each account has a user without limits.
 func twoAccounts(t *testing.T, shop string) *guarded {
 	t.Helper()
 	accounts := permissionsOf(t, "accounts", "user=shop")
@@ -22,7 +22,8 @@ func twoAccounts(t *testing.T, shop string) *guarded {
 		if !strings.Contains(accounts, list) {
 			t.Fatalf("no %s in\n%s", list, accounts)
 		}
-		accounts = strings.Replace(accounts, list, strings.TrimSuffix(list, "]")+", { user: "+user+", password: "+passphrase+" }]", 1)
+		accounts = strings.Replace(accounts, list,
+			strings.TrimSuffix(list, "]")+", { user: "+user+", password: "+passphrase+" }]", 1)
 	}
 	return guardConf(t, permissionsOf(t, "worker")+shop+accounts)
 }
@@ -50,10 +51,12 @@ func TestTwoAccountsGiveConsumersWhatIsExportedAndNothingElse(t *testing.T) {
 		t.Error("no event:", err)
 	}
 	ask := messages.NewClient(nc, names.SubjectPrefix)
-	if _, err := ask.ResolveCode(g.context(), messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
+	if _, err := ask.ResolveCode(g.context(),
+		messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := ask.SignJSSDK(g.context(), messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
+	if _, err := ask.SignJSSDK(g.context(),
+		messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
 		t.Error(err)
 	}
 	if _, err := ask.SignCard(g.context(), messages.SignCardRequest{AppID: mine, CardID: "c"}); err != nil {
@@ -102,18 +105,22 @@ func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
 	if err := unlimited.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := messages.NewClient(root, "corp").ResolveCode(g.context(), messages.ResolveCodeRequest{AppID: other, OpenID: "o", CodeTicket: "t"}); err != nil {
+	if _, err := messages.NewClient(root, "corp").ResolveCode(g.context(),
+		messages.ResolveCodeRequest{AppID: other, OpenID: "o", CodeTicket: "t"}); err != nil {
 		t.Fatal(err)
 	}
-	// It writes nothing: its messages stay in its account, and so do the replies to its requests, whatever their subject.
+	// It writes nothing: its messages stay in its account, and so do the replies to its requests, whatever
+	// their subject.
 	for _, subject := range []string{"$KV.creds.wx2.access_token", "$KV.creds.lease.wx2.jsapi_ticket"} {
 		if err := unlimited.Publish(subject, []byte("junk")); err != nil {
 			t.Fatal(err)
 		}
-		if err := unlimited.PublishRequest("$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token", subject, nil); err != nil {
+		if err := unlimited.PublishRequest("$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token", subject,
+			nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := unlimited.PublishRequest("corp.code.resolve.wx1", subject, []byte(`{"openid":"o","code_ticket":"t"}`)); err != nil {
+		if err := unlimited.PublishRequest("corp.code.resolve.wx1", subject,
+			[]byte(`{"openid":"o","code_ticket":"t"}`)); err != nil {
 			t.Fatal(err)
 		}
 		for n := 0; n < 3; { // its own message, the record and the code arrive in its account
@@ -128,10 +135,12 @@ func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
 			}
 		}
 	}
-	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.wx2.access_token"); err != nil || m.Sequence != record.Revision {
+	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.wx2.access_token"); err != nil ||
+		m.Sequence != record.Revision {
 		t.Errorf("the record was overwritten: %v, %v", m, err)
 	}
-	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.lease.wx2.jsapi_ticket"); !errors.Is(err, jetstream.ErrMsgNotFound) {
+	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.lease.wx2.jsapi_ticket"); !errors.Is(err,
+		jetstream.ErrMsgNotFound) {
 		t.Errorf("a lease was written: %v, %v", m, err)
 	}
 }
@@ -139,7 +148,8 @@ func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
 // docs/permissions.md describes what NATS cannot deny within one account. If this test fails, NATS can deny it now.
 func TestInOneAccountAReplyGoesWhereItsAskerMayNotPublish(t *testing.T) {
 	t.Parallel()
-	g := guard(t, permissionsOf(t, "direct resolver", "appid=wx1", "user=shop"), permissionsOf(t, "watcher", "appid=wx1", "user=eye"))
+	g := guard(t, permissionsOf(t, "direct resolver", "appid=wx1", "user=shop"),
+		permissionsOf(t, "watcher", "appid=wx1", "user=eye"))
 	g.startWorker(g.as(admin))
 	root, shop, eye := g.as(admin), g.as("shop"), g.as("eye")
 	follow, _ := g.read(root, kv.ReaderConfig{})
@@ -173,8 +183,9 @@ func TestInOneAccountAReplyGoesWhereItsAskerMayNotPublish(t *testing.T) {
 		`{"stream_name":"KV_creds","config":{"name":"c","ack_policy":"none","deliver_policy":"all","filter_subject":"$KV.creds.wx1.*","deliver_subject":"orders.new"},"action":""}`)
 	arrives("a message that a consumer delivers")
 
-	// Into the bucket: a reply overwrites the record of another account, and no Reader accepts it as a record. The worker
-	// publishes the record again. (The reply is that there is no record: a record would carry the fence of its own lease.)
+	// Into the bucket: a reply overwrites the record of another account, and no Reader accepts it as a
+	// record. The worker publishes the record again. (The reply is that there is no record: a record would
+	// carry the fence of its own lease.)
 	b, err := g.js().KeyValue(g.context(), "creds")
 	if err != nil {
 		t.Fatal(err)

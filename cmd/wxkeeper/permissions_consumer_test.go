@@ -11,8 +11,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// runReader runs a Reader of the user through everything that needs a permission: it starts, sees a change, reports a dead
-// token, reconnects, and sees that a deleted record was published again.
+// runReader runs a Reader of the user through everything that needs a permission: it starts, sees a change,
+// reports a dead token, reconnects, and sees that a deleted record was published again.
 func (g *guarded) runReader(user string, cfg kv.ReaderConfig) {
 	g.Helper()
 	s := g.startWorker(g.as(admin))
@@ -98,7 +98,8 @@ func TestReaderLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	g.noViolations()
 	g.usesAll("reader", text)
 	g.deniesPublish(nc, neverPublish...)
-	g.deniesPublish(nc, "corp.code.resolve.wx1", "corp.jssdk.sign.wx1", "corp.card.sign.wx1", "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token")
+	g.deniesPublish(nc, "corp.code.resolve.wx1", "corp.jssdk.sign.wx1", "corp.card.sign.wx1",
+		"$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token")
 	g.deniesSubscribe(nc, neverSubscribe...)
 }
 
@@ -113,12 +114,14 @@ func TestWatcherOfOneAccountLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	g.usesAll("shop", text)
 	g.deniesPublish(nc, neverPublish...)
 	g.deniesPublish(nc, notOfOneAccount...)
-	g.deniesPublish(nc, "corp.code.resolve.wx1", "corp.jssdk.sign.wx1", "corp.card.sign.wx1", "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token")
+	g.deniesPublish(nc, "corp.code.resolve.wx1", "corp.jssdk.sign.wx1", "corp.card.sign.wx1",
+		"$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token")
 	g.deniesSubscribe(nc, neverSubscribe...)
 	g.deniesSubscribe(nc, "corp.published.wx1.*")
 
 	// A request with one account in the subject and another in the body.
-	for _, filter := range []string{`"filter_subject":"$KV.creds.wx2.*"`, `"filter_subjects":["$KV.creds.wx1.*","$KV.creds.wx2.*"]`} {
+	for _, filter := range []string{`"filter_subject":"$KV.creds.wx2.*"`,
+		`"filter_subjects":["$KV.creds.wx1.*","$KV.creds.wx2.*"]`} {
 		m, err := nc.RequestWithContext(g.context(), "$JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.wx1.*",
 			[]byte(`{"stream_name":"KV_creds","config":{"name":"c","ack_policy":"none","deliver_policy":"all",`+filter+`},"action":""}`))
 		if err != nil || !strings.Contains(string(m.Data), `"error"`) {
@@ -127,12 +130,14 @@ func TestWatcherOfOneAccountLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	}
 }
 
-// rareRequests sends requests that a watch sends too rarely for a test: INFO every half minute, DELETE after an error.
+// rareRequests sends requests that a watch sends too rarely for a test: INFO every half minute, DELETE after
+// an error.
 func (g *guarded) rareRequests(nc *nats.Conn, buckets ...string) {
 	g.Helper()
 	for _, bucket := range buckets {
 		for _, request := range []string{"INFO", "DELETE"} {
-			if _, err := nc.RequestWithContext(g.context(), "$JS.API.CONSUMER."+request+".KV_"+bucket+".c", nil); err != nil {
+			if _, err := nc.RequestWithContext(g.context(), "$JS.API.CONSUMER."+request+".KV_"+bucket+".c",
+				nil); err != nil {
 				g.Error(err)
 			}
 		}
@@ -165,10 +170,12 @@ func TestResolverAndSignerLiveByTheirListsAndAreRefusedTheRest(t *testing.T) {
 	rc, sc := g.as("resolver-wx1"), g.as("signer-wx1")
 	ask := func(ctx context.Context) error {
 		resolve, sign := messages.NewClient(rc, "corp"), messages.NewClient(sc, "corp")
-		if _, err := resolve.ResolveCode(ctx, messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
+		if _, err := resolve.ResolveCode(ctx,
+			messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
 			return err
 		}
-		if _, err := sign.SignJSSDK(ctx, messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
+		if _, err := sign.SignJSSDK(ctx,
+			messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
 			return err
 		}
 		_, err := sign.SignCard(ctx, messages.SignCardRequest{AppID: mine, CardID: "c"})

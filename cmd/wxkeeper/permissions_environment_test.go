@@ -33,7 +33,8 @@ func TestOperatorLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	for _, args := range []string{
-		"status", "status --appid wx1", "get --appid wx1", "get jsapi_ticket --appid wx1", "refresh --appid wx1 --revision 1", "resolve --appid wx1 o t",
+		"status", "status --appid wx1", "get --appid wx1", "get jsapi_ticket --appid wx1",
+		"refresh --appid wx1 --revision 1", "resolve --appid wx1 o t",
 	} {
 		term, _, errs := screen(false)
 		if code := execute(g.context(), term, strings.Fields(args)); code != exitOK {
@@ -84,8 +85,8 @@ type writer func(string)
 
 func (w writer) Write(p []byte) (int, error) { w(string(p)); return len(p), nil }
 
-// Two lists of the permissions of a worker were written independently and must agree: what `wxkeeper permissions` prints,
-// and what `wxkeeper check` tries.
+// Two lists of the permissions of a worker were written independently and must agree: what `wxkeeper
+// permissions` prints, and what `wxkeeper check` tries.
 func TestCheckFindsNothingMissingInTheListOfAWorker(t *testing.T) {
 	g := guard(t, permissionsOf(t, "worker"))
 	g.startWorker(g.as(admin))
@@ -143,7 +144,8 @@ func TestFilesAreIncludedAsTheDocumentSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	confs := regexp.MustCompile("(?s)```conf\n([^`]*include worker.conf[^`]*)```").FindAllStringSubmatch(string(doc), -1)
+	confs := regexp.MustCompile("(?s)```conf\n([^`]*include worker.conf[^`]*)```").FindAllStringSubmatch(string(doc),
+		-1)
 	if len(confs) != 2 {
 		t.Fatalf("docs/security.md has %d examples", len(confs))
 	}
@@ -153,7 +155,8 @@ func TestFilesAreIncludedAsTheDocumentSays(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, m[1])
 		}
-		if len(o.Users) != 3-i || slices.ContainsFunc(o.Users, func(u *server.User) bool { return u.Permissions == nil }) {
+		if len(o.Users) != 3-i || slices.ContainsFunc(o.Users,
+			func(u *server.User) bool { return u.Permissions == nil }) {
 			t.Errorf("%d users with\n%s", len(o.Users), m[1])
 		}
 	}

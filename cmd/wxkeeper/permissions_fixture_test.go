@@ -26,7 +26,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// The tests of permissions are in this package, because it prints the lists, and may import everything that needs them.
+// The tests of permissions are in this package, because it prints the lists, and may import everything that
+// needs them.
 
 // names are not the defaults, so that a list with a fixed name fails the tests.
 var names = config.Config{SubjectPrefix: "corp", Bucket: "creds"}
@@ -69,9 +70,11 @@ func guard(t *testing.T, users ...string) *guarded {
 	t.Helper()
 	var refs []string
 	for _, text := range users {
-		refs = append(refs, regexp.MustCompile(`(?m)^(user_\S+): \{$`).ReplaceAllString(regexp.MustCompile(`(?m)^user_\S+: \{$`).FindString(text), "$$$1"))
+		refs = append(refs, "$"+regexp.MustCompile(`(?m)^(user_\S+): \{$`).FindStringSubmatch(text)[1])
 	}
-	return guardConf(t, strings.Join(users, "")+fmt.Sprintf("authorization: { users: [%s, { user: %s, password: %s }] }\n", strings.Join(refs, ", "), admin, passphrase))
+	return guardConf(t, strings.Join(users,
+		"")+fmt.Sprintf("authorization: { users: [%s, { user: %s, password: %s }] }\n", strings.Join(refs, ", "),
+		admin, passphrase))
 }
 
 // guardConf starts a server with a configuration, and with the passwords to which the configuration refers.
@@ -105,11 +108,12 @@ func (g *guarded) as(user string) *nats.Conn {
 	if user != admin {
 		env.NATSInbox = "_INBOX_" + user
 	}
-	nc, err := natsconn.Connect(g.context(), env.NATS(user), nats.ReconnectWait(20*time.Millisecond), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		if errors.Is(err, nats.ErrPermissionViolation) {
-			g.log.violation(reported + user + ": " + err.Error())
-		}
-	}))
+	nc, err := natsconn.Connect(g.context(), env.NATS(user), nats.ReconnectWait(20*time.Millisecond),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				g.log.violation(reported + user + ": " + err.Error())
+			}
+		}))
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -163,7 +167,8 @@ func (g *guarded) denies(nc *nats.Conn, subject string, try func() error) {
 	}
 	g.log.await(g, func() bool {
 		return slices.ContainsFunc(g.log.violations(before), func(line string) bool {
-			return strings.Contains(line, `"`+subject+`"`) && strings.Contains(line, "user:"+nc.Opts.User) && !strings.HasPrefix(line, reported)
+			return strings.Contains(line, `"`+subject+`"`) && strings.Contains(line, "user:"+nc.Opts.User) &&
+				!strings.HasPrefix(line, reported)
 		})
 	}, fmt.Sprintf("%s has permission for %s", nc.Opts.User, subject))
 }
@@ -311,8 +316,10 @@ func (g *guarded) startWorker(nc *nats.Conn) *workerFixture {
 		Accounts: []wechattest.Account{{AppID: mine, Secret: canary}, {AppID: other, Secret: canary}}, AnyCode: true,
 	})}
 	w, err := worker.New(nc, worker.Config{
-		Name: "w", Log: slog.New(slog.NewTextHandler(g.Output(), nil)), Bucket: names.Bucket, SubjectPrefix: names.SubjectPrefix, WeChat: wechat.Config{URLs: []string{s.sim.URL}},
-		Accounts: []worker.Account{{AppID: mine, Secret: canary, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}}, {AppID: other, Secret: canary}},
+		Name: "w", Log: slog.New(slog.NewTextHandler(g.Output(), nil)), Bucket: names.Bucket,
+		SubjectPrefix: names.SubjectPrefix, WeChat: wechat.Config{URLs: []string{s.sim.URL}},
+		Accounts: []worker.Account{{AppID: mine, Secret: canary,
+			Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}}, {AppID: other, Secret: canary}},
 	})
 	if err != nil {
 		g.Fatal(err)
@@ -366,7 +373,8 @@ func (g *guarded) awaitRefreshed(s *workerFixture, nc *nats.Conn, r *kv.Reader, 
 	g.Helper()
 	old := g.await(r, appid, messages.AccessToken, 0)
 	s.sim.Revoke(old.Value)
-	_, err := messages.NewClient(nc, names.SubjectPrefix).RefreshCredential(g.context(), messages.RefreshCredentialRequest{AppID: appid, Revision: old.Revision})
+	_, err := messages.NewClient(nc, names.SubjectPrefix).RefreshCredential(g.context(),
+		messages.RefreshCredentialRequest{AppID: appid, Revision: old.Revision})
 	if err != nil && !errors.Is(err, messages.ErrUpstreamTimeout) { // on a loaded machine; the worker goes on
 		g.Fatalf("%v; violations: %q", err, g.log.violations(0))
 	}

@@ -35,9 +35,11 @@ func TestWorkerLivesByItsList(t *testing.T) {
 
 	// It answers on both subjects of each endpoint, and answers `nats micro`.
 	for _, ask := range []struct{ subject, body string }{
-		{"code.resolve", `{"appid":"wx1","openid":"o","code_ticket":"t"}`}, {"code.resolve.wx1", `{"openid":"o","code_ticket":"t"}`},
+		{"code.resolve", `{"appid":"wx1","openid":"o","code_ticket":"t"}`},
+		{"code.resolve.wx1", `{"openid":"o","code_ticket":"t"}`},
 		{"credential.get", `{"appid":"wx1"}`}, {"credential.get.wx1", ``}, {"status", ``}, {"status.wx1", ``},
-		{"jssdk.sign", `{"appid":"wx1","url":"https://a.example/"}`}, {"jssdk.sign.wx1", `{"url":"https://a.example/"}`},
+		{"jssdk.sign", `{"appid":"wx1","url":"https://a.example/"}`},
+		{"jssdk.sign.wx1", `{"url":"https://a.example/"}`},
 		{"card.sign", `{"appid":"wx1","card_id":"c"}`}, {"card.sign.wx1", `{"card_id":"c"}`},
 		{"credential.refresh", `{"appid":"wx1","revision":1}`}, {"credential.refresh.wx1", `{"revision":1}`},
 	} {

@@ -21,7 +21,10 @@ type resolveVerb struct {
 }
 
 func (resolveVerb) Help() string {
-	return `It prints the answer of WeChat unchanged. Other users of this machine can see the arguments of a command in the list of processes. With - the request is read from standard input instead: {"openid":"…","code_ticket":"…"}, and "appid" if the worker has more than one account. Write -- before an openid or ticket that begins with a dash.
+	return `It prints the answer of WeChat unchanged. Other users of this machine can see the arguments of a command in
+the list of processes. With - the request is read from standard input instead:
+{"openid":"…","code_ticket":"…"}, and "appid" if the worker has more than one account. Write -- before an
+openid or ticket that begins with a dash.
 
 Examples:
 
@@ -44,7 +47,8 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 			return usage(fmt.Errorf("resolve -: appid: %w", messages.ErrInvalidAppID))
 		}
 	case v.CodeTicket == "":
-		return usage(errors.New("resolve: the code_ticket is missing: wxkeeper resolve OPENID CODE_TICKET, or wxkeeper resolve - to read both from standard input"))
+		return usage(errors.New("resolve: the code_ticket is missing: wxkeeper resolve OPENID CODE_TICKET, or " +
+			"wxkeeper resolve - to read both from standard input"))
 	}
 	if v.AppID != "" {
 		req.AppID = v.AppID

@@ -29,9 +29,11 @@ import (
 type runVerb struct{}
 
 func (runVerb) Help() string {
-	return `The configuration is in environment variables only: see "wxkeeper env". Without NATS_URL the worker starts an embedded NATS server; a second worker joins it with NATS_URL.
+	return `The configuration is in environment variables only: see "wxkeeper env". Without NATS_URL the worker starts
+an embedded NATS server; a second worker joins it with NATS_URL.
 
-SIGINT or SIGTERM stops the worker cleanly: it receives no new requests, and answers those that it has received. A second signal ends the process at once.
+SIGINT or SIGTERM stops the worker cleanly: it receives no new requests, and answers those that it has
+received. A second signal ends the process at once.
 
 Example:
 
@@ -87,7 +89,8 @@ func serve(ctx context.Context, cfg config.Config, accounts []worker.Account, lo
 		defer closePages()
 	}
 	nc, disconnect, err := connectWorker(ctx, cfg, log, func(nats string) {
-		log.Info("wxkeeper starts", "version", buildinfo.Version(), "accounts", len(accounts), "http", pages.url, "nats", nats)
+		log.Info("wxkeeper starts", "version", buildinfo.Version(), "accounts", len(accounts), "http", pages.url,
+			"nats", nats)
 		warn(cfg, log)
 	})
 	if err != nil {
@@ -110,7 +113,8 @@ func serve(ctx context.Context, cfg config.Config, accounts []worker.Account, lo
 		}
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	wc := cfg.Worker(accounts)
 	wc.Version, wc.Log, wc.Registerer = buildinfo.Version(), log, registry
 	wc.OnAccountRefused = func(string) { requestReload("WeChat refuses an account") }
@@ -149,10 +153,11 @@ func warn(cfg config.Config, log *slog.Logger) {
 	}
 }
 
-// connectWorker connects to the NATS server of the environment, or to an embedded server that it starts. When it has
-// found no fault in the environment it calls starting with the address of NATS: not earlier, because a start that fails
-// prints one line only; and not later, because it may then wait for NATS for a long time.
-func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger, starting func(nats string)) (nc *natsconn.Conn, disconnect func(), err error) {
+// connectWorker connects to the NATS server of the environment, or to an embedded server that it starts. When
+// it has found no fault in the environment it calls starting with the address of NATS: not earlier, because a
+// start that fails prints one line only; and not later, because it may then wait for NATS for a long time.
+func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger,
+	starting func(nats string)) (nc *natsconn.Conn, disconnect func(), err error) {
 	c := cfg.NATS("wxkeeper worker")
 	c.Logger = log
 	var opts []nats.Option

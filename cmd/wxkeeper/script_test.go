@@ -15,7 +15,8 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("GORACE", "atexit_sleep_ms=10") // by default, the race detector delays the end of each process by a second
+			// by default, the race detector delays the end of each process by a second
+			env.Setenv("GORACE", "atexit_sleep_ms=10")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -44,8 +45,9 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// refuses TEXT… checks that `wxkeeper run` does not start in this environment: exit code 2, no standard output, and one
-// line of standard error, which begins with the first text, contains the others, and shows no secret.
+// refuses TEXT… checks that `wxkeeper run` does not start in this environment: exit code 2, no standard
+// output, and one line of standard error, which begins with the first text, contains the others, and shows no
+// secret.
 func refuses(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: refuses BEGIN [TEXT]...")

@@ -40,9 +40,12 @@ type simulateVerb struct {
 }
 
 func (simulateVerb) Help() string {
-	return `The simulated endpoints are /cgi-bin/token, /cgi-bin/stable_token, /cgi-bin/ticket/getticket, /cgi-bin/get_api_domain_ip and /intp/marketcode/tickettocode. When it serves, it prints one line: "simulated WeChat ready: api=URL control=URL". SIGINT or SIGTERM stops it.
+	return `The simulated endpoints are /cgi-bin/token, /cgi-bin/stable_token, /cgi-bin/ticket/getticket,
+/cgi-bin/get_api_domain_ip and /intp/marketcode/tickettocode. When it serves, it prints one line: "simulated
+WeChat ready: api=URL control=URL". SIGINT or SIGTERM stops it.
 
-The control API has /calls, /calls/reset, /faults, /foreign-refresh, /revoke, /judge, /codes, /accounts, /secrets and /healthz; its page / has a curl command for each.
+The control API has /calls, /calls/reset, /faults, /foreign-refresh, /revoke, /judge, /codes, /accounts,
+/secrets and /healthz; its page / has a curl command for each.
 
 Examples:
 
@@ -64,7 +67,8 @@ func (v *simulateVerb) Run(ctx context.Context, t *terminal) error {
 		return usage(err)
 	}
 	if v.Control != config.None && !v.InsecureControl && !loopback.Addr(v.Control) {
-		return usage(fmt.Errorf("--control: %s can be reached from other machines: listen on 127.0.0.1, or add --insecure-control", v.Control))
+		return usage(fmt.Errorf("--control: %s can be reached from other machines: listen on 127.0.0.1, or add "+
+			"--insecure-control", v.Control))
 	}
 	sim := wechattest.New(cfg)
 	defer sim.Release()
@@ -96,7 +100,8 @@ func (v *simulateVerb) Run(ctx context.Context, t *terminal) error {
 func (v *simulateVerb) config() (wechattest.Config, error) {
 	cfg := wechattest.Config{
 		TokenLife: v.TokenLife, TicketLife: v.TicketLife, ForceGap: orNone(v.ForceGap),
-		ForcesPerDay: v.ForcesPerDay, TokensPerDay: v.TokensPerDay, StablePerMinute: v.StablePerMinute, StablePerDay: v.StablePerDay,
+		ForcesPerDay: v.ForcesPerDay, TokensPerDay: v.TokensPerDay, StablePerMinute: v.StablePerMinute,
+		StablePerDay:  v.StablePerDay,
 		TicketsPerDay: v.TicketsPerDay, CodesPerDay: v.CodesPerDay, CodesPerMinute: v.CodesPerMinute,
 		AllowIPs: v.AllowIP, Latency: v.Latency, AnyCode: v.AnyCode,
 	}
@@ -107,9 +112,12 @@ func (v *simulateVerb) config() (wechattest.Config, error) {
 		flag string
 		zero bool
 	}{
-		{"--token-life", v.TokenLife == 0}, {"--ticket-life", v.TicketLife == 0}, {"--forces-per-day", v.ForcesPerDay == 0},
-		{"--tokens-per-day", v.TokensPerDay == 0}, {"--stable-per-minute", v.StablePerMinute == 0}, {"--stable-per-day", v.StablePerDay == 0},
-		{"--tickets-per-day", v.TicketsPerDay == 0}, {"--codes-per-day", v.CodesPerDay == 0}, {"--codes-per-minute", v.CodesPerMinute == 0},
+		{"--token-life", v.TokenLife == 0}, {"--ticket-life", v.TicketLife == 0},
+		{"--forces-per-day", v.ForcesPerDay == 0},
+		{"--tokens-per-day", v.TokensPerDay == 0}, {"--stable-per-minute", v.StablePerMinute == 0},
+		{"--stable-per-day", v.StablePerDay == 0},
+		{"--tickets-per-day", v.TicketsPerDay == 0}, {"--codes-per-day", v.CodesPerDay == 0},
+		{"--codes-per-minute", v.CodesPerMinute == 0},
 	} {
 		if f.zero { // in a wechattest.Config, 0 means WeChat's own number
 			return cfg, fmt.Errorf("%s: it cannot be 0", f.flag)
@@ -123,7 +131,8 @@ func (v *simulateVerb) config() (wechattest.Config, error) {
 		cfg.Accounts = append(cfg.Accounts, wechattest.Account{AppID: appid, Secret: secret})
 	}
 	if len(cfg.Accounts) == 0 && v.Control == config.None {
-		return cfg, errors.New("--account: without an account, and without --control to add one, the simulation would refuse every call")
+		return cfg, errors.New("--account: without an account, and without --control to add one, the simulation " +
+			"would refuse every call")
 	}
 	if err := cfg.Validate(); err != nil {
 		return cfg, errors.New(flagNames.Replace(err.Error()))
@@ -140,11 +149,12 @@ func orNone(d time.Duration) time.Duration {
 }
 
 // flagNames replaces the names of wechattest's fields by the names of the flags.
-var flagNames = strings.NewReplacer("Accounts[", "--account [", "TokenLife", "--token-life", "TicketLife", "--ticket-life",
+var flagNames = strings.NewReplacer("Accounts[", "--account [", "TokenLife", "--token-life", "TicketLife",
+	"--ticket-life",
 	"Overlap", "--overlap", "Latency", "--latency", "AllowIPs", "--allow-ip")
 
-// serveSimulation serves h on addr until shutdown is called, and returns its URL. If serving fails before, it sends the
-// error to failed.
+// serveSimulation serves h on addr until shutdown is called, and returns its URL. If serving fails before, it
+// sends the error to failed.
 func serveSimulation(flag, addr string, h http.Handler, failed chan<- error) (url string, shutdown func(), err error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

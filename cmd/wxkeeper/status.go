@@ -18,9 +18,13 @@ type statusVerb struct {
 }
 
 func (statusVerb) Help() string {
-	return `One worker answers with what the whole fleet knows about each credential, the worst state first. Exit code 1 means that a credential is expired, missing or refused: consumers get no value for it now, or a value that WeChat refuses.
+	return `One worker answers with what the whole fleet knows about each credential, the worst state first. Exit code 1
+means that a credential is expired, missing or refused: consumers get no value for it now, or a value that
+WeChat refuses.
 
-States: fresh; failing (valid, but refreshing it fails); refused (not expired, but WeChat refuses it); expired (and not replaced yet); missing (never obtained). docs/operations.md describes what to do for each state.
+States: fresh; failing (valid, but refreshing it fails); refused (not expired, but WeChat refuses it);
+expired (and not replaced yet); missing (never obtained). docs/operations.md describes what to do for each
+state.
 
 Examples:
 
@@ -81,7 +85,8 @@ func printStatus(t *terminal, st messages.Status) error {
 		if c.State != messages.StateFresh {
 			state = strings.ToUpper(state) // it stands out in a long table
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", state, account, c.Kind, relative(st.Time, c.ExpiresAt), nextStep(st.Time, c), c.CallsToday)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", state, account, c.Kind, relative(st.Time, c.ExpiresAt),
+			nextStep(st.Time, c), c.CallsToday)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -135,8 +140,9 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 	}
 }
 
-// explanation returns lines that explain what is wrong with a credential and what to do: no lines if nothing is wrong.
-// again means that the meaning of the state has just been printed for another credential of the account.
+// explanation returns lines that explain what is wrong with a credential and what to do: no lines if nothing
+// is wrong. again means that the meaning of the state has just been printed for another credential of the
+// account.
 func explanation(now time.Time, c messages.CredentialStatus, again bool) (lines []string) {
 	for _, s := range states {
 		if s.name == c.State && s.means != "" && !again {
@@ -151,7 +157,8 @@ func explanation(now time.Time, c messages.CredentialStatus, again bool) (lines 
 		lines = append(lines, line)
 	}
 	if c.Attempts > 0 {
-		lines = append(lines, fmt.Sprintf("tries: %d failed in a row, the last %s", c.Attempts, relative(now, c.LastAttempt)))
+		lines = append(lines, fmt.Sprintf("tries: %d failed in a row, the last %s", c.Attempts,
+			relative(now, c.LastAttempt)))
 	}
 	if c.Conflicts > 0 {
 		line := "conflicts: WeChat refused it long before its end " + times(c.Conflicts)

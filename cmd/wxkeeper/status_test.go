@@ -12,23 +12,31 @@ import (
 func TestStatusPrintsWhatIsWrongAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	st := messages.Status{
-		Worker: "host-1", Version: "1.2.3", Time: noon, Accounts: 2, Summary: map[messages.State]int{"expired": 1, "missing": 3, "refused": 1, "failing": 1, "fresh": 2},
+		Worker: "host-1", Version: "1.2.3", Time: noon, Accounts: 2,
+		Summary: map[messages.State]int{"expired": 1, "missing": 3, "refused": 1, "failing": 1, "fresh": 2},
 		Credentials: []messages.CredentialStatus{
 			{
-				AppID: "wx2", Name: "shop", Kind: "access_token", State: "expired", Reason: "backoff", ExpiresAt: noon.Add(-12 * time.Minute),
-				NextAttempt: noon.Add(34 * time.Second), LastAttempt: noon.Add(-26 * time.Second), Attempts: 5, CallsToday: 41,
-				Error: "stable_token: WeChat refused: errcode 40164 \"invalid ip\"", RID: "6789", Advice: "put 203.0.113.7 on the IP white list",
+				AppID: "wx2", Name: "shop", Kind: "access_token", State: "expired", Reason: "backoff",
+				ExpiresAt:   noon.Add(-12 * time.Minute),
+				NextAttempt: noon.Add(34 * time.Second), LastAttempt: noon.Add(-26 * time.Second), Attempts: 5,
+				CallsToday: 41,
+				Error:      "stable_token: WeChat refused: errcode 40164 \"invalid ip\"", RID: "6789",
+				Advice: "put 203.0.113.7 on the IP white list",
 			},
 			{AppID: "wx2", Name: "shop", Kind: "jsapi_ticket", State: "missing", Reason: "no_token"},
 			{AppID: "wx2", Name: "shop", Kind: "wx_card_ticket", State: "missing", Reason: "no_token"},
 			{AppID: "wx3", Kind: "jsapi_ticket", State: "missing", Reason: "no_token"},
 			{
-				AppID: "wx3", Kind: "access_token", State: "refused", Reason: "refused", ExpiresAt: noon.Add(time.Hour), NextAttempt: noon.Add(time.Minute),
+				AppID: "wx3", Kind: "access_token", State: "refused", Reason: "refused",
+				ExpiresAt: noon.Add(time.Hour), NextAttempt: noon.Add(time.Minute),
 				Conflicts: 2, LastConflict: noon.Add(-200 * time.Second),
 			},
-			{AppID: "wx1", Kind: "jsapi_ticket", State: "failing", Reason: "refreshing", ExpiresAt: noon.Add(time.Minute), Attempts: 1, LastAttempt: noon.Add(-time.Second)},
-			{AppID: "wx1", Kind: "access_token", State: "fresh", Reason: "fresh", ExpiresAt: noon.Add(112 * time.Minute), NextAttempt: noon.Add(102 * time.Minute), CallsToday: 7},
-			{AppID: "wx1", Kind: "wx_card_ticket", State: "fresh", Reason: "fresh", ExpiresAt: noon.Add(112 * time.Minute), NextAttempt: noon.Add(14 * time.Minute), CallsToday: 9},
+			{AppID: "wx1", Kind: "jsapi_ticket", State: "failing", Reason: "refreshing",
+				ExpiresAt: noon.Add(time.Minute), Attempts: 1, LastAttempt: noon.Add(-time.Second)},
+			{AppID: "wx1", Kind: "access_token", State: "fresh", Reason: "fresh",
+				ExpiresAt: noon.Add(112 * time.Minute), NextAttempt: noon.Add(102 * time.Minute), CallsToday: 7},
+			{AppID: "wx1", Kind: "wx_card_ticket", State: "fresh", Reason: "fresh",
+				ExpiresAt: noon.Add(112 * time.Minute), NextAttempt: noon.Add(14 * time.Minute), CallsToday: 9},
 		},
 	}
 	const want = `STATE    ACCOUNT     KIND            EXPIRES   NEXT                        CALLS TODAY
@@ -66,7 +74,8 @@ func TestStatusFailsIfConsumersGetNoGoodValue(t *testing.T) {
 	t.Parallel()
 	for _, s := range states {
 		bad := s.name != messages.StateFresh && s.name != messages.StateFailing
-		if got := dead(messages.Status{Summary: map[messages.State]int{messages.StateFresh: 3, s.name: 1}}); got != bad {
+		if got := dead(messages.Status{Summary: map[messages.State]int{messages.StateFresh: 3,
+			s.name: 1}}); got != bad {
 			t.Errorf("%s: dead returns %t", s.name, got)
 		}
 	}

@@ -31,11 +31,16 @@ func TestVerbWithoutPermissionEndsAtOnceWithAdvice(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	for _, tt := range []struct{ args, inbox, want string }{
-		{"get", "_INBOX_shop", "publish to corp.credential.get: give --appid: this user may only have permission for one account"},
-		{"status", "_INBOX_shop", "publish to corp.status: give --appid: this user may only have permission for one account"},
-		{"refresh", "_INBOX_shop", "publish to corp.credential.refresh: give --appid: this user may only have permission for one account"},
-		{"resolve o t", "_INBOX_shop", "publish to corp.code.resolve: give --appid: this user may only have permission for one account"},
-		{"get --appid wx1", "_INBOX_shop", "publish to corp.credential.get.wx1: wxkeeper permissions operator prints what the verbs need"},
+		{"get", "_INBOX_shop", "publish to corp.credential.get: give --appid: this user may only have permission " +
+			"for one account"},
+		{"status", "_INBOX_shop", "publish to corp.status: give --appid: this user may only have permission for one " +
+			"account"},
+		{"refresh", "_INBOX_shop", "publish to corp.credential.refresh: give --appid: this user may only have " +
+			"permission for one account"},
+		{"resolve o t", "_INBOX_shop", "publish to corp.code.resolve: give --appid: this user may only have " +
+			"permission for one account"},
+		{"get --appid wx1", "_INBOX_shop",
+			"publish to corp.credential.get.wx1: wxkeeper permissions operator prints what the verbs need"},
 		{"resolve o t --appid wx1", "", "subscribe to _INBOX.>: " + natsconn.InboxAdvice},
 		{"resolve o t --appid wx1", "_INBOX_other", "subscribe to _INBOX_other.>: " + natsconn.InboxAdvice},
 	} {
@@ -119,7 +124,8 @@ func TestWatchPrintsAViolationOnceAndNotTheTimeoutAfterIt(t *testing.T) {
 	printed("wxkeeper: this NATS user may not publish to $JS.API.CONSUMER.MSG.NEXT.KV_creds.third: ask\n")
 	w.print(jetstream.ErrStreamNotFound)
 	w.print(jetstream.ErrStreamNotFound)
-	printed("wxkeeper: there is no bucket creds: no worker has run here yet, or WXKEEPER_BUCKET is another one (trying again)\n")
+	printed("wxkeeper: there is no bucket creds: no worker has run here yet, or WXKEEPER_BUCKET is another one " +
+		"(trying again)\n")
 	w.reset()
 	w.print(context.DeadlineExceeded)
 	w.print(errors.New("else"))

@@ -17,7 +17,9 @@ type watchVerb struct {
 }
 
 func (watchVerb) Help() string {
-	return `It prints the records that are in the bucket now, and then each change, one per line, until a signal stops it: time, account, kind, generation, revision, expiry, source. It never prints a value. It reads the bucket itself, which needs more NATS permissions than the other verbs.
+	return `It prints the records that are in the bucket now, and then each change, one per line, until a signal stops
+it: time, account, kind, generation, revision, expiry, source. It never prints a value. It reads the bucket
+itself, which needs more NATS permissions than the other verbs.
 
 Example:
 

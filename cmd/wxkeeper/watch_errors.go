@@ -53,7 +53,8 @@ func (w *watchErrors) print(err error) {
 	text := oneLine(err.Error())
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		text = fmt.Sprintf("there is no bucket %s: no worker has run here yet, or WXKEEPER_BUCKET is another one", w.bucket)
+		text = fmt.Sprintf("there is no bucket %s: no worker has run here yet, or WXKEEPER_BUCKET is another one",
+			w.bucket)
 	case len(w.violations) > 0 && isSilence(err): // the violation is the cause, and was printed
 		return
 	}
@@ -66,5 +67,6 @@ func (w *watchErrors) print(err error) {
 // isSilence reports whether err is an error with which a request, or a subscription, ends if its subject is not
 // permitted.
 func isSilence(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrPermissionViolation)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
+		errors.Is(err, nats.ErrPermissionViolation)
 }

@@ -13,7 +13,8 @@ import (
 func TestWatchNeverPrintsAValue(t *testing.T) {
 	t.Parallel()
 	record := &messages.Credential{
-		AppID: "wx1", Kind: messages.AccessToken, Value: canary, ObtainedAt: noon, ExpiresAt: noon.Add(2 * time.Hour), RefreshAt: noon.Add(time.Hour),
+		AppID: "wx1", Kind: messages.AccessToken, Value: canary, ObtainedAt: noon, ExpiresAt: noon.Add(2 * time.Hour),
+		RefreshAt:  noon.Add(time.Hour),
 		Generation: 3, Source: "token", Worker: "host-1", Revision: 42,
 	}
 	for _, tt := range []struct {
@@ -21,7 +22,8 @@ func TestWatchNeverPrintsAValue(t *testing.T) {
 		record *messages.Credential
 		want   string
 	}{
-		{false, record, "12:00:00  wx1                 access_token    generation 3  revision 42  expires in 2h00m  token by host-1\n"},
+		{false, record, "12:00:00  wx1                 access_token    generation 3  revision 42  expires in 2h00m  " +
+			"token by host-1\n"},
 		{false, nil, "12:00:00  wx1                 access_token    gone: deleted or expired\n"},
 		{true, record, `{"time":"2026-01-02T12:00:00Z","appid":"wx1","kind":"access_token","generation":3,"revision":42,` +
 			`"obtained_at":"2026-01-02T12:00:00Z","expires_at":"2026-01-02T14:00:00Z","refresh_at":"2026-01-02T13:00:00Z","source":"token","worker":"host-1"}` + "\n"},
@@ -44,7 +46,8 @@ func TestWatchPrintsForWhichAccountsThereIsNothing(t *testing.T) {
 	}{
 		{nil, map[string]bool{"": true}, "wxkeeper: nothing in the bucket yet\n"},
 		{nil, map[string]bool{"": true, "wx1": true}, ""},
-		{[]string{"wx1", "wx2"}, map[string]bool{"": true, "wx1": true}, "wxkeeper: nothing in the bucket for wx2 yet\n"},
+		{[]string{"wx1", "wx2"}, map[string]bool{"": true, "wx1": true},
+			"wxkeeper: nothing in the bucket for wx2 yet\n"},
 	} {
 		term, out, errs := screen(true)
 		(&watchVerb{AppID: tt.appids}).nothing(term, tt.found)

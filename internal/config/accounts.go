@@ -13,8 +13,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker"
 )
 
-// entry is one account as it is written: an object of WECHAT_ACCOUNTS_FILE, or variables with a common prefix. A field
-// that is null or missing takes its value from the variable for all accounts.
+// entry is one account as it is written: an object of WECHAT_ACCOUNTS_FILE, or variables with a common
+// prefix. A field that is null or missing takes its value from the variable for all accounts.
 type entry struct {
 	AppID      string        `json:"appid" env:"APPID" help:"AppID of the first of several accounts; the second has WECHAT_ACCOUNTS_1_APPID and so on, without a gap"`
 	Secret     redact.Secret `json:"secret" env:"SECRET" help:"its AppSecret, or:"`
@@ -31,13 +31,14 @@ var ErrNoAccount = setting.Errorf("WECHAT_APPID", "no account is configured: set
 
 const accountsFile = "WECHAT_ACCOUNTS_FILE"
 
-// Accounts returns the accounts of the variables and of WECHAT_ACCOUNTS_FILE. It reads the accounts file and the secret
-// files at each call, so that a later call returns what has changed in them. Its error is [ErrNoAccount] if there is no
-// account.
+// Accounts returns the accounts of the variables and of WECHAT_ACCOUNTS_FILE. It reads the accounts file and
+// the secret files at each call, so that a later call returns what has changed in them. Its error is
+// [ErrNoAccount] if there is no account.
 func (c *Config) Accounts() ([]worker.Account, error) {
 	l := accountList{origins: map[string]string{}}
 	if c.AppID != "" || c.Secret != "" || c.SecretFile != "" {
-		if err := c.addVariables(&l, "WECHAT_", entry{AppID: c.AppID, Secret: c.Secret, SecretFile: c.SecretFile}); err != nil {
+		if err := c.addVariables(&l, "WECHAT_",
+			entry{AppID: c.AppID, Secret: c.Secret, SecretFile: c.SecretFile}); err != nil {
 			return nil, err
 		}
 	}

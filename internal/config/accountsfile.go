@@ -31,7 +31,8 @@ func (c *Config) addFile(l *accountList) error {
 		}
 	}
 	if len(l.accounts) == 0 {
-		return errors.New("the array has no account, for example [{\"appid\": \"wx…\", \"secret_file\": \"wx….secret\"}]")
+		return errors.New("the array has no account, for example [{\"appid\": \"wx…\", \"secret_file\": " +
+			"\"wx….secret\"}]")
 	}
 	return nil
 }
@@ -65,8 +66,8 @@ func (c *Config) accountOfFile(e entry) (a worker.Account, err error) {
 	return a, nil
 }
 
-// readAccounts reads the accounts file. It refuses unknown fields, because a misspelled "secret_file" must not start a
-// worker without the secret.
+// readAccounts reads the accounts file. It refuses unknown fields, because a misspelled "secret_file" must
+// not start a worker without the secret.
 func readAccounts(file string) ([]entry, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -114,7 +115,8 @@ func explainJSON(err error, b []byte, offset int64) error {
 	if m := unknownField.FindStringSubmatch(err.Error()); m != nil {
 		what = fmt.Sprintf("the field %q", m[1])
 	}
-	return fmt.Errorf("line %d: %s is not known: write appid, secret, secret_file, name, token_api, tickets", line(b, offset), what)
+	return fmt.Errorf("line %d: %s is not known: write appid, secret, secret_file, name, token_api, tickets",
+		line(b, offset), what)
 }
 
 func line(b []byte, offset int64) int {

@@ -17,9 +17,9 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// Config is the environment of a process, checked. The tags of a field: env is the variable, help its meaning, min and
-// max its bounds. Numbered has the variables of [entry], with the prefixes WECHAT_ACCOUNTS_0_, WECHAT_ACCOUNTS_1_ and so
-// on.
+// Config is the environment of a process, checked. The tags of a field: env is the variable, help its
+// meaning, min and max its bounds. Numbered has the variables of [entry], with the prefixes
+// WECHAT_ACCOUNTS_0_, WECHAT_ACCOUNTS_1_ and so on.
 type Config struct {
 	AppID        string        `env:"WECHAT_APPID" help:"AppID of the one account of a small installation"`
 	Secret       redact.Secret `env:"WECHAT_SECRET" help:"its AppSecret, or:"`
@@ -60,8 +60,8 @@ type Config struct {
 	LogLevel  string `env:"WXKEEPER_LOG_LEVEL" help:"debug, info, warn or error"`
 }
 
-// Defaults returns the configuration of an empty environment. A default of a package below is that package's constant;
-// the others are defined here.
+// Defaults returns the configuration of an empty environment. A default of a package below is that package's
+// constant; the others are defined here.
 func Defaults() Config {
 	return Config{
 		APIURLs:     []string{wechat.DefaultURL},
@@ -84,7 +84,8 @@ func Defaults() Config {
 	}
 }
 
-// None switches off what WECHAT_TICKETS or WXKEEPER_HTTP_ADDR would switch on. In a loaded Config HTTPAddr is then empty.
+// None switches off what WECHAT_TICKETS or WXKEEPER_HTTP_ADDR would switch on. In a loaded Config HTTPAddr is
+// then empty.
 const None = "none"
 
 // Load reads environ; nil means the environment of the process. It does not read the accounts, because a process that
@@ -112,8 +113,9 @@ func Load(environ map[string]string) (Config, error) {
 	return c, nil
 }
 
-// explain replaces an error of the env package, which speaks of Go types, by one for operators. Only durations, numbers
-// and booleans can fail to parse. None of them is a secret, so the error shows their values.
+// explain replaces an error of the env package, which speaks of Go types, by one for operators. Only
+// durations, numbers and booleans can fail to parse. None of them is a secret, so the error shows their
+// values.
 func explain(err error, set map[string]string) error {
 	var all env.AggregateError
 	if !errors.As(err, &all) {

@@ -13,11 +13,12 @@ import (
 // followEvery is how often Follow looks at the files. One look costs one stat for each file.
 const followEvery = 2 * time.Second
 
-// Follow reads the accounts again when WECHAT_ACCOUNTS_FILE changes, when a secret file that a variable names changes,
-// and for each reason that it receives from reload. It calls apply if the accounts differ from the previous ones; have
-// are the first. If the accounts cannot be read, or apply refuses them, the previous accounts stay in use, and Follow
-// logs the error once. Follow returns when ctx ends.
-func (c *Config) Follow(ctx context.Context, have []worker.Account, reload <-chan string, apply func([]worker.Account) error, log *slog.Logger) {
+// Follow reads the accounts again when WECHAT_ACCOUNTS_FILE changes, when a secret file that a variable names
+// changes, and for each reason that it receives from reload. It calls apply if the accounts differ from the
+// previous ones; have are the first. If the accounts cannot be read, or apply refuses them, the previous
+// accounts stay in use, and Follow logs the error once. Follow returns when ctx ends.
+func (c *Config) Follow(ctx context.Context, have []worker.Account, reload <-chan string,
+	apply func([]worker.Account) error, log *slog.Logger) {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	var seen []fileState // nil: the first look also finds what has changed since have was read

@@ -128,7 +128,8 @@ func TestFollowLooksAtTheSecretFilesOfNumberedAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := Load(map[string]string{
-		"WECHAT_ACCOUNTS_0_APPID": "wx0", "WECHAT_ACCOUNTS_0_SECRET": "CANARY-0", "WECHAT_ACCOUNTS_1_APPID": "wx1", "WECHAT_ACCOUNTS_1_SECRET_FILE": file,
+		"WECHAT_ACCOUNTS_0_APPID": "wx0", "WECHAT_ACCOUNTS_0_SECRET": "CANARY-0", "WECHAT_ACCOUNTS_1_APPID": "wx1",
+		"WECHAT_ACCOUNTS_1_SECRET_FILE": file,
 	})
 	if err != nil {
 		t.Fatal(err)

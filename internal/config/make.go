@@ -47,8 +47,8 @@ func (c Config) Embedded() embedded.Config {
 	}
 }
 
-// ClientURL is the URL at which a client on this machine reaches NATS: NATS_URL, or the embedded server of a worker with
-// the same environment. It is empty if that server chooses its port when it starts.
+// ClientURL is the URL at which a client on this machine reaches NATS: NATS_URL, or the embedded server of a
+// worker with the same environment. It is empty if that server chooses its port when it starts.
 func (c Config) ClientURL() string {
 	if c.NATSURL != "" {
 		return c.NATSURL

@@ -45,10 +45,13 @@ func TestConfigMakesTheConfigurationsOfThePackagesBelow(t *testing.T) {
 
 	want := natsconn.Config{URL: "h", CA: "ca", Cert: "cert", Key: "key", InboxPrefix: "_INBOX_a", Name: "name"}
 	for name, set := range map[string]func(){
-		"NATS_CREDS": func() { want.Creds = "value" }, "NATS_NKEY": func() { want.NKey = "value" }, "NATS_TOKEN": func() { want.Token = "value" },
-		"NATS_USER": func() { want.User, want.Password = "value", "password" },
+		"NATS_CREDS": func() { want.Creds = "value" },
+		"NATS_NKEY":  func() { want.NKey = "value" },
+		"NATS_TOKEN": func() { want.Token = "value" },
+		"NATS_USER":  func() { want.User, want.Password = "value", "password" },
 	} {
-		env := vars{"NATS_URL": "h", "NATS_CA": "ca", "NATS_CERT": "cert", "NATS_KEY": "key", "NATS_INBOX_PREFIX": "_INBOX_a", name: "value"}
+		env := vars{"NATS_URL": "h", "NATS_CA": "ca", "NATS_CERT": "cert", "NATS_KEY": "key",
+			"NATS_INBOX_PREFIX": "_INBOX_a", name: "value"}
 		if name == "NATS_USER" {
 			env["NATS_PASSWORD"] = "password"
 		}
@@ -60,8 +63,10 @@ func TestConfigMakesTheConfigurationsOfThePackagesBelow(t *testing.T) {
 		want = plain
 	}
 
-	c = load(t, vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:1", "WXKEEPER_DATA_DIR": "d", "NATS_USER": "u", "NATS_PASSWORD": "p"})
-	if d := cmp.Diff(embedded.Config{Listen: "127.0.0.1:1", DataDir: "d", User: "u", Password: "p"}, c.Embedded(), revealed); d != "" {
+	c = load(t, vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:1", "WXKEEPER_DATA_DIR": "d", "NATS_USER": "u",
+		"NATS_PASSWORD": "p"})
+	if d := cmp.Diff(embedded.Config{Listen: "127.0.0.1:1", DataDir: "d", User: "u", Password: "p"}, c.Embedded(),
+		revealed); d != "" {
 		t.Errorf("embedded: -want +got\n%s", d)
 	}
 	if got := load(t, vars{"NATS_TOKEN": "t"}).Embedded().Token.Reveal(); got != "t" {
@@ -74,8 +79,10 @@ func TestDefaultsAreThoseOfThePackagesBelow(t *testing.T) {
 	t.Parallel()
 	got := load(t, vars{}).Worker(nil)
 	if d := cmp.Diff(worker.Config{
-		Bucket: "wechat", SubjectPrefix: "wechat", WeChat: wechat.Config{URLs: []string{wechat.DefaultURL}, Timeout: wechat.DefaultTimeout},
-		RefreshBefore: worker.DefaultRefreshBefore, ResolveConcurrency: worker.DefaultResolveConcurrency, ResolveTimeout: worker.DefaultResolveTimeout,
+		Bucket: "wechat", SubjectPrefix: "wechat",
+		WeChat:        wechat.Config{URLs: []string{wechat.DefaultURL}, Timeout: wechat.DefaultTimeout},
+		RefreshBefore: worker.DefaultRefreshBefore, ResolveConcurrency: worker.DefaultResolveConcurrency,
+		ResolveTimeout: worker.DefaultResolveTimeout,
 	}, got, unexported); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
@@ -89,8 +96,10 @@ func TestClientsFindTheServersOfAWorkerWithTheSameEnvironment(t *testing.T) {
 	}{
 		{vars{}, "nats://127.0.0.1:4222", "http://127.0.0.1:8080"},
 		{vars{"NATS_URL": "nats://a,nats://b", "WXKEEPER_HTTP_ADDR": "none"}, "nats://a,nats://b", ""},
-		{vars{"WXKEEPER_NATS_LISTEN": "0.0.0.0:1", "WXKEEPER_HTTP_ADDR": ":80"}, "nats://127.0.0.1:1", "http://127.0.0.1:80"},
-		{vars{"WXKEEPER_NATS_LISTEN": "[::]:1", "WXKEEPER_HTTP_ADDR": "[2001:db8::1]:80"}, "nats://[::1]:1", "http://[2001:db8::1]:80"},
+		{vars{"WXKEEPER_NATS_LISTEN": "0.0.0.0:1", "WXKEEPER_HTTP_ADDR": ":80"}, "nats://127.0.0.1:1",
+			"http://127.0.0.1:80"},
+		{vars{"WXKEEPER_NATS_LISTEN": "[::]:1", "WXKEEPER_HTTP_ADDR": "[2001:db8::1]:80"}, "nats://[::1]:1",
+			"http://[2001:db8::1]:80"},
 		{vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}, "", "http://127.0.0.1:8080"},
 	} {
 		c := load(t, tt.env)

@@ -31,7 +31,8 @@ func checkNumbers(set map[string]string) error {
 			continue
 		}
 		if ending, ok := strings.CutPrefix(name, m[0]+"_"); !ok || !slices.Contains(endings, ending) {
-			return setting.Errorf(name, "there is no such variable: %s_ is followed by one of %s", m[0], strings.Join(endings, ", "))
+			return setting.Errorf(name, "there is no such variable: %s_ is followed by one of %s", m[0],
+				strings.Join(endings, ", "))
 		}
 		if named[m[1]] == "" {
 			named[m[1]] = name
@@ -42,7 +43,8 @@ func checkNumbers(set map[string]string) error {
 		delete(named, strconv.Itoa(missing))
 	}
 	if rest := slices.Sorted(maps.Values(named)); len(rest) > 0 {
-		return setting.Errorf(rest[0], "there is no %sAPPID: number the accounts 0, 1, 2 and so on, without a gap and without leading zeros",
+		return setting.Errorf(rest[0], "there is no %sAPPID: number the accounts 0, 1, 2 and so on, without a gap "+
+			"and without leading zeros",
 			numbered(missing))
 	}
 	return nil

@@ -39,8 +39,9 @@ func readSecret(file string) (redact.Secret, error) {
 	return s, nil
 }
 
-// checkSecret returns the secret without the white space at its end, which editors and shells add. It refuses all other
-// characters that are not printable ASCII: WeChat would refuse such a secret too, but later and less clearly.
+// checkSecret returns the secret without the white space at its end, which editors and shells add. It refuses
+// all other characters that are not printable ASCII: WeChat would refuse such a secret too, but later and
+// less clearly.
 func checkSecret(secret redact.Secret) (redact.Secret, error) {
 	s := strings.TrimRight(secret.Reveal(), " \r\n")
 	switch {

@@ -17,8 +17,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// validate checks what the types do not check, and normalizes lists and URLs. It returns only the first error: a start
-// that fails prints one line.
+// validate checks what the types do not check, and normalizes lists and URLs. It returns only the first
+// error: a start that fails prints one line.
 func (c *Config) validate() error {
 	for _, check := range []func() error{c.checkBounds, c.checkUpstream, c.checkNATS, c.checkNames} {
 		if err := check(); err != nil {
@@ -79,8 +79,8 @@ func (c *Config) checkUpstream() error {
 	return nil
 }
 
-// apiURL returns s without a slash at its end. Errors show only the scheme and the host: a URL can contain a password,
-// and a copied query can contain a secret.
+// apiURL returns s without a slash at its end. Errors show only the scheme and the host: a URL can contain a
+// password, and a copied query can contain a secret.
 func (c *Config) apiURL(s string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -108,16 +108,19 @@ func (c *Config) checkNATS() error {
 	}
 	if c.NATSURL == "" {
 		for _, v := range []named{
-			{"NATS_CREDS", c.NATSCreds}, {"NATS_NKEY", c.NATSNKey}, {"NATS_CA", c.NATSCA}, {"NATS_CERT", c.NATSCert}, {"NATS_KEY", c.NATSKey},
+			{"NATS_CREDS", c.NATSCreds}, {"NATS_NKEY", c.NATSNKey}, {"NATS_CA", c.NATSCA}, {"NATS_CERT", c.NATSCert},
+			{"NATS_KEY", c.NATSKey},
 		} {
 			if v.value != "" {
-				return setting.Errorf(v.name, "the embedded NATS server does not use it: set NATS_URL too, or unset it "+
-					"(the embedded server uses NATS_USER and NATS_PASSWORD, or NATS_TOKEN)")
+				return setting.Errorf(v.name,
+					"the embedded NATS server does not use it: set NATS_URL too, or unset it "+
+						"(the embedded server uses NATS_USER and NATS_PASSWORD, or NATS_TOKEN)")
 			}
 		}
 		if c.Replicas > 1 {
-			return setting.Errorf("WXKEEPER_REPLICAS", "the embedded NATS server is one server and cannot keep %d replicas: "+
-				"set NATS_URL to a JetStream cluster, or unset it", c.Replicas)
+			return setting.Errorf("WXKEEPER_REPLICAS",
+				"the embedded NATS server is one server and cannot keep %d replicas: "+
+					"set NATS_URL to a JetStream cluster, or unset it", c.Replicas)
 		}
 	}
 	if err := c.checkAuthentication(); err != nil {
@@ -125,10 +128,12 @@ func (c *Config) checkNATS() error {
 	}
 	switch {
 	case c.NATSInbox != "" && !inbox.MatchString(c.NATSInbox):
-		return setting.Errorf("NATS_INBOX_PREFIX", "%q is not the beginning of a subject: write letters, digits, _ and -, "+
-			"with dots between tokens, for example _INBOX_worker", c.NATSInbox)
+		return setting.Errorf("NATS_INBOX_PREFIX",
+			"%q is not the beginning of a subject: write letters, digits, _ and -, "+
+				"with dots between tokens, for example _INBOX_worker", c.NATSInbox)
 	case strings.HasPrefix(c.NATSInbox+".", c.SubjectPrefix+"."): // workers send no reply to such an inbox
-		return setting.Errorf("NATS_INBOX_PREFIX", "%q is within WXKEEPER_SUBJECT_PREFIX: write for example _INBOX_worker", c.NATSInbox)
+		return setting.Errorf("NATS_INBOX_PREFIX",
+			"%q is within WXKEEPER_SUBJECT_PREFIX: write for example _INBOX_worker", c.NATSInbox)
 	}
 	if err := checkHostPort(c.NATSListen); err != nil {
 		return setting.Errorf("WXKEEPER_NATS_LISTEN", "%w, for example 127.0.0.1:4222", err)
@@ -139,9 +144,11 @@ func (c *Config) checkNATS() error {
 func (c *Config) checkAuthentication() error {
 	switch {
 	case c.NATSUser != "" && c.NATSPassword == "":
-		return setting.Errorf("NATS_USER", "NATS_PASSWORD is not set: a user needs a password (a token goes into NATS_TOKEN)")
+		return setting.Errorf("NATS_USER",
+			"NATS_PASSWORD is not set: a user needs a password (a token goes into NATS_TOKEN)")
 	case c.NATSUser == "" && c.NATSPassword != "":
-		return setting.Errorf("NATS_PASSWORD", "NATS_USER is not set: a password needs a user (a token goes into NATS_TOKEN)")
+		return setting.Errorf("NATS_PASSWORD",
+			"NATS_USER is not set: a password needs a user (a token goes into NATS_TOKEN)")
 	case c.NATSCert != "" && c.NATSKey == "":
 		return setting.Errorf("NATS_CERT", "NATS_KEY is not set: a client certificate needs both")
 	case c.NATSCert == "" && c.NATSKey != "":
@@ -149,7 +156,8 @@ func (c *Config) checkAuthentication() error {
 	}
 	var ways []string
 	for _, v := range []named{
-		{"NATS_CREDS", c.NATSCreds}, {"NATS_NKEY", c.NATSNKey}, {"NATS_USER", c.NATSUser}, {"NATS_TOKEN", c.NATSToken.Reveal()},
+		{"NATS_CREDS", c.NATSCreds}, {"NATS_NKEY", c.NATSNKey}, {"NATS_USER", c.NATSUser},
+		{"NATS_TOKEN", c.NATSToken.Reveal()},
 	} {
 		if v.value != "" {
 			ways = append(ways, v.name)

@@ -10,8 +10,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
-// Check returns the error with which Start would fail, as far as it is known without starting a server. It leaves nothing
-// behind: no directory, no lock, no open port.
+// Check returns the error with which Start would fail, as far as it is known without starting a server. It
+// leaves nothing behind: no directory, no lock, no open port.
 func (c Config) Check() error {
 	host, port, err := c.validate()
 	if err != nil {

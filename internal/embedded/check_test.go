@@ -67,7 +67,8 @@ func TestCheckReturnsTheErrorsOfStartAndLeavesNothing(t *testing.T) {
 		texts []string
 	}{
 		{embedded.Config{Listen: "0.0.0.0:0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "authentication"}},
-		{embedded.Config{Listen: l.Addr().String(), DataDir: dir}, []string{"another process listens on " + l.Addr().String()}},
+		{embedded.Config{Listen: l.Addr().String(), DataDir: dir},
+			[]string{"another process listens on " + l.Addr().String()}},
 		{embedded.Config{Listen: "127.0.0.1:0", DataDir: file}, []string{"WXKEEPER_DATA_DIR", "not a directory"}},
 		{embedded.Config{Listen: "127.0.0.1:0", DataDir: filepath.Join(file, "below")}, []string{"WXKEEPER_DATA_DIR"}},
 		{embedded.Config{Listen: "127.0.0.1:0", DataDir: foreign}, []string{"WXKEEPER_DATA_DIR", "not wxkeeper's"}},
@@ -91,7 +92,8 @@ func TestCheckReturnsTheErrorsOfStartAndLeavesNothing(t *testing.T) {
 	if os.Geteuid() != 0 { // root may write everywhere
 		closed := t.TempDir()
 		chmod(t, closed, 0o500)
-		if err := (embedded.Config{Listen: "127.0.0.1:0", DataDir: closed}).Check(); err == nil || !strings.Contains(err.Error(), "cannot write") {
+		if err := (embedded.Config{Listen: "127.0.0.1:0", DataDir: closed}).Check(); err == nil ||
+			!strings.Contains(err.Error(), "cannot write") {
 			t.Errorf("a directory that cannot be written: %v", err)
 		}
 	}

@@ -9,16 +9,16 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
-// lockName is the file that is locked and that describes the process that has locked it. A directory that contains this
-// file belongs to wxkeeper.
+// lockName is the file that is locked and that describes the process that has locked it. A directory that
+// contains this file belongs to wxkeeper.
 const lockName = "wxkeeper.lock"
 
 // errLocked is returned by lockDir if another process, or another Server of this process, has locked the directory.
 var errLocked = errors.New("locked by another process")
 
-// prepareDir creates the directory with mode 0700, or sets this mode on an existing directory, because the store contains
-// access tokens in the clear. It refuses a directory with files of other programs: to change its mode could break them
-// (WXKEEPER_DATA_DIR=/tmp).
+// prepareDir creates the directory with mode 0700, or sets this mode on an existing directory, because the
+// store contains access tokens in the clear. It refuses a directory with files of other programs: to change
+// its mode could break them (WXKEEPER_DATA_DIR=/tmp).
 func prepareDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return setting.Errorf(dirVariable, "create the directory: %w", err)
@@ -49,7 +49,8 @@ func checkForeign(dir string, mode os.FileMode) error {
 		return nil
 	}
 	if _, err := os.Stat(filepath.Join(dir, lockName)); err != nil {
-		return setting.Errorf(dirVariable, "%s has mode %04o and files that are not wxkeeper's: set it to another directory, for example %s",
+		return setting.Errorf(dirVariable,
+			"%s has mode %04o and files that are not wxkeeper's: set it to another directory, for example %s",
 			dir, mode.Perm(), filepath.Join(dir, "wxkeeper"))
 	}
 	return nil
@@ -57,13 +58,14 @@ func checkForeign(dir string, mode os.FileMode) error {
 
 // notClosable is the error for a directory whose mode this user may not change.
 func notClosable(dir string, mode os.FileMode, err error) error {
-	return setting.Errorf(dirVariable, "%s has mode %04o and other users must not read it: chmod 700, or set the variable to a directory "+
+	return setting.Errorf(dirVariable, "%s has mode %04o and other users must not read it: chmod 700, or set the "+
+		"variable to a directory "+
 		"below it, for example %s: %w",
 		dir, mode.Perm(), filepath.Join(dir, "wxkeeper"), err)
 }
 
-// dirLock is the lock of a directory. It lasts while the file is open: the kernel releases it when the process ends, also
-// after a crash.
+// dirLock is the lock of a directory. It lasts while the file is open: the kernel releases it when the
+// process ends, also after a crash.
 type dirLock struct{ f *os.File }
 
 func lockDir(dir string) (*dirLock, error) {
@@ -104,7 +106,8 @@ func readOwner(dir string) (o owner) {
 	return o
 }
 
-// release unlocks the directory. It does not remove the file: otherwise two processes could lock two files with one name.
+// release unlocks the directory. It does not remove the file: otherwise two processes could lock two files
+// with one name.
 func (l *dirLock) release() {
 	_ = l.f.Truncate(0)
 	_ = funlock(l.f) // Close unlocks it too, but not while a child process that is being started shares the open file

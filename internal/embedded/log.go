@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// bridge is the server's logger. The logger of nats-server ends the process in Fatalf; this one keeps the error, because
-// the server returns no other error if it cannot open its listener or read its store.
+// bridge is the server's logger. The logger of nats-server ends the process in Fatalf; this one keeps the
+// error, because the server returns no other error if it cannot open its listener or read its store.
 type bridge struct {
 	log *slog.Logger
 

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// maxMemory and maxStore limit JetStream. The defaults of nats-server are three quarters of the memory and of the free
-	// disk space. Ten thousand accounts need some tens of megabytes.
+	// maxMemory and maxStore limit JetStream. The defaults of nats-server are three quarters of the memory
+	// and of the free disk space. Ten thousand accounts need some tens of megabytes.
 	maxMemory = 64 << 20
 	maxStore  = 1 << 30
 
@@ -31,8 +31,8 @@ const (
 	// maxConsumers limits the Readers that watch one bucket: each has one JetStream consumer. The default is 1,000.
 	maxConsumers = 10_000
 
-	// readyWait limits the time from the open listener to the first connection. The store has been recovered by then, so
-	// only a hang, or a machine without any CPU time left, takes so long.
+	// readyWait limits the time from the open listener to the first connection. The store has been recovered
+	// by then, so only a hang, or a machine without any CPU time left, takes so long.
 	readyWait = time.Minute
 )
 
@@ -63,9 +63,9 @@ type Server struct {
 	once sync.Once
 }
 
-// Start starts the server and returns when clients can connect. Its error contains what to change. It refuses an address
-// beyond the loopback without authentication, an address in use, a directory that another process uses, and a directory
-// that other users can read if its mode cannot be changed or other programs use it.
+// Start starts the server and returns when clients can connect. Its error contains what to change. It refuses
+// an address beyond the loopback without authentication, an address in use, a directory that another process
+// uses, and a directory that other users can read if its mode cannot be changed or other programs use it.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -113,7 +113,8 @@ func directoryInUse(dir string) error {
 
 // addressInUse is the error for an address on which another process listens.
 func addressInUse(listen, host string, port int) error {
-	return fmt.Errorf("another process listens on %s: set %s to another address, or NATS_URL=%s to join the NATS server at this address",
+	return fmt.Errorf("another process listens on %s: set %s to another address, or NATS_URL=%s to join the NATS "+
+		"server at this address",
 		listen, listenVariable, joinURL(host, port))
 }
 
@@ -133,10 +134,12 @@ func (c Config) validate() (host string, port int, err error) {
 	case (c.User == "") != (c.Password == ""):
 		return "", 0, setting.Errorf("NATS_USER, NATS_PASSWORD", "the embedded NATS server needs both or neither")
 	case c.User != "" && c.Token != "":
-		return "", 0, setting.Errorf("NATS_USER, NATS_TOKEN", "the embedded NATS server uses only one of them: unset the other")
+		return "", 0, setting.Errorf("NATS_USER, NATS_TOKEN",
+			"the embedded NATS server uses only one of them: unset the other")
 	case !loopback.Host(host) && c.User == "" && c.Token == "":
-		return "", 0, setting.Errorf(listenVariable, "%s can be reached from other machines, which needs authentication: "+
-			"set NATS_USER and NATS_PASSWORD, or NATS_TOKEN, or listen on 127.0.0.1:%d", c.Listen, port)
+		return "", 0, setting.Errorf(listenVariable,
+			"%s can be reached from other machines, which needs authentication: "+
+				"set NATS_USER and NATS_PASSWORD, or NATS_TOKEN, or listen on 127.0.0.1:%d", c.Listen, port)
 	}
 	return host, port, nil
 }
@@ -182,7 +185,8 @@ func (s *Server) start(host string, port int) error {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return addressInUse(s.cfg.Listen, host, port)
 		}
-		return fmt.Errorf("start the embedded NATS server on %s with the data directory %s: %w", s.cfg.Listen, s.cfg.DataDir, err)
+		return fmt.Errorf("start the embedded NATS server on %s with the data directory %s: %w", s.cfg.Listen,
+			s.cfg.DataDir, err)
 	}
 	if !ns.ReadyForConnections(readyWait) {
 		return fmt.Errorf("the embedded NATS server on %s was not ready within %s", s.cfg.Listen, readyWait)
@@ -212,9 +216,9 @@ func joinURL(host string, port int) string {
 	return "nats://" + net.JoinHostPort(loopback.Reachable(host), strconv.Itoa(port))
 }
 
-// InProcess returns the option for a client in this process: it connects through memory, with the server's own
-// credentials, and ignores its URL. Close the connection before Shutdown: otherwise it would try to reconnect until the
-// process exits.
+// InProcess returns the option for a client in this process: it connects through memory, with the server's
+// own credentials, and ignores its URL. Close the connection before Shutdown: otherwise it would try to
+// reconnect until the process exits.
 func (s *Server) InProcess() nats.Option {
 	return func(o *nats.Options) error {
 		o.InProcessServer = s.ns
@@ -223,7 +227,8 @@ func (s *Server) InProcess() nats.Option {
 	}
 }
 
-// Shutdown stops the server, waits until its store is closed, and unlocks the directory. It may be called more than once.
+// Shutdown stops the server, waits until its store is closed, and unlocks the directory. It may be called
+// more than once.
 func (s *Server) Shutdown() {
 	s.once.Do(func() {
 		if s.ns != nil {

@@ -164,7 +164,8 @@ func TestDirectoryIsClosedToOthers(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(foreign, "diary"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, embedded.Config{Listen: "127.0.0.1:0", DataDir: foreign}, "WXKEEPER_DATA_DIR", foreign, "0755", filepath.Join(foreign, "wxkeeper"))
+	refused(t, embedded.Config{Listen: "127.0.0.1:0", DataDir: foreign}, "WXKEEPER_DATA_DIR", foreign, "0755",
+		filepath.Join(foreign, "wxkeeper"))
 	if got := mode(foreign); got != 0o755 {
 		t.Errorf("the mode of a directory with other files was changed to %04o", got)
 	}
@@ -184,7 +185,8 @@ func TestOneDirectoryHasOneServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := start(t, embedded.Config{DataDir: dir})
-	want := []string{dir, fmt.Sprintf("another wxkeeper (pid %d)", os.Getpid()), "joins it with NATS_URL=" + s.URL() + ";", "WXKEEPER_DATA_DIR"}
+	want := []string{dir, fmt.Sprintf("another wxkeeper (pid %d)", os.Getpid()),
+		"joins it with NATS_URL=" + s.URL() + ";", "WXKEEPER_DATA_DIR"}
 
 	refused(t, embedded.Config{Listen: "127.0.0.1:4999", DataDir: dir}, want...)
 
@@ -199,7 +201,8 @@ func TestOneDirectoryHasOneServer(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, "wxkeeper.lock"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if out := inAnotherProcess(t, "127.0.0.1:4999", dir); !strings.Contains(out, "by another wxkeeper: ") || strings.Contains(out, "nats://") {
+	if out := inAnotherProcess(t, "127.0.0.1:4999", dir); !strings.Contains(out, "by another wxkeeper: ") ||
+		strings.Contains(out, "nats://") {
 		t.Errorf("with an empty lock file, the error in another process is %q", out)
 	}
 
@@ -231,14 +234,22 @@ func TestBadConfigIsRefused(t *testing.T) {
 		cfg  embedded.Config
 		want []string
 	}{
-		"beyond loopback without authentication": {embedded.Config{Listen: "0.0.0.0:0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "NATS_USER", "NATS_TOKEN"}},
-		"all addresses":                          {embedded.Config{Listen: ":0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
-		"a name":                                 {embedded.Config{Listen: "nats.example.com:0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
-		"no port":                                {embedded.Config{Listen: "127.0.0.1", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "host:port"}},
-		"port out of range":                      {embedded.Config{Listen: "127.0.0.1:65536", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "65535"}},
-		"no directory":                           {embedded.Config{Listen: "127.0.0.1:0"}, []string{"WXKEEPER_DATA_DIR"}},
-		"user without password":                  {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u"}, []string{"NATS_USER, NATS_PASSWORD"}},
-		"user and token":                         {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u", Password: "S3CRET", Token: "S3CRET"}, []string{"NATS_USER, NATS_TOKEN"}},
+		"beyond loopback without authentication": {embedded.Config{Listen: "0.0.0.0:0", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "NATS_USER", "NATS_TOKEN"}},
+		"all addresses": {embedded.Config{Listen: ":0", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
+		"a name": {embedded.Config{Listen: "nats.example.com:0", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
+		"no port": {embedded.Config{Listen: "127.0.0.1", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "host:port"}},
+		"port out of range": {embedded.Config{Listen: "127.0.0.1:65536", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "65535"}},
+		"no directory": {embedded.Config{Listen: "127.0.0.1:0"},
+			[]string{"WXKEEPER_DATA_DIR"}},
+		"user without password": {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u"},
+			[]string{"NATS_USER, NATS_PASSWORD"}},
+		"user and token": {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u",
+			Password: "S3CRET", Token: "S3CRET"}, []string{"NATS_USER, NATS_TOKEN"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := refused(t, tt.cfg, tt.want...); got != tt.want[0] {
@@ -246,11 +257,13 @@ func TestBadConfigIsRefused(t *testing.T) {
 			}
 		})
 	}
-	refused(t, embedded.Config{Listen: "192.0.2.1:0", DataDir: dir, Token: "S3CRET"}, "192.0.2.1:0") // not of this machine
+	// not of this machine
+	refused(t, embedded.Config{Listen: "192.0.2.1:0", DataDir: dir, Token: "S3CRET"}, "192.0.2.1:0")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", DataDir: dir}); !errors.Is(err, context.Canceled) {
+	if _, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", DataDir: dir}); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
 }
@@ -262,7 +275,8 @@ func TestAuthenticationIsEnforced(t *testing.T) {
 		good nats.Option
 		bad  nats.Option
 	}{
-		"user":  {embedded.Config{User: "u", Password: "S3CRET"}, nats.UserInfo("u", "S3CRET"), nats.UserInfo("u", "guess")},
+		"user": {embedded.Config{User: "u", Password: "S3CRET"}, nats.UserInfo("u", "S3CRET"),
+			nats.UserInfo("u", "guess")},
 		"token": {embedded.Config{Token: "S3CRET"}, nats.Token("S3CRET"), nats.Token("guess")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -273,7 +287,8 @@ func TestAuthenticationIsEnforced(t *testing.T) {
 				t.Errorf("the URL is %q", s.URL())
 			}
 			for what, opt := range map[string]nats.Option{"nothing": nil, "a guess": tt.bad} {
-				if _, err := nats.Connect(s.URL(), nats.Timeout(patience), opt); !errors.Is(err, nats.ErrAuthorization) {
+				if _, err := nats.Connect(s.URL(), nats.Timeout(patience), opt); !errors.Is(err,
+					nats.ErrAuthorization) {
 					t.Errorf("with %s: %v", what, err)
 				}
 			}
@@ -320,7 +335,8 @@ func TestServerLogsThroughSlog(t *testing.T) {
 		}
 	}
 	for level, what := range map[slog.Level]string{
-		slog.LevelDebug: "a notice of nats-server", slog.LevelInfo: "the start", slog.LevelError: "the client with a wrong password",
+		slog.LevelDebug: "a notice of nats-server", slog.LevelInfo: "the start",
+		slog.LevelError: "the client with a wrong password",
 	} {
 		if !seen[level] {
 			t.Errorf("%s is not logged at level %s", what, level)

@@ -15,9 +15,9 @@ import (
 // DefaultLevel is the level of [New] if none is given.
 const DefaultLevel = "info"
 
-// New returns a logger that writes to w. The format is text or json. If it is empty, the format is text if w is a
-// terminal, where people read, and else json, which log collectors read. The level is debug, info, warn or error; empty
-// means [DefaultLevel]. The error is a [setting.Error].
+// New returns a logger that writes to w. The format is text or json. If it is empty, the format is text if w
+// is a terminal, where people read, and else json, which log collectors read. The level is debug, info, warn
+// or error; empty means [DefaultLevel]. The error is a [setting.Error].
 func New(w io.Writer, format, level string) (*slog.Logger, error) {
 	if level == "" {
 		level = DefaultLevel

@@ -35,7 +35,8 @@ func TestFormats(t *testing.T) {
 func TestLevels(t *testing.T) {
 	t.Parallel()
 	for level, want := range map[string]slog.Level{
-		"": slog.LevelInfo, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "ERROR": slog.LevelError,
+		"": slog.LevelInfo, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn,
+		"ERROR": slog.LevelError,
 	} {
 		log, err := logging.New(&bytes.Buffer{}, "text", level)
 		if err != nil {

@@ -77,8 +77,10 @@ func TestAddressNeedsAPort(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]bool{
 		"127.0.0.1:0": true, "[::1]:80": true, "localhost:http": true, "127.0.0.1:": true,
-		"": false, ":4222": false, "127.0.0.1": false, "::1": false, "::1:80": false, "[::1]": false, "localhost": false,
-		"[::]:80": false, "0.0.0.0:80": false, "127.0.0.1:80:80": false, "http://127.0.0.1:80": false, "/run/socket": false,
+		"": false, ":4222": false, "127.0.0.1": false, "::1": false, "::1:80": false, "[::1]": false,
+		"localhost": false,
+		"[::]:80":   false, "0.0.0.0:80": false, "127.0.0.1:80:80": false, "http://127.0.0.1:80": false,
+		"/run/socket": false,
 	} {
 		if got := loopback.Addr(addr); got != want {
 			t.Errorf("Addr(%q) = %t, want %t", addr, got, want)

@@ -42,8 +42,8 @@ type Config struct {
 const (
 	defaultTimeout = 2 * time.Second
 
-	// The connection is closed after two pings without an answer. A dead peer is thus detected within a minute, and not
-	// within the six minutes of the default.
+	// The connection is closed after two pings without an answer. A dead peer is thus detected within a
+	// minute, and not within the six minutes of the default.
 	pingInterval = 20 * time.Second
 
 	reconnectWait   = 500 * time.Millisecond
@@ -57,8 +57,8 @@ func (c Config) Check() error {
 	return err
 }
 
-// options returns the options of every connection. It reads every file once, because nats.go reads the credentials only
-// at the handshake, where a missing file looks like a server that cannot be reached.
+// options returns the options of every connection. It reads every file once, because nats.go reads the
+// credentials only at the handshake, where a missing file looks like a server that cannot be reached.
 func (c Config) options() ([]nats.Option, error) {
 	if err := CheckURLs(c.URL); err != nil {
 		return nil, err
@@ -71,7 +71,8 @@ func (c Config) options() ([]nats.Option, error) {
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		nats.ReconnectBufSize(-1), // a write that has failed is never sent later
 		nats.PingInterval(pingInterval),
-		nats.IgnoreAuthErrorAbort(), // credentials are rotated: by default, two refusals close the connection permanently
+		// credentials are rotated: by default, two refusals close the connection permanently
+		nats.IgnoreAuthErrorAbort(),
 	}
 	if c.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(c.InboxPrefix))
@@ -154,12 +155,15 @@ func CheckURLs(list string) error {
 		}
 		u, err := url.Parse(s)
 		if err != nil || u.Host == "" {
-			return setting.Errorf(variable, "%q is not a URL like nats://host:4222 (special characters in a password must be percent-encoded)", redact.URLs(list))
+			return setting.Errorf(variable,
+				"%q is not a URL like nats://host:4222 (special characters in a password must be percent-encoded)",
+				redact.URLs(list))
 		}
 		switch u.Scheme {
 		case "nats", "tls", "ws", "wss":
 		default:
-			return setting.Errorf(variable, "%q has the scheme %q, which is not one of nats, tls, ws, wss", redact.URLs(list), u.Scheme)
+			return setting.Errorf(variable, "%q has the scheme %q, which is not one of nats, tls, ws, wss",
+				redact.URLs(list), u.Scheme)
 		}
 	}
 	return nil

@@ -29,7 +29,8 @@ type Conn struct {
 // reconnects it.
 func (c *Conn) Closed() <-chan struct{} { return c.closed }
 
-// Err returns why nats.go closed the connection. It returns nil while the connection is open, and after Drain or Close.
+// Err returns why nats.go closed the connection. It returns nil while the connection is open, and after Drain
+// or Close.
 func (c *Conn) Err() error {
 	select {
 	case <-c.closed:
@@ -48,10 +49,10 @@ func (c *Conn) Close() {
 	c.Conn.Close()
 }
 
-// Drain stops the subscriptions, waits until their handlers have handled all received messages, sends what is buffered,
-// and closes the connection. Unlike Drain of nats.go it blocks until all this is done. When ctx ends it closes the
-// connection at once and returns the error of ctx. It does not wait for goroutines that handlers have started: wait for
-// them before.
+// Drain stops the subscriptions, waits until their handlers have handled all received messages, sends what is
+// buffered, and closes the connection. Unlike Drain of nats.go it blocks until all this is done. When ctx
+// ends it closes the connection at once and returns the error of ctx. It does not wait for goroutines that
+// handlers have started: wait for them before.
 func (c *Conn) Drain(ctx context.Context) error {
 	c.closing.Store(true)
 	if err := c.Conn.Drain(); err != nil {
@@ -72,10 +73,11 @@ func (c *Conn) Drain(ctx context.Context) error {
 	}
 }
 
-// Connect connects to NATS; extra options are applied last. If no server can be reached, Connect tries again until ctx
-// ends, and logs this from time to time; with FailFast it returns an [UnreachableError] after the first attempt. Errors
-// that waiting cannot repair are returned at once: the server refuses the credentials, one side does not trust the
-// certificate of the other, or [Config.Check] fails. After Connect has returned, ctx does not affect the connection.
+// Connect connects to NATS; extra options are applied last. If no server can be reached, Connect tries again
+// until ctx ends, and logs this from time to time; with FailFast it returns an [UnreachableError] after the
+// first attempt. Errors that waiting cannot repair are returned at once: the server refuses the credentials,
+// one side does not trust the certificate of the other, or [Config.Check] fails. After Connect has returned,
+// ctx does not affect the connection.
 func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -111,7 +113,8 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("connect to NATS at %s: %w", shown, ctx.Err())
 		case refused(err):
-			return nil, fmt.Errorf("NATS at %s refuses this client, see NATS_CREDS, NATS_NKEY, NATS_USER, NATS_PASSWORD, "+
+			return nil, fmt.Errorf("NATS at %s refuses this client, see NATS_CREDS, NATS_NKEY, NATS_USER, "+
+				"NATS_PASSWORD, "+
 				"NATS_TOKEN: %w", shown, err)
 		case untrusted(err):
 			return nil, fmt.Errorf("no TLS with NATS at %s, see NATS_URL, NATS_CA, NATS_CERT, NATS_KEY: %w", shown, err)

@@ -177,11 +177,15 @@ func TestWrongConfigurationIsAnErrorAtOnce(t *testing.T) {
 		"certificate missing":     {natsconn.Config{Cert: missing, Key: junk}, []string{"NATS_CERT", missing}},
 		"certificate is junk":     {natsconn.Config{Cert: junk, Key: junk}, []string{"NATS_CERT"}},
 		"certificate without key": {natsconn.Config{Cert: junk}, []string{"NATS_CERT", "NATS_KEY"}},
-		"url with a blank":        {natsconn.Config{URL: "nats://u:S3CRET@ho st:4222"}, []string{"NATS_URL", "nats://***@ho st:4222"}},
-		"url with a bare percent": {natsconn.Config{URL: "nats://u:S3CRET%@host:4222"}, []string{"NATS_URL", "***@host:4222", "percent-encoded"}},
-		"second url of a list":    {natsconn.Config{URL: "nats://h:4222, nats://u:S3CRET@h:port"}, []string{"NATS_URL", "***@h:port"}},
-		"url without host":        {natsconn.Config{URL: "nats://"}, []string{"NATS_URL"}},
-		"url of another scheme":   {natsconn.Config{URL: "http://u:S3CRET@host:4222"}, []string{"NATS_URL", "http", "***@host"}},
+		"url with a blank": {natsconn.Config{URL: "nats://u:S3CRET@ho st:4222"},
+			[]string{"NATS_URL", "nats://***@ho st:4222"}},
+		"url with a bare percent": {natsconn.Config{URL: "nats://u:S3CRET%@host:4222"},
+			[]string{"NATS_URL", "***@host:4222", "percent-encoded"}},
+		"second url of a list": {natsconn.Config{URL: "nats://h:4222, nats://u:S3CRET@h:port"},
+			[]string{"NATS_URL", "***@h:port"}},
+		"url without host": {natsconn.Config{URL: "nats://"}, []string{"NATS_URL"}},
+		"url of another scheme": {natsconn.Config{URL: "http://u:S3CRET@host:4222"},
+			[]string{"NATS_URL", "http", "***@host"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fails(t, tt.cfg, tt.want...)
@@ -249,7 +253,8 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 func TestFailFastDoesNotWait(t *testing.T) {
 	t.Parallel()
 	addr, _ := deadAddr(t)
-	fails(t, natsconn.Config{URL: "nats://u:S3CRET@" + addr, FailFast: true}, "no NATS server can be reached", addr, "NATS_URL")
+	fails(t, natsconn.Config{URL: "nats://u:S3CRET@" + addr, FailFast: true}, "no NATS server can be reached", addr,
+		"NATS_URL")
 }
 
 // The error of nats.go, "no servers available for connection", contains no cause.
@@ -258,7 +263,8 @@ func TestTheCauseIsNamed(t *testing.T) {
 	const closed, closedToo = "127.0.0.1:1", "127.0.0.1:2" // ports without a listener
 	dead, _ := deadAddr(t)
 	for _, url := range []string{
-		"nats://u:S3CRET@" + closed, "nats://" + closed + ",nats://" + closedToo, "nats://" + dead + ",nats://" + closed,
+		"nats://u:S3CRET@" + closed, "nats://" + closed + ",nats://" + closedToo,
+		"nats://" + dead + ",nats://" + closed,
 	} {
 		_, err := natsconn.Connect(t.Context(), natsconn.Config{URL: url, FailFast: true, ConnectTimeout: patience})
 		var u *natsconn.UnreachableError
@@ -447,7 +453,8 @@ func TestTLS(t *testing.T) {
 	h.Close()
 	addr := rawServer(t, &server.Options{TLSConfig: h.TLS, TLSTimeout: patience.Seconds()})
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 

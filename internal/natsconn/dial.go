@@ -27,9 +27,9 @@ func (e *UnreachableError) Error() string {
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// dialer ends the dials of Connect with the context of Connect, but not later reconnects. It also records why each
-// address could not be reached: nats.go returns "no servers available for connection" for a refused connection, and of
-// several servers only the error of the last.
+// dialer ends the dials of Connect with the context of Connect, but not later reconnects. It also records why
+// each address could not be reached: nats.go returns "no servers available for connection" for a refused
+// connection, and of several servers only the error of the last.
 type dialer struct {
 	ctx     context.Context //nolint:containedctx // nats.go's dialer interface has no context
 	timeout time.Duration
@@ -61,8 +61,8 @@ func (d *dialer) forget() {
 	d.mu.Unlock()
 }
 
-// why describes why no server was reached: the cause for each address, or only the cause if it is the same for all; and
-// err, the error of nats.go, if a connection was made and then failed.
+// why describes why no server was reached: the cause for each address, or only the cause if it is the same
+// for all; and err, the error of nats.go, if a connection was made and then failed.
 func (d *dialer) why(err error) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()

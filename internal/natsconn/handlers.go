@@ -9,8 +9,9 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 )
 
-// handlers returns the handlers that log what NATS reports only asynchronously. They must be set when the connection is
-// made: micro.AddService calls the handlers that it finds, but a handler that is set later replaces micro's own.
+// handlers returns the handlers that log what NATS reports only asynchronously. They must be set when the
+// connection is made: micro.AddService calls the handlers that it finds, but a handler that is set later
+// replaces micro's own.
 func (c *Conn) handlers(log *slog.Logger) []nats.Option {
 	lines := newThrottle()
 	return []nats.Option{
@@ -63,7 +64,8 @@ func (c *Conn) handlers(log *slog.Logger) []nats.Option {
 			if c.closing.Load() {
 				log.Debug("NATS connection closed")
 			} else {
-				log.Error("NATS connection closed by the client library, it will not reconnect", "error", nc.LastError())
+				log.Error("NATS connection closed by the client library, it will not reconnect", "error",
+					nc.LastError())
 			}
 			close(c.closed)
 		}),

@@ -92,8 +92,8 @@ func (d *countingDialer) Dial(network, address string) (net.Conn, error) {
 	return net.DialTimeout(network, address, patience)
 }
 
-// The user is revoked, and the file with a new user is written later. Until then the server refuses the connection. The
-// connection logs this, does not give up, and reconnects with the new credentials.
+// The user is revoked, and the file with a new user is written later. Until then the server refuses the
+// connection. The connection logs this, does not give up, and reconnects with the new credentials.
 func TestRotatedCredentialsAreTakenFromTheirFile(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)

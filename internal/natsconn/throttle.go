@@ -12,8 +12,8 @@ const (
 	throttleKeys = 256
 )
 
-// throttle lets one log line of each kind through per throttleEvery. While a server is away, or a permission is missing
-// on a busy path, the same line would otherwise be logged many times a second.
+// throttle lets one log line of each kind through per throttleEvery. While a server is away, or a permission
+// is missing on a busy path, the same line would otherwise be logged many times a second.
 type throttle struct {
 	now func() time.Time
 

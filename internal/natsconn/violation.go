@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Violation is a permissions violation: this user published or subscribed to a subject for which it has no permission.
-// The server reports it asynchronously; a request only times out.
+// Violation is a permissions violation: this user published or subscribed to a subject for which it has no
+// permission. The server reports it asynchronously; a request only times out.
 type Violation struct {
 	Subscribe bool // false: publish
 	Subject   string
@@ -33,8 +33,8 @@ func ViolationOf(err error) (v Violation, ok bool) {
 // InboxAdvice is the advice for a user that may not subscribe to its inboxes.
 const InboxAdvice = "set NATS_INBOX_PREFIX=_INBOX_<user>, as in the output of wxkeeper permissions"
 
-// Inbox reports whether the subject is an inbox: with the default prefix of nats.go, or with a prefix of the lists that
-// wxkeeper permissions prints.
+// Inbox reports whether the subject is an inbox: with the default prefix of nats.go, or with a prefix of the
+// lists that wxkeeper permissions prints.
 func (v Violation) Inbox() bool {
 	first, _, _ := strings.Cut(v.Subject, ".")
 	return v.Subscribe && (first == "_INBOX" || strings.HasPrefix(first, "_INBOX_"))

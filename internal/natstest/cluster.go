@@ -18,8 +18,8 @@ type Cluster struct {
 	tb      testing.TB
 }
 
-// StartCluster starts a cluster of three servers, and waits until it has a leader and all members. It stops at the end
-// of the test.
+// StartCluster starts a cluster of three servers, and waits until it has a leader and all members. It stops
+// at the end of the test.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	return StartClusterOf(tb, 3)
@@ -37,7 +37,8 @@ func StartClusterOf(tb testing.TB, size int) *Cluster {
 	}
 	for i := range c.Servers {
 		c.Servers[i] = start(tb, server.Options{
-			ServerName: fmt.Sprint("test-", i), Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]}, Routes: routes,
+			ServerName: fmt.Sprint("test-", i),
+			Cluster:    server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]}, Routes: routes,
 		})
 	}
 	c.AwaitReady()

@@ -47,8 +47,8 @@ func NewGate() *Gate {
 // Option is the option of the client's connection.
 func (g *Gate) Option() nats.Option { return nats.SetCustomDialer(g) }
 
-// Before closes the gate before the server receives the nth message that the client publishes on subject; 1 is the next
-// one. The returned channel is closed when this happens.
+// Before closes the gate before the server receives the nth message that the client publishes on subject; 1
+// is the next one. The returned channel is closed when this happens.
 func (g *Gate) Before(subject string, nth int) <-chan struct{} {
 	return g.at(subject, nth, closeBefore)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// patience is the limit of every wait for a server. Only a server that hangs reaches it: on a loaded machine a start can
-// take half a minute.
+// patience is the limit of every wait for a server. Only a server that hangs reaches it: on a loaded machine
+// a start can take half a minute.
 const patience = 3 * time.Minute
 
 // Server is one server with JetStream on a free port of the loopback. Its store is a temporary directory.
@@ -48,8 +48,8 @@ func start(tb testing.TB, opts server.Options) *Server {
 	return s
 }
 
-// storeDir is a directory in memory if the system has one. Otherwise many servers at once would wait for the disk. No test
-// depends on the kind of the file system.
+// storeDir is a directory in memory if the system has one. Otherwise many servers at once would wait for the
+// disk. No test depends on the kind of the file system.
 func storeDir(tb testing.TB) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "wxkeeper-test-") //nolint:usetesting // TempDir is on the disk
@@ -60,7 +60,8 @@ func storeDir(tb testing.TB) string {
 	return dir
 }
 
-// Log sets the logger of the server, also after each Restart. It receives what clients send and what the server refuses.
+// Log sets the logger of the server, also after each Restart. It receives what clients send and what the
+// server refuses.
 func (s *Server) Log(l server.Logger) {
 	s.log = l
 	s.srv.SetLoggerV2(l, false, true, false)

@@ -4,8 +4,8 @@ package redact
 
 import "strings"
 
-// URLs returns a comma-separated list of URLs in which *** replaces everything before the last @ of each URL. It works
-// on the text and not on parsed URLs, because errors most often quote a URL that cannot be parsed.
+// URLs returns a comma-separated list of URLs in which *** replaces everything before the last @ of each URL.
+// It works on the text and not on parsed URLs, because errors most often quote a URL that cannot be parsed.
 func URLs(list string) string {
 	var urls []string
 	for part := range strings.SplitSeq(list, ",") {

@@ -25,7 +25,8 @@ func TestSecretNeverShowsItselfWhenItIsPrinted(t *testing.T) {
 		s, &p, []redact.Secret{s}, [1]redact.Secret{s}, map[string]redact.Secret{"s": s},
 		h, &h, []holder{h}, map[string]holder{"h": h}, fmt.Errorf("wrong secret %v: %s", s, s),
 	}
-	forms := []string{s.Reveal(), fmt.Sprintf("%x", s.Reveal()), fmt.Sprintf("%X", s.Reveal()), fmt.Sprintf("% x", s.Reveal())}
+	forms := []string{s.Reveal(), fmt.Sprintf("%x", s.Reveal()), fmt.Sprintf("%X", s.Reveal()),
+		fmt.Sprintf("% x", s.Reveal())}
 	hidden := func(where, text string) {
 		t.Helper()
 		for _, form := range forms {
