@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -14,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/loopback"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -176,7 +176,7 @@ func isToken(parameter string) bool {
 
 // refuse returns why a request must not be sent, or nil.
 func refuse(u *url.URL) error {
-	if u.Scheme != "https" && !isLoopback(u.Hostname()) {
+	if u.Scheme != "https" && !loopback.Host(u.Hostname()) {
 		return fmt.Errorf("kv: plain http to %s is refused: the access_token would cross the network in the clear", u.Host)
 	}
 	switch p := path.Clean(u.Path); p {
@@ -185,11 +185,6 @@ func refuse(u *url.URL) error {
 			"read the token from the Reader, or use a client without this Transport", p)
 	}
 	return nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return ip.IsLoopback() || ip == nil && strings.EqualFold(host, "localhost")
 }
 
 // token returns the current token, or waits for one.

@@ -46,7 +46,7 @@ func openHouse() *house {
 	nc, err := nats.Connect(srv.URL(), nats.ReconnectBufSize(-1))
 	check(err)
 	w, err := worker.New(nc, worker.Config{
-		Accounts: []worker.Account{{AppID: account.AppID, Secret: account.Secret, TokenAPI: "token"}},
+		Accounts: []worker.Account{{AppID: account.AppID, Secret: worker.Secret(account.Secret), TokenAPI: "token"}},
 		WeChat:   wechat.Config{URLs: []string{api.URL}},
 	})
 	check(err)

@@ -206,9 +206,9 @@ func (t *turn) ask(ctx context.Context, force bool) (wechat.Issued, error) {
 	defer cancel()
 	switch t.view.Rule {
 	case policy.Classic:
-		return t.r.upstream.Token(ctx, t.account.AppID, t.account.Secret)
+		return t.r.upstream.Token(ctx, t.account.AppID, t.account.Secret.Reveal())
 	case policy.Stable:
-		return t.r.upstream.StableToken(ctx, t.account.AppID, t.account.Secret, force)
+		return t.r.upstream.StableToken(ctx, t.account.AppID, t.account.Secret.Reveal(), force)
 	}
 	token, err := t.r.memory.get(t.account.AppID, messages.AccessToken)
 	if err != nil {

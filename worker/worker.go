@@ -73,19 +73,19 @@ func (c *Config) setDefaults() {
 		c.Bucket = messages.DefaultBucket
 	}
 	if c.RefreshBefore == 0 {
-		c.RefreshBefore = 10 * time.Minute
+		c.RefreshBefore = DefaultRefreshBefore
 	}
 	if c.RefreshConcurrency == 0 {
 		c.RefreshConcurrency = 32
 	}
 	if c.ResolveConcurrency == 0 {
-		c.ResolveConcurrency = 256
+		c.ResolveConcurrency = DefaultResolveConcurrency
 	}
 	if c.ResolveTimeout == 0 {
-		c.ResolveTimeout = 4 * time.Second
+		c.ResolveTimeout = DefaultResolveTimeout
 	}
 	if c.WeChat.Timeout == 0 {
-		c.WeChat.Timeout = 5 * time.Second
+		c.WeChat.Timeout = wechat.DefaultTimeout
 	}
 	if c.OnAccountRefused == nil {
 		c.OnAccountRefused = func(string) {}

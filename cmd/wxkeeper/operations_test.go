@@ -61,7 +61,8 @@ func (c *catalogue) Register(collector prometheus.Collector) error {
 		if m[3] != "" {
 			labels = "`" + strings.ReplaceAll(m[3], ",", "`, `") + "`"
 		}
-		c.rows = append(c.rows, fmt.Sprintf("| `%s` | %s | %s | %s |\n", m[1], kind, labels, strings.TrimSuffix(m[2], ".")))
+		c.rows = append(c.rows, fmt.Sprintf("| `%s` | %s | %s | %s |\n", m[1], kind, labels,
+			strings.TrimSuffix(m[2], ".")))
 	}
 	return nil
 }
@@ -79,7 +80,8 @@ func TestOperationsHasTheTableOfMetrics(t *testing.T) {
 	}
 	defer nc.Close()
 	c := &catalogue{}
-	if _, err := worker.New(nc, worker.Config{Accounts: []worker.Account{{AppID: "wx1", Secret: canary}}, Registerer: c}); err != nil {
+	if _, err := worker.New(nc, worker.Config{Accounts: []worker.Account{{AppID: "wx1", Secret: canary}},
+		Registerer: c}); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(c.rows)
@@ -89,7 +91,8 @@ func TestOperationsHasTheTableOfMetrics(t *testing.T) {
 		t.Errorf("docs/metrics.md has another table than the code:\n%s", want)
 	}
 	for name := range strings.FieldsSeq(text + operations(t)) { // also in the alert rules
-		if m := regexp.MustCompile(`wxkeeper_[a-z_]+[a-z]`).FindString(name); m != "" && !strings.Contains(want, "`"+m+"`") {
+		if m := regexp.MustCompile(`wxkeeper_[a-z_]+[a-z]`).FindString(name); m != "" &&
+			!strings.Contains(want, "`"+m+"`") {
 			t.Errorf("there is no metric %s", m)
 		}
 	}
@@ -125,7 +128,8 @@ func TestOperationsNamesEveryStateEventAndError(t *testing.T) {
 	rows(`(?m)^\tState\w+ +State = "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\tEvent\w+ += "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\t\w+ +Symbol = "(\w+)"`, "| `%s` | %d |")
-	for _, name := range []string{check.Environment, check.NATS, check.Permissions, check.Buckets, check.Workers, check.Account, check.Clock, check.OtherSystem} {
+	for _, name := range []string{check.Environment, check.NATS, check.Permissions, check.Buckets, check.Workers,
+		check.Account, check.Clock, check.OtherSystem} {
 		if want := fmt.Sprintf("\n| `%s` |", name); !strings.Contains(text, want) {
 			t.Errorf("docs/operations.md has no check %s", name)
 		}

@@ -10,7 +10,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
 )
 
-// ofDocs is a wish for each list that docs/permissions.md shows: the arguments of the verb, as they stand above the block.
+// ofDocs is a wish for each list that docs/permissions.md shows: the arguments of the verb, as they stand
+// above the block.
 func ofDocs(t *testing.T) map[string]string {
 	t.Helper()
 	doc, err := os.ReadFile("../../docs/permissions.md")

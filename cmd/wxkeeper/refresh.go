@@ -9,16 +9,19 @@ import (
 )
 
 type refreshVerb struct {
-	asking
-	account
-	Kind        messages.Kind `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
-	Revision    uint64        `placeholder:"N" help:"Which one WeChat refused, by the revision of its record."`
-	ValueSHA256 string        `name:"value-sha256" placeholder:"HEX" help:"Or by the SHA-256 of its value. With neither: the current one."`
+	clientFlags
+	accountFlag
+	Kind        messages.Kind `arg:"" optional:"" default:"access_token" enum:"${kinds}" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
+	Revision    uint64        `placeholder:"N" help:"The credential that WeChat refused, by the revision of its record."`
+	ValueSHA256 string        `name:"value-sha256" placeholder:"HEX" help:"Or by the SHA-256 of its value. With neither: the current credential."`
 	JSON        bool          `name:"json" help:"Print the whole reply."`
 }
 
 func (refreshVerb) Help() string {
-	return `A report that names a credential which is not the current one costs no call of WeChat: the answer says which one is. Otherwise WeChat is asked whether it is dead, and it is renewed at most once a minute. The answer says: refreshed (there is a new value), not_current (use the current one), alive (WeChat accepts it), unchanged (WeChat still gives it out).
+	return `If the reported credential is not the current one, the worker does not call WeChat: the answer describes the
+current credential. Otherwise the worker asks WeChat whether the credential is dead, and refreshes it, at
+most once a minute. The answer is one of: refreshed (there is a new value), not_current (use the current
+credential), alive (WeChat accepts it), unchanged (WeChat still issues the same value).
 
 Examples:
 
@@ -37,7 +40,7 @@ var reasons = map[messages.Reason]string{
 
 func (v *refreshVerb) Run(ctx context.Context, t *terminal) error {
 	var r messages.Refreshed
-	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
+	err := v.request(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
 		r, err = client.RefreshCredential(ctx, messages.RefreshCredentialRequest{
 			AppID: v.or(cfg), Kind: v.Kind, Revision: v.Revision, ValueSHA256: v.ValueSHA256,
 		})

@@ -97,7 +97,7 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 	}
 	// The normal mode invalidates no token. The returned token is not published: only the holder of the lease
 	// may do that.
-	issued, err := e.client.StableToken(ctx, a.AppID, a.Secret, false)
+	issued, err := e.client.StableToken(ctx, a.AppID, a.Secret.Reveal(), false)
 	if err != nil && ctx.Err() != nil {
 		return x
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
@@ -41,7 +42,7 @@ func TestFaultsOfNATSAreFoundWithAdvice(t *testing.T) {
 	})
 	withUser := func(url, password string) Config {
 		cfg := configOf(url, "")
-		cfg.NATS.User, cfg.NATS.Password = "u", password
+		cfg.NATS.User, cfg.NATS.Password = "u", redact.Secret(password)
 		return cfg
 	}
 	withEmbedded := func(url string, err error) Config {

@@ -128,8 +128,8 @@ func (r *run) try(ctx context.Context) error {
 	c.FailFast = true
 	nc, err := natsconn.Connect(ctx, c,
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if refusal, ok := natsconn.RefusalOf(err); ok {
-				r.denied[use{refusal.Subscribe, refusal.Subject}] = true
+			if v, ok := natsconn.ViolationOf(err); ok {
+				r.denied[use{v.Subscribe, v.Subject}] = true
 			}
 		}),
 		nats.NoReconnect(),

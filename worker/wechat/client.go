@@ -38,7 +38,7 @@ func New(cfg Config) (*Client, error) {
 	case c.timeout < 0:
 		return nil, errors.New("wechat: Config.Timeout is negative; 0 means 5s")
 	case c.timeout == 0:
-		c.timeout = defaultTimeout
+		c.timeout = DefaultTimeout
 	}
 	if c.transport == nil {
 		c.transport = newTransport(c.timeout)

@@ -320,7 +320,7 @@ func serveHTTP2(t *testing.T, h http.HandlerFunc) *Client {
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
-	transport := newTransport(defaultTimeout)
+	transport := newTransport(DefaultTimeout)
 	transport.TLSClientConfig.RootCAs = x509.NewCertPool()
 	transport.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
 	return newClient(t, Config{URLs: []string{srv.URL}, Transport: transport})

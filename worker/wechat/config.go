@@ -6,16 +6,18 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/loopback"
 )
 
 // DefaultURL is the base URL of the WeChat server API (docs/wechat-api.md#hosts).
 const DefaultURL = "https://api.weixin.qq.com"
 
-const defaultTimeout = 5 * time.Second
+// DefaultTimeout is the Timeout of a [Config] that sets none.
+const DefaultTimeout = 5 * time.Second
 
 // Config configures a [Client]. The zero value works.
 type Config struct {
@@ -74,7 +76,7 @@ func checkURL(s string, allowInsecure bool) (*url.URL, error) {
 		return nil, fmt.Errorf("the URL of %s must not contain a user or password", u.Host)
 	case u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"):
 		return nil, fmt.Errorf("the URL of %s must not contain a query or fragment", u.Host)
-	case u.Scheme == "http" && !allowInsecure && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !allowInsecure && !loopback.Host(u.Hostname()):
 		return nil, fmt.Errorf("http://%s would show the AppSecret to everybody on the network path: use https://, or set "+
 			"AllowInsecure (WECHAT_API_INSECURE=true) if you trust the path", u.Host)
 	}
@@ -82,13 +84,6 @@ func checkURL(s string, allowInsecure bool) (*url.URL, error) {
 		Scheme: u.Scheme, Host: u.Host,
 		Path: strings.TrimRight(u.Path, "/"), RawPath: strings.TrimRight(u.RawPath, "/"),
 	}, nil
-}
-
-// loopback reports whether host is this machine. Of all names only localhost counts: any other name needs a
-// resolver, and the resolver would have to be trusted.
-func loopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
 // newTransport returns a transport for a few hundred concurrent calls to one host.

@@ -68,7 +68,7 @@ func TestNoRequestIsResentSilently(t *testing.T) {
 	t.Run("control", func(t *testing.T) {
 		t.Parallel()
 		url, requests := dropper(t, "{}", false)
-		client := http.Client{Transport: newTransport(defaultTimeout)}
+		client := http.Client{Transport: newTransport(DefaultTimeout)}
 		for range 2 {
 			resp, err := client.Get(url)
 			if err != nil {
