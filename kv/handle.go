@@ -58,11 +58,14 @@ func (h *Handle) Value() (string, error) {
 	return h.exactValue()
 }
 
-// exactValue is Value by the time of the system. It is a function of its own so that Value is small enough to
-// be inlined.
+// exactValue is Value by the time of the system. The compiler does not inline it, so Value has a small stack
+// frame.
 func (h *Handle) exactValue() (string, error) {
-	c, err := h.Get()
-	return c.Value, err
+	c, err := h.current()
+	if err != nil {
+		return "", fmt.Errorf("kv: %w", err)
+	}
+	return c.Value, nil
 }
 
 // Get returns the current credential; errors as of [Reader.Get].
