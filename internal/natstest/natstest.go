@@ -12,7 +12,7 @@ import (
 )
 
 // deadline bounds every wait for a server; it is not a claim about speed.
-const deadline = 20 * time.Second
+const deadline = 3 * time.Minute
 
 // Server is one server with JetStream on a free port of the loopback, with its store in the test's folder.
 type Server struct {
