@@ -10,93 +10,89 @@ import (
 
 func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: "x"}}})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{Accounts: []wechattest.Account{
+		{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: secret},
+	}})
+	w := f.worker(nil)
 	first := w.await(messages.AccessToken, 0)
-	ask := func(id string) error {
-		_, err := w.client.GetCredential(s.context(), messages.GetCredentialRequest{AppID: id})
+	get := func(id string) error {
+		_, err := w.client.GetCredential(f.context(), messages.GetCredentialRequest{AppID: id})
 		return err
 	}
-	if err := ask("wx2"); symbol(err) != messages.UnknownAccount {
-		t.Errorf("before it is there: %v", err)
-	}
-	one, two := Account{AppID: appid, Secret: secret}, Account{AppID: "wx2", Secret: "x", Tickets: []messages.Kind{messages.JSAPITicket}}
+	checkSymbol(t, "an account that is not configured yet", get("wx2"), messages.UnknownAccount)
+	one := Account{AppID: appid, Secret: secret}
+	two := Account{AppID: "wx2", Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket}}
 	if err := w.SetAccounts([]Account{one, two}); err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range []messages.Kind{messages.AccessToken, messages.JSAPITicket} {
-		if _, err := w.reader.Wait(s.context(), "wx2", k); err != nil {
-			t.Error(err)
-		}
+		w.awaitOf("wx2", k, 0)
 	}
-	// What makes no sense changes nothing.
+	// An invalid list changes nothing.
 	for name, list := range map[string][]Account{"empty": nil, "twice": {one, one}, "no secret": {{AppID: "wx3"}}} {
 		if err := w.SetAccounts(list); err == nil {
-			t.Errorf("%s: accepted", name)
+			t.Errorf("an invalid list (%s) was accepted", name)
 		}
 	}
-	if err := ask("wx2"); err != nil {
-		t.Errorf("after refused lists: %v", err)
+	if err := get("wx2"); err != nil {
+		t.Errorf("after invalid lists: %v", err)
 	}
-	if n := s.wechat.Calls(appid, ""); n != 1 {
-		t.Errorf("%d calls for the account that was there all the time, want its first", n)
+	if n := f.wechat.Calls(appid, ""); n != 1 {
+		t.Errorf("%d calls for the account that was there from the start, want 1", n)
 	}
+
 	if err := w.SetAccounts([]Account{two}); err != nil {
 		t.Fatal(err)
 	}
-	if err := ask(appid); symbol(err) != messages.UnknownAccount {
-		t.Errorf("after it has gone: %v", err)
+	checkSymbol(t, "an account that was removed", get(appid), messages.UnknownAccount)
+	if st := w.status.of(""); st.Accounts != 1 || len(st.Credentials) != 2 {
+		t.Errorf("the status has %d accounts and %d credentials, want 1 and 2", st.Accounts, len(st.Credentials))
 	}
-	if st := w.Worker.status(""); st.Accounts != 1 || len(st.Credentials) != 2 {
-		t.Errorf("%+v", st)
-	}
-	// It is renewed no more, and its record is left to its TTL.
-	w.scheduler.each(func(it *item) {
-		if it.account.AppID == appid {
-			t.Errorf("%s is still scheduled", it.kind)
+	// The removed account is no longer renewed, and its record stays until its TTL ends.
+	for _, c := range w.scheduler.snapshot("") {
+		if c.account.AppID == appid {
+			t.Errorf("the %s of the removed account is still scheduled", c.kind)
 		}
-	})
+	}
 	w.scheduler.mu.Lock()
 	for _, l := range w.scheduler.lanes {
 		for _, it := range l.queue {
 			if it.account.AppID == appid {
-				t.Errorf("%s is still in a queue", it.kind)
+				t.Errorf("the %s of the removed account is still in a queue", it.kind)
 			}
 		}
 	}
 	w.scheduler.mu.Unlock()
-	if c, err := w.store.Get(s.context(), appid, messages.AccessToken); err != nil || c.Value != first.Value {
-		t.Errorf("its record: %v, %v", c, err)
+	if c, err := w.stored(messages.AccessToken); err != nil || c.Value != first.Value {
+		t.Errorf("the record of the removed account is %v, %v", c, err)
 	}
-	if n := s.wechat.Calls(appid, ""); n != 1 {
-		t.Errorf("%d calls for it, want 1", n)
+	if n := f.wechat.Calls(appid, ""); n != 1 {
+		t.Errorf("%d calls for the removed account, want 1", n)
 	}
-	if _, err := w.reader.Get("wx2", messages.AccessToken); err != nil {
-		t.Errorf("the other one: %v", err)
+	if _, err := w.memory.get("wx2", messages.AccessToken); err != nil {
+		t.Errorf("the other account: %v", err)
 	}
 }
 
-func TestRefusedSecretIsToldAndTheRightOneTriedAtOnce(t *testing.T) {
+func TestRefusedSecretCallsBackAndTheRightOneIsTriedAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
+	f := newFixture(t, wechattest.Config{})
 	refused := make(chan string, 1)
-	w := s.worker(func(c *Config) {
+	w := f.worker(func(c *Config) {
 		c.Accounts[0].Secret = "CANARY-WRONG"
 		c.OnAccountRefused = func(appid string) { refused <- appid }
 	})
 	select {
 	case id := <-refused:
 		if id != appid {
-			t.Errorf("told of %s", id)
+			t.Errorf("OnAccountRefused was called with %s, want %s", id, appid)
 		}
 	case <-time.After(patience):
-		t.Fatal("nobody was told")
+		t.Fatal("OnAccountRefused was not called")
 	}
 	if err := w.SetAccounts([]Account{{AppID: appid, Secret: secret}}); err != nil {
 		t.Fatal(err)
 	}
 	w.await(messages.AccessToken, 0)
-	if n := s.wechat.Calls("", ""); n != 2 {
-		t.Errorf("%d calls, want 2", n)
-	}
+	f.checkCalls("", 2)
 }

@@ -18,10 +18,10 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// bench is what code.resolve is measured beside, all in one process and one run: a raw NATS echo and a direct HTTP call
-// to the same simulated upstream.
+// bench has what code.resolve is compared with, in one process and one run: a raw NATS echo, and a direct HTTP call of the same
+// simulated WeChat.
 type bench struct {
-	*actor
+	*testWorker
 	http  *http.Client
 	url   string
 	asked atomic.Uint64
@@ -29,10 +29,10 @@ type bench struct {
 
 func newBench(b *testing.B) *bench {
 	b.Helper()
-	s := newStage(b, wechattest.Config{AnyCode: true})
-	w := s.worker(nil)
+	f := newFixture(b, wechattest.Config{AnyCode: true})
+	w := f.worker(nil)
 	c := w.await(messages.AccessToken, 0)
-	echo := s.nats.Connect()
+	echo := f.nats.Connect()
 	if _, err := echo.Subscribe("echo", func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
 		b.Fatal(err)
 	}
@@ -42,8 +42,9 @@ func newBench(b *testing.B) *bench {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 256
 	b.Cleanup(transport.CloseIdleConnections)
-	bn := &bench{actor: w, http: &http.Client{Transport: transport}, url: s.wechat.URL + "/intp/marketcode/tickettocode?access_token=" + c.Value}
-	// The least that any worker can do: take the message, call WeChat, send the answer.
+	url := f.wechat.URL + "/intp/marketcode/tickettocode?access_token=" + c.Value
+	bn := &bench{testWorker: w, http: &http.Client{Transport: transport}, url: url}
+	// The least that any worker must do: receive the message, call WeChat, send the answer.
 	if _, err := echo.Subscribe("relay", func(m *nats.Msg) {
 		go func() {
 			if err := bn.direct(); err == nil {
@@ -59,7 +60,7 @@ func newBench(b *testing.B) *bench {
 	return bn
 }
 
-// body is a request for a ticket of its own: resolutions of one ticket share one call.
+// body is a request with a ticket of its own, because resolutions of one ticket share one call.
 func (b *bench) body() []byte {
 	return fmt.Appendf(nil, `{"openid":"%s","code_ticket":"ticket-%d"}`, openid, b.asked.Add(1))
 }
@@ -80,7 +81,7 @@ func (b *bench) direct() error {
 		return err
 	}
 	defer resp.Body.Close()
-	return check(io.ReadAll(resp.Body))
+	return checkCode(io.ReadAll(resp.Body))
 }
 
 func (b *bench) viaWorker() error {
@@ -88,11 +89,11 @@ func (b *bench) viaWorker() error {
 	if err != nil {
 		return err
 	}
-	return check(m.Data, nil)
+	return checkCode(m.Data, nil)
 }
 
-// check makes sure that a benchmark measures successes.
-func check(body []byte, err error) error {
+// checkCode makes sure that a benchmark measures successes.
+func checkCode(body []byte, err error) error {
 	var code struct {
 		Errcode int    `json:"errcode"`
 		Code    string `json:"code"`
@@ -106,13 +107,14 @@ func check(body []byte, err error) error {
 	return err
 }
 
-// BenchmarkResolveOneAtATime: design §8, row 2. The metric x is code.resolve over (NATS echo + direct HTTP).
+// BenchmarkResolveOneAtATime measures code.resolve, one request at a time (docs/performance.md). The metric x is its time over the
+// time of NATS echo + direct HTTP.
 func BenchmarkResolveOneAtATime(tb *testing.B) {
 	b := newBench(tb)
 	var spent [4]time.Duration
 	ways := [4]func() error{b.echo, b.direct, b.viaWorker, b.relay}
-	turn := func() {
-		for i, way := range ways { // in turns, so that noise meets all alike
+	round := func() {
+		for i, way := range ways { // alternating, so that noise meets all of them alike
 			began := time.Now()
 			if err := way(); err != nil {
 				tb.Fatal(err)
@@ -121,12 +123,12 @@ func BenchmarkResolveOneAtATime(tb *testing.B) {
 		}
 	}
 	for range 500 {
-		turn()
+		round()
 	}
 	spent = [4]time.Duration{}
 	tb.ReportAllocs()
 	for tb.Loop() {
-		turn()
+		round()
 	}
 	us := func(i int) float64 { return float64(spent[i].Microseconds()) / float64(tb.N) }
 	tb.ReportMetric(us(0), "echo-µs")
@@ -137,8 +139,8 @@ func BenchmarkResolveOneAtATime(tb *testing.B) {
 	tb.ReportMetric(us(2)/us(3), "x-relay")
 }
 
-// BenchmarkResolveSaturated: design §8, row 3. The metric x is the throughput of code.resolve over that of direct HTTP
-// calls from the same cores at the same concurrency.
+// BenchmarkResolveSaturated measures code.resolve with many requests at once (docs/performance.md). The metric x is its throughput
+// over the throughput of direct HTTP calls from the same cores at the same concurrency.
 func BenchmarkResolveSaturated(tb *testing.B) {
 	const concurrency, batch = 64, 4096
 	b := newBench(tb)
@@ -178,13 +180,14 @@ func BenchmarkResolveSaturated(tb *testing.B) {
 	tb.ReportMetric(perSecond(resolve)/perSecond(relay), "x-relay")
 }
 
-// BenchmarkResolver is the worker's own part of a resolution, without NATS: for allocations and profiles.
+// BenchmarkResolver measures the worker's own part of a resolution, without NATS: for allocations and profiles.
 func BenchmarkResolver(tb *testing.B) {
 	b := newBench(tb)
 	a := b.accounts.get(appid)
 	tb.ReportAllocs()
 	for tb.Loop() {
-		if _, err := b.service.resolver.resolve(context.Background(), a, openid, fmt.Sprint("t", b.asked.Add(1))); err != nil {
+		ticket := fmt.Sprint("t", b.asked.Add(1))
+		if _, err := b.service.resolver.resolve(context.Background(), a, openid, ticket); err != nil {
 			tb.Fatal(err)
 		}
 	}

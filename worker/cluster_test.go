@@ -2,131 +2,131 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// newClusterStage is a stage on three NATS servers.
-func newClusterStage(tb testing.TB, cfg wechattest.Config) *stage {
-	tb.Helper()
-	cfg.Accounts = []wechattest.Account{{AppID: appid, Secret: secret}}
-	return &stage{TB: tb, cluster: natstest.StartCluster(tb), wechat: wechattest.Start(tb, cfg)}
-}
-
-// One refresh per period and credential, however many workers (design §5.1), through renewals and a lost node.
+// One refresh per period and credential, however many workers (docs/architecture.md#refresh-1), through renewals and a lost
+// server.
 func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 	t.Parallel()
-	s := newClusterStage(t, wechattest.Config{TokenLife: 15 * time.Second})
-	var fleet []*actor
+	f := newClusterFixture(t, wechattest.Config{})
+	f.clock.stop()
+	var workers []*testWorker
 	for range 4 {
-		fleet = append(fleet, s.worker(classic))
+		workers = append(workers, f.worker(classic))
 	}
-	check := func(generation uint64) {
+	// check waits until each worker holds the generation, and returns the credential.
+	check := func(generation uint64) (c messages.Credential) {
 		t.Helper()
-		for i, w := range fleet {
-			c := w.await(messages.AccessToken, generation-1)
-			if v := s.wechat.Judge(appid, "access_token", c.Value); v != wechattest.Valid {
-				t.Errorf("worker %d holds generation %d, of which WeChat says %v", i, c.Generation, v)
+		for i, w := range workers {
+			c = w.await(messages.AccessToken, generation-1)
+			if c.Generation != generation {
+				t.Errorf("worker %d holds generation %d, want %d", i, c.Generation, generation)
 			}
+			f.checkValid(c)
 		}
+		return c
 	}
-	check(1)
-	check(2)
-	if calls, minted := s.wechat.Calls("", ""), s.wechat.Minted("", ""); calls != minted || calls > 3 {
-		t.Errorf("%d calls, %d tokens for two generations of 4 workers", calls, minted)
+	// renew advances to the time at which the credential is due, and checks the next generation.
+	renew := func(c messages.Credential) messages.Credential {
+		t.Helper()
+		f.advanceTo(c.RefreshAt)
+		return check(c.Generation + 1)
 	}
-	leader := s.cluster.StreamLeader("KV_wechat")
+	c := renew(check(1))
+	f.checkCalls("", 2)
+
+	leader := f.cluster.StreamLeader("KV_wechat")
 	if leader == nil {
 		t.Fatal("the bucket has no leader")
 	}
 	leader.Stop()
-	before := fleet[0].await(messages.AccessToken, 0).Generation
-	check(before + 1)
-	for i, w := range fleet {
+	c = renew(c)
+	for i, w := range workers {
 		if _, err := w.resolve(); err != nil {
-			t.Errorf("worker %d, with a node lost: %v", i, err)
+			t.Errorf("worker %d does not resolve while a server is lost: %v", i, err)
 		}
 	}
 	leader.Restart()
-	s.cluster.AwaitReady()
-	check(before + 2)
-	// Each generation cost one call; a lost node may cost one more, of a worker whose publication it swallowed.
-	if calls, last := s.wechat.Calls("", "token"), int(fleet[0].await(messages.AccessToken, 0).Generation); calls > last+1 {
-		t.Errorf("%d token calls for %d generations", calls, last)
+	f.cluster.AwaitReady()
+	c = renew(c)
+	// Each generation cost one call. A lost server may cost one more: of a worker whose publication was lost with it.
+	if calls := f.calls("token"); calls > int(c.Generation)+1 {
+		t.Errorf("%d token calls for %d generations", calls, c.Generation)
 	}
 }
 
-// A worker has died in a turn: the others come when its lease ends, not a whole lease after they found it held.
+// A worker has died in a turn: the other workers try again when its lease ends, and not a whole lease after they found it held.
 func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(func(c *Config) { c.Random = func() float64 { return 1 } })
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(func(c *Config) { c.Random = func() float64 { return 1 } })
 	c := w.await(messages.AccessToken, 0)
 	account := w.accounts.get(appid)
-	s.eventually("the turn has ended", func() bool { return w.isQuiet(messages.Key(appid, messages.AccessToken)) })
-	dead, err := store.New(s.nats.Connect(), store.Config{Worker: "dead"})
-	if err == nil {
-		err = dead.Ensure(s.context())
-	}
-	if err == nil {
-		_, err = dead.Acquire(s.context(), appid, messages.AccessToken, 2*patience)
-	}
-	if err != nil {
+	w.awaitQuiet(messages.AccessToken)
+	if _, err := f.storeOf("dead").Acquire(f.context(), appid, messages.AccessToken, 2*patience); err != nil {
 		t.Fatal(err)
 	}
-	const past = 3 * time.Second
-	for _, tc := range []struct {
-		began time.Time
-		most  time.Duration
+	const past, margin = 3 * time.Second, 2 * leaseMargin // leaseMargin, and all of its jitter
+	ttl, now := w.refresher.leaseTTL, f.clock.Now()
+	for name, tc := range map[string]struct {
+		began       time.Time     // of the dead worker's attempt; zero: it died before it wrote the attempt down
+		left        time.Duration // of the lease
+		leftIfAgain time.Duration // of the lease, if this worker has waited for it before
 	}{
-		{time.Time{}, w.refresher.leaseTTL},                  // it died before it wrote its attempt down
-		{time.Now().Add(-past), w.refresher.leaseTTL - past}, // the clock goes on
-		{time.Now().Add(-time.Hour), 0},                      // the attempt of another turn
-		{time.Now().Add(time.Hour), w.refresher.leaseTTL},    // by a clock that is ahead
+		"no attempt written":              {time.Time{}, ttl, 0},
+		"an attempt":                      {now.Add(-past), ttl - past, ttl - past},
+		"the attempt of another turn":     {now.Add(-time.Hour), 0, 0},
+		"an attempt, by a clock of ahead": {now.Add(time.Hour), ttl, 0},
 	} {
 		l := store.Ledger{AppID: appid, Kind: messages.AccessToken, Generation: c.Generation}
 		if !tc.began.IsZero() {
 			l.LastAttempt, l.Attempts = tc.began, 1
 		}
-		w.scheduler.seenLedger(l)
-		if wait, _ := w.work(s.context(), account, messages.AccessToken, true); wait > tc.most+time.Second || tc.began.IsZero() && wait > time.Second {
-			t.Errorf("begun at %s, and waited for: the next try is in %s", tc.began, wait)
-		}
-		if wait, held := w.work(s.context(), account, messages.AccessToken, false); !held || wait > tc.most+time.Second {
-			t.Errorf("begun at %s: the next try is in %s, the lease ends in %s", tc.began, wait, tc.most)
+		w.memory.observeLedger(l)
+		for waited, left := range map[bool]time.Duration{false: tc.left, true: tc.leftIfAgain} {
+			wait, leaseHeld := w.refresher.scheduled(f.context(), account, messages.AccessToken, waited)
+			if !leaseHeld {
+				t.Errorf("%s, waited %t: the lease of the dead worker is not held", name, waited)
+			}
+			if wait != left+margin {
+				t.Errorf("%s, waited %t: the next attempt is in %s, want %s", name, waited, wait, left+margin)
+			}
 		}
 	}
 }
 
 func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 	t.Parallel()
-	s := newClusterStage(t, wechattest.Config{TokenLife: 30 * time.Second})
-	w := s.worker(nil)
+	f := newClusterFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(nil)
 	first := w.await(messages.AccessToken, 0)
-	for _, srv := range s.cluster.Servers[:2] {
+	w.awaitQuiet(messages.AccessToken)
+	for _, srv := range f.cluster.Servers[:2] {
 		srv.Stop()
 	}
 	account := w.accounts.get(appid)
-	if reply, err := w.service.resolver.resolve(context.Background(), account, openid, codeTicket); err != nil || len(reply) == 0 {
-		t.Errorf("resolving from memory: %v", err)
+	reply, err := w.service.resolver.resolve(context.Background(), account, openid, codeTicket)
+	if err != nil || len(reply) == 0 {
+		t.Errorf("resolving from memory: %q, %v", reply, err)
 	}
-	if err := w.refresher.scheduled(s.context(), account, messages.AccessToken); err == nil {
-		t.Error("a turn was taken without a quorum")
+	f.advanceTo(first.RefreshAt)
+	err = w.refresher.doScheduled(f.context(), account, messages.AccessToken)
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("a turn without a quorum returned %v, want ErrUnavailable", err)
 	}
-	if n := s.wechat.Calls("", "stable_token"); n != 1 {
-		t.Errorf("%d token calls, want the first", n)
-	}
-	for _, srv := range s.cluster.Servers[:2] {
+	f.checkCalls("stable_token", 1)
+	for _, srv := range f.cluster.Servers[:2] {
 		srv.Restart()
 	}
-	s.cluster.AwaitReady()
-	w.await(messages.AccessToken, first.Generation) // and it goes on
-	if n := s.wechat.Calls("", "stable_token"); n > 3 {
-		t.Errorf("%d token calls for two generations", n)
-	}
+	f.cluster.AwaitReady()
+	w.awaitRetried(first.Generation)
 }

@@ -14,24 +14,24 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// step is a moment in a turn: just before or after one of its messages.
+// step is a moment in a turn: just before or just after one of its messages.
 type step string
 
 const (
 	beforeLease   step = "before the lease"
-	leaseTaken    step = "lease taken, not known"
-	beforeLook    step = "before the look at the leader"
+	leaseTaken    step = "lease taken, the answer is lost"
+	beforeLook    step = "before the read at the leader"
 	beforeAttempt step = "before the attempt is written"
 	beforeCall    step = "before the upstream call"
 	afterCall     step = "after the upstream call"
 	beforeOutcome step = "before the outcome is written"
 	beforePublish step = "before the publication"
-	published     step = "published, not known"
+	published     step = "published, the answer is lost"
 	outcomeLost   step = "published, the outcome is lost"
-	beforeRelease step = "before the lease is given back"
+	beforeRelease step = "before the lease is released"
 )
 
-// arm makes a worker's gates close at the step, and returns what tells that they have.
+// arm makes the gates of a worker close at the step, and returns a channel that is closed when they have.
 func (s step) arm(g *natstest.Gate, u *upstreamGate, key string) <-chan struct{} {
 	const bucket, ledger = "$KV.wechat.", "$KV.wechat_ledger."
 	switch s {
@@ -61,12 +61,12 @@ func (s step) arm(g *natstest.Gate, u *upstreamGate, key string) <-chan struct{}
 	panic(s)
 }
 
-// upstreamGate stands between a worker and WeChat, as a natstest.Gate between it and NATS. It closes both at its first
-// call, and it is severed with the other.
+// upstreamGate is between a worker and WeChat, as a natstest.Gate is between the worker and NATS. At its first call it closes
+// both gates.
 type upstreamGate struct {
 	transport http.RoundTripper
 	nats      *natstest.Gate
-	at        step // beforeCall, afterCall; else it is open
+	at        step // beforeCall, afterCall; else the gate is open
 	calls     atomic.Int64
 	reached   chan struct{}
 	open      chan struct{}
@@ -81,16 +81,16 @@ func (u *upstreamGate) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errSevered
 	default:
 	}
-	strikes := u.calls.Add(1) == 1
-	if strikes && u.at == beforeCall {
+	first := u.calls.Add(1) == 1
+	if first && u.at == beforeCall {
 		if err := u.pass(req.Context()); err != nil {
 			return nil, err
 		}
 	}
-	if !strikes || u.at != afterCall {
+	if !first || u.at != afterCall {
 		return u.transport.RoundTrip(req)
 	}
-	// The answer is there when the worker is stopped, and when it goes on, however long that takes.
+	// The answer has arrived when the worker is stopped, and the worker reads it when it continues, however late that is.
 	resp, err := u.transport.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
 	if err != nil {
 		return nil, err
@@ -104,6 +104,7 @@ func (u *upstreamGate) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// pass closes both gates, and waits until the gate is open again.
 func (u *upstreamGate) pass(ctx context.Context) error {
 	u.nats.Hold()
 	close(u.reached)
@@ -119,24 +120,26 @@ func (u *upstreamGate) pass(ctx context.Context) error {
 
 // victim is a worker that is stopped at one step of its first turn.
 type victim struct {
-	*actor
+	*testWorker
 	nats     *natstest.Gate
 	upstream *upstreamGate
 }
 
-// victim starts a worker and returns when it has reached the step. Its lease alone bounds its upstream call.
-func (f *faultStage) victim(t *testing.T, a Account, kind messages.Kind, at step, lease time.Duration) *victim {
+// victim starts a worker and returns when it has reached the step. Only its lease limits its call of WeChat.
+func (f *faultFixture) victim(t *testing.T, a Account, kind messages.Kind, at step, lease time.Duration) *victim {
 	t.Helper()
 	g := natstest.NewGate()
 	u := &upstreamGate{
-		transport: f.transport, nats: g, reached: make(chan struct{}), open: make(chan struct{}), severed: make(chan struct{}),
+		transport: f.transport, nats: g,
+		reached: make(chan struct{}), open: make(chan struct{}), severed: make(chan struct{}),
 	}
 	key := messages.Key(a.AppID, kind)
 	reached := at.arm(g, u, key)
-	own := *f.stage
-	own.TB, own.gate, own.lease = t, g, lease
-	v := &victim{nats: g, upstream: u, actor: own.worker(func(c *Config) {
-		c.Name, c.Accounts, c.WeChat.Timeout, c.WeChat.Transport = "victim", []Account{a}, patience, u
+	own := f.fixtureFor(t, g)
+	own.lease = lease
+	v := &victim{nats: g, upstream: u, testWorker: own.worker(func(c *Config) {
+		c.Name, c.Accounts = "victim", []Account{a}
+		c.WeChat.Timeout, c.WeChat.Transport = patience, u
 	})}
 	select {
 	case <-reached:
@@ -144,27 +147,30 @@ func (f *faultStage) victim(t *testing.T, a Account, kind messages.Kind, at step
 		t.Fatal("the step is not reached")
 	}
 	if at != beforeLease {
-		v.eventually("the lease is taken", func() bool { return f.seen.lease(key) != never })
+		v.eventually("the lease is taken", func() bool { return f.seen.lease(key) != leaseNever })
 	}
 	if at == published {
-		v.eventually("it is published", func() bool { h := f.seen.Held(a.AppID, kind); return h != nil && h.Worker == "victim" })
+		v.eventually("it is published", func() bool {
+			c, err := f.seen.Get(a.AppID, kind)
+			return err == nil && c.Worker == "victim"
+		})
 	}
 	return v
 }
 
-// goOn lets it continue.
-func (v *victim) goOn() {
+// resume lets the victim continue.
+func (v *victim) resume() {
 	v.nats.Open()
 	close(v.upstream.open)
 }
 
-// lose breaks its connections to NATS, which it can make anew.
-func (v *victim) lose() {
+// cut breaks the victim's connections to NATS. It can connect again.
+func (v *victim) cut() {
 	v.nats.Cut()
 	close(v.upstream.open)
 }
 
-// die cuts it off from everything, for good.
+// die cuts the victim off from everything, permanently.
 func (v *victim) die() {
 	v.nats.Sever()
 	close(v.upstream.severed)

@@ -10,41 +10,44 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// BenchmarkManyAccounts: 10,000 accounts with three credentials each, on one worker (design §8). It reports the cold
-// start (an upstream that takes 20 ms), the warm start, which makes no upstream call, and what a second of idleness
-// costs the whole process, the NATS server and the simulated WeChat included.
+var bothTickets = []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}
+
+// BenchmarkManyAccounts measures one worker with 10,000 accounts of three credentials each (docs/performance.md). It reports the
+// cold start (with a WeChat that takes 20 ms), the warm start, which makes no call of WeChat, and the processor time of an idle
+// second of the whole process, which includes the NATS server and the simulated WeChat.
 func BenchmarkManyAccounts(b *testing.B) {
 	const n = 10_000
 	for b.Loop() {
 		var known []wechattest.Account
 		var list []Account
 		for i := range n {
-			id, secret := fmt.Sprintf("wx%016x", i), fmt.Sprint("secret-", i)
+			id := fmt.Sprintf("wx%016x", i)
 			known = append(known, wechattest.Account{AppID: id, Secret: secret})
-			list = append(list, Account{AppID: id, Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}})
+			list = append(list, Account{AppID: id, Secret: secret, Tickets: bothTickets})
 		}
-		s := newStage(b, wechattest.Config{Accounts: known, Latency: 20 * time.Millisecond})
+		f := newFixture(b, wechattest.Config{Accounts: known, Latency: 20 * time.Millisecond})
 		configure := func(c *Config) { c.Accounts = list }
 
 		began := time.Now()
-		w := s.worker(configure)
+		w := f.worker(configure)
 		w.awaitFresh(3 * n)
 		b.ReportMetric(time.Since(began).Seconds(), "cold-s")
-		calls := s.wechat.Calls("", "")
+		calls := f.wechat.Calls("", "")
 		b.ReportMetric(float64(calls)/(3*n), "calls/credential")
-		b.ReportMetric(float64(s.wechat.MaxConcurrent("", "")), "at-once/account")
+		b.ReportMetric(float64(f.wechat.MaxConcurrent("", "")), "at-once/account")
 		w.stop()
 		w = nil
 
 		began = time.Now()
-		w = s.worker(configure)
+		w = f.worker(configure)
 		w.awaitFresh(3 * n)
 		b.ReportMetric(time.Since(began).Seconds(), "warm-s")
-		b.ReportMetric(float64(s.wechat.Calls("", "")-calls), "warm-calls")
+		b.ReportMetric(float64(f.wechat.Calls("", "")-calls), "warm-calls")
 
 		runtime.GC()
 		var mem runtime.MemStats
@@ -57,23 +60,24 @@ func BenchmarkManyAccounts(b *testing.B) {
 	}
 }
 
-// awaitFresh waits until n credentials are fresh. It looks four times a second: a look at 30,000 is not for nothing.
-func (a *actor) awaitFresh(n int) {
-	a.Helper()
+// awaitFresh waits until n credentials are fresh. It checks them four times a second, because checking 30,000 takes time.
+func (w *testWorker) awaitFresh(n int) {
+	w.Helper()
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(10 * time.Minute); ; <-tick.C {
 		fresh, now := 0, time.Now()
-		a.scheduler.each(func(it *item) {
-			if state(now, a.reader.Held(it.account.AppID, it.kind), it.ledger) == messages.StateFresh {
+		for _, c := range w.scheduler.snapshot("") {
+			ledger := w.memory.ledger(messages.Key(c.account.AppID, c.kind))
+			if policy.StateOf(now, w.memory.held(c.account.AppID, c.kind), ledger) == messages.StateFresh {
 				fresh++
 			}
-		})
+		}
 		switch {
 		case fresh == n:
 			return
 		case now.After(end):
-			a.Fatalf("%d of %d are fresh", fresh, n)
+			w.Fatalf("%d of %d are fresh", fresh, n)
 		}
 	}
 }
@@ -88,8 +92,8 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkFleetCalls: the upstream calls of 10 workers over those of 1 (design §8, row 5), for 100 accounts with three
-// credentials each that live for 12 s, in the same 30 s. Half of the accounts have classic tokens.
+// BenchmarkFleetCalls measures the calls of WeChat of 10 workers over the calls of one worker (docs/performance.md), for 100 accounts
+// with three credentials each that live for 12 s, in the same 30 s. Half of the accounts have classic tokens.
 func BenchmarkFleetCalls(b *testing.B) {
 	const n, life = 100, 12 * time.Second
 	var known []wechattest.Account
@@ -97,7 +101,7 @@ func BenchmarkFleetCalls(b *testing.B) {
 	for i := range n {
 		id := fmt.Sprintf("wx%016x", i)
 		known = append(known, wechattest.Account{AppID: id, Secret: secret})
-		list = append(list, Account{AppID: id, Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}})
+		list = append(list, Account{AppID: id, Secret: secret, Tickets: bothTickets})
 		if i%2 == 0 {
 			list[i].TokenAPI = messages.SourceToken
 		}
@@ -107,10 +111,10 @@ func BenchmarkFleetCalls(b *testing.B) {
 		var calls [2]int
 		var fleets sync.WaitGroup
 		for i, workers := range []int{1, 10} {
-			s := newStage(b, cfg)
-			var all []*actor
+			f := newFixture(b, cfg)
+			var all []*testWorker
 			for k := range workers {
-				all = append(all, s.worker(func(c *Config) {
+				all = append(all, f.worker(func(c *Config) {
 					c.Name = fmt.Sprint("w", k)
 					c.Accounts = list
 					c.WeChat.Timeout = 500 * time.Millisecond
@@ -118,9 +122,9 @@ func BenchmarkFleetCalls(b *testing.B) {
 			}
 			all[workers-1].awaitFresh(3 * n)
 			fleets.Go(func() {
-				before := s.wechat.Calls("", "")
+				before := f.wechat.Calls("", "")
 				<-time.After(30 * time.Second)
-				calls[i] = s.wechat.Calls("", "") - before
+				calls[i] = f.wechat.Calls("", "") - before
 				for _, w := range all {
 					w.stop()
 				}
@@ -133,28 +137,25 @@ func BenchmarkFleetCalls(b *testing.B) {
 	}
 }
 
-// BenchmarkReports: 10,000 simultaneous reports of one dead token, to three workers (design §8, row 6). An operation is
-// all of them, from the first question to the last answer.
+// BenchmarkReports measures 10,000 simultaneous reports of one dead token, to three workers (docs/performance.md). One operation is
+// all of them, from the first report to the last reply.
 func BenchmarkReports(b *testing.B) {
 	const reports = 10_000
-	s := newStage(b, wechattest.Config{Latency: 20 * time.Millisecond})
-	var w *actor
+	f := newFixture(b, wechattest.Config{Latency: 20 * time.Millisecond})
+	var w *testWorker
 	for k := range 3 {
-		w = s.worker(func(c *Config) { c.Name = fmt.Sprint("w", k); classic(c); c.WeChat.Timeout = 5 * time.Second })
+		w = f.worker(func(c *Config) { c.Name = fmt.Sprint("w", k); classic(c) })
 	}
 	c := w.await(messages.AccessToken, 0)
-	for range 2 {
-		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
-			b.Fatal(err)
-		}
-	}
-	before := s.wechat.Calls("", "token")
+	f.killToken()
+	before := f.wechat.Calls("", "token")
 	began := time.Now()
 	for b.Loop() { // with -benchtime=1x: a second refresh within a minute is throttled, and costs no call
 		var wg sync.WaitGroup
 		for range reports {
 			wg.Go(func() {
-				if _, err := w.report(messages.RefreshCredentialRequest{ValueSHA256: messages.ValueSHA256(c.Value)}); err != nil {
+				report := messages.RefreshCredentialRequest{ValueSHA256: messages.ValueSHA256(c.Value)}
+				if _, err := w.report(report); err != nil {
 					b.Error(err)
 				}
 			})
@@ -162,22 +163,24 @@ func BenchmarkReports(b *testing.B) {
 		wg.Wait()
 	}
 	b.ReportMetric(float64(b.N)*reports/time.Since(began).Seconds(), "reports/s")
-	b.ReportMetric(float64(s.wechat.Calls("", "token")-before), "refreshes")
+	b.ReportMetric(float64(f.wechat.Calls("", "token")-before), "refreshes")
 }
 
-// BenchmarkResolveFleet: the throughput of code.resolve for 1, 2 and 4 workers on one upstream that takes 20 ms, and 128
-// callers for each worker. The metric x is the throughput over that of one worker.
+// BenchmarkResolveFleet measures the throughput of code.resolve of 1, 2 and 4 workers with one WeChat that takes 20 ms, and 128
+// callers for each worker. The metric x is the throughput over the throughput of one worker.
 func BenchmarkResolveFleet(b *testing.B) {
 	var one float64
 	for _, workers := range []int{1, 2, 4} {
 		b.Run(fmt.Sprint("workers=", workers), func(b *testing.B) {
-			s := newStage(b, wechattest.Config{AnyCode: true, Latency: 20 * time.Millisecond})
-			var last *actor
+			f := newFixture(b, wechattest.Config{AnyCode: true, Latency: 20 * time.Millisecond})
+			var last *testWorker
 			for k := range workers {
-				last = s.worker(func(c *Config) { c.Name = fmt.Sprint("w", k); c.WeChat = wechat.Config{URLs: []string{s.wechat.URL}} })
+				last = f.worker(func(c *Config) {
+					c.Name, c.WeChat = fmt.Sprint("w", k), wechat.Config{URLs: []string{f.wechat.URL}}
+				})
 				last.await(messages.AccessToken, 0)
 			}
-			bn := &bench{actor: last}
+			bn := &bench{testWorker: last}
 			const batch = 4096
 			var spent time.Duration
 			for b.Loop() {

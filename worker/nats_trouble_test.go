@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -20,8 +19,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// The leaders of both buckets step down again and again in the middle of many refreshes: none is made twice, and a
-// consumer has every one of them.
+// The leaders of both buckets step down several times during many refreshes: no credential is refreshed twice, and each worker
+// has all of them.
 func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 	t.Parallel()
 	const accounts = 30
@@ -32,14 +31,14 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 		cfg.Accounts = append(cfg.Accounts, wechattest.Account{AppID: id, Secret: secret})
 		list = append(list, Account{AppID: id, Secret: secret, TokenAPI: messages.SourceToken})
 	}
-	s := &stage{TB: t, cluster: natstest.StartCluster(t), wechat: wechattest.Start(t, cfg)}
-	nc := s.connect()
-	var fleet []*actor
+	f := newClusterFixture(t, cfg)
+	nc := f.connect()
+	var workers []*testWorker
 	for range 2 {
-		fleet = append(fleet, s.worker(func(c *Config) { c.Accounts, c.RefreshConcurrency, c.WeChat.Timeout = list, 1, 5*time.Second }))
+		workers = append(workers, f.worker(func(c *Config) { c.Accounts, c.RefreshConcurrency = list, 1 }))
 	}
 	for calls := 0; calls < accounts; calls += accounts / 3 {
-		s.eventually("some more refreshes are made", func() bool { return s.wechat.Calls("", "token") >= calls })
+		f.eventually("some more refreshes", func() bool { return f.calls("token") >= calls })
 		for _, stream := range []string{"KV_wechat", "KV_wechat_ledger"} {
 			if _, err := nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, patience); err != nil {
 				t.Fatal(err)
@@ -47,49 +46,30 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 		}
 	}
 	for _, a := range list {
-		for i, w := range fleet {
-			c, err := w.reader.Wait(s.context(), a.AppID, messages.AccessToken)
-			if v := s.wechat.Judge(a.AppID, "access_token", c.Value); err != nil || v != wechattest.Valid || c.Generation != 1 {
-				t.Errorf("worker %d has %v of %s, WeChat says %s: %v", i, c, a.AppID, v, err)
+		for i, w := range workers {
+			c := w.awaitOf(a.AppID, messages.AccessToken, 0)
+			if c.Generation != 1 {
+				t.Errorf("worker %d holds generation %d of %s, want 1", i, c.Generation, a.AppID)
 			}
+			f.checkValid(c)
 		}
 	}
-	if n := s.wechat.Calls("", "token"); n != accounts {
-		t.Errorf("%d calls for %d tokens", n, accounts)
-	}
+	f.checkCalls("token", accounts)
 }
 
-// lines is a log that a test can read.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *lines) has(text string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.buf.String(), text)
-}
-
-// A process that does not read for a while is cut by its server. It says so, and goes on where it was.
+// A NATS server closes the connection of a process that does not read for a while. The worker logs that, and continues.
 func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	s.nats = natstest.Start(t, func(o *server.Options) { o.MaxPending = 1 << 20 })
-	g, log := natstest.NewGate(), new(lines)
-	nc, err := natsconn.Connect(s.context(), natsconn.Config{URL: s.nats.URL(), Logger: slog.New(slog.NewTextHandler(log, nil))},
-		g.Option(), nats.ReconnectWait(20*time.Millisecond))
+	f := newFixture(t, wechattest.Config{})
+	f.nats = natstest.Start(t, func(o *server.Options) { o.MaxPending = 1 << 20 })
+	gate, log := natstest.NewGate(), new(logLines)
+	cfg := natsconn.Config{URL: f.nats.URL(), Logger: slog.New(slog.NewTextHandler(log, nil))}
+	nc, err := natsconn.Connect(f.context(), cfg, gate.Option(), nats.ReconnectWait(20*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	w := s.workerOn(nc.Conn, nil)
+	w := f.workerOn(nc.Conn, nil)
 	held := w.await(messages.AccessToken, 0)
 	if _, err := nc.Subscribe("flood", func(*nats.Msg) {}); err != nil {
 		t.Fatal(err)
@@ -98,119 +78,105 @@ func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	g.Hold()
-	other, flood := s.nats.Connect(), make([]byte, 512<<10)
-	s.eventually("the server cuts it", func() bool {
+	gate.Hold()
+	other, flood := f.connect(), make([]byte, 512<<10)
+	f.eventually("the server closes the connection", func() bool {
 		if err := other.Publish("flood", flood); err != nil {
 			t.Fatal(err)
 		}
-		return s.nats.SlowConsumers() > 0
+		return f.nats.SlowConsumers() > 0
 	})
-	if c, err := w.reader.Get(appid, messages.AccessToken); err != nil || c != held {
-		t.Errorf("meanwhile it serves %v, %v", c, err)
+	if c, err := w.memory.get(appid, messages.AccessToken); err != nil {
+		t.Errorf("while it is cut off it holds no valid token: %v", err)
+	} else {
+		checkDiff(t, "the token while the worker is cut off", *c, held)
 	}
-	g.Open()
-	s.eventually("it says so", func() bool { return log.has("disconnected from NATS, reconnecting") && log.has("reconnected to NATS") })
+	gate.Open()
+	for _, text := range []string{"disconnected from NATS, reconnecting", "reconnected to NATS"} {
+		f.eventually("the log has: "+text, func() bool { return log.count(text) > 0 })
+	}
 
-	js, err := jetstreamOf(other)
-	if err != nil {
+	if err := f.bucket("wechat").Delete(f.context(), messages.Key(appid, messages.AccessToken)); err != nil {
 		t.Fatal(err)
 	}
-	b, err := js.KeyValue(s.context(), "wechat")
-	if err == nil {
-		err = b.Delete(s.context(), messages.Key(appid, messages.AccessToken))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.eventually("it sees what changes, and writes", func() bool {
-		c, err := w.store.Get(s.context(), appid, messages.AccessToken)
+	f.eventually("the worker receives changes, and writes", func() bool {
+		c, err := w.stored(messages.AccessToken)
 		return err == nil && c.Value == held.Value
 	})
-	if n := s.wechat.Calls("", ""); n != 1 {
-		t.Errorf("%d upstream calls, want the first", n)
-	}
+	f.checkCalls("", 1)
 }
 
-// Both buckets are deleted under a fleet: they are made anew and filled once, without a call, and not again and again.
+// Both buckets are deleted under a fleet: they are recreated and filled once, without a call, and not again and again.
 func TestBucketsLostUnderAFleetAreFilledOnce(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	var fleet []*actor
+	f := newFixture(t, wechattest.Config{})
+	var workers []*testWorker
 	for range 3 {
-		fleet = append(fleet, s.worker(everything))
+		workers = append(workers, f.worker(everything))
 	}
 	held := map[messages.Kind]messages.Credential{}
-	for _, w := range fleet {
+	for _, w := range workers {
 		for _, k := range messages.Kinds {
 			held[k] = w.await(k, 0)
 		}
 	}
-	calls := s.wechat.Calls("", "")
-	js, err := jetstreamOf(s.nats.Connect())
-	if err != nil {
-		t.Fatal(err)
-	}
+	calls := f.calls("")
+	js := f.jetstream()
 	for _, bucket := range []string{"wechat", "wechat_ledger"} {
-		if err := js.DeleteKeyValue(s.context(), bucket); err != nil {
+		if err := js.DeleteKeyValue(f.context(), bucket); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, k := range messages.Kinds {
-		s.eventually(string(k)+" is published again", func() bool {
-			c, err := fleet[0].store.Get(s.context(), appid, k)
-			return err == nil && c.Value == held[k].Value && c.Generation == held[k].Generation
-		})
-		for _, w := range fleet {
-			s.eventually("a worker has nothing more to do for the "+string(k), func() bool { return w.isQuiet(messages.Key(appid, k)) })
+		workers[0].awaitStored(held[k])
+		for _, w := range workers {
+			w.awaitQuiet(k)
 		}
 	}
-	if n := s.wechat.Calls("", "") - calls; n != 0 {
-		t.Errorf("%d upstream calls", n)
-	}
-	st, err := js.Stream(s.context(), "KV_wechat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Each worker may have had a turn of each credential: a lease, the record, the end of the lease and its marker's.
-	if n := st.CachedInfo().State.LastSeq; n > uint64(4*len(fleet)*len(messages.Kinds)) {
-		t.Errorf("%d writes for %d credentials and %d workers", n, len(messages.Kinds), len(fleet))
+	f.checkCalls("", calls)
+	// Each worker may have had a turn of each credential: a lease, the record, the release of the lease, and its marker's end.
+	const most = 4 * 3 * len(messages.Kinds)
+	if n := f.stream("wechat").CachedInfo().State.LastSeq; n > uint64(most) {
+		t.Errorf("%d writes to the new bucket, want at most %d", n, most)
 	}
 }
 
-// A full worker answers overloaded at once; who asks again soon is answered by another.
-func TestWhoIsRefusedByAFullWorkerIsAnsweredByAnother(t *testing.T) {
+// A full worker answers overloaded at once. A request that is sent again soon is answered by another worker.
+func TestRequestThatAFullWorkerRefusesIsAnsweredByAnother(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{AnyCode: true})
-	stuck := &stuckTransport{release: make(chan struct{}), asked: make(chan struct{}, 1)}
-	full := s.worker(func(c *Config) { c.ResolveConcurrency, c.ResolveTimeout, c.WeChat.Transport = 1, patience, stuck })
-	other := s.worker(nil)
+	f := newFixture(t, wechattest.Config{AnyCode: true})
+	stuck := &stuckTransport{release: make(chan struct{}), called: make(chan struct{}, 1)}
+	full := f.worker(func(c *Config) {
+		c.ResolveConcurrency, c.ResolveTimeout = 1, patience
+		c.WeChat.Timeout, c.WeChat.Transport = patience, stuck
+	})
+	other := f.worker(nil)
 	full.await(messages.AccessToken, 0)
 	other.await(messages.AccessToken, 0)
-	var hung sync.WaitGroup
-	hung.Go(func() {
+	var stuckRequest sync.WaitGroup
+	stuckRequest.Go(func() {
 		_, _ = full.service.resolver.resolve(context.Background(), full.accounts.get(appid), openid, "hangs")
 	})
-	<-stuck.asked
+	<-stuck.called
 	refused := false
-	s.eventually("the full worker was asked, and the other answered", func() bool {
+	f.eventually("the full worker refused a request, and the other one answered it", func() bool {
 		_, err := other.resolve()
-		if err != nil && symbol(err) != "overloaded" {
+		if err != nil && symbol(err) != messages.Overloaded {
 			t.Fatal(err)
 		}
 		refused = refused || err != nil
 		return refused && err == nil
 	})
 	close(stuck.release)
-	hung.Wait()
+	stuckRequest.Wait()
 }
 
-// stuckTransport never answers a resolution until it is released.
-type stuckTransport struct{ asked, release chan struct{} }
+// stuckTransport holds back each resolution until it is released.
+type stuckTransport struct{ called, release chan struct{} }
 
 func (s *stuckTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if strings.HasSuffix(req.URL.Path, "tickettocode") {
-		s.asked <- struct{}{}
+		s.called <- struct{}{}
 		<-s.release
 	}
 	return http.DefaultTransport.RoundTrip(req)

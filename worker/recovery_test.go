@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"errors"
 	"net/http"
 	"testing"
 	"time"
@@ -10,242 +9,178 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// A token was minted, and NATS died before it could be published: the worker serves it, and publishes it when it can.
+// awaitStored waits until the bucket has a credential again: its value, and its generation.
+func (w *testWorker) awaitStored(want messages.Credential) {
+	w.Helper()
+	w.eventually("the "+string(want.Kind)+" is published again", func() bool {
+		c, err := w.stored(want.Kind)
+		return err == nil && c.Value == want.Value && c.Generation == want.Generation
+	})
+}
+
+// WeChat issued a token, and NATS died before it could be published: the worker hands it out, and publishes it when it can.
 func TestMintedTokenSurvivesALostNATS(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(func(c *Config) {
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(func(c *Config) {
 		classic(c)
-		c.WeChat.Transport = &interloper{http.DefaultTransport.(*http.Transport).Clone(), s.nats.Stop}
+		c.WeChat.Transport = &interloper{http.DefaultTransport.(*http.Transport).Clone(), f.nats.Stop}
 	})
 	held := w.await(messages.AccessToken, 0)
-	s.nats.Restart()
-	var stored messages.Credential
-	s.eventually("the token is published", func() bool {
-		var err error
-		stored, err = w.store.Get(s.context(), appid, messages.AccessToken)
-		return err == nil
-	})
-	if stored.Value != held.Value || stored.Generation != held.Generation {
-		t.Errorf("published %v, held %v", stored, held)
-	}
-	if n := s.wechat.Calls("", ""); n != 1 {
-		t.Errorf("%d upstream calls, want 1", n)
-	}
+	f.nats.Restart()
+	w.awaitStored(held)
+	f.checkCalls("", 1)
 }
 
 func TestLostRecordsArePublishedAgainWithoutACall(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(everything)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(everything)
 	held := map[messages.Kind]messages.Credential{}
 	for _, k := range messages.Kinds {
 		held[k] = w.await(k, 0)
 	}
-	calls := s.wechat.Calls("", "")
-	ctx := s.context()
-	js, err := jetstreamOf(s.nats.Connect())
-	if err != nil {
-		t.Fatal(err)
-	}
-	same := func(when string) {
+	calls := f.calls("")
+	restored := func() {
 		t.Helper()
 		for _, k := range messages.Kinds {
-			s.eventually(when+": "+string(k)+" is published again", func() bool {
-				c, err := w.store.Get(ctx, appid, k)
-				return err == nil && c.Value == held[k].Value && c.Generation == held[k].Generation
-			})
+			w.awaitStored(held[k])
 		}
-		if n := s.wechat.Calls("", "") - calls; n != 0 {
-			t.Errorf("%s: %d upstream calls", when, n)
-		}
+		f.checkCalls("", calls)
 	}
-	b, err := js.KeyValue(ctx, "wechat")
-	if err != nil {
-		t.Fatal(err)
-	}
+	creds := f.bucket("wechat")
 	for _, k := range messages.Kinds {
-		if err := errors.Join(b.Delete(ctx, messages.Key(appid, k))); err != nil {
+		if err := creds.Delete(f.context(), messages.Key(appid, k)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	same("keys deleted")
-	if _, err := b.Put(ctx, messages.Key(appid, messages.AccessToken), []byte("garbage")); err != nil {
+	restored()
+	if _, err := creds.Put(f.context(), messages.Key(appid, messages.AccessToken), []byte("not a record")); err != nil {
 		t.Fatal(err)
 	}
-	same("garbage written")
+	restored()
+	js := f.jetstream()
 	for _, bucket := range []string{"wechat", "wechat_ledger"} {
-		if err := js.DeleteKeyValue(ctx, bucket); err != nil {
+		if err := js.DeleteKeyValue(f.context(), bucket); err != nil {
 			t.Fatal(err)
 		}
-		same(bucket + " deleted")
-	}
-}
-
-// purge takes everything out of the bucket, and tells nobody.
-func (s *stage) purge() {
-	s.Helper()
-	js, err := jetstreamOf(s.nats.Connect())
-	if err != nil {
-		s.Fatal(err)
-	}
-	st, err := js.Stream(s.context(), "KV_wechat")
-	if err == nil {
-		err = st.Purge(s.context())
-	}
-	if err != nil {
-		s.Fatal(err)
+		restored()
 	}
 }
 
 func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(everything)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(everything)
+	held := map[messages.Kind]messages.Credential{}
 	for _, k := range messages.Kinds {
-		w.await(k, 0)
+		held[k] = w.await(k, 0)
 	}
-	s.purge()
-	s.nats.Stop()
-	s.nats.Restart()
-	s.eventually("all are there again", func() bool {
-		for _, k := range messages.Kinds {
-			if _, err := w.store.Get(s.context(), appid, k); err != nil {
-				return false
-			}
-		}
-		return true
-	})
-	if n := s.wechat.Calls("", ""); n != 3 {
-		t.Errorf("%d calls, want those of the start", n)
+	f.purge()
+	f.nats.Stop()
+	f.nats.Restart()
+	for _, k := range messages.Kinds {
+		w.awaitStored(held[k])
 	}
+	f.checkCalls("", 3)
 }
 
-// The bucket is purged, which nobody is told, and a worker starts before the others have noticed: a call would be wasted,
-// and a classic one would kill the token that the others are about to publish again. Found by chaos.
-func TestStartingWorkerLeavesALostRecordToThoseWhoHoldIt(t *testing.T) {
+// The bucket is purged, which no watch receives, and a worker starts before the other one has noticed: a call would be wasted,
+// and a classic one would kill the token that the other worker is about to publish again. Found by chaos.
+func TestStartingWorkerLeavesALostRecordToWorkersThatHoldIt(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	first := s.worker(func(c *Config) { everything(c); classic(c) })
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop() // the starting worker would call WeChat after some seconds
+	first := f.worker(everythingClassic)
 	for _, k := range messages.Kinds {
 		first.await(k, 0)
 	}
-	s.purge()
-	second := s.worker(func(c *Config) { everything(c); classic(c) })
+	f.purge()
+	second := f.worker(everythingClassic)
+	f.advance(policy.MinGap) // the first worker may have its next turn
 	for _, k := range messages.Kinds {
 		second.await(k, 0)
 	}
-	if n := s.wechat.Calls("", ""); n != 3 {
-		t.Errorf("%d calls, want those of the first start", n)
-	}
+	f.checkCalls("", 3)
 }
 
-// Backoff, quota and generations are the memory of the fleet: who remembers them writes them again. Found by chaos, where
-// a wrong secret was sent once more, and generations began again at 1.
-func TestLostLedgerIsWrittenAgainByThoseWhoRememberIt(t *testing.T) {
+// Backoff, quota and generations are the memory of the fleet: workers that remember an entry write it again. Found by chaos: a
+// wrong secret was sent once more, and generations began again at 1.
+func TestLostLedgerIsWrittenAgainByWorkersThatRememberIt(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(classic)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(classic)
 	w.await(messages.AccessToken, 0)
-	js, err := jetstreamOf(s.nats.Connect())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ledger := func() (store.Ledger, error) { return w.store.Ledger(s.context(), appid, messages.AccessToken) }
 	var known store.Ledger
-	s.eventually("the refresh is written down", func() bool {
-		known, err = ledger()
-		return err == nil && known.Generation == 1 && known.Attempts == 0
+	f.eventually("the refresh is written down", func() bool {
+		known = w.ledger(messages.AccessToken)
+		return known.Generation == 1 && known.Attempts == 0
 	})
 	for name, lose := range map[string]func() error{
 		"the entry": func() error {
-			b, err := js.KeyValue(s.context(), "wechat_ledger")
-			if err != nil {
-				return err
-			}
-			return b.Purge(s.context(), messages.Key(appid, messages.AccessToken))
+			return f.bucket("wechat_ledger").Purge(f.context(), messages.Key(appid, messages.AccessToken))
 		},
-		"the bucket": func() error { return js.DeleteKeyValue(s.context(), "wechat_ledger") },
+		"the bucket": func() error { return f.jetstream().DeleteKeyValue(f.context(), "wechat_ledger") },
 	} {
 		if err := lose(); err != nil {
 			t.Fatal(err)
 		}
-		s.eventually(name+" is there again", func() bool {
-			again, err := ledger()
+		f.eventually(name+" is written again", func() bool {
+			again, err := w.store.Ledger(f.context(), appid, messages.AccessToken)
 			again.Revision = known.Revision
-			return err == nil && cmp.Diff(known, again) == ""
+			return err == nil && cmp.Equal(known, again)
 		})
 	}
-	if n := s.wechat.Calls("", ""); n != 1 {
-		t.Errorf("%d calls, want that of the start", n)
-	}
+	f.checkCalls("", 1)
 }
 
-// The same for a worker that was frozen: it believes in the record that it knew, comes for its turn, and finds none, and
-// that a newer value was obtained meanwhile. Found by chaos.
-func TestTurnThatFindsTheRecordLostLeavesItToThoseWhoHoldIt(t *testing.T) {
+// A worker that was frozen believes in the record that it knew, takes a turn, and finds no record and a ledger entry that knows a
+// newer value: it leaves the record to the worker that holds that value. Found by chaos.
+func TestTurnThatFindsTheRecordLostLeavesItToWorkersThatHoldIt(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(classic)
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(classic)
 	known := w.await(messages.AccessToken, 0)
-	l, err := w.store.Ledger(s.context(), appid, messages.AccessToken)
-	if err != nil {
+	w.awaitQuiet(messages.AccessToken)
+	l := w.ledger(messages.AccessToken)
+	l.Generation, l.ValueSHA256 = known.Generation+1, messages.ValueSHA256("the newer value of another worker")
+	if _, err := w.store.PutLedger(f.context(), l); err != nil {
 		t.Fatal(err)
 	}
-	l.Generation, l.ValueSHA256 = known.Generation+1, messages.ValueSHA256("the newer one, which another worker holds")
-	if _, err := w.store.PutLedger(s.context(), l); err != nil {
-		t.Fatal(err)
-	}
-	s.purge()
+	f.purge()
 	account := w.accounts.get(appid)
-	if err := w.refresher.scheduled(s.context(), account, messages.AccessToken); err != nil {
-		t.Error(err)
+	if err := w.refresher.doScheduled(f.context(), account, messages.AccessToken); err != nil {
+		t.Errorf("the turn: %v", err)
 	}
-	// A report of the old value must not do it either.
-	if _, err := w.refresher.settleReport(s.context(), account, messages.AccessToken, dead{revision: known.Revision}); !errors.Is(err, &messages.Error{Symbol: messages.NoCredential}) {
-		t.Errorf("reported: %v", err)
-	}
-	if n := s.wechat.Calls("", "token"); n != 1 {
-		t.Errorf("%d calls, want that of the start", n)
-	}
+	// A report of the old value must not cause a call either.
+	reportedOld := policy.Report{Revision: known.Revision}
+	_, err := w.refresher.answerInTurn(f.context(), account, messages.AccessToken, reportedOld)
+	checkSymbol(t, "a report of the old value", err, messages.NoCredential)
+	f.checkCalls("token", 1)
 }
 
-// Another worker has minted a newer value and died with it; then the record is lost. What this worker holds is better than
-// nothing, but the newer one must not be forgotten: a classic token of before it dies within minutes.
+// Another worker obtained a newer value and died with it; then the record is lost. What this worker holds is better than nothing,
+// but the newer value must not be forgotten: a classic token dies within minutes of it.
 func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(classic)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(classic)
 	first := w.await(messages.AccessToken, 0)
-	other, err := store.New(s.nats.Connect(), store.Config{Worker: "other"})
-	if err == nil {
-		err = other.Ensure(s.context())
-	}
-	if err != nil {
+	w.awaitQuiet(messages.AccessToken)
+	other := f.storeOf("other")
+	l := w.ledger(messages.AccessToken)
+	l.Generation, l.ValueSHA256 = 2, messages.ValueSHA256("lost with its worker")
+	if _, err := other.PutLedger(f.context(), l); err != nil {
 		t.Fatal(err)
 	}
-	js, err := jetstreamOf(s.nats.Connect())
-	if err != nil {
-		t.Fatal(err)
-	}
-	bucket, err := js.KeyValue(s.context(), "wechat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var l store.Ledger
-	s.eventually("the other has written the ledger", func() bool {
-		if l, err = other.Ledger(s.context(), appid, messages.AccessToken); err != nil {
-			return false
-		}
-		l.Generation, l.ValueSHA256 = 2, messages.ValueSHA256("lost with its worker")
-		_, err = other.PutLedger(s.context(), l)
-		return err == nil
-	})
-	if err := bucket.Delete(s.context(), messages.Key(appid, messages.AccessToken)); err != nil {
+	// The worker may refresh as soon as it receives the entry, so the record may be lost before or after that.
+	if err := f.bucket("wechat").Delete(f.context(), messages.Key(appid, messages.AccessToken)); err != nil {
 		t.Fatal(err)
 	}
 	if c := w.await(messages.AccessToken, first.Generation); c.Generation != 3 {
@@ -253,36 +188,40 @@ func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 	}
 }
 
-// NATS takes so long over the ledger that no time is left in the lease for a call: WeChat is not asked, and has not failed.
-// Found by chaos, where backoff grew while nothing but NATS was in trouble.
+// Writing the attempt down takes NATS so long that no time is left in the lease for a call: WeChat is not asked, and has not
+// failed. Found by chaos: backoff grew while only NATS was in trouble.
 func TestTurnThatNATSDelaysIsNoFailureOfWeChat(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	gate := natstest.NewGate()
-	w := s.workerOn(s.nats.Connect(gate.Option()), func(c *Config) { classic(c); c.WeChat.Timeout = 500 * time.Millisecond })
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	f.lease = patience
+	gate, clock := natstest.NewGate(), &lateClock{systemClock: systemClock{f.clock.Now}}
+	w := f.workerOn(f.nats.Connect(gate.Option()), classic, func(w *Worker) { w.refresher.clock = clock })
 	first := w.await(messages.AccessToken, 0)
-	for range 2 { // another system kills it
-		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	reached := gate.Before("$KV.wechat_ledger."+appid+".access_token", 2) // after the verdict, the attempt
+	w.awaitQuiet(messages.AccessToken)
+	f.killToken()
+	// The first write of the turn is the verdict, the second one the attempt.
+	reached := gate.Before("$KV.wechat_ledger."+messages.Key(appid, messages.AccessToken), 2)
 	reported := make(chan error, 1)
 	go func() {
 		_, err := w.report(messages.RefreshCredentialRequest{Revision: first.Revision})
 		reported <- err
 	}()
 	<-reached
-	<-time.After(1600 * time.Millisecond) // of a lease of 3 s, of which 1.4 s are for the call and what comes before it
+	clock.late.Store(int64(f.lease))
 	gate.Open()
 	if err := <-reported; err == nil {
-		t.Error("the report was settled, in a turn that had no time")
+		t.Error("the report was answered in a turn that had no time for a call")
 	}
-	l, err := w.store.Ledger(s.context(), appid, messages.AccessToken)
-	if err != nil || l.Attempts != 0 || l.Calls != 1 || s.wechat.Calls("", "token") != 1 {
-		t.Errorf("the ledger has %d attempts and %d calls, %v; WeChat got %d calls, want that of the start", l.Attempts, l.Calls, err, s.wechat.Calls("", "token"))
+	clock.late.Store(0)
+	l := w.ledger(messages.AccessToken)
+	if l.Attempts != 0 {
+		t.Errorf("the ledger has %d failed attempts, want none", l.Attempts)
 	}
-	if c := w.await(messages.AccessToken, first.Generation); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
-		t.Error("what was published then is not valid")
+	if l.Calls != 1 {
+		t.Errorf("the ledger has %d calls, want 1", l.Calls)
 	}
+	f.checkCalls("token", 1)
+	f.advance(time.Minute)
+	f.checkValid(w.await(messages.AccessToken, first.Generation))
 }

@@ -1,392 +1,438 @@
 package worker
 
 import (
-	"errors"
-	"strings"
+	"context"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
+// A report that names a value waits at least this long for the next one that causes a refresh.
+const betweenForced = time.Minute
+
 func TestReportOfAValueThatIsNotCurrentCostsNothing(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(nil)
 	c := w.await(messages.AccessToken, 0)
-	before := s.wechat.Calls("", "")
 	for name, r := range map[string]messages.RefreshCredentialRequest{
 		"by revision": {Revision: c.Revision - 1},
-		"by hash":     {ValueSHA256: messages.ValueSHA256("an older one")},
+		"by hash":     {ValueSHA256: messages.ValueSHA256("an older value")},
 	} {
-		got, err := w.report(r)
-		if err != nil || got.Refreshed || got.Reason != messages.ReasonNotCurrent || got.Revision != c.Revision {
-			t.Errorf("%s: %+v, %v", name, got, err)
+		got := w.mustReport(r, messages.ReasonNotCurrent)
+		if got.Revision != c.Revision {
+			t.Errorf("%s: the current revision is %d, want %d", name, got.Revision, c.Revision)
 		}
 	}
-	if n := s.wechat.Calls("", "") - before; n != 0 {
-		t.Errorf("%d upstream calls", n)
-	}
+	f.checkCalls("", 1)
 }
 
-func TestReportOfALivingTokenIsCheckedWithWeChatAndRefusedNothing(t *testing.T) {
+func TestReportOfALivingTokenIsProbedOnceAndRefreshesNothing(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop() // a verdict is valid for some seconds
+	w := f.worker(nil)
 	c := w.await(messages.AccessToken, 0)
 	for range 20 {
-		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
-		if err != nil || got.Refreshed || got.Reason != messages.ReasonAlive {
-			t.Fatalf("%+v, %v", got, err)
-		}
+		w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonAlive)
 	}
-	if n := s.wechat.Calls("", "get_api_domain_ip"); n != 1 {
-		t.Errorf("WeChat was asked %d times whether the token lives, want once", n)
-	}
-	if n := s.wechat.Calls("", "stable_token"); n != 1 {
-		t.Errorf("%d token calls, want the first one alone", n)
-	}
+	f.checkCalls("get_api_domain_ip", 1)
+	f.checkCalls("stable_token", 1)
 }
 
-// A foreign system fetched classic tokens until ours died.
+// Another system fetched classic tokens until the published one died.
 func TestTenThousandReportsMakeOneRefresh(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{Latency: 20 * time.Millisecond})
-	events := s.events()
-	w := s.worker(func(c *Config) { classic(c); c.WeChat.Timeout = 5 * time.Second })
+	f := newFixture(t, wechattest.Config{Latency: 20 * time.Millisecond})
+	f.clock.stop()
+	f.lease = patience // a report waits for its refresh for as long as a lease
+	events := f.events()
+	w := f.worker(classic)
 	c := w.await(messages.AccessToken, 0)
-	for range 2 {
-		if _, err := s.wechat.ForeignRefresh(appid, "token"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	before := s.wechat.Calls("", "token")
-	var refreshed, others atomic.Int64
-	var wg sync.WaitGroup
+	f.killToken()
+	var refreshed, notCurrent atomic.Int64
+	var reports sync.WaitGroup
 	for range 10_000 {
-		wg.Go(func() {
+		reports.Go(func() {
 			got, err := w.report(messages.RefreshCredentialRequest{ValueSHA256: messages.ValueSHA256(c.Value)})
-			switch {
-			case err != nil:
+			if err != nil {
 				t.Error(err)
-			case got.Generation != c.Generation+1:
-				t.Errorf("%+v", got)
-			case got.Refreshed:
+				return
+			}
+			if got.Generation != c.Generation+1 {
+				t.Errorf("the current generation is %d, want %d", got.Generation, c.Generation+1)
+			}
+			switch got.Reason {
+			case messages.ReasonRefreshed:
 				refreshed.Add(1)
+			case messages.ReasonNotCurrent:
+				notCurrent.Add(1)
 			default:
-				others.Add(1)
+				t.Errorf("the outcome is %s", got.Reason)
 			}
 		})
 	}
-	wg.Wait()
-	if n := s.wechat.Calls("", "token") - before; n != 1 {
-		t.Errorf("%d refreshes for 10,000 reports, want 1", n)
-	}
+	reports.Wait()
+	f.checkCalls("token", 2)
 	if refreshed.Load() == 0 {
-		t.Errorf("nobody was told of the refresh, %d of something else", others.Load())
+		t.Errorf("no report has the outcome refreshed; %d have not_current", notCurrent.Load())
 	}
-	if e := events.next(messages.EventConflict); e.Advice == "" || e.Generation != c.Generation {
-		t.Errorf("the conflict is told as %+v", e)
+	e := events.next(messages.EventConflict)
+	if e.Generation != c.Generation {
+		t.Errorf("the conflict is of generation %d, want %d", e.Generation, c.Generation)
 	}
-	if st := w.Worker.status(appid).Credentials[0]; st.Conflicts != 1 || st.Advice == "" || st.Forced != 1 {
-		t.Errorf("the status says %+v", st)
+	if e.Advice == "" {
+		t.Error("the event of the conflict has no advice")
+	}
+	st := w.statusOf(appid)[0]
+	type facts struct{ Conflicts, Forced int }
+	checkDiff(t, "the status", facts{st.Conflicts, st.Forced}, facts{Conflicts: 1, Forced: 1})
+	if st.Advice == "" {
+		t.Error("the status has no advice")
 	}
 }
 
 func TestReporterCannotSpendTheQuota(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(classic)
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(classic)
 	c := w.await(messages.AccessToken, 0)
-	s.wechat.Revoke(c.Value)
-	got, err := w.report(messages.RefreshCredentialRequest{})
-	if err != nil || !got.Refreshed {
-		t.Fatalf("%+v, %v", got, err)
-	}
-	calls := s.wechat.Calls("", "token")
-	s.wechat.Revoke(w.await(messages.AccessToken, got.Generation-1).Value)
+	f.wechat.Revoke(c.Value)
+	got := w.mustReport(messages.RefreshCredentialRequest{}, messages.ReasonRefreshed)
+	calls := f.calls("token")
+	f.wechat.Revoke(w.await(messages.AccessToken, got.Generation-1).Value)
 	for range 5 {
 		_, err := w.report(messages.RefreshCredentialRequest{})
-		var e *messages.Error
-		if !errors.As(err, &e) || e.Symbol != messages.Throttled || e.RetryAfterMS < 30_000 || e.RetryAfterMS > 60_000 {
-			t.Errorf("%v, want throttled for most of a minute", err)
+		e := checkSymbol(t, "a report within a minute of the last refresh", err, messages.Throttled)
+		if e.RetryAfterMS != betweenForced.Milliseconds() {
+			t.Errorf("the reporter is asked to wait for %d ms, want a minute", e.RetryAfterMS)
 		}
 	}
-	if n := s.wechat.Calls("", "token") - calls; n != 0 {
-		t.Errorf("%d more token calls within the minute", n)
-	}
+	f.checkCalls("token", calls)
 }
 
-// force_refresh only when the normal mode returned the very token that WeChat refuses (design §5.5).
+// force_refresh is called only if the normal mode returned the token that WeChat refuses (docs/architecture.md#refresh-5).
 func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
 	t.Parallel()
-	t.Run("foreign forced refresh", func(t *testing.T) {
+	t.Run("forced by another system", func(t *testing.T) {
 		t.Parallel()
-		s := newStage(t, wechattest.Config{ForceGap: -1, Overlap: -1})
-		w := s.worker(nil)
+		f := newFixture(t, wechattest.Config{ForceGap: -1, Overlap: -1})
+		w := f.worker(nil)
 		c := w.await(messages.AccessToken, 0)
-		for range 2 {
-			if _, err := s.wechat.ForeignRefresh(appid, "stable_token"); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
-		if err != nil || !got.Refreshed {
-			t.Fatalf("%+v, %v", got, err)
-		}
-		if n := s.wechat.Minted(appid, "stable_token"); n != 1 {
-			t.Errorf("%d tokens were minted for us: the normal mode had a living one", n)
+		f.foreignRefresh(messages.SourceStableToken)
+		f.foreignRefresh(messages.SourceStableToken)
+		w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonRefreshed)
+		if n := f.wechat.Minted(appid, "stable_token"); n != 1 {
+			t.Errorf("WeChat issued %d tokens to the worker, want 1: the normal mode had a valid one", n)
 		}
 	})
 	t.Run("repeated and refused", func(t *testing.T) {
 		t.Parallel()
-		s := newStage(t, wechattest.Config{})
-		w := s.worker(nil)
+		f := newFixture(t, wechattest.Config{})
+		w := f.worker(nil)
 		c := w.await(messages.AccessToken, 0)
-		s.wechat.Revoke(c.Value)
-		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
-		if err != nil || !got.Refreshed || got.Generation != 2 {
-			t.Fatalf("%+v, %v", got, err)
+		f.wechat.Revoke(c.Value)
+		got := w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonRefreshed)
+		if got.Generation != 2 {
+			t.Errorf("the current generation is %d, want 2", got.Generation)
 		}
-		if n := s.wechat.Calls(appid, "stable_token"); n != 3 { // at the start, normal, forced
-			t.Errorf("%d calls, want 3", n)
-		}
-		if v := s.wechat.Judge(appid, "access_token", w.await(messages.AccessToken, 1).Value); v != wechattest.Valid {
-			t.Errorf("WeChat says of the new one: %v", v)
-		}
+		f.checkCalls("stable_token", 3) // at the start, in normal mode, with force_refresh
+		f.checkValid(w.await(messages.AccessToken, 1))
 	})
-	t.Run("repeated, and nobody knows", func(t *testing.T) {
+	t.Run("repeated, and the verdict is inconclusive", func(t *testing.T) {
 		t.Parallel()
-		s := newStage(t, wechattest.Config{})
-		w := s.worker(nil)
+		f := newFixture(t, wechattest.Config{})
+		w := f.worker(nil)
 		c := w.await(messages.AccessToken, 0)
-		s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
-		got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
-		if err != nil || got.Refreshed || got.Reason != messages.ReasonUnchanged {
-			t.Fatalf("%+v, %v", got, err)
-		}
-		if n := s.wechat.Minted(appid, "stable_token"); n != 1 {
-			t.Errorf("%d tokens were minted", n)
+		f.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
+		w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonUnchanged)
+		if n := f.wechat.Minted(appid, "stable_token"); n != 1 {
+			t.Errorf("WeChat issued %d tokens, want 1", n)
 		}
 	})
 }
 
 func TestReportOfATicketAsksForTheTicketAgain(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(everything)
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(everything)
 	c := w.await(messages.JSAPITicket, 0)
-	s.eventually("the floor between two calls is over", func() bool {
-		got, err := w.report(messages.RefreshCredentialRequest{Kind: messages.JSAPITicket, Revision: c.Revision})
-		return err == nil && !got.Refreshed && got.Reason == messages.ReasonUnchanged
-	})
-	if n := s.wechat.Minted(appid, "getticket"); n != 2 {
-		t.Errorf("%d tickets were minted, want the two of the start", n)
+	w.await(messages.WXCardTicket, 0)
+	report := messages.RefreshCredentialRequest{Kind: messages.JSAPITicket, Revision: c.Revision}
+	w.mustReport(report, messages.ReasonUnchanged)
+	f.checkCalls("getticket", 3)
+	if n := f.wechat.Minted(appid, "getticket"); n != 2 {
+		t.Errorf("WeChat issued %d tickets, want the 2 of the start", n)
 	}
-	if _, err := w.report(messages.RefreshCredentialRequest{Kind: messages.JSAPITicket, Revision: c.Revision}); symbol(err) != messages.Throttled {
-		t.Errorf("the next report: %v, want throttled", err)
+	_, err := w.report(report)
+	checkSymbol(t, "the next report", err, messages.Throttled)
+}
+
+func TestReportRefreshesAMissingCredential(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	f.wechat.Inject(wechattest.Fault{Errcode: 40164, Times: 1})
+	events := f.events()
+	w := f.worker(nil)
+	events.next(messages.EventFailed) // the next attempt is planned in ten minutes; the operator has fixed the cause
+	got := w.mustReport(messages.RefreshCredentialRequest{}, messages.ReasonRefreshed)
+	if got.Generation != 1 {
+		t.Errorf("the current generation is %d, want 1", got.Generation)
 	}
 }
 
-func TestReportAsksAgainWhereThereIsNothing(t *testing.T) {
+// A refresh for a report uses up the minute, also if it fails. But the schedule retries it soon, and the next reporter is asked to
+// wait for that.
+func TestReportAfterAFailedRefreshIsAnsweredWithTheNextAttempt(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	s.wechat.Inject(wechattest.Fault{Errcode: 40164, Times: 1})
-	events := s.events()
-	w := s.worker(nil)
-	events.next(messages.EventFailed) // the next scheduled try is ten minutes away; the operator has put it right
-	got, err := w.report(messages.RefreshCredentialRequest{})
-	if err != nil || !got.Refreshed || got.Generation != 1 {
-		t.Errorf("%+v, %v", got, err)
-	}
-}
-
-// A refresh for a report that fails uses up the minute, but the schedule tries again soon: the caller is told of that.
-func TestReportAfterAFailedRefreshIsToldOfTheNextTry(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(classic)
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(classic)
 	c := w.await(messages.AccessToken, 0)
-	s.wechat.Revoke(c.Value)
-	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: -1, Times: 1})
-	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); symbol(err) != messages.Upstream {
-		t.Fatalf("%v, want upstream", err)
+	f.wechat.Revoke(c.Value)
+	f.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: -1, Times: 1})
+	_, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
+	checkSymbol(t, "a report whose refresh fails", err, messages.Upstream)
+	w.awaitIdle()
+	_, err = w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
+	e := checkSymbol(t, "the next report", err, messages.Throttled)
+	wait := w.statusOf(appid)[0].NextAttempt.Sub(f.clock.Now())
+	if got := time.Duration(e.RetryAfterMS) * time.Millisecond; got < wait.Truncate(time.Millisecond) || got > wait+policy.RetryMin {
+		t.Errorf("the reporter is asked to wait for %s, and the next attempt is in %s", got, wait)
 	}
-	var e *messages.Error
-	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); errors.As(err, &e) && e.RetryAfterMS > 10_000 {
-		t.Errorf("%v", err)
-	}
+	f.advance(wait)
 	w.await(messages.AccessToken, c.Generation)
 }
 
-// WeChat has just said that the token lives when another system kills it: the worker's own refusal is not answered with
-// the old verdict for long.
+// WeChat has just accepted a token when another system kills it: a refusal that the worker itself meets is not answered with that
+// verdict for long.
 func TestTokenKilledRightAfterAProbeIsHealedSoon(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(classic)
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(classic)
 	c := w.await(messages.AccessToken, 0)
-	if got, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); err != nil || got.Reason != messages.ReasonAlive {
-		t.Fatalf("%+v, %v", got, err)
-	}
-	s.wechat.Revoke(c.Value)
-	began := time.Now()
-	s.eventually("a resolution succeeds", func() bool { _, err := w.resolve(); return err == nil })
-	if waited := time.Since(began); waited >= probeEvery {
-		t.Errorf("healed after %s, only when the verdict for consumers was over", waited)
+	w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonAlive)
+	f.wechat.Revoke(c.Value)
+	_, err := w.resolve()
+	checkSymbol(t, "a resolution right after the probe", err, messages.NoCredential)
+	f.advance(time.Second)
+	// For consumers the verdict is still valid.
+	w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonAlive)
+	if _, err := w.resolve(); err != nil {
+		t.Errorf("a resolution a second after the probe: %v", err)
 	}
 }
 
-// A token that WeChat is known to refuse, while the throttle of reports holds: said, and healed when the throttle ends,
-// though nobody reports it again.
+// WeChat refuses a token, and the limit of reported refreshes is reached: the status shows it, and the token is renewed when the
+// limit allows it, although no consumer reports it again.
 func TestRefusedTokenIsRenewedWhenTheThrottleEnds(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	var ahead atomic.Int64
-	w := s.worker(func(c *Config) {
-		classic(c)
-		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	})
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(classic)
 	first := w.await(messages.AccessToken, 0)
-	s.wechat.Revoke(first.Value)
-	if got, err := w.report(messages.RefreshCredentialRequest{}); err != nil || !got.Refreshed {
-		t.Fatalf("%+v, %v", got, err)
-	}
+	f.wechat.Revoke(first.Value)
+	w.mustReport(messages.RefreshCredentialRequest{}, messages.ReasonRefreshed)
 	second := w.await(messages.AccessToken, first.Generation)
-	s.wechat.Revoke(second.Value)
-	if _, err := w.report(messages.RefreshCredentialRequest{}); symbol(err) != messages.Throttled {
-		t.Fatalf("%v, want throttled", err)
-	}
-	s.eventually("the status says so", func() bool {
-		st := w.Worker.status(appid)
-		return st.Summary[messages.StateRefused] == 1 && st.Credentials[0].Reason == reasonRefused
+	f.wechat.Revoke(second.Value)
+	_, err := w.report(messages.RefreshCredentialRequest{})
+	checkSymbol(t, "a report within a minute of the last refresh", err, messages.Throttled)
+	f.eventually("the status shows that WeChat refuses the token", func() bool {
+		st := w.statusOf(appid)[0]
+		return st.State == messages.StateRefused && st.Reason == messages.ReasonRefused
 	})
-	ahead.Store(int64(2 * forcedGap))
-	w.scheduler.lanes[0].wake <- struct{}{} // its timer does not know of the other clock
-	third := w.await(messages.AccessToken, second.Generation)
-	if v := s.wechat.Judge(appid, "access_token", third.Value); v != wechattest.Valid {
-		t.Errorf("WeChat says of the new one: %v", v)
-	}
+	f.advance(betweenForced)
+	f.checkValid(w.await(messages.AccessToken, second.Generation))
 }
 
 func TestWhatIsKnownIsAnsweredWithoutALease(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop() // a verdict is valid for some seconds
+	w := f.worker(nil)
 	c := w.await(messages.AccessToken, 0)
-	js, err := jetstreamOf(s.nats.Connect())
+	w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonAlive)
+	leases, err := f.bucket("wechat").Watch(f.context(), "lease.*.*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	writes := func() uint64 {
-		st, err := js.Stream(s.context(), "KV_wechat")
-		if err != nil {
-			t.Fatal(err)
+	for e := range leases.Updates() {
+		if e == nil {
+			break // the snapshot is complete
 		}
-		return st.CachedInfo().State.LastSeq
 	}
-	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); err != nil {
-		t.Fatal(err)
-	}
-	before := writes()
 	for range 100 {
-		for _, revision := range []uint64{c.Revision, c.Revision + 1000} { // the second was never given
-			if _, err := w.report(messages.RefreshCredentialRequest{Revision: revision}); err != nil {
-				t.Fatal(err)
-			}
+		w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonAlive)
+		madeUp := c.Revision + 1000
+		w.mustReport(messages.RefreshCredentialRequest{Revision: madeUp}, messages.ReasonNotCurrent)
+	}
+	f.endLease("the.end") // what the watch delivers before this was written before it
+	for e := range leases.Updates() {
+		if e.Key() == "lease.the.end" {
+			break
+		}
+		if len(e.Value()) > 0 {
+			t.Errorf("a report took the lease %s", e.Key())
 		}
 	}
-	if n := writes() - before; n > 4 { // the markers of the first lease may still expire
-		t.Errorf("200 reports of a living token made %d writes", n)
+	if err := leases.Stop(); err != nil {
+		t.Error(err)
 	}
 }
 
-// What the account is refused is not the request's fault: it may be asked again.
+// WeChat refuses the account, which is not the fault of the request: the request may be sent again.
 func TestRefusedAccountIsNoReasonToDropARequest(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(classic)
-	s.wechat.Revoke(w.await(messages.AccessToken, 0).Value)
-	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: 40164})
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(classic)
+	f.wechat.Revoke(w.await(messages.AccessToken, 0).Value)
+	f.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: 40164})
 	_, err := w.resolve()
-	var e *messages.Error
-	if !errors.As(err, &e) || e.Symbol != messages.NoCredential || e.Errcode != 40164 || e.RetryAfterMS == 0 {
-		t.Errorf("%v, want no_credential with WeChat's errcode", err)
+	e := checkSymbol(t, "a resolution", err, messages.NoCredential)
+	if e.Errcode != 40164 {
+		t.Errorf("the error has errcode %d, want WeChat's 40164", e.Errcode)
+	}
+	if e.RetryAfterMS == 0 {
+		t.Error("the error does not say when to try again")
 	}
 }
 
-// The AppSecret was reset: the token is dead, and WeChat refuses to give another. Told once, tried rarely, whatever
-// consumers report; an operator, who names no value, is heard.
-func TestResetSecretIsToldOnceAndNotSentAtEachReport(t *testing.T) {
+// The AppSecret was reset: WeChat refuses the token, and refuses to issue another. That is one conflict, and the secret is tried
+// rarely, whatever consumers report. A report of an operator, which names no value, is tried at once.
+func TestResetSecretIsOneConflictAndNotSentAtEachReport(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	events := s.events()
-	var ahead atomic.Int64
-	w := s.worker(func(c *Config) {
-		classic(c)
-		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	})
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	events := f.events()
+	w := f.worker(classic)
 	c := w.await(messages.AccessToken, 0)
-	s.wechat.Revoke(c.Value)
-	s.wechat.SetSecret(appid, "another")
-	for minute := range 4 {
-		ahead.Store(int64(minute) * int64(2*time.Minute))
-		s.wechat.ClearFaults()
-		if minute == 2 { // WeChat cannot say in between: that is no news, and what it says after it is none
-			s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
+	f.wechat.Revoke(c.Value)
+	f.wechat.SetSecret(appid, "another")
+	for report := range 4 {
+		f.wechat.ClearFaults()
+		if report == 2 { // an inconclusive verdict does not make the next refusal a new conflict
+			f.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
 		}
-		if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); symbol(err) != messages.NoCredential {
-			t.Errorf("minute %d: %v, want no_credential", 2*minute, err)
-		}
+		_, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
+		checkSymbol(t, "a report of a consumer", err, messages.NoCredential)
+		f.advance(2 * time.Minute)
 	}
-	if n := s.wechat.Calls("", "token"); n != 2 {
-		t.Errorf("%d token calls, want the first and the refused one", n)
-	}
-	s.wechat.SetSecret(appid, secret)
-	if got, err := w.report(messages.RefreshCredentialRequest{}); err != nil || !got.Refreshed {
-		t.Errorf("the operator: %+v, %v", got, err)
-	}
+	f.checkCalls("token", 2)
+	f.wechat.SetSecret(appid, secret)
+	w.mustReport(messages.RefreshCredentialRequest{}, messages.ReasonRefreshed)
 	conflicts := 0
-	for told := ""; told != messages.EventRecovered; {
-		m, err := events.sub.NextMsg(patience)
-		if err != nil {
-			t.Fatal(err)
-		}
-		told = m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
-		if told == messages.EventConflict {
+	for e := events.any(); e.Event != messages.EventRecovered; e = events.any() {
+		if e.Event == messages.EventConflict {
 			conflicts++
 		}
 	}
 	if conflicts != 1 {
-		t.Errorf("the conflict is told %d times", conflicts)
+		t.Errorf("%d events of a conflict, want 1", conflicts)
 	}
 }
 
-// The schedule and a report want the same turn: whoever loses must not sleep over the renewal of the value that follows.
+// gatedUpstream holds back the probes until it is opened.
+type gatedUpstream struct {
+	turnUpstream
+	probing chan struct{} // receives each probe
+	open    chan struct{}
+}
+
+func (u *gatedUpstream) APIDomainIP(ctx context.Context, token string) ([]string, error) {
+	select {
+	case u.probing <- struct{}{}:
+		<-u.open
+	case <-u.open:
+	}
+	return u.turnUpstream.APIDomainIP(ctx, token)
+}
+
+// A consumer's report is refused, because WeChat has refused the account and a report does not change that. A report of an
+// operator, which names no value and may mean that the cause is fixed, has other rules: it must not get that refusal because it
+// arrived while the consumer's report was being answered.
+func TestOperatorsReportDoesNotShareTheRefusalOfAConsumersReport(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	f.lease = patience
+	upstream := &gatedUpstream{probing: make(chan struct{}), open: make(chan struct{})}
+	w := f.workerOn(f.connect(), classic, func(w *Worker) {
+		upstream.turnUpstream, w.refresher.upstream = w.refresher.upstream, upstream
+	})
+	c := w.await(messages.AccessToken, 0)
+	w.awaitQuiet(messages.AccessToken)
+	f.wechat.Revoke(c.Value)
+	f.wechat.SetSecret(appid, "another")
+	report := func(r messages.RefreshCredentialRequest) <-chan error {
+		answered := make(chan error, 1)
+		go func() {
+			_, err := w.report(r)
+			answered <- err
+		}()
+		return answered
+	}
+	// The first report makes WeChat refuse the account.
+	first := report(messages.RefreshCredentialRequest{Revision: c.Revision})
+	<-upstream.probing
+	upstream.open <- struct{}{}
+	checkSymbol(t, "the first report", <-first, messages.NoCredential)
+
+	f.advance(2 * betweenForced)
+	consumers := report(messages.RefreshCredentialRequest{Revision: c.Revision})
+	<-upstream.probing
+	f.wechat.SetSecret(appid, secret) // the operator fixes the cause, and reports
+	operators := report(messages.RefreshCredentialRequest{})
+	f.eventually("both reports are in flight", func() bool {
+		w.refresher.reports.mu.Lock()
+		defer w.refresher.reports.mu.Unlock()
+		return len(w.refresher.reports.m) == 2
+	})
+	close(upstream.open)
+	checkSymbol(t, "the consumer's report", <-consumers, messages.NoCredential)
+	if err := <-operators; err != nil {
+		t.Errorf("the operator's report was refused: %v", err)
+	}
+	f.checkValid(w.await(messages.AccessToken, c.Generation))
+}
+
+// The schedule and a report want the same turn. If the schedule does not get it, it must still be in time for the renewal of the
+// value that the report brings.
 func TestTurnThatAnotherTookDoesNotDelayTheNextRenewal(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(nil)
 	c := w.await(messages.AccessToken, 0)
-	s.eventually("its renewal is planned", func() bool {
-		_, next := w.scheduler.known(w.accounts.get(appid), messages.AccessToken)
-		return next.After(time.Now().Add(time.Hour))
-	})
-	w.scheduler.each(func(it *item) {
-		it.heldUntil = c.ExpiresAt // as after ErrLeaseHeld, with a lease that outlives the token
+	w.awaitQuiet(messages.AccessToken)
+	key := messages.Key(appid, messages.AccessToken)
+	planned := func(change func(*item)) time.Time {
+		w.scheduler.mu.Lock()
+		defer w.scheduler.mu.Unlock()
+		it := w.scheduler.items[key]
+		change(it)
 		w.scheduler.plan(it)
-		if !it.next.at.Before(c.ExpiresAt) {
-			t.Errorf("its renewal waits until %s, it ends at %s", it.next.at, c.ExpiresAt)
-		}
-		past := time.Now().Add(-time.Minute)
-		it.ledger.LastAttempt, it.ledger.NextAttempt = past, past // due, and the other still has it
-		w.scheduler.plan(it)
-		if !it.next.at.Equal(c.ExpiresAt) {
-			t.Errorf("its next turn is at %s, while another has the lease", it.next.at)
-		}
-		it.heldUntil = time.Time{}
-	})
+		return it.next.At
+	}
+	// As after ErrLeaseHeld, with a lease that outlives the token.
+	at := planned(func(it *item) { it.blockedUntil = c.ExpiresAt })
+	if !at.Before(c.ExpiresAt) {
+		t.Errorf("the renewal is planned at %s, and the token ends at %s", at, c.ExpiresAt)
+	}
+	// Due now, and the other worker still holds the lease.
+	l := w.memory.ledger(key)
+	l.LastAttempt = f.clock.Now().Add(-time.Minute)
+	l.NextAttempt = l.LastAttempt
+	w.memory.observeLedger(l)
+	if at = planned(func(*item) {}); !at.Equal(c.ExpiresAt) {
+		t.Errorf("the next turn is at %s, want %s: another worker holds the lease", at, c.ExpiresAt)
+	}
+	planned(func(it *item) { it.blockedUntil = time.Time{} })
 }

@@ -3,10 +3,10 @@ package worker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,80 +16,74 @@ import (
 
 func TestReplyIsWeChatsOwnAnswer(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	const answer = `{ "errcode":0,"errmsg":"ok","code":"000000012","application_id":18446744073709551615,"code_start":1e2,"new_field":{"a":[1,null]} }`
-	s.wechat.AddCode(appid, "o1", "t1", json.RawMessage(answer))
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	const answer = `{ "errcode":0,"errmsg":"ok","code":"000000012","application_id":18446744073709551615,` +
+		`"code_start":1e2,"new_field":{"a":[1,null]} }`
+	f.wechat.AddCode(appid, "o1", "t1", json.RawMessage(answer))
+	w := f.worker(nil)
 	w.await(messages.AccessToken, 0)
-	for _, req := range []messages.ResolveCodeRequest{{OpenID: "o1", CodeTicket: "t1"}, {AppID: appid, OpenID: "o1", CodeTicket: "t1"}} {
-		got, err := w.client.ResolveCode(s.context(), req)
-		if err != nil || string(got) != answer {
-			t.Errorf("got %s, %v; want %s", got, err, answer)
+	for _, id := range []string{"", appid} {
+		req := messages.ResolveCodeRequest{AppID: id, OpenID: "o1", CodeTicket: "t1"}
+		got, err := w.client.ResolveCode(f.context(), req)
+		if err != nil {
+			t.Fatal(err)
 		}
+		checkDiff(t, "the reply", string(got), answer)
 	}
 }
 
 func TestDeadTokenIsHealedWithinTheRequest(t *testing.T) {
 	t.Parallel()
-	for name, kill := range map[string]func(*stage, messages.Credential){
-		"40001": func(s *stage, c messages.Credential) { s.wechat.Revoke(c.Value) },
-		"42001": func(s *stage, c messages.Credential) {
-			s.wechat.Revoke(c.Value)
-			s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Errcode: 42001, Times: 1})
-		},
-		"40014": func(s *stage, c messages.Credential) {
-			s.wechat.Revoke(c.Value)
-			s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Errcode: 40014, Times: 1})
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, errcode := range []int{40001, 42001, 40014} {
+		t.Run(fmt.Sprint(errcode), func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, wechattest.Config{})
-			w := s.worker(classic)
-			kill(s, w.await(messages.AccessToken, 0))
+			f := newFixture(t, wechattest.Config{})
+			w := f.worker(func(c *Config) { classic(c); c.ResolveTimeout = patience })
+			f.wechat.Revoke(w.await(messages.AccessToken, 0).Value) // WeChat refuses it with 40001
+			if errcode != 40001 {
+				f.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Errcode: errcode, Times: 1})
+			}
 			code, err := w.resolve()
-			if err != nil || code.Code != "8" {
-				t.Errorf("%+v, %v", code, err)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if n := s.wechat.Calls("", "tickettocode"); n != 2 {
-				t.Errorf("%d resolutions upstream, want the refused one and one more", n)
+			if code.Code != "8" {
+				t.Errorf("the code is %q, want 8", code.Code)
 			}
-			if n := s.wechat.Calls("", "token"); n != 2 {
-				t.Errorf("%d token calls, want 2", n)
-			}
+			f.checkCalls("tickettocode", 2) // the refused call, and one more
+			f.checkCalls("token", 2)
 		})
 	}
 }
 
-// WeChat refuses a young token now and then and takes it a moment later: no refresh for that.
+// WeChat sometimes refuses a new token and accepts it a moment later: that is no reason for a refresh.
 func TestYoungTokenThatIsRefusedOnceIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(classic)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(classic)
 	w.await(messages.AccessToken, 0)
-	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Errcode: 40001, Times: 1})
+	f.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Errcode: 40001, Times: 1})
 	if _, err := w.resolve(); err != nil {
 		t.Error(err)
 	}
-	if n := s.wechat.Calls("", "token"); n != 1 {
-		t.Errorf("%d token calls, want 1", n)
-	}
+	f.checkCalls("token", 1)
 }
 
-func TestRefusedForGoodIsNeverRetriedAndNeverRefreshes(t *testing.T) {
+func TestRejectedRequestIsNeverRetriedAndRefreshesNothing(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(nil)
 	w.await(messages.AccessToken, 0)
-	before := s.wechat.Calls("", "")
-	_, err := w.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: openid, CodeTicket: "no-such-ticket"})
-	var e *messages.Error
-	if !errors.As(err, &e) || e.Symbol != messages.Rejected || e.Errcode != 40097 || e.RID == "" || e.Errmsg == "" {
-		t.Errorf("%#v", err)
+	before := f.calls("")
+	_, err := w.client.ResolveCode(f.context(), messages.ResolveCodeRequest{OpenID: openid, CodeTicket: "no-such-ticket"})
+	e := checkSymbol(t, "an unknown ticket", err, messages.Rejected)
+	if e.Errcode != 40097 {
+		t.Errorf("the error has errcode %d, want 40097", e.Errcode)
 	}
-	if n := s.wechat.Calls("", "") - before; n != 1 {
-		t.Errorf("%d upstream calls, want 1", n)
+	if e.RID == "" || e.Errmsg == "" {
+		t.Errorf("the error has rid %q and errmsg %q, want WeChat's", e.RID, e.Errmsg)
 	}
+	f.checkCalls("", before+1)
 }
 
 func TestRetriesWhatHadNoEffectAndOnceWhatMayHaveHad(t *testing.T) {
@@ -97,7 +91,7 @@ func TestRetriesWhatHadNoEffectAndOnceWhatMayHaveHad(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault wechattest.Fault
 		calls int
-		want  messages.Symbol
+		want  messages.Symbol // "": the request succeeds
 	}{
 		"busy three times":     {wechattest.Fault{Errcode: -1, Times: 3}, 4, ""},
 		"dropped once":         {wechattest.Fault{Drop: true, Times: 1}, 2, ""},
@@ -118,134 +112,160 @@ func TestRetriesWhatHadNoEffectAndOnceWhatMayHaveHad(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, wechattest.Config{})
-			w := s.worker(func(c *Config) { c.WeChat.Timeout = 500 * time.Millisecond })
+			f := newFixture(t, wechattest.Config{})
+			w := f.worker(func(c *Config) {
+				c.ResolveTimeout = patience
+				c.WeChat.Timeout = patience
+				if tc.fault.Hang {
+					c.WeChat.Timeout = 3 * time.Second
+				}
+			})
 			w.await(messages.AccessToken, 0)
 			tc.fault.Endpoint = "tickettocode"
-			s.wechat.Inject(tc.fault)
+			f.wechat.Inject(tc.fault)
 			_, err := w.resolve()
-			if symbol(err) != tc.want || (err == nil) != (tc.want == "") {
-				t.Errorf("%v, want %q", err, tc.want)
+			switch {
+			case tc.want != "":
+				e := checkSymbol(t, "the resolution", err, tc.want)
+				limited := tc.want == messages.QuotaExhausted || tc.want == messages.Throttled
+				if limited && e.RetryAfterMS == 0 {
+					t.Error("the error does not say when to try again")
+				}
+			case err != nil:
+				t.Error(err)
 			}
-			var e *messages.Error
-			if errors.As(err, &e) && (e.Symbol == messages.QuotaExhausted || e.Symbol == messages.Throttled) && e.RetryAfterMS == 0 {
-				t.Errorf("%v says not when to ask again", err)
-			}
-			if n := s.wechat.Calls("", "tickettocode"); n != tc.calls {
-				t.Errorf("%d calls, want %d", n, tc.calls)
-			}
-			if n := s.wechat.Calls("", "stable_token"); n != 1 {
-				t.Errorf("%d token calls, want 1", n)
-			}
+			f.checkCalls("tickettocode", tc.calls)
+			f.checkCalls("stable_token", 1)
 		})
 	}
 }
 
 func TestRepliesWithinItsTimeWhateverWeChatDoes(t *testing.T) {
 	t.Parallel()
-	for name, f := range map[string]wechattest.Fault{"hanging": {Hang: true}, "busy": {Errcode: -1}} {
+	for name, tc := range map[string]struct {
+		fault wechattest.Fault
+		want  messages.Symbol
+	}{
+		"hanging": {wechattest.Fault{Hang: true}, messages.UpstreamTimeout},
+		"busy":    {wechattest.Fault{Errcode: -1}, messages.Upstream},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, wechattest.Config{})
-			w := s.worker(func(c *Config) { c.ResolveTimeout = 700 * time.Millisecond })
+			f := newFixture(t, wechattest.Config{})
+			// A call of WeChat may take longer than the test.
+			w := f.worker(func(c *Config) { c.ResolveTimeout, c.WeChat.Timeout = time.Second, 2*patience })
 			w.await(messages.AccessToken, 0)
-			f.Endpoint = "tickettocode"
-			s.wechat.Inject(f)
-			if _, err := w.resolve(); symbol(err) != messages.UpstreamTimeout && symbol(err) != messages.Upstream {
-				t.Errorf("%v", err)
+			tc.fault.Endpoint = "tickettocode"
+			f.wechat.Inject(tc.fault)
+			_, err := w.resolve()
+			if symbol(err) != messages.UpstreamTimeout { // the last call may also be cut off in the middle
+				checkSymbol(t, "the resolution", err, tc.want)
 			}
 		})
 	}
 }
 
-func TestSameTicketInFlightIsAskedOnce(t *testing.T) {
+func TestEqualRequestsInFlightShareOneCall(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(func(c *Config) { c.ResolveConcurrency = 4; c.ResolveTimeout = patience })
-	w.await(messages.AccessToken, 0)
-	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true, Times: 1})
-	gone, leave := context.WithCancel(context.Background())
-	a := w.accounts.get(appid)
-	const callers = 40
-	var wg sync.WaitGroup
-	for i := range callers {
-		ctx := context.Background()
-		if i == 0 {
-			ctx = gone
-		}
-		wg.Go(func() {
-			_, err := w.service.resolver.resolve(ctx, a, openid, codeTicket)
-			if err != nil && ctx != gone {
-				t.Error(err)
-			}
-		})
-	}
-	s.eventually("all have joined", func() bool {
-		return w.service.resolver.joined.Load() == callers-1
+	f := newFixture(t, wechattest.Config{})
+	stuck := &stuckTransport{release: make(chan struct{}), called: make(chan struct{}, 1)}
+	w := f.worker(func(c *Config) {
+		c.ResolveConcurrency, c.ResolveTimeout = 4, patience
+		c.WeChat.Timeout, c.WeChat.Transport = patience, stuck
 	})
-	leave() // whoever leads: its caller's cancellation harms nobody
-	// The call hangs for the client's timeout, and is then made once more.
-	wg.Wait()
-	if n := s.wechat.Calls("", "tickettocode"); n != 2 {
-		t.Errorf("%d calls for %d callers, want the hanging one and one more", n, callers)
-	}
-}
-
-func TestFullWorkerSaysSoAtOnce(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, wechattest.Config{AnyCode: true})
-	w := s.worker(func(c *Config) { c.ResolveConcurrency = 3; c.ResolveTimeout = 3 * time.Second })
 	w.await(messages.AccessToken, 0)
-	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true})
-	ctx, cancel := context.WithCancel(s.context())
+	r, a := w.service.resolver, w.accounts.get(appid)
+	const callers = 40
+	var answered atomic.Int64
 	var wg sync.WaitGroup
-	for i := range 3 {
+	var cancels []context.CancelFunc
+	resolve := func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancels = append(cancels, cancel)
 		wg.Go(func() {
-			_, _ = w.client.ResolveCode(ctx, messages.ResolveCodeRequest{OpenID: "o", CodeTicket: fmt.Sprint("ticket", i)})
+			defer cancel()
+			if _, err := r.resolve(ctx, a, openid, codeTicket); err == nil {
+				answered.Add(1)
+			}
 		})
 	}
-	s.eventually("three hang", func() bool { return s.wechat.Calls("", "tickettocode") == 3 })
-	_, err := w.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "one-more"})
-	var e *messages.Error
-	if !errors.As(err, &e) || e.Symbol != messages.Overloaded || e.RetryAfterMS == 0 {
-		t.Errorf("%v, want overloaded", err)
+	resolve()
+	<-stuck.called // the first caller leads the flight
+	for range callers - 1 {
+		resolve()
+	}
+	f.eventually("all have joined", func() bool { return r.joined.Load() == callers-1 })
+	cancels[0]() // the leader's cancellation harms no caller, not even the leader
+	cancels[1]() // a caller that has joined leaves the flight
+	f.eventually("one caller has left", func() bool { return r.joined.Load() == callers-2 })
+	close(stuck.release)
+	wg.Wait()
+	if n := answered.Load(); n != callers-1 {
+		t.Errorf("%d callers got an answer, want %d", n, callers-1)
+	}
+	f.checkCalls("tickettocode", 1)
+}
+
+func TestFullWorkerRefusesAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{AnyCode: true})
+	w := f.worker(func(c *Config) {
+		c.ResolveConcurrency, c.ResolveTimeout, c.WeChat.Timeout = 3, patience, patience
+	})
+	w.await(messages.AccessToken, 0)
+	f.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true})
+	ctx, cancel := context.WithCancel(f.context())
+	var hanging sync.WaitGroup
+	for i := range 3 {
+		hanging.Go(func() {
+			req := messages.ResolveCodeRequest{OpenID: "o", CodeTicket: fmt.Sprint("ticket", i)}
+			_, _ = w.client.ResolveCode(ctx, req)
+		})
+	}
+	f.eventually("three requests hang", func() bool { return f.calls("tickettocode") == 3 })
+	_, err := w.client.ResolveCode(f.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "one-more"})
+	if e := checkSymbol(t, "one more request", err, messages.Overloaded); e.RetryAfterMS == 0 {
+		t.Error("the error does not say when to try again")
 	}
 	cancel()
-	s.wechat.Close()
-	wg.Wait()
+	hanging.Wait()
+	f.wechat.ClearFaults()
+	f.wechat.Release()
 }
 
-// While WeChat hangs, what waits for it is bounded, whether it asks for the same or not; and who goes leaves nothing behind.
+// While WeChat hangs, the number of requests that wait for it is limited, whether they are equal or not. A request that is
+// cancelled leaves nothing behind.
 func TestSlowUpstreamBoundsWhatWaits(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(func(c *Config) { c.ResolveConcurrency = 1; c.ResolveTimeout = patience; c.WeChat.Timeout = patience })
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(func(c *Config) {
+		c.ResolveConcurrency, c.ResolveTimeout, c.WeChat.Timeout = 1, patience, patience
+	})
 	w.await(messages.AccessToken, 0)
-	s.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true, Times: 1})
+	f.wechat.Inject(wechattest.Fault{Endpoint: "tickettocode", Hang: true, Times: 1})
 	r, a := w.service.resolver, w.accounts.get(appid)
 	var leader, joiners sync.WaitGroup
 	leader.Go(func() { _, _ = r.resolve(context.Background(), a, openid, codeTicket) })
-	s.eventually("WeChat is asked", func() bool { return s.wechat.Calls("", "tickettocode") == 1 })
-	gone, leave := context.WithCancel(context.Background())
+	f.eventually("WeChat is asked", func() bool { return f.calls("tickettocode") == 1 })
+	ctx, cancel := context.WithCancel(context.Background())
 	for range joinersPerFlight {
 		joiners.Go(func() {
-			if _, err := r.resolve(gone, a, openid, codeTicket); err == nil {
-				t.Error("answered while WeChat hangs")
+			if _, err := r.resolve(ctx, a, openid, codeTicket); err == nil {
+				t.Error("a request was answered while WeChat hangs")
 			}
 		})
 	}
-	s.eventually("as many have joined as may", func() bool { return r.joined.Load() == joinersPerFlight })
-	for _, ticket := range []string{codeTicket, "another"} {
-		if _, err := r.resolve(context.Background(), a, openid, ticket); symbol(err) != messages.Overloaded {
-			t.Errorf("one more, for %.7s: %v, want overloaded", ticket, err)
-		}
+	f.eventually("as many have joined as may", func() bool { return r.joined.Load() == joinersPerFlight })
+	for what, ticket := range map[string]string{"one more equal request": codeTicket, "another request": "another"} {
+		_, err := r.resolve(context.Background(), a, openid, ticket)
+		checkSymbol(t, what, err, messages.Overloaded)
 	}
-	leave()
+	cancel()
 	joiners.Wait()
 	if n := r.joined.Load(); n != 0 {
-		t.Errorf("%d of those who went are still counted", n)
+		t.Errorf("%d cancelled requests are still counted", n)
 	}
-	s.wechat.Release()
+	f.wechat.Release()
 	leader.Wait()
 	r.flights.mu.Lock()
 	defer r.flights.mu.Unlock()

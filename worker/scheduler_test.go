@@ -8,137 +8,164 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
 
-	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// newTestScheduler has accounts with classic tokens, of which the first ones have failed time and again, and are due.
-func newTestScheduler(t rapid.TB, concurrency, bad, good int, now func() time.Time) *scheduler {
-	reader, err := kv.NewReader(new(nats.Conn), kv.ReaderConfig{Now: now})
-	if err != nil {
-		t.Fatal(err)
+// newTestScheduler makes a scheduler of accounts with classic tokens. All of them are due. The first ones (named bad) have failed
+// several times in a row.
+func newTestScheduler(concurrency, bad, good int, now func() time.Time) *scheduler {
+	log := slog.New(slog.DiscardHandler)
+	m := newMemory(now, log)
+	r := &refresher{
+		memory: m, clock: systemClock{now}, log: log, leaseTTL: usualLease,
+		policy: &policy.Policy{RefreshBefore: 10 * time.Minute, Random: func() float64 { return 0.5 }},
 	}
-	s := newScheduler(concurrency)
-	s.policy, s.reader, s.now, s.log = testPolicy(0.5), reader, now, slog.New(slog.DiscardHandler)
+	s := newScheduler(m, r, concurrency, log)
 	as := map[string]*Account{}
 	for i := range bad + good {
-		a := &Account{AppID: fmt.Sprint("wx", i), Secret: "secret", TokenAPI: messages.SourceToken}
-		l := store.Ledger{AppID: a.AppID, Kind: messages.AccessToken}
+		a := &Account{AppID: fmt.Sprint("wx", i), Secret: secret, TokenAPI: messages.SourceToken}
 		if i < bad {
-			a.Name, l.Attempts, l.NextAttempt = "bad", 5, now()
+			a.Name = "bad"
+			m.observeLedger(store.Ledger{AppID: a.AppID, Kind: messages.AccessToken, Attempts: 5, NextAttempt: now()})
 		}
-		s.learnLedger(l)
 		as[a.AppID] = a
 	}
 	s.setAccounts(as)
 	return s
 }
 
-// A turn that hangs, in mid-call and for ever, takes no room from what is well.
+// acquireStore is a store of which only Acquire is called.
+type acquireStore struct {
+	turnStore
+	acquire func(appid string) error
+}
+
+func (acquireStore) Connected() bool { return true }
+
+func (s acquireStore) Acquire(_ context.Context, appid string, _ messages.Kind, _ time.Duration) (store.Lease, error) {
+	return nil, s.acquire(appid)
+}
+
+// A turn that never ends takes no slot from credentials that do not fail.
 func TestHangingTurnLeavesRoomForOthers(t *testing.T) {
 	t.Parallel()
-	s := newTestScheduler(t, 1, 3, 3, time.Now)
+	const bad, good = 3, 3
+	s := newTestScheduler(1, bad, good, time.Now)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	served := make(chan string, 3)
-	s.work = func(ctx context.Context, a *Account, _ messages.Kind, _ bool) (time.Duration, bool) {
-		if a.Name != "bad" {
-			served <- a.AppID
-		} else {
+	served := make(chan string, bad+good)
+	s.refresher.store = acquireStore{acquire: func(appid string) error {
+		if s.items[messages.Key(appid, messages.AccessToken)].account.Name == "bad" {
 			<-ctx.Done()
+		} else {
+			served <- appid
 		}
-		return time.Hour, false
-	}
+		return store.ErrLeaseHeld
+	}}
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); s.run(ctx) }()
-	for range 3 {
+	seen := map[string]bool{}
+	for len(seen) < good {
 		select {
-		case <-served:
+		case appid := <-served:
+			seen[appid] = true
 		case <-ctx.Done():
-			t.Fatal("a good account gets no turn")
+			t.Fatalf("%d of %d good accounts had a turn", len(seen), good)
 		}
 	}
 	cancel()
 	<-stopped
 }
 
-// Accounts whose calls hang until they are given up, again and again, do not delay the others: those wait for their like
-// alone, however many the bad ones are (design §5.4). The real scheduler is asked here what to do next, in virtual time.
+// Accounts whose calls hang until they are given up, again and again, delay only each other, however many they are
+// (docs/architecture.md#refresh-4). The test runs the real scheduler in virtual time.
 func TestBadAccountDoesNotDelayOthers(t *testing.T) {
 	t.Parallel()
+	begin := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	rapid.Check(t, func(t *rapid.T) {
 		concurrency := rapid.IntRange(1, 32).Draw(t, "concurrency")
 		bad, good := rapid.IntRange(1, 50).Draw(t, "bad accounts"), rapid.IntRange(1, 10).Draw(t, "good accounts")
-		hangs := time.Duration(rapid.IntRange(0, 9).Draw(t, "a bad call takes seconds")) * time.Second
-		const takes = 100 * time.Millisecond // a good call
-		now := t0
-		s := newTestScheduler(t, concurrency, bad, good, func() time.Time { return now })
+		badCall := time.Duration(rapid.IntRange(0, 9).Draw(t, "seconds of a bad call")) * time.Second
+		const goodCall = 100 * time.Millisecond
+		now := begin
+		s := newTestScheduler(concurrency, bad, good, func() time.Time { return now })
+		s.start()
 
-		type turn struct {
+		type running struct {
 			ends time.Time
 			lane *lane
 			end  func()
 		}
-		var running []turn
-		begin := func(it *item, l *lane) {
-			waited := now.Sub(it.next.at)
-			ledger := s.policy.begin(now, view{ledger: it.ledger}, it.next.reason)
-			s.seenLedger(ledger)
-			if it.account.Name == "bad" {
-				running = append(running, turn{now.Add(hangs), l, func() {
-					s.seenLedger(s.policy.fail(now, ledger, store.Failure{}, wechat.ClassTransport, 0, ""))
-					s.done(it, 0, false)
+		var turns []running
+		start := func(j job, l *lane) {
+			waited := now.Sub(j.item.next.At)
+			key := messages.Key(j.account.AppID, j.kind)
+			view := policy.View{Ledger: s.memory.ledger(key)}
+			ledger := s.policy.Begin(now, view, j.item.next.Reason)
+			ledger.AppID, ledger.Kind = j.account.AppID, j.kind
+			s.memory.observeLedger(ledger)
+			if j.account.Name == "bad" {
+				turns = append(turns, running{now.Add(badCall), l, func() {
+					failure := store.Failure{Class: wechat.ClassTransport}
+					s.memory.observeLedger(s.policy.Fail(now, ledger, failure, 0, ""))
+					s.done(j.item, 0, false)
 				}})
 				return
 			}
-			if most := time.Duration(good) * takes; waited > most {
-				t.Fatalf("%s: a good account waits for %s, want at most %s", now.Sub(t0), waited, most)
+			if most := time.Duration(good) * goodCall; waited > most {
+				t.Fatalf("after %s a good account waited for %s, want at most %s", now.Sub(begin), waited, most)
 			}
 			sent := now
-			running = append(running, turn{now.Add(takes), l, func() {
-				c, _, ledger := s.policy.settle(view{}, ledger, it.account.AppID, it.kind, wechat.Issued{
+			turns = append(turns, running{now.Add(goodCall), l, func() {
+				c, _, ledger := s.policy.Succeed(view, ledger, j.account.AppID, j.kind, wechat.Issued{
 					Value: fmt.Sprint("value", ledger.Generation), ExpiresIn: 3 * time.Minute, SentAt: sent,
 				})
-				s.seenLedger(ledger)
-				s.seenRecord(&c)
-				s.done(it, 0, false)
+				s.memory.observeLedger(ledger)
+				s.memory.observeRecord(c)
+				s.done(j.item, 0, false)
 			}})
 		}
-		for now.Before(t0.Add(5 * time.Minute)) {
-			next := now.Add(idle)
+		for now.Before(begin.Add(5 * time.Minute)) {
+			next := now.Add(maxSleep)
 			for _, l := range s.lanes {
 				busy := 0
-				for _, r := range running {
+				for _, r := range turns {
 					if r.lane == l {
 						busy++
 					}
 				}
 				for ; busy < cap(l.slots); busy++ {
-					it, _, in := s.pop(l)
-					if it == nil {
-						next = slices.MinFunc([]time.Time{next, now.Add(in)}, time.Time.Compare)
+					j, in := s.pop(l)
+					if j.item == nil {
+						next = earlier(next, now.Add(in))
 						break
 					}
-					begin(it, l)
+					start(j, l)
 				}
 			}
-			for _, r := range running {
-				next = slices.MinFunc([]time.Time{next, r.ends}, time.Time.Compare)
+			for _, r := range turns {
+				next = earlier(next, r.ends)
 			}
 			now = next
-			for i := 0; i < len(running); {
-				if r := running[i]; !r.ends.After(now) {
-					running = slices.Delete(running, i, i+1)
+			ended := func(r running) bool { return !r.ends.After(now) }
+			for _, r := range turns {
+				if ended(r) {
 					r.end()
-				} else {
-					i++
 				}
 			}
+			turns = slices.DeleteFunc(turns, ended)
 		}
 	})
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }

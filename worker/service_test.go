@@ -15,91 +15,92 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
 const sample = `{"openid":"` + openid + `","code_ticket":"` + codeTicket + `"}`
 
-// Each row of the design's table of errors that a request alone can cause, on the wire: headers, symbol, and no call of
-// WeChat. The rows that WeChat causes stand in resolver_test.go.
+// Each error of docs/architecture.md#subjects that a request alone can cause, on the wire: headers, symbol, and no call of WeChat.
+// The errors that WeChat causes are in resolver_test.go.
 func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: "x"}}})
-	w := s.worker(func(c *Config) {
-		c.Accounts = append(c.Accounts, Account{AppID: "wx2", Secret: "x", Tickets: []messages.Kind{messages.JSAPITicket}})
+	f := newFixture(t, wechattest.Config{Accounts: []wechattest.Account{
+		{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: secret},
+	}})
+	w := f.worker(func(c *Config) {
+		c.Accounts = append(c.Accounts, Account{AppID: "wx2", Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket}})
 	})
 	for _, id := range []string{appid, "wx2"} {
-		if _, err := w.reader.Wait(s.context(), id, messages.AccessToken); err != nil {
-			t.Fatal(err)
-		}
+		w.awaitOf(id, messages.AccessToken, 0)
 	}
-	if _, err := w.reader.Wait(s.context(), "wx2", messages.JSAPITicket); err != nil {
-		t.Fatal(err)
-	}
-	before := s.wechat.Calls("", "")
+	w.awaitOf("wx2", messages.JSAPITicket, 0)
+	calls := f.calls("")
+	const invalid = messages.InvalidRequest
 	long := strings.Repeat("x", 300)
+	huge, longURL := strings.Repeat("x", messages.MaxRequest), strings.Repeat("x", messages.MaxURL)
 	for _, tc := range []struct {
 		subject, body string
 		want          messages.Symbol
-		says          string
+		message       string // a part of it
 	}{
-		{"code.resolve", `{`, messages.InvalidRequest, "not a JSON object"},
-		{"code.resolve", `[]`, messages.InvalidRequest, "not a JSON object"},
-		{"code.resolve", `"text"`, messages.InvalidRequest, "not a JSON object"},
-		{"code.resolve", sample + sample, messages.InvalidRequest, "not a JSON object"},
-		{"code.resolve", sample, messages.InvalidRequest, "appid is missing"},
-		{"code.resolve.wx2", ``, messages.InvalidRequest, "openid is missing"},
-		{"code.resolve.wx2", `{"openid":"o"}`, messages.InvalidRequest, "code_ticket is missing"},
-		{"code.resolve.wx2", `{"openid":7,"code_ticket":"t"}`, messages.InvalidRequest, "openid must be a JSON string"},
-		{"code.resolve.wx2", `{"openid":"o","code_ticket":{"a":1}}`, messages.InvalidRequest, "code_ticket must be a JSON string"},
-		{"code.resolve.wx2", `{"openid":"` + long + `","code_ticket":"t"}`, messages.InvalidRequest, "openid has 300 bytes"},
-		{"code.resolve.wx2", `{"openid":"o","code_ticket":"` + long + `"}`, messages.InvalidRequest, "code_ticket has 300 bytes"},
-		{"code.resolve.wx2", `{"openid":"a b","code_ticket":"t"}`, messages.InvalidRequest, "not printable ASCII"},
-		{"code.resolve.wx2", `{"openid":"o","code_ticket":"t","pad":"` + strings.Repeat("x", messages.MaxRequest) + `"}`, messages.InvalidRequest, "at most"},
-		{"code.resolve.wx2", `{"appid":"` + appid + `","openid":"o","code_ticket":"t"}`, messages.InvalidRequest, "not that of the subject"},
-		{"code.resolve", `{"appid":"wx.2","openid":"o","code_ticket":"t"}`, messages.InvalidRequest, "appid"},
+		{"code.resolve", `{`, invalid, "not a JSON object"},
+		{"code.resolve", `[]`, invalid, "not a JSON object"},
+		{"code.resolve", `"text"`, invalid, "not a JSON object"},
+		{"code.resolve", sample + sample, invalid, "not a JSON object"},
+		{"code.resolve", sample, invalid, "appid is missing"},
+		{"code.resolve.wx2", ``, invalid, "openid is missing"},
+		{"code.resolve.wx2", `{"openid":"o"}`, invalid, "code_ticket is missing"},
+		{"code.resolve.wx2", `{"openid":7,"code_ticket":"t"}`, invalid, "openid must be a JSON string"},
+		{"code.resolve.wx2", `{"openid":"o","code_ticket":{"a":1}}`, invalid, "code_ticket must be a JSON string"},
+		{"code.resolve.wx2", `{"openid":"` + long + `","code_ticket":"t"}`, invalid, "openid has 300 bytes"},
+		{"code.resolve.wx2", `{"openid":"o","code_ticket":"` + long + `"}`, invalid, "code_ticket has 300 bytes"},
+		{"code.resolve.wx2", `{"openid":"a b","code_ticket":"t"}`, invalid, "not printable ASCII"},
+		{"code.resolve.wx2", `{"openid":"o","code_ticket":"t","pad":"` + huge + `"}`, invalid, "at most"},
+		{"code.resolve.wx2", `{"appid":"` + appid + `","openid":"o","code_ticket":"t"}`, invalid, "appid of the body"},
+		{"code.resolve", `{"appid":"wx.2","openid":"o","code_ticket":"t"}`, invalid, "appid"},
 		{"code.resolve", `{"appid":"wx3","openid":"o","code_ticket":"t"}`, messages.UnknownAccount, "wx3"},
 		{"code.resolve.wx3", sample, messages.UnknownAccount, "wx3"},
 		{"credential.get.wx2", `{"kind":"nonsense"}`, messages.UnknownKind, "nonsense"},
 		{"credential.get.wx2", `{"kind":"wx_card_ticket"}`, messages.NotConfigured, "WECHAT_TICKETS"},
 		{"credential.get.wx3", `{}`, messages.UnknownAccount, "wx3"},
-		{"credential.get", `{}`, messages.InvalidRequest, "appid is missing"},
-		{"credential.refresh.wx2", `{"revision":-1}`, messages.InvalidRequest, "revision must be a JSON number"},
-		{"credential.refresh.wx2", `{"value_sha256":"abc"}`, messages.InvalidRequest, "64 hexadecimal digits"},
+		{"credential.get", `{}`, invalid, "appid is missing"},
+		{"credential.refresh.wx2", `{"revision":-1}`, invalid, "revision must be a JSON number"},
+		{"credential.refresh.wx2", `{"value_sha256":"abc"}`, invalid, "64 hexadecimal digits"},
 		{"credential.refresh.wx2", `{"kind":"x"}`, messages.UnknownKind, "x"},
-		{"jssdk.sign.wx2", `{}`, messages.InvalidRequest, "url is missing"},
-		{"jssdk.sign.wx2", `{"url":"#top"}`, messages.InvalidRequest, "url is missing"},
-		{"jssdk.sign.wx2", `{"url":7}`, messages.InvalidRequest, "url must be a JSON string"},
-		{"jssdk.sign.wx2", `{"url":"shop.example.com/` + long + `"}`, messages.InvalidRequest, "must begin with http://"},
-		{"jssdk.sign.wx2", `{"url":"ftp://shop.example.com/"}`, messages.InvalidRequest, "must begin with http://"},
-		{"jssdk.sign.wx2", `{"url":"https%3A%2F%2Fshop.example.com%2F"}`, messages.InvalidRequest, "not URL-encoded"},
-		{"jssdk.sign.wx2", `{"url":"https:///path"}`, messages.InvalidRequest, "a host"},
-		{"jssdk.sign.wx2", `{"url":"https://"}`, messages.InvalidRequest, "a host"},
-		{"jssdk.sign.wx2", `{"url":"https://a.example/b c"}`, messages.InvalidRequest, "byte 19"},
-		{"jssdk.sign.wx2", `{"url":"https://a.example/\n"}`, messages.InvalidRequest, "unprintable"},
-		{"jssdk.sign.wx2", "{\"url\":\"https://a.example/\xff\"}", messages.InvalidRequest, "unprintable"},
-		{"jssdk.sign.wx2", `{"url":"https://a.example/` + strings.Repeat("x", messages.MaxURL) + `"}`, messages.InvalidRequest, "at most 8192"},
-		{"jssdk.sign.wx2", `{"appid":"` + appid + `","url":"https://a.example/"}`, messages.InvalidRequest, "not that of the subject"},
+		{"jssdk.sign.wx2", `{}`, invalid, "url is missing"},
+		{"jssdk.sign.wx2", `{"url":"#top"}`, invalid, "url is missing"},
+		{"jssdk.sign.wx2", `{"url":7}`, invalid, "url must be a JSON string"},
+		{"jssdk.sign.wx2", `{"url":"shop.example.com/` + long + `"}`, invalid, "must begin with http://"},
+		{"jssdk.sign.wx2", `{"url":"ftp://shop.example.com/"}`, invalid, "must begin with http://"},
+		{"jssdk.sign.wx2", `{"url":"https%3A%2F%2Fshop.example.com%2F"}`, invalid, "not URL-encoded"},
+		{"jssdk.sign.wx2", `{"url":"https:///path"}`, invalid, "a host"},
+		{"jssdk.sign.wx2", `{"url":"https://"}`, invalid, "a host"},
+		{"jssdk.sign.wx2", `{"url":"https://a.example/b c"}`, invalid, "byte 19"},
+		{"jssdk.sign.wx2", `{"url":"https://a.example/\n"}`, invalid, "unprintable"},
+		{"jssdk.sign.wx2", "{\"url\":\"https://a.example/\xff\"}", invalid, "unprintable"},
+		{"jssdk.sign.wx2", `{"url":"https://a.example/` + longURL + `"}`, invalid, "at most 8192"},
+		{"jssdk.sign.wx2", `{"appid":"` + appid + `","url":"https://a.example/"}`, invalid, "appid of the body"},
 		{"jssdk.sign", `{"appid":"` + appid + `","url":"https://a.example/"}`, messages.NotConfigured, "WECHAT_TICKETS"},
 		{"jssdk.sign.wx3", `{"url":"https://a.example/"}`, messages.UnknownAccount, "wx3"},
-		{"card.sign.wx2", `{}`, messages.InvalidRequest, "card_id is missing"},
-		{"card.sign.wx2", `{"action":"openCard"}`, messages.InvalidRequest, "addCard or chooseCard"},
-		{"card.sign.wx2", `{"card_id":"` + long + `"}`, messages.InvalidRequest, "card_id has 300 bytes"},
-		{"card.sign.wx2", `{"card_id":"p","openid":"` + long + `"}`, messages.InvalidRequest, "openid has 300 bytes"},
-		{"card.sign.wx2", `{"card_id":"p","code":"1 2"}`, messages.InvalidRequest, "code has a space"},
-		{"card.sign.wx2", `{"card_id":"p","code":12}`, messages.InvalidRequest, "code must be a JSON string"},
-		{"card.sign.wx2", `{"card_id":"p","shop_id":"1"}`, messages.InvalidRequest, "action chooseCard alone"},
-		{"card.sign.wx2", `{"card_id":"p","card_type":"CASH"}`, messages.InvalidRequest, "action chooseCard alone"},
-		{"card.sign.wx2", `{"action":"chooseCard","code":"1"}`, messages.InvalidRequest, "action addCard alone"},
-		{"card.sign.wx2", `{"action":"chooseCard","openid":"o"}`, messages.InvalidRequest, "action addCard alone"},
-		{"card.sign.wx2", `{"action":"chooseCard","fixed_begintimestamp":1}`, messages.InvalidRequest, "action addCard alone"},
-		{"card.sign.wx2", `{"card_id":"p","fixed_begintimestamp":-1}`, messages.InvalidRequest, "negative"},
-		{"card.sign.wx2", `{"card_id":"p","fixed_begintimestamp":"1"}`, messages.InvalidRequest, "must be a JSON number"},
+		{"card.sign.wx2", `{}`, invalid, "card_id is missing"},
+		{"card.sign.wx2", `{"action":"openCard"}`, invalid, "addCard or chooseCard"},
+		{"card.sign.wx2", `{"card_id":"` + long + `"}`, invalid, "card_id has 300 bytes"},
+		{"card.sign.wx2", `{"card_id":"p","openid":"` + long + `"}`, invalid, "openid has 300 bytes"},
+		{"card.sign.wx2", `{"card_id":"p","code":"1 2"}`, invalid, "code has a space"},
+		{"card.sign.wx2", `{"card_id":"p","code":12}`, invalid, "code must be a JSON string"},
+		{"card.sign.wx2", `{"card_id":"p","shop_id":"1"}`, invalid, "only the action chooseCard"},
+		{"card.sign.wx2", `{"card_id":"p","card_type":"CASH"}`, invalid, "only the action chooseCard"},
+		{"card.sign.wx2", `{"action":"chooseCard","code":"1"}`, invalid, "only the action addCard"},
+		{"card.sign.wx2", `{"action":"chooseCard","openid":"o"}`, invalid, "only the action addCard"},
+		{"card.sign.wx2", `{"action":"chooseCard","fixed_begintimestamp":1}`, invalid, "only the action addCard"},
+		{"card.sign.wx2", `{"card_id":"p","fixed_begintimestamp":-1}`, invalid, "negative"},
+		{"card.sign.wx2", `{"card_id":"p","fixed_begintimestamp":"1"}`, invalid, "must be a JSON number"},
 		{"card.sign.wx2", `{"card_id":"p"}`, messages.NotConfigured, "WECHAT_TICKETS"},
 		{"card.sign.wx3", `{"card_id":"p"}`, messages.UnknownAccount, "wx3"},
 		{"status.wx3", `{}`, messages.UnknownAccount, "wx3"},
-		{"status", `{"appid":true}`, messages.InvalidRequest, "appid must be a JSON string"},
+		{"status", `{"appid":true}`, invalid, "appid must be a JSON string"},
 	} {
 		name := fmt.Sprintf("%s %.60s", tc.subject, tc.body)
 		m, err := w.nc.Request("wechat."+tc.subject, []byte(tc.body), patience)
@@ -108,196 +109,263 @@ func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 			continue
 		}
 		var e messages.Error
-		if err := json.Unmarshal(m.Data, &e); err != nil || e.Symbol != tc.want || !strings.Contains(e.Message, tc.says) {
-			t.Errorf("%s: %s; want %s, %q", name, m.Data, tc.want, tc.says)
+		if err := json.Unmarshal(m.Data, &e); err != nil {
+			t.Errorf("%s: the reply %s: %v", name, m.Data, err)
 		}
-		if code := m.Header.Get(messages.HeaderErrorCode); code != strconv.Itoa(tc.want.Code()) || m.Header.Get(messages.HeaderError) == "" {
-			t.Errorf("%s: headers %v", name, m.Header)
+		if e.Symbol != tc.want {
+			t.Errorf("%s: the symbol is %s, want %s", name, e.Symbol, tc.want)
+		}
+		if !strings.Contains(e.Message, tc.message) {
+			t.Errorf("%s: the message is %q, want %q in it", name, e.Message, tc.message)
+		}
+		if code, want := m.Header.Get(messages.HeaderErrorCode), strconv.Itoa(tc.want.Code()); code != want {
+			t.Errorf("%s: the code in the header is %q, want %q", name, code, want)
+		}
+		if m.Header.Get(messages.HeaderError) == "" {
+			t.Errorf("%s: there is no message in the header", name)
 		}
 		if strings.Contains(string(m.Data), long) {
 			t.Errorf("%s: the error repeats the input", name)
 		}
 	}
-	if n := s.wechat.Calls("", "") - before; n != 0 {
-		t.Errorf("%d upstream calls for bad requests", n)
-	}
+	f.checkCalls("", calls)
 }
 
 func TestCredentialGetReturnsTheRecordAndItsRevision(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(everything)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(everything)
 	for _, k := range messages.Kinds {
-		c := w.await(k, 0)
-		got, err := w.client.GetCredential(s.context(), messages.GetCredentialRequest{AppID: appid, Kind: k})
-		if err != nil || got.Value != c.Value || got.Revision == 0 || got.Revision != c.Revision || !got.ExpiresAt.Equal(c.ExpiresAt) || got.Generation != 1 {
-			t.Errorf("%+v, %v; want %v", got, err, c)
+		w.await(k, 0)
+		w.awaitIdle()
+		stored, err := w.stored(k)
+		if err != nil {
+			t.Fatal(err)
 		}
+		if stored.Revision == 0 {
+			t.Errorf("the record of the %s has no revision", k)
+		}
+		got, err := w.client.GetCredential(f.context(), messages.GetCredentialRequest{AppID: appid, Kind: k})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkDiff(t, "credential.get of the "+string(k), got, stored)
 	}
 }
 
 func TestIsANATSMicroService(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(nil)
 	w.await(messages.AccessToken, 0)
 	if _, err := w.resolve(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "bad"}); err == nil {
-		t.Fatal("a bad ticket was resolved")
+	unknown := messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "unknown"}
+	if _, err := w.client.ResolveCode(f.context(), unknown); err == nil {
+		t.Fatal("an unknown ticket was resolved")
 	}
 	m, err := w.nc.Request("$SRV.INFO.wechat", nil, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("$SRV.INFO: %d bytes", len(m.Data))
+	if len(m.Data) > 32<<10 {
+		t.Errorf("the answer of $SRV.INFO has %d bytes, want at most 32 KiB", len(m.Data))
+	}
 	var info micro.Info
 	if err := json.Unmarshal(m.Data, &info); err != nil {
 		t.Fatal(err)
 	}
-	if len(m.Data) > 32<<10 {
-		t.Errorf("the answer of $SRV.INFO has %d bytes", len(m.Data))
-	}
-	have := map[string]bool{}
+	var subjects, want []string
 	for _, e := range info.Endpoints {
-		have[e.Subject] = true
-		if e.QueueGroup != "wechat" || e.Metadata["request"] == "" || e.Metadata["reply"] == "" {
-			t.Errorf("%+v", e)
-		}
-		for _, key := range []string{"request_schema", "reply_schema"} {
-			var schema struct {
-				ID         string `json:"$id"`
-				Properties map[string]any
-			}
-			if err := json.Unmarshal([]byte(e.Metadata[key]), &schema); err != nil || len(schema.Properties) == 0 || strings.Contains(e.Metadata[key], "description") {
-				t.Errorf("%s of %s: %q, %v", key, e.Subject, e.Metadata[key], err)
-			}
-			want := strings.TrimSuffix(strings.TrimPrefix(e.Subject, "wechat."), ".*") + "." + strings.TrimSuffix(key, "_schema") + ".json"
-			if !strings.HasSuffix(schema.ID, "/"+want) {
-				t.Errorf("%s of %s is %s, want %s", key, e.Subject, schema.ID, want)
-			}
-		}
+		subjects = append(subjects, e.Subject)
+		checkEndpoint(t, e)
 	}
-	t.Logf("$SRV.INFO: %d bytes", len(m.Data))
-	for _, subject := range []string{"code.resolve", "credential.get", "credential.refresh", "jssdk.sign", "card.sign", "status"} {
-		if !have["wechat."+subject] || !have["wechat."+subject+".*"] {
-			t.Errorf("%s is not there in both forms: %v", subject, have)
-		}
+	for _, subject := range messages.Subjects {
+		want = append(want, "wechat."+subject, "wechat."+subject+".*")
 	}
+	checkDiff(t, "the subjects of the endpoints", subjects, want)
 	m, err = w.nc.Request("$SRV.STATS.wechat", nil, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(m.Data), `"errors":1`) || !strings.Contains(string(m.Data), `"ok":1`) {
-		t.Errorf("the stats count no outcomes: %s", m.Data)
+	for _, count := range []string{`"errors":1`, `"ok":1`} {
+		if !strings.Contains(string(m.Data), count) {
+			t.Errorf("the answer of $SRV.STATS has no %s: %s", count, m.Data)
+		}
 	}
 }
 
-func TestStatusTellsEveryCredential(t *testing.T) {
+// checkEndpoint checks the queue group and the metadata of an endpoint.
+func checkEndpoint(t *testing.T, e micro.EndpointInfo) {
+	t.Helper()
+	if e.QueueGroup != "wechat" {
+		t.Errorf("the queue group of %s is %q, want wechat", e.Subject, e.QueueGroup)
+	}
+	subject := strings.TrimSuffix(strings.TrimPrefix(e.Subject, "wechat."), ".*")
+	for _, part := range []string{"request", "reply"} {
+		if e.Metadata[part] == "" {
+			t.Errorf("%s has no %s in its metadata", e.Subject, part)
+		}
+		text := e.Metadata[part+"_schema"]
+		var schema struct {
+			ID         string `json:"$id"`
+			Properties map[string]any
+		}
+		if err := json.Unmarshal([]byte(text), &schema); err != nil {
+			t.Errorf("the schema of the %s of %s: %v", part, e.Subject, err)
+			continue
+		}
+		if len(schema.Properties) == 0 {
+			t.Errorf("the schema of the %s of %s has no properties", part, e.Subject)
+		}
+		if strings.Contains(text, "description") {
+			t.Errorf("the schema of the %s of %s has descriptions", part, e.Subject)
+		}
+		if want := "/" + subject + "." + part + ".json"; !strings.HasSuffix(schema.ID, want) {
+			t.Errorf("the schema of the %s of %s is %s, want %s", part, e.Subject, schema.ID, want)
+		}
+	}
+}
+
+func TestStatusDescribesEveryCredential(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(func(c *Config) { everything(c); c.Accounts[0].Name = "shop" })
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(func(c *Config) { everything(c); c.Accounts[0].Name = "shop" })
 	for _, k := range messages.Kinds {
 		w.await(k, 0)
+		w.awaitIdle()
 	}
 	for _, req := range []messages.StatusRequest{{}, {AppID: appid}} {
-		var st messages.Status
-		s.eventually("all turns have ended", func() bool {
-			var err error
-			st, err = w.client.Status(s.context(), req)
-			return err == nil && st.Summary[messages.StateFresh] == 3 && !strings.Contains(fmt.Sprint(st), "refreshing")
-		})
-		if len(st.Credentials) != 3 || st.Accounts != 1 {
-			t.Fatalf("%+v", st)
+		st, err := w.client.Status(f.context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkDiff(t, "the summary", st.Summary, map[messages.State]int{messages.StateFresh: 3})
+		if st.Accounts != 1 {
+			t.Errorf("the status has %d accounts, want 1", st.Accounts)
+		}
+		if len(st.Credentials) != 3 {
+			t.Errorf("the status has %d credentials, want 3", len(st.Credentials))
 		}
 		for _, c := range st.Credentials {
-			if c.Name != "shop" || c.CallsToday != 1 || c.Reason != "fresh" || !c.NextAttempt.After(st.Time) || !c.ExpiresAt.After(c.NextAttempt) {
-				t.Errorf("%+v", c)
+			if !c.NextAttempt.After(st.Time) || !c.NextAttempt.Before(c.ExpiresAt) {
+				t.Errorf("the next attempt of the %s is at %s, want it between now (%s) and its end (%s)",
+					c.Kind, c.NextAttempt, st.Time, c.ExpiresAt)
 			}
+			held, err := w.memory.get(appid, c.Kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			now := f.clock.Now().UTC()
+			checkDiff(t, "the status of the "+string(c.Kind), c, messages.CredentialStatus{
+				AppID: appid, Name: "shop", Kind: c.Kind, State: messages.StateFresh, Reason: messages.ReasonFresh,
+				Source: held.Source, Generation: 1, Revision: held.Revision, Worker: "w",
+				ObtainedAt: held.ObtainedAt, ExpiresAt: held.ExpiresAt,
+				NextAttempt: c.NextAttempt, LastAttempt: now, CallsToday: 1,
+			})
 		}
 	}
 }
 
-func TestStopAnswersWhatItHoldsAndLeavesNothing(t *testing.T) {
+func TestStopAnswersTheRequestsInProgressAndLeavesNothing(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{Latency: 300 * time.Millisecond, AnyCode: true})
-	first, second := s.worker(nil), s.worker(nil)
+	f := newFixture(t, wechattest.Config{Latency: 300 * time.Millisecond, AnyCode: true})
+	first, second := f.worker(nil), f.worker(nil)
 	first.await(messages.AccessToken, 0)
 	second.await(messages.AccessToken, 0)
+	const requests = 60
 	var wg sync.WaitGroup
-	begun := make(chan struct{}, 100)
-	for i := range 60 {
+	for i := range requests {
 		wg.Go(func() {
-			begun <- struct{}{}
-			_, err := first.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: fmt.Sprint("t", i)})
-			if err != nil {
+			req := messages.ResolveCodeRequest{OpenID: "o", CodeTicket: fmt.Sprint("t", i)}
+			if _, err := first.client.ResolveCode(f.context(), req); err != nil {
 				t.Errorf("a request was lost: %v", err)
 			}
 		})
 	}
-	for range 60 {
-		<-begun
-	}
-	s.eventually("some are in hand", func() bool { return s.wechat.Calls("", "tickettocode") > 10 })
+	f.eventually("some requests are in progress", func() bool { return f.calls("tickettocode") > 10 })
 	first.stop()
 	wg.Wait()
 	second.stop()
 	second.client.FailFast = true
-	if _, err := second.client.ResolveCode(s.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "t"}); !errors.Is(err, nats.ErrNoResponders) {
-		t.Errorf("after the stop: %v, want no responders", err)
+	_, err := second.client.ResolveCode(f.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "t"})
+	if !errors.Is(err, nats.ErrNoResponders) {
+		t.Errorf("a request after the stop: %v, want ErrNoResponders", err)
 	}
-	store, err := store.New(s.nats.Connect(), store.Config{})
-	if err == nil {
-		err = store.Ensure(s.context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.Acquire(s.context(), appid, messages.AccessToken, time.Second); err != nil {
+	if _, err := f.storeOf("another").Acquire(f.context(), appid, messages.AccessToken, time.Second); err != nil {
 		t.Errorf("a lease was left behind: %v", err)
 	}
 }
 
-// SIGTERM in the middle of a classic fetch: the token that is minted is published, and the lease given back.
+// SIGTERM during a classic fetch: the token that WeChat issues is published, and the lease released.
 func TestStopEndsTheRefreshThatHasBegun(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Delay: 500 * time.Millisecond})
-	w := s.worker(classic)
-	s.eventually("the call is under way", func() bool { return s.wechat.Calls("", "token") == 1 })
+	f := newFixture(t, wechattest.Config{})
+	f.wechat.Inject(wechattest.Fault{Endpoint: "token", Delay: 500 * time.Millisecond})
+	w := f.worker(classic)
+	f.eventually("the call is in progress", func() bool { return f.calls("token") == 1 })
 	w.stop()
-	w = s.worker(classic)
-	if c := w.await(messages.AccessToken, 0); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
-		t.Errorf("%v", c)
+	w = f.worker(classic)
+	f.checkValid(w.await(messages.AccessToken, 0))
+	f.checkCalls("token", 1)
+}
+
+// The flight of a report outlives the requests that joined it. A stop waits for it: the token that WeChat issues is published.
+func TestStopWaitsForTheReportThatIsInFlight(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(classic)
+	first := w.await(messages.AccessToken, 0)
+	f.wechat.Revoke(first.Value)
+	f.wechat.Inject(wechattest.Fault{Endpoint: "token", Delay: time.Second})
+	ctx, cancel := context.WithCancel(f.context())
+	ended := make(chan error, 1)
+	go func() {
+		report := policy.Report{Revision: first.Revision}
+		_, err := w.refresher.report(ctx, w.accounts.get(appid), messages.AccessToken, report)
+		ended <- err
+	}()
+	f.eventually("the token call is in progress", func() bool { return f.calls("token") == 2 })
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("the report was answered, although its request was cancelled")
 	}
-	if n := s.wechat.Calls("", "token"); n != 1 {
-		t.Errorf("%d token calls, want the one that was under way", n)
-	}
+	w.stop()
+	w = f.worker(classic)
+	f.checkValid(w.await(messages.AccessToken, first.Generation))
+	f.checkCalls("token", 2)
 }
 
 func TestNATSAwayResolvesFromMemoryAndFetchesNothing(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{TokenLife: 12 * time.Second})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(nil)
 	c := w.await(messages.AccessToken, 0)
-	s.nats.Stop()
-	if reply, err := w.service.resolver.resolve(context.Background(), w.accounts.get(appid), openid, codeTicket); err != nil || len(reply) == 0 {
-		t.Errorf("resolving from memory: %v", err)
+	w.awaitQuiet(messages.AccessToken)
+	f.nats.Stop()
+	account := w.accounts.get(appid)
+	reply, err := w.service.resolver.resolve(context.Background(), account, openid, codeTicket)
+	if err != nil || len(reply) == 0 {
+		t.Errorf("resolving from memory: %q, %v", reply, err)
 	}
-	if err := w.refresher.scheduled(s.context(), w.accounts.get(appid), messages.AccessToken); !errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("a refresh while NATS is away: %v, want ErrUnavailable", err)
+	f.advanceTo(c.RefreshAt)
+	err = w.refresher.doScheduled(f.context(), account, messages.AccessToken)
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("a turn while NATS is away: %v, want ErrUnavailable", err)
 	}
-	if n := s.wechat.Calls("", "stable_token"); n != 1 {
-		t.Errorf("%d token calls", n)
-	}
-	s.nats.Restart()
-	w.await(messages.AccessToken, c.Generation) // and it goes on
+	f.checkCalls("stable_token", 1)
+	f.nats.Restart()
+	w.awaitRetried(c.Generation)
 }
 
 func TestStartRefusesBadConfigurations(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	nc := s.nats.Connect()
+	f := newFixture(t, wechattest.Config{})
+	nc := f.connect()
 	for name, accounts := range map[string][]Account{
 		"no account":        nil,
 		"no secret":         {{AppID: appid}},
@@ -306,80 +374,65 @@ func TestStartRefusesBadConfigurations(t *testing.T) {
 		"unknown token API": {{AppID: appid, Secret: "CANARY", TokenAPI: "x"}},
 		"unknown ticket":    {{AppID: appid, Secret: "CANARY", Tickets: []messages.Kind{"sdk"}}},
 	} {
-		if _, err := New(nc, Config{Accounts: accounts}); err == nil || strings.Contains(err.Error(), "CANARY") {
-			t.Errorf("%s: %v", name, err)
+		_, err := New(nc, Config{Accounts: accounts})
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+			continue
+		}
+		if strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("%s: the error shows the secret: %v", name, err)
 		}
 	}
 }
 
 func TestMonitoringPages(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(nil)
 	w.await(messages.AccessToken, 0)
-	pages := w.pages()
 	for path, want := range map[string]string{
 		"/healthz": "ok", "/readyz": "ok", "/": appid,
 		"/metrics": `wxkeeper_upstream_calls_total{class="ok",endpoint="stable_token"} 1`,
 	} {
-		if code, body := pages(path); code != 200 || !strings.Contains(body, want) {
-			t.Errorf("%s: %d %s", path, code, body)
+		code, body := w.page(path)
+		if code != 200 {
+			t.Errorf("%s: status %d, want 200", path, code)
+		}
+		if !strings.Contains(body, want) {
+			t.Errorf("%s: no %q in %s", path, want, body)
 		}
 	}
-	if code, _ := pages("/nonsense"); code != 404 {
-		t.Errorf("/nonsense: %d", code)
+	if code, _ := w.page("/nonsense"); code != 404 {
+		t.Errorf("/nonsense: status %d, want 404", code)
 	}
-	s.nats.Stop()
-	s.eventually("not ready", func() bool { code, _ := pages("/readyz"); return code == 503 })
-	if code, _ := pages("/healthz"); code != 200 {
-		t.Errorf("alive, but /healthz says %d", code)
+	f.nats.Stop()
+	f.eventually("/readyz is 503", func() bool { code, _ := w.page("/readyz"); return code == 503 })
+	if code, _ := w.page("/healthz"); code != 200 {
+		t.Errorf("/healthz while NATS is away: status %d, want 200", code)
 	}
 }
 
 func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(nil)
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(nil)
 	w.await(messages.AccessToken, 0)
 	w.service.stopping.Store(true) // the moment between the begin of a stop and the last message
-	if _, err := w.report(messages.RefreshCredentialRequest{}); symbol(err) != messages.ShuttingDown {
-		t.Errorf("over NATS: %v, want shutting_down", err)
-	}
-	s.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Hang: true, Times: 1})
+	_, err := w.report(messages.RefreshCredentialRequest{})
+	checkSymbol(t, "a report over NATS", err, messages.ShuttingDown)
+
+	f.wechat.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Hang: true, Times: 1})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
+	account := w.accounts.get(appid)
 	go func() {
-		_, err := w.refresher.report(ctx, w.accounts.get(appid), messages.AccessToken, dead{})
+		_, err := w.refresher.report(ctx, account, messages.AccessToken, policy.Report{})
 		ended <- err
 	}()
-	s.eventually("WeChat is asked", func() bool { return s.wechat.Calls("", "get_api_domain_ip") == 1 })
-	cancel() // as the service does when the grace of a stop is over
-	if err := <-ended; symbol(err) != messages.ShuttingDown {
-		t.Errorf("a report: %v, want shutting_down", err)
-	}
-	if _, err := w.service.resolver.resolve(ctx, w.accounts.get(appid), openid, codeTicket); symbol(err) != messages.ShuttingDown {
-		t.Errorf("a resolution: %v, want shutting_down", err)
-	}
-}
-
-// The settlement of a report outlives its callers; a stop waits for it: the token that is minted is published.
-func TestStopEndsTheSettlementThatHasBegun(t *testing.T) {
-	t.Parallel()
-	s := newStage(t, wechattest.Config{})
-	w := s.worker(func(c *Config) { classic(c); c.ResolveTimeout = 200 * time.Millisecond })
-	first := w.await(messages.AccessToken, 0)
-	s.wechat.Revoke(first.Value)
-	s.wechat.Inject(wechattest.Fault{Endpoint: "token", Delay: time.Second})
-	if _, err := w.resolve(); err == nil {
-		t.Error("resolved with a dead token")
-	}
-	s.eventually("the token call is under way", func() bool { return s.wechat.Calls("", "token") == 2 })
-	w.stop()
-	w = s.worker(classic)
-	if c := w.await(messages.AccessToken, first.Generation); s.wechat.Judge(appid, "access_token", c.Value) != wechattest.Valid {
-		t.Errorf("%v", c)
-	}
-	if n := s.wechat.Calls("", "token"); n != 2 {
-		t.Errorf("%d token calls, want 2", n)
-	}
+	f.eventually("WeChat is asked", func() bool { return f.calls("get_api_domain_ip") == 1 })
+	cancel() // as the service does when the grace period of a stop is over
+	checkSymbol(t, "a report", <-ended, messages.ShuttingDown)
+	_, err = w.service.resolver.resolve(ctx, account, openid, codeTicket)
+	checkSymbol(t, "a resolution", err, messages.ShuttingDown)
+	f.wechat.Release()
 }

@@ -54,14 +54,14 @@ func TestWorkerLivesByItsList(t *testing.T) {
 	// A report: it takes a lease, writes the ledger, publishes.
 	g.renewed(s, boss, follow, other)
 	// A lease that was given back a moment ago.
-	store, err := store.New(nc, store.Config{Bucket: house.Bucket, SubjectPrefix: house.SubjectPrefix, Worker: "w"})
+	st, err := store.New(nc, store.Config{Bucket: house.Bucket, SubjectPrefix: house.SubjectPrefix, Worker: "w"})
 	if err == nil {
-		err = store.Ensure(g.context())
+		err = st.Ensure(g.context())
 	}
 	for range 2 {
-		var lease *store.Lease
+		var lease store.Lease
 		if err == nil {
-			lease, err = store.Acquire(g.context(), "wx3", messages.AccessToken, time.Second)
+			lease, err = st.Acquire(g.context(), "wx3", messages.AccessToken, time.Second)
 		}
 		if err == nil {
 			lease.Release(g.context())

@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -142,15 +143,15 @@ func TestOtherSystemThatRefreshesIsTold(t *testing.T) {
 	t.Parallel()
 	t.Run("force_refresh", func(t *testing.T) {
 		t.Parallel()
-		s, store, sim := installation(t)
-		publish(t, store, sim, stable, 1, 0)
+		s, st, sim := installation(t)
+		publish(t, st, sim, stable, 1, 0)
 		foreign(t, sim, stable)
 		wants(t, ran(t, of(s.URL(), sim.URL, stable)), OtherSystem, Fail, stable.AppID, "another stable token", "force_refresh", "read the credential from NATS")
 	})
 	t.Run("classic tokens", func(t *testing.T) {
 		t.Parallel()
-		s, store, sim := installation(t)
-		publish(t, store, sim, classic, 1, 0)
+		s, st, sim := installation(t)
+		publish(t, st, sim, classic, 1, 0)
 		foreign(t, sim, classic)
 		found := ran(t, of(s.URL(), sim.URL, classic))
 		wantsNothing(t, found) // the old token still lives: nothing can be seen yet
@@ -161,13 +162,13 @@ func TestOtherSystemThatRefreshesIsTold(t *testing.T) {
 	})
 	t.Run("what the fleet remembers", func(t *testing.T) {
 		t.Parallel()
-		s, store, sim := installation(t)
+		s, st, sim := installation(t)
 		now := time.Now()
 		for _, l := range []store.Ledger{
 			{AppID: classic.AppID, Kind: messages.AccessToken, Conflicts: 3, LastConflict: now.Add(-time.Hour)},
 			{AppID: stable.AppID, Kind: messages.AccessToken, Day: "2026-01-01", HardForced: 1, LastForced: now.Add(-2 * time.Hour)},
 		} {
-			if _, err := store.PutLedger(t.Context(), l); err != nil {
+			if _, err := st.PutLedger(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -193,9 +194,9 @@ func foreign(t *testing.T, sim *wechattest.Server, a worker.Account) {
 // just now, an account that has changed its interface, a probe that came to nothing.
 func TestOtherSystemIsNotBlamedForNothing(t *testing.T) {
 	t.Parallel()
-	s, store, sim := installation(t)
+	s, st, sim := installation(t)
 	for _, a := range []worker.Account{stable, classic} {
-		publish(t, store, sim, a, 1, 4*time.Minute) // of two hours
+		publish(t, st, sim, a, 1, 4*time.Minute) // of two hours
 		foreign(t, sim, a)
 		foreign(t, sim, a)
 	}
@@ -203,7 +204,7 @@ func TestOtherSystemIsNotBlamedForNothing(t *testing.T) {
 
 	// A worker is faster than the check.
 	for _, a := range []worker.Account{stable, classic} {
-		publish(t, store, sim, a, 2, 0)
+		publish(t, st, sim, a, 2, 0)
 		foreign(t, sim, a)
 		foreign(t, sim, a)
 		cfg := of(s.URL(), sim.URL, a)
@@ -214,7 +215,7 @@ func TestOtherSystemIsNotBlamedForNothing(t *testing.T) {
 			}
 			renew = false
 			resp, err := http.DefaultTransport.RoundTrip(r)
-			publish(t, store, sim, a, 3, 0)
+			publish(t, st, sim, a, 3, 0)
 			return resp, err
 		})
 		found := ran(t, cfg)
