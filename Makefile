@@ -1,5 +1,5 @@
-# `make` lists the targets. Everything but e2e (Docker) and interop (Node) runs with Go and a C compiler (for the race detector)
-# alone; tools are built from tools/go.mod.
+# `make` lists the targets. `go test ./...` needs Go only. `make test` also needs a C compiler, for the race detector;
+# `make interop` needs Node, `make e2e` a Docker engine. Tools are built from tools/go.mod.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,25 +11,52 @@ SEED ?= 0
 BENCH ?= .
 BENCHTIME ?= 3s
 
-# Where no image registry is reached: a program that starts a Docker engine, and makes the image of NATS (test/e2e/images).
-DOCKER_UP ?= ../shared/tools/docker-up
+# The systems for which `make cross` builds, beside the system it runs on.
+CROSS ?= windows darwin
 
-.PHONY: help build demo test lint fuzz bench tools check-cli interop chaos e2e clean
+# For a machine that reaches no image registry: a program that starts a Docker engine and makes the image of NATS
+# (test/e2e/images calls it). Empty: an engine is running, and Docker pulls the images.
+DOCKER_UP ?=
+
+.PHONY: help build demo image test check check-format check-modules lint cross fuzz bench tools check-cli interop \
+	chaos e2e clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# -buildvcs: `wxkeeper version` needs the git data, also if GOFLAGS disables it on this machine.
 build: ## build bin/wxkeeper
-	go build -trimpath -o bin/wxkeeper ./cmd/wxkeeper
+	go build -trimpath -buildvcs=auto -o bin/wxkeeper ./cmd/wxkeeper
 
 demo: ## run the demo: a simulated WeChat, NATS and a worker in one process
 	go run ./cmd/wxkeeper demo
 
+image: build ## build the Docker image, with the version and the commit of this checkout
+	WXKEEPER_VERSION="$$(bin/wxkeeper version | cut -d' ' -f2)" WXKEEPER_COMMIT="$$(git rev-parse HEAD)" \
+		docker compose build worker
+
 test: ## run all tests with the race detector
 	go test -race ./...
 
-lint: bin/golangci-lint ## check format, style and import directions
+check: check-format check-modules lint cross test ## run this before a push: format, modules, lint, cross, test
+
+check-format: ## list the files that are not in gofmt's format
+	@wrong=$$(gofmt -l .); if [ -n "$$wrong" ]; then echo "not in gofmt's format:" >&2; echo "$$wrong" >&2; exit 1; fi
+
+check-modules: ## check that go.mod is tidy, and the modules against go.sum
+	go mod tidy -diff
+	go mod verify
+	cd tools && go mod verify
+
+lint: bin/golangci-lint ## check style and import directions
 	bin/golangci-lint run ./...
+
+cross: ## build and vet for other systems (CROSS): Windows and macOS
+	@for system in $(CROSS); do \
+		echo "GOOS=$$system: go build, go vet"; \
+		CGO_ENABLED=0 GOOS=$$system go build ./...; \
+		CGO_ENABLED=0 GOOS=$$system go vet ./...; \
+	done
 
 fuzz: ## run every fuzz target for FUZZTIME (10s) each
 	@grep -rHoE '^func Fuzz\w+' --include='*_test.go' . | sort | while IFS=: read -r file func; do \
@@ -43,7 +70,7 @@ bench: ## run the benchmarks for BENCHTIME (3s) each; BENCH=pattern selects
 
 tools: bin/golangci-lint bin/nats ## build the pinned tools into bin/
 
-check-cli: bin/nats ## test the binary with the real nats command
+check-cli: bin/nats ## test the binary together with the real nats command
 	@grep -rqx '//go:build cli' cmd || { echo 'no test in cmd has the build tag cli' >&2; exit 1; }
 	PATH="$(CURDIR)/bin:$$PATH" go test -race -count=1 -tags=cli ./cmd/...
 
@@ -51,15 +78,15 @@ interop: ## test the examples in JavaScript and Go: needs Node 20 or newer, and 
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && npm --version >/dev/null || { \
 		echo "make interop needs node (20 or newer) and npm (on Debian: nodejs, npm)" >&2; exit 1; }
 	npm ci --prefix examples/node --loglevel=error
-	go test -race -count=1 -timeout=5m -tags=interop ./test/interop
+	go test -race -count=1 -timeout=15m -tags=interop ./test/interop
 
-chaos: bin/nats-server build ## let a fleet of real processes live through faults for CHAOSTIME (3m); SEED repeats a schedule
+chaos: bin/nats-server build ## run a fleet of real processes under faults for CHAOSTIME (3m); SEED repeats a schedule
 	go build -trimpath -o bin/chaos ./test/chaos
 	bin/chaos --for $(CHAOSTIME) --seed $(SEED)
 
 e2e: bin/nats ## run docker-compose.yml on a Docker engine: scale, kill, upgrade, lose nothing
-	@if [ -x '$(DOCKER_UP)' ]; then test/e2e/images '$(DOCKER_UP)'; fi
-	go test -race -count=1 -timeout=15m -tags=e2e ./test/e2e
+	@if [ -n '$(DOCKER_UP)' ]; then test/e2e/images '$(DOCKER_UP)'; fi
+	go test -race -count=1 -timeout=20m -tags=e2e ./test/e2e
 
 clean: ## remove what was built
 	rm -rf bin

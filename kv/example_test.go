@@ -73,7 +73,7 @@ func ExampleReader_Health() {
 	defer bucket.Close()
 	reader := bucket.Reader(kv.ReaderConfig{})
 	bucket.Set("wx1", messages.AccessToken, "first", time.Hour)
-	bucket.GoAway()
+	bucket.Disconnect()
 	h := reader.Health()
 	fmt.Println(h.Valid, "valid;", h.Error)
 	// Output:

@@ -9,7 +9,8 @@ import (
 type clock interface {
 	// Now is the time by which credentials expire. It may be wrong, as the clock of a machine may be.
 	Now() time.Time
-	// Until is the time until a deadline of a lease. It is measured as a duration and does not depend on Now being right.
+	// Until is the time until a deadline of a lease. It is measured as a duration and does not depend on Now
+	// being right.
 	Until(deadline time.Time) time.Duration
 	// WithDeadline is context.WithDeadline, by the same measure as Until.
 	WithDeadline(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc)

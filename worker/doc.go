@@ -1,24 +1,27 @@
-// Package worker is the heart of wxkeeper: a worker keeps the credentials of WeChat accounts fresh, publishes them into
-// a JetStream KV bucket, and answers requests on NATS subjects. Any number of workers may run on one bucket.
+// Package worker is the heart of wxkeeper: a worker keeps the credentials of WeChat accounts fresh, publishes them
+// into a JetStream KV bucket, and answers requests on NATS subjects. Any number of workers may run on one bucket.
+// The words are those of docs/architecture.md#words.
 //
-// # Words
+// # The parts
 //
-// An account is one AppID with its AppSecret. A credential is one value that WeChat issues to an account and that dies;
-// its kind is access_token, jsapi_ticket or wx_card_ticket. Upstream is the WeChat server API. A turn is the work on one
-// credential while its lease is held. The ledger is what the fleet remembers of a credential's refreshes. A report is
-// the word of a consumer that WeChat refused a credential.
+//	memory ◀── refresher ◀── scheduler ◀── service
+//	  ▲            │
+//	  │            ▼
+//	watches     policy (pure), store, WeChat
+//
+// memory.go is what this worker knows of each credential: it is fed by the watches of both buckets and by turns, and
+// decides nothing. Package policy decides what is due and what an answer means for later. refresher.go and turn.go do
+// it, report.go does it for reports. scheduler.go waits until it is due, with one lane for credentials that are well
+// and one for credentials that keep failing. service.go is the NATS micro service: resolver.go answers code.resolve,
+// signer.go jssdk.sign and card.sign, lookup.go finds the credential that they need, status.go answers status.
 //
 // # A turn
 //
-//	due? ── take the lease ── read record and ledger at the leader ── still due? ── write the attempt down ── ask WeChat
-//	                │                                                     │                                       │
-//	         held by another:                                     done already:                         write the outcome down,
-//	         its outcome comes by the watch                       nothing to do                         publish behind the lease
-//
-// policy.go decides what is due, plan.go what an answer means for later: pure functions over (now, record, ledger).
-// scheduler.go waits for it, with a queue and slots for what is well and others for what fails again and again.
-// refresher.go takes the turns, report.go those for reports. resolver.go answers code.resolve, signer.go jssdk.sign and
-// card.sign; lookup.go finds token and ticket for them. service.go is the NATS micro service in front of them.
+//	due? ── take the lease ── read record and ──── still due? ── write the ──── ask WeChat ── write the outcome
+//	                │         ledger entry from      │          attempt down                 down, publish
+//	                │         the leader             │                                       behind the lease
+//	         held by another worker:          no: another worker
+//	         the watch delivers its outcome   has done it
 //
 // # The states of a credential
 //
@@ -33,32 +36,38 @@
 //	                                  ▼                              │
 //	                               expired ──────────────────────────┘
 //
-// The value is handed out in fresh, failing and refused, and never in expired. Nothing is deleted before it is replaced.
+// The value is handed out in fresh, failing and refused, and never in expired. Nothing is deleted before it is
+// replaced.
 //
 // # What a worker trusts, and for how long
 //
-//   - Its memory (the Reader): for serving. A credential is handed out until its own end, whatever happens to NATS.
-//   - Its memory of the ledger: for deciding when a turn is worth trying. Never for calling WeChat: before a call, record
-//     and ledger are read again at the leader, under the lease.
-//   - Its lease: until four fifths of its TTL, counted from before it was asked for. The upstream call is given up before.
+//   - Its memory of a credential: to hand it out until its end, whatever happens to NATS.
+//   - Its memory of the ledger: to decide when a turn is worth trying. Never to call WeChat: before a call, record and
+//     ledger entry are read again from the leader, under the lease.
+//   - Its lease: until four fifths of its TTL, counted from before it was requested. The call of WeChat is given up
+//     before that.
 //   - WeChat's expires_in: counted from before the request was sent.
 //
 // # What happens on each failure
 //
-//   - WeChat is busy, slow, or answers nonsense: the old value is served; tries are spaced 1 s to 1 min, in the ledger.
-//   - WeChat refuses the secret, the IP, the account: the same, spaced 10 min to 1 h, told loudly with the advice; a
-//     changed secret is tried at once.
-//   - The day's quota is gone: one try an hour.
-//   - The calls of some accounts hang: what has failed twice in a row has turns of its own, so nothing else waits for them.
-//   - The worker dies or freezes in a turn: the lease ends; another takes the turn. Its late publication is refused.
-//   - The answer came and could not be published: this worker serves it, and publishes it when it can.
-//   - The lease was lost after a classic fetch: two tokens were minted; one more refresh makes the published one the newest.
-//   - NATS is away: nothing is fetched (it could not be published); everything valid is served; resolutions go on.
-//   - The record or the bucket is lost: the value in memory is published again, without a call, unless the ledger knows of
-//     a newer one: then WeChat is asked. A worker that has none leaves the others 8 s to publish theirs: its own call would
-//     be wasted, and a classic one would kill their token.
-//   - The ledger is lost: who remembers it writes it again.
-//   - NATS is slow: a turn without enough time left for a call takes its attempt back. WeChat has not failed.
-//   - Another system kills the token: the first refused resolution or report shows it; WeChat is asked; the token is
-//     renewed at once, and the conflict is told.
+//   - WeChat is busy, slow, or answers nonsense: the old value is handed out; attempts are 1 s to 1 min apart, as the
+//     ledger entry says.
+//   - WeChat refuses the secret, the IP address or the account: the same, 10 min to 1 h apart, logged as an error with
+//     the advice; a changed secret is tried at once.
+//   - The quota of the day is used up: one attempt an hour.
+//   - The calls of some accounts hang: credentials that have failed twice in a row use the slow lane.
+//   - The worker dies or freezes during a turn: the lease ends, and another worker takes the turn. A late publication
+//     is refused.
+//   - WeChat has answered and the value could not be published: this worker hands it out, and publishes it when it can.
+//   - The lease was lost after a fetch of a classic token: two tokens were minted; one more refresh makes the published
+//     token the newest.
+//   - NATS is not available: nothing is fetched, because it could not be published; everything valid is handed out, and
+//     codes are resolved.
+//   - The record or the bucket is lost: a worker that holds the value publishes it again, without a call of WeChat,
+//     unless the ledger knows a newer value: then WeChat is asked. A worker that holds no value waits 8 s for the
+//     others: its call would be wasted, and a call of the classic interface would kill the value of the others.
+//   - The ledger is lost: a worker that remembers the entry writes it again.
+//   - NATS is slow: a turn without enough time left for a call takes its attempt back, because WeChat has not failed.
+//   - Another system kills the token: the first refused resolution or report shows it; WeChat is asked whether the
+//     token is alive; the token is renewed at once, and the conflict is logged and published.
 package worker

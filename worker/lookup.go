@@ -9,8 +9,9 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
-// lookup finds the current credential for a request: in memory, and only if there is no valid one, at the leader of the bucket: a worker that has
-// just started or woken up may not have received yet what others have published.
+// lookup finds the current credential for a request: in memory, and only if there is no valid one, at the
+// leader of the bucket: a worker that has just started or woken up may not have received yet what others have
+// published.
 type lookup struct {
 	store     turnStore
 	memory    *memory
@@ -27,7 +28,8 @@ const (
 	lookupTimeout = time.Second
 )
 
-// current returns a valid credential. It does not block if memory has one, otherwise for at most lookupTimeout. Its error is a *messages.Error.
+// current returns a valid credential. It does not block if memory has one, otherwise for at most lookupTimeout.
+// Its error is a *messages.Error.
 func (l *lookup) current(ctx context.Context, a *Account, kind messages.Kind) (messages.Credential, error) {
 	if c, err := l.memory.get(a.AppID, kind); err == nil {
 		return *c, nil

@@ -11,9 +11,10 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
-// memory is what this worker knows of each credential: its record in the bucket, its ledger entry, the credential that it holds
-// itself, and since when the bucket has lost it. It is fed by the watches of both buckets, and by turns, which see a change
-// before the watches deliver it. It decides nothing, and notifies one listener of the keys that change.
+// memory is what this worker knows of each credential: its record in the bucket, its ledger entry, the
+// credential that it holds itself, and since when the bucket has lost it. It is fed by the watches of both
+// buckets, and by turns, which see a change before the watches deliver it. It decides nothing, and notifies one
+// listener of the keys that change.
 //
 // It is safe for concurrent use. Reading a credential takes no lock.
 type memory struct {
@@ -49,8 +50,8 @@ func newMemory(now func() time.Time, log *slog.Logger) *memory {
 	}
 }
 
-// listen sets the listener. It is called with the key of each credential that has changed, by several goroutines, and must not
-// block.
+// listen sets the listener. It is called with the key of each credential that has changed, by several
+// goroutines, and must not block.
 func (m *memory) listen(changed func(key string)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

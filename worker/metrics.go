@@ -6,8 +6,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// metrics are the counters of a worker. No label is an AppID: thousands of accounts would make thousands of series. The status
-// subject describes each account.
+// metrics are the counters of a worker. No label is an AppID: thousands of accounts would make thousands of
+// series. The status subject describes each account.
 type metrics struct {
 	upstream  *prometheus.CounterVec
 	upstreamT *prometheus.HistogramVec

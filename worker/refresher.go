@@ -31,8 +31,8 @@ type turnUpstream interface {
 	APIDomainIP(ctx context.Context, accessToken string) ([]string, error)
 }
 
-// refresher renews credentials, one turn at a time: take the lease, read record and ledger entry from the leader, act, release the
-// lease. It is safe for concurrent use.
+// refresher renews credentials, one turn at a time: take the lease, read record and ledger entry from the
+// leader, act, release the lease. It is safe for concurrent use.
 type refresher struct {
 	memory         *memory
 	store          turnStore
@@ -53,9 +53,9 @@ type refresher struct {
 // publishReserve is the part of a lease that is kept for publishing: the call of WeChat is given up before it begins.
 const publishReserve = time.Second
 
-// leaseFor is the TTL of a lease that covers one call of WeChat of at most timeout, and the steps before and after it. Whole
-// seconds; at most 15 s, because WeChat accepts the old token for 5 minutes, and a frozen worker must block its refresh for far
-// less than that (docs/architecture.md#refresh-1).
+// leaseFor is the TTL of a lease that covers one call of WeChat of at most timeout, and the steps before and
+// after it. Whole seconds; at most 15 s, because WeChat accepts the old token for 5 minutes, and a frozen
+// worker must block its refresh for far less than that (docs/architecture.md#refresh-1).
 func leaseFor(timeout time.Duration) time.Duration {
 	ttl := (2*timeout + 2*time.Second).Truncate(time.Second)
 	return min(max(ttl, 3*time.Second), 15*time.Second)
@@ -63,9 +63,10 @@ func leaseFor(timeout time.Duration) time.Duration {
 
 // take runs act in a turn. Its errors are those of store.Store (ErrLeaseHeld, ErrUnavailable) and of act.
 //
-// If a classic token was minted and could not be published, because the lease was lost, another worker has minted one too, and
-// nobody knows which is newer. One more refresh under a new lease makes the published token the newest
-// (docs/architecture.md#refresh-2). take does that, and waits until the other worker's turn has ended.
+// If a classic token was minted and could not be published, because the lease was lost, another worker has
+// minted one too, and nobody knows which is newer. One more refresh under a new lease makes the published token
+// the newest (docs/architecture.md#refresh-2). take does that, and waits until the other worker's turn has
+// ended.
 func (r *refresher) take(ctx context.Context, a *Account, kind messages.Kind, act func(context.Context, *turn) error) error {
 	err := r.takeOnce(ctx, a, kind, act)
 	if !errors.Is(err, errUnplaced) || a.rule(kind) != policy.Classic {
@@ -88,8 +89,8 @@ func (r *refresher) take(ctx context.Context, a *Account, kind messages.Kind, ac
 	}
 }
 
-// takeOnce is take without the second refresh. A turn that has begun ends within the lease even if ctx ends: a token that was minted
-// must be published.
+// takeOnce is take without the second refresh. A turn that has begun ends within the lease even if ctx ends: a
+// token that was minted must be published.
 func (r *refresher) takeOnce(ctx context.Context, a *Account, kind messages.Kind, act func(context.Context, *turn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -112,8 +113,9 @@ func (r *refresher) takeOnce(ctx context.Context, a *Account, kind messages.Kind
 // leaseMargin is how long after its TTL a lease is tried again: the server ends it up to half a second late.
 const leaseMargin = time.Second / 4
 
-// scheduled takes a turn for a credential that is due. waited says that another worker held the lease at the last turn too. It returns
-// the least time before the next turn (0: as the policy says) and whether another worker holds the lease.
+// scheduled takes a turn for a credential that is due. waited says that another worker held the lease at the
+// last turn too. It returns the least time before the next turn (0: as the policy says) and whether another
+// worker holds the lease.
 func (r *refresher) scheduled(ctx context.Context, a *Account, kind messages.Kind, waited bool) (retry time.Duration, leaseHeld bool) {
 	jitter := func(d time.Duration) time.Duration { return time.Duration(r.policy.Random() * float64(d)) }
 	if !r.store.Connected() {
@@ -167,9 +169,9 @@ func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.K
 	return err
 }
 
-// leaseLeft is for how long the lease that another worker holds lasts at most: not its whole TTL if the ledger entry says when its
-// holder began, or if this worker has waited for it already. Otherwise a dead worker would block a refresh for its lease and for the
-// time until another worker tried.
+// leaseLeft is for how long the lease that another worker holds lasts at most: not its whole TTL if the ledger
+// entry says when its holder began, or if this worker has waited for it already. Otherwise a dead worker would
+// block a refresh for its lease and for the time until another worker tried.
 func (r *refresher) leaseLeft(a *Account, kind messages.Kind, waited bool) time.Duration {
 	l := r.memory.ledger(messages.Key(a.AppID, kind))
 	if since := r.clock.Now().Sub(l.LastAttempt); l.Attempts > 0 && since >= 0 {

@@ -18,17 +18,18 @@ type outcome struct {
 	reason  messages.Reason // one of the outcomes of messages.Refreshed
 }
 
-// reportKey is what the reports of one flight have in common. Reports of operators have flights of their own: they are answered by
-// other rules.
+// reportKey is what the reports of one flight have in common. Reports of operators have flights of their own:
+// they are answered by other rules.
 type reportKey struct {
 	credential string
 	operator   bool
 }
 
-// report answers a report that WeChat refused a value (docs/architecture.md#refresh-5). What this worker knows already is answered at once,
-// from memory: that the value is not the current one, that WeChat has just accepted it, that it was refreshed a moment ago. All other
-// reports of one credential join one flight in this worker, and the lease orders the flights of the fleet. It blocks until ctx ends at
-// the latest. Its error is a *messages.Error.
+// report answers a report that WeChat refused a value (docs/architecture.md#refresh-5). What this worker knows
+// already is answered at once, from memory: that the value is not the current one, that WeChat has just
+// accepted it, that it was refreshed a moment ago. All other reports of one credential join one flight in this
+// worker, and the lease orders the flights of the fleet. It blocks until ctx ends at the latest. Its error is a
+// *messages.Error.
 func (r *refresher) report(ctx context.Context, a *Account, kind messages.Kind, report policy.Report) (outcome, error) {
 	o, err := r.doReport(ctx, a, kind, report)
 	label := string(o.reason)
@@ -80,8 +81,8 @@ func (r *refresher) doReport(ctx context.Context, a *Account, kind messages.Kind
 	}
 }
 
-// answerFromMemory answers a report without a turn, if that is possible. It reads the record from the leader if the report names a
-// revision that this worker does not know.
+// answerFromMemory answers a report without a turn, if that is possible. It reads the record from the leader if
+// the report names a revision that this worker does not know.
 func (r *refresher) answerFromMemory(ctx context.Context, a *Account, kind messages.Kind, report policy.Report) (o outcome, answered bool, err error) {
 	current, err := r.memory.get(a.AppID, kind)
 	if err == nil && report.Revision > current.Revision {
@@ -147,8 +148,8 @@ func (r *refresher) answerInTurn(ctx context.Context, a *Account, kind messages.
 	}
 }
 
-// answer compares the reported value again, now that no other worker can change the record, asks WeChat whether it is alive, and refreshes it
-// if it is not and the limits allow.
+// answer compares the reported value again, now that no other worker can change the record, asks WeChat whether
+// it is alive, and refreshes it if it is not and the limits allow.
 func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error) {
 	now, key := t.r.clock.Now(), messages.Key(t.account.AppID, t.kind)
 	t.view.EntryLost = false // what is written below restores the entry
@@ -192,8 +193,8 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 	if record == nil || c.Value != record.Value {
 		return outcome{c, messages.ReasonRefreshed}, nil
 	}
-	// The normal mode of stable_token returned the reported token. Only if WeChat itself refuses it is it worth one of the 20 calls a
-	// day with force_refresh (docs/architecture.md#refresh-5).
+	// The normal mode of stable_token returned the reported token. Only if WeChat itself refuses it is it worth
+	// one of the 20 calls a day with force_refresh (docs/architecture.md#refresh-5).
 	l := t.view.Ledger
 	if t.view.Rule != policy.Stable || verdict != store.Dead || l.HardForced >= policy.HardForcedPerDay {
 		return outcome{c, messages.ReasonUnchanged}, nil
@@ -212,8 +213,9 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 	return outcome{forced, messages.ReasonRefreshed}, nil
 }
 
-// probe asks WeChat whether it accepts a token: GET /cgi-bin/get_api_domain_ip, the cheapest interface that needs one. It writes the verdict
-// down, for the whole fleet. An inconclusive verdict does not prevent a refresh, and does not prove a conflict.
+// probe asks WeChat whether it accepts a token: GET /cgi-bin/get_api_domain_ip, the cheapest interface that
+// needs one. It writes the verdict down, for the whole fleet. An inconclusive verdict does not prevent a
+// refresh, and does not prove a conflict.
 func (t *turn) probe(ctx context.Context, c *messages.Credential) error {
 	asking, cancel := t.r.clock.WithDeadline(ctx, t.lease.Deadline().Add(-t.r.leaseTTL/2))
 	_, err := t.r.upstream.APIDomainIP(asking, c.Value)
@@ -246,8 +248,9 @@ func (t *turn) probe(ctx context.Context, c *messages.Credential) error {
 	return nil
 }
 
-// isConflict reports whether the death of a token means that another system refreshes the same account (docs/architecture.md#refresh-6): its life
-// is not nearly over, and the fleet did not replace it. Near its end, a difference of clocks explains it.
+// isConflict reports whether the death of a token means that another system refreshes the same account
+// (docs/architecture.md#refresh-6): its life is not nearly over, and the fleet did not replace it. Near its
+// end, a difference of clocks explains it.
 func (t *turn) isConflict(c *messages.Credential) bool {
 	return c.ExpiresAt.Sub(t.r.clock.Now()) >= c.Life()/10
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// resolver answers code.resolve (docs/architecture.md#resolve-1). Equal requests (appid, openid, code_ticket) at the same time share one call
-// of WeChat.
+// resolver answers code.resolve (docs/architecture.md#resolve-1). Equal requests (appid, openid, code_ticket)
+// at the same time share one call of WeChat.
 type resolver struct {
 	lookup    *lookup
 	upstream  *wechat.Client
@@ -32,8 +32,8 @@ const joinersPerFlight = 16
 
 type flightKey struct{ appid, openid, codeTicket string }
 
-// resolve blocks until WeChat's answer, at most for the resolver's timeout. A caller that has joined another's flight leaves it when its ctx
-// ends. Its error is a *messages.Error.
+// resolve blocks until WeChat's answer, at most for the resolver's timeout. A caller that has joined another's
+// flight leaves it when its ctx ends. Its error is a *messages.Error.
 func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket string) (messages.RawCode, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, asRefusal(err)

@@ -34,12 +34,12 @@ type lane struct {
 	slots chan struct{}
 }
 
-// troubled is the number of attempts in a row that have failed, or are not known to have succeeded, after which a credential moves to the
-// slow lane.
+// troubled is the number of attempts in a row that have failed, or are not known to have succeeded, after which
+// a credential moves to the slow lane.
 const troubled = 2
 
-// scheduler runs what is due, in two lanes. A call of WeChat may hang until it is given up, so credentials that keep failing have the slow
-// lane and delay only each other. It is safe for concurrent use.
+// scheduler runs what is due, in two lanes. A call of WeChat may hang until it is given up, so credentials that
+// keep failing have the slow lane and delay only each other. It is safe for concurrent use.
 type scheduler struct {
 	memory    *memory
 	refresher *refresher
@@ -215,8 +215,8 @@ func (s *scheduler) plan(it *item) {
 	view := s.memory.view(it.account, it.kind)
 	it.next = s.policy.Next(now, view)
 	if !it.next.At.IsZero() {
-		// What is due now waits until another worker's lease has ended. What is planned for later, because the other worker's turn
-		// had an outcome, does not wait for that.
+		// What is due now waits until another worker's lease has ended. What is planned for later, because the
+		// other worker's turn had an outcome, does not wait for that.
 		if !it.next.At.After(now) && it.next.At.Before(it.blockedUntil) {
 			it.next.At = it.blockedUntil
 		}

@@ -26,7 +26,8 @@ type turn struct {
 // errLate is returned if NATS took so long that too little of the lease is left for a call of WeChat.
 var errLate = fmt.Errorf("%w: too little of the lease is left for a call of WeChat", store.ErrUnavailable)
 
-// errUnplaced is returned if WeChat issued a new value and the server refused its publication, because the lease was lost.
+// errUnplaced is returned if WeChat issued a new value and the server refused its publication, because the
+// lease was lost.
 var errUnplaced = errors.New("a new value could not be published")
 
 // isLate reports whether less than half of the time of a call is left.
@@ -34,7 +35,8 @@ func (t *turn) isLate() bool {
 	return t.r.clock.Until(t.lease.Deadline().Add(-publishReserve)) < (t.r.leaseTTL-2*time.Second)/4
 }
 
-// look reads the record and the ledger entry from the leader: another worker may have done already what this turn is for.
+// look reads the record and the ledger entry from the leader: another worker may have done already what this
+// turn is for.
 func (t *turn) look(ctx context.Context) error {
 	m, key := t.r.memory, messages.Key(t.account.AppID, t.kind)
 	t.view = policy.View{Rule: t.account.rule(t.kind), Settings: t.account.fingerprint()}
@@ -105,8 +107,8 @@ func (t *turn) republish(ctx context.Context) error {
 	return nil
 }
 
-// fetch asks WeChat for the credential, once, and publishes the answer if it is new. It returns the credential that is current
-// after that. Its error is a *wechat.Error if WeChat failed, and errLate or errUnplaced.
+// fetch asks WeChat for the credential, once, and publishes the answer if it is new. It returns the credential
+// that is current after that. Its error is a *wechat.Error if WeChat failed, and errLate or errUnplaced.
 func (t *turn) fetch(ctx context.Context, why messages.Reason, force bool) (messages.Credential, error) {
 	if t.isLate() {
 		return messages.Credential{}, errLate
@@ -154,8 +156,8 @@ func (t *turn) fetch(ctx context.Context, why messages.Reason, force bool) (mess
 	return t.publish(ctx, c, before, ledger, why, began)
 }
 
-// publish publishes a new credential, after its ledger entry: so that no generation is given twice. If the entry cannot be written
-// the value is published all the same, because consumers need it more.
+// publish publishes a new credential, after its ledger entry: so that no generation is given twice. If the
+// entry cannot be written the value is published all the same, because consumers need it more.
 func (t *turn) publish(ctx context.Context, c messages.Credential, before, ledger store.Ledger, why messages.Reason, began time.Time) (messages.Credential, error) {
 	writing, cancel := t.r.clock.WithDeadline(ctx, t.lease.Deadline().Add(-t.r.clock.Until(t.lease.Deadline())*2/3))
 	written, err := t.write(writing, ledger)

@@ -36,16 +36,17 @@ type Config struct {
 	WeChat wechat.Config
 	// RefreshBefore is how long before its end a classic token is renewed, at most a third of its life; 0 is 10 min.
 	RefreshBefore time.Duration
-	// RefreshConcurrency is the number of refreshes that this worker makes at once, and again as many of credentials that keep failing; 0
-	// is 32.
+	// RefreshConcurrency is the number of refreshes that this worker makes at once, and again as many of
+	// credentials that keep failing; 0 is 32.
 	RefreshConcurrency int
 	// ResolveConcurrency is the number of code resolutions in flight at once; 0 is 256.
 	ResolveConcurrency int
 	// ResolveTimeout is the time within which a code resolution is answered, whatever WeChat does; 0 is 4 s.
 	ResolveTimeout time.Duration
 
-	// OnAccountRefused is called with the AppID of an account that WeChat refuses, which may be because of its AppSecret. It must not block.
-	// It may cause the secret to be read again and SetAccounts to be called. nil: it is not called.
+	// OnAccountRefused is called with the AppID of an account that WeChat refuses, which may be because of its
+	// AppSecret. It must not block. It may cause the secret to be read again and SetAccounts to be called. nil:
+	// it is not called.
 	OnAccountRefused func(appid string)
 
 	Log        *slog.Logger          // nil: nothing is logged
@@ -121,8 +122,8 @@ type Worker struct {
 	setting sync.Mutex // one SetAccounts at a time
 }
 
-// New makes a worker on a connection that was made with nats.ReconnectBufSize(-1). It sends nothing to NATS or WeChat. The connection
-// stays the caller's.
+// New makes a worker on a connection that was made with nats.ReconnectBufSize(-1). It sends nothing to NATS or
+// WeChat. The connection stays the caller's.
 func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	cfg.setDefaults()
 	w := &Worker{cfg: cfg, nc: nc, ready: make(chan struct{})}
@@ -170,9 +171,10 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 // Ready is closed when the worker knows the buckets' state and answers requests. It does not say that WeChat answers.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
 
-// SetAccounts replaces the accounts that the worker keeps. A new account, and a changed secret after WeChat has refused the old one, are
-// tried at once. A removed account is no longer renewed and answered with unknown_account; its records stay until their TTL ends. If the
-// list is invalid, SetAccounts changes nothing and returns an error. Safe for concurrent use.
+// SetAccounts replaces the accounts that the worker keeps. A new account, and a changed secret after WeChat has
+// refused the old one, are tried at once. A removed account is no longer renewed and answered with
+// unknown_account; its records stay until their TTL ends. If the list is invalid, SetAccounts changes nothing
+// and returns an error. Safe for concurrent use.
 func (w *Worker) SetAccounts(list []Account) error {
 	w.setting.Lock()
 	defer w.setting.Unlock()
@@ -186,10 +188,11 @@ func (w *Worker) SetAccounts(list []Account) error {
 // ErrRunning is returned by a second call of [Worker.Run].
 var ErrRunning = errors.New("Run was called before: make another Worker")
 
-// Run keeps the credentials fresh and answers requests until ctx ends. It then stops cleanly (docs/architecture.md#refresh-11): it leaves the
-// queue group, answers the requests that have arrived, ends the refreshes that have begun and releases their leases. That takes at most about
-// the longer of the resolve timeout and a lease. It returns nil after such a stop, an error if it cannot start, and [ErrRunning] at once if it
-// was called before.
+// Run keeps the credentials fresh and answers requests until ctx ends. It then stops cleanly
+// (docs/architecture.md#refresh-11): it leaves the queue group, answers the requests that have arrived, ends
+// the refreshes that have begun and releases their leases. That takes at most about the longer of the resolve
+// timeout and a lease. It returns nil after such a stop, an error if it cannot start, and [ErrRunning] at once
+// if it was called before.
 func (w *Worker) Run(ctx context.Context) error {
 	if w.running.Swap(true) {
 		return ErrRunning

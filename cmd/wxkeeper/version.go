@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"runtime"
 
 	"github.com/wxkeeper/wxkeeper/internal/buildinfo"
 )
@@ -10,7 +9,10 @@ import (
 type versionVerb struct{}
 
 func (versionVerb) Help() string {
-	return `Example:
+	return `Prints the version, the Go version, the system, and the git commit if the build recorded it.
+0.0.0-dev: the build recorded no version.
+
+Example:
 
     wxkeeper version
 `
@@ -21,7 +23,5 @@ func (versionVerb) Run(t *terminal) error {
 	return err
 }
 
-// version is also what --version prints.
-func version() string {
-	return fmt.Sprintf("wxkeeper %s %s %s/%s", buildinfo.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}
+// version is what --version prints, too.
+func version() string { return buildinfo.String() }

@@ -1,10 +1,12 @@
-// The example in Go: a service that uses wxkeeper. It always has the access_token, calls WeChat with it, and has codes
-// resolved.
+// The example in Go: a service that uses wxkeeper. It always holds the access_token, calls WeChat with it, and
+// resolves codes. examples/node is the same program in JavaScript.
 //
-//	go run ./examples/go --appid wx-demo-stable --api http://127.0.0.1:…    (beside `wxkeeper demo`, which prints the URL of its WeChat)
+// Run it beside `wxkeeper demo`, which prints the URL of its simulated WeChat:
 //
-// Each line of standard input is a command: `OPENID CODE_TICKET` resolves a code, `call` calls WeChat, `call 20` twenty times at
-// once.
+//	go run ./examples/go --appid wx-demo-stable --api http://127.0.0.1:…
+//
+// Each line of standard input is a command: `OPENID CODE_TICKET` resolves a code, `call` calls WeChat, `call 20`
+// calls it twenty times at once.
 package main
 
 import (
@@ -30,7 +32,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-const attempt = 5 * time.Second // for one answer of a worker, which answers within 4 s
+const attemptTimeout = 5 * time.Second // a worker replies within 4 s
 
 type service struct {
 	appid, prefix, api string
@@ -42,47 +44,50 @@ type service struct {
 
 func main() {
 	var s service
-	server := flag.String("nats", cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL), "URL of NATS, or a comma-separated list")
-	flag.StringVar(&s.appid, "appid", os.Getenv("WECHAT_APPID"), "the account")
+	natsURL := cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL)
+	servers := flag.String("nats", natsURL, "URL of NATS, or a comma-separated list")
+	flag.StringVar(&s.appid, "appid", os.Getenv("WECHAT_APPID"), "AppID of the account")
 	flag.StringVar(&s.prefix, "prefix", messages.DefaultPrefix, "WXKEEPER_SUBJECT_PREFIX of the workers")
-	flag.StringVar(&s.api, "api", "https://api.weixin.qq.com", "WeChat")
+	flag.StringVar(&s.api, "api", "https://api.weixin.qq.com", "URL of WeChat")
 	patience := flag.Int("patience", 10, "seconds that a customer waits")
 	flag.Parse()
 	if s.appid == "" {
-		fmt.Fprintln(os.Stderr, "which account? --appid wx…")
+		fmt.Fprintln(os.Stderr, "name the account: --appid wx…")
 		os.Exit(2)
 	}
 	s.patience = time.Duration(*patience) * time.Second
-	if err := s.run(context.Background(), *server); err != nil {
+	if err := s.run(context.Background(), *servers); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func (s *service) run(ctx context.Context, server string) error {
-	// nats.go alone fails where no server is there at the start, closes the connection for good after 60 tries to
-	// reconnect, and sends late, after a reconnection, what nobody waits for any more.
+func (s *service) run(ctx context.Context, servers string) error {
+	// By default nats.go fails if no server is up at the start, closes the connection permanently after 60
+	// attempts to reconnect or after the server has refused its user twice, and sends after a reconnection the
+	// requests that it buffered, for which no caller waits any more.
 	options := []nats.Option{
-		nats.Name("example"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond),
-		nats.ReconnectBufSize(-1), nats.IgnoreAuthErrorAbort(), nats.PingInterval(10 * time.Second),
+		nats.Name("example"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second),
 	}
-	// A user of its own, who may do no more than this program does: wxkeeper permissions direct resolver --appid …
+	// Use a NATS user that has only the permissions of this program: wxkeeper permissions direct resolver --appid …
 	if user := os.Getenv("NATS_USER"); user != "" {
-		options = append(options, nats.UserInfo(user, os.Getenv("NATS_PASSWORD")), nats.CustomInboxPrefix(cmp.Or(os.Getenv("NATS_INBOX_PREFIX"), "_INBOX")))
+		inboxes := cmp.Or(os.Getenv("NATS_INBOX_PREFIX"), "_INBOX")
+		options = append(options, nats.UserInfo(user, os.Getenv("NATS_PASSWORD")), nats.CustomInboxPrefix(inboxes))
 	}
-	nc, err := nats.Connect(server, options...)
+	nc, err := nats.Connect(servers, options...)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
 	s.workers = messages.NewClient(nc, s.prefix)
-	trouble := "" // is told again and again while NATS is away: say it once
+	trouble := "" // the last one: while NATS is down the same error comes again and again
 	s.reader, err = kv.NewReader(nc, kv.ReaderConfig{
 		AppIDs: []string{s.appid}, SubjectPrefix: s.prefix, Direct: true,
 		OnError: func(err error) {
 			if err.Error() != trouble {
 				trouble = err.Error()
-				fmt.Fprintln(os.Stderr, "the bucket cannot be read:", trouble)
+				fmt.Fprintln(os.Stderr, "cannot read the bucket:", trouble)
 			}
 		},
 	})
@@ -91,17 +96,11 @@ func (s *service) run(ctx context.Context, server string) error {
 	}
 	transport := s.reader.Transport(s.appid)
 	if api, err := url.Parse(s.api); err == nil {
-		transport.Hosts = []string{api.Host} // not needed for WeChat's own
+		transport.Hosts = []string{api.Host} // not needed for WeChat's own hosts
 	}
 	s.http = &http.Client{Transport: transport}
-	go s.reader.Run(ctx) //nolint:errcheck // the error is that of ctx
-	go func() {
-		for c := range s.reader.Changes(ctx, s.appid) {
-			if c.Kind == messages.AccessToken { // six characters tell tokens apart; the whole stands in no log
-				fmt.Printf("%s %.6s… generation %d, good until %s\n", c.Kind, c.Value, c.Generation, c.ExpiresAt.Format(time.RFC3339))
-			}
-		}
-	}()
+	go s.reader.Run(ctx) //nolint:errcheck // it returns only the error of ctx
+	go s.printChanges(ctx)
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		word, argument, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
 		if word != "call" {
@@ -118,8 +117,19 @@ func (s *service) run(ctx context.Context, server string) error {
 	return nil
 }
 
-// call asks WeChat for its own addresses, as an example of a call. The transport gives it the token; a token that WeChat
-// refuses is reported by it, once, and the call repeated with the new one.
+// printChanges prints each new access_token. The value is a secret, so it prints only six characters, which are
+// enough to distinguish tokens.
+func (s *service) printChanges(ctx context.Context) {
+	for c := range s.reader.Changes(ctx, s.appid) {
+		if c.Kind == messages.AccessToken {
+			until := c.ExpiresAt.Format(time.RFC3339)
+			fmt.Printf("%s %.6s… generation %d, valid until %s\n", c.Kind, c.Value, c.Generation, until)
+		}
+	}
+}
+
+// call calls WeChat; the interface is an example. The transport adds the token. If WeChat refuses the token, the
+// transport reports it, once, and repeats the call with the new token.
 func (s *service) call(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
@@ -143,7 +153,7 @@ func (s *service) call(ctx context.Context) string {
 	return fmt.Sprintf("called WeChat with generation %d: errcode %d", now.Generation, reply.Errcode)
 }
 
-// redeem has a code resolved for a customer who waits.
+// redeem resolves a code for a customer who waits.
 func (s *service) redeem(ctx context.Context, openid, ticket string) string {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
@@ -153,32 +163,35 @@ func (s *service) redeem(ctx context.Context, openid, ticket string) string {
 		if err == nil {
 			return "code " + code
 		}
-		again, words, later := true, "no answer, asked again", wait/2+rand.N(wait) // jitter: many are refused at once
+		// Jitter: a cause often refuses many requests at once, which must not come back at once.
+		repeat, words, pause := true, "no answer", wait/2+rand.N(wait)
 		var refusal *messages.Error
 		if errors.As(err, &refusal) {
-			again, words = reaction(refusal)
+			repeat, words = reaction(refusal)
 			words = string(refusal.Symbol) + ": " + words
-			later = max(later, time.Duration(refusal.RetryAfterMS)*time.Millisecond)
+			pause = max(pause, time.Duration(refusal.RetryAfterMS)*time.Millisecond)
 		}
 		switch {
-		case !again:
+		case !repeat:
 			return words
-		case time.Now().Add(later).After(end):
-			return words + ", but not so soon: the customer is asked to come back"
+		case time.Now().Add(pause).After(end):
+			return words + "; the customer must try again later"
 		}
-		fmt.Println(words)
+		fmt.Println(words + "; the request is repeated")
 		select {
 		case <-ctx.Done():
-		case <-time.After(later):
+		case <-time.After(pause):
 		}
 	}
 }
 
-// resolve gives one attempt as long as a worker may take: an answer that was lost with a connection does not come.
+// resolve makes one attempt, which takes no longer than a worker may take: an answer that was lost with a connection
+// does not come later.
 func (s *service) resolve(ctx context.Context, openid, ticket string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, attempt)
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	raw, err := s.workers.ResolveCode(ctx, messages.ResolveCodeRequest{AppID: s.appid, OpenID: openid, CodeTicket: ticket})
+	request := messages.ResolveCodeRequest{AppID: s.appid, OpenID: openid, CodeTicket: ticket}
+	raw, err := s.workers.ResolveCode(ctx, request)
 	if err != nil {
 		return "", err
 	}
@@ -187,25 +200,25 @@ func (s *service) resolve(ctx context.Context, openid, ticket string) (string, e
 	return answer.Code, err
 }
 
-// reaction is what this service does about a refusal: whether it asks again, and what it says. The message of the error is
-// for its own people, never for a customer.
-func reaction(e *messages.Error) (again bool, words string) {
+// reaction returns what this service does after a refusal: whether it repeats the request, and what it prints. The
+// message of the error is for the operators of the service, never for a customer.
+func reaction(e *messages.Error) (repeat bool, words string) {
 	switch e.Symbol {
-	case messages.Rejected: // errcode 40097: no such code_ticket, or another customer's
-		return false, fmt.Sprintf("this code is not good (errcode %d, rid %s)", e.Errcode, e.RID)
+	case messages.Rejected: // errcode 40097: no such code_ticket, or the code_ticket of another customer
+		return false, fmt.Sprintf("this code is not valid (errcode %d, rid %s)", e.Errcode, e.RID)
 	case messages.InvalidRequest, messages.UnknownKind:
-		return false, "a fault of this program: " + e.Message
+		return false, "a bug of this program: " + e.Message
 	case messages.UnknownAccount, messages.NotConfigured:
-		return false, "the workers must be configured: " + e.Message
+		return false, "configure the workers: " + e.Message
 	case messages.Overloaded, messages.ShuttingDown:
-		return true, "another worker may take it, asked again"
+		return true, "another worker may accept it"
 	case messages.Upstream, messages.UpstreamTimeout:
-		return true, "WeChat has trouble, asked again"
+		return true, "WeChat has trouble"
 	case messages.Throttled, messages.QuotaExhausted:
-		return true, "asked too often, asked again when it may be"
+		return true, "too many requests"
 	case messages.NoCredential:
-		return true, "the workers have no token now, asked again; `wxkeeper status` says why"
+		return true, "the workers have no token now; `wxkeeper status` shows the reason"
 	default:
-		return false, "unknown here: " + e.Message
+		return false, "unknown error: " + e.Message
 	}
 }

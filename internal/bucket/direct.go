@@ -17,22 +17,25 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Direct is a feed of some accounts without a JetStream consumer. It receives changes as the core NATS messages that the
-// bucket republishes. Because those are delivered at most once, it also reads all records by direct gets: at the start,
-// after each reconnection, and every half minute.
+// Direct is a feed of some accounts without a JetStream consumer. It receives changes as the core NATS messages
+// that the server republishes (see [Republish]). Because such a message is delivered at most once, Direct also
+// reads all records by direct gets: at the start, after each reconnection, and every half minute.
 type Direct struct {
 	NC             *nats.Conn
 	Bucket, Prefix string
 	AppIDs         []string
 	Emit           func(Event) // called from one goroutine at a time
 
-	// ReadEvery is the time between two reads of all records, PingEvery between two pings of the server; 0: 30 s, 1 s.
+	// ReadEvery is the time between two reads of all records, PingEvery between two pings of the server; 0: 30
+	// s, 1 s.
 	ReadEvery, PingEvery time.Duration
 
 	positions positions
-	begun     bool  // there was a session
-	ready     bool  // the first snapshot is complete
-	before    error // the connection's last error before the session: a permission that was missing then may be there now
+	begun     bool // there was a session
+	ready     bool // the first snapshot is complete
+	// before is the connection's last error before the session. It does not count: a permission that was
+	// missing then may have been granted since.
+	before error
 }
 
 const (
@@ -63,12 +66,12 @@ func (d *Direct) Run(ctx context.Context) {
 	}
 }
 
-// session delivers events until something fails, and returns what.
+// session delivers events until something fails, and returns the error.
 func (d *Direct) session(ctx context.Context) error {
 	d.before = d.NC.LastError()
 	status := d.NC.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer d.NC.RemoveStatusListener(status)
-	published := make(chan *nats.Msg, 1024) // messages that do not fit are dropped, and found by the next read of all records
+	published := make(chan *nats.Msg, 1024) // a message that does not fit is dropped; the next read finds its record
 	for _, id := range d.AppIDs {
 		subject := messages.PublishedSubject(d.Prefix, id, "*")
 		sub, err := d.NC.ChanSubscribe(subject, published)
@@ -79,11 +82,12 @@ func (d *Direct) session(ctx context.Context) error {
 	}
 	d.Emit(Event{Reset: !d.begun, Recreated: d.begun}) // the positions do not always show that a bucket was recreated
 	d.begun = true
-	// After the ping the server has taken the subscriptions, so no change is lost between them and the first read.
+	// The answer to the ping shows that the server has the subscriptions, so no change is lost before the first
+	// read.
 	if err := d.ping(ctx); err != nil {
 		return err
 	}
-	var unsubscribed error // the session goes on without the messages: the reads are left
+	var unsubscribed error // the session goes on all the same: it still reads
 	for _, id := range d.AppIDs {
 		if err := d.refused(messages.PublishedSubject(d.Prefix, id, "*")); err != nil {
 			unsubscribed = fmt.Errorf("subscribe to changes of %s: %w", id, err)
@@ -93,12 +97,13 @@ func (d *Direct) session(ctx context.Context) error {
 	switch {
 	case problem == nil:
 		d.Emit(Event{Up: true})
-	case errors.Is(problem, nats.ErrPermissionViolation): // it may concern one account: the others are still followed
+	case errors.Is(problem, nats.ErrPermissionViolation): // maybe of one account: the other accounts are still followed
 		d.Emit(Event{Down: problem})
 	default:
 		return problem
 	}
-	ping, read := time.NewTicker(cmp.Or(d.PingEvery, directPingEvery)), time.NewTicker(cmp.Or(d.ReadEvery, directReadEvery))
+	ping := time.NewTicker(cmp.Or(d.PingEvery, directPingEvery))
+	read := time.NewTicker(cmp.Or(d.ReadEvery, directReadEvery))
 	defer ping.Stop()
 	defer read.Stop()
 	for {
@@ -117,7 +122,7 @@ func (d *Direct) session(ctx context.Context) error {
 			err = d.ping(ctx)
 		case <-read.C:
 			if problem != nil {
-				return problem // a new session: the permission may have been granted
+				return problem // the next session tries again: the permission may have been granted
 			}
 			err = d.readAll(ctx)
 		}
@@ -189,7 +194,7 @@ func (d *Direct) read(ctx context.Context, key string) (*nats.Msg, error) {
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, errNoBucket
 	case err != nil:
-		// The refusal may be that of another record, which was requested at the same time.
+		// The refusal may belong to another record that was requested at the same time.
 		if refusal := d.refused(DirectGetAPI(d.Bucket, "")); refusal != nil {
 			return nil, fmt.Errorf("read %s: %w", key, refusal)
 		}
@@ -208,10 +213,10 @@ func (d *Direct) read(ctx context.Context, key string) (*nats.Msg, error) {
 	}
 }
 
-// refused returns the server's error if this user has no permission for a subject that begins so.
-func (d *Direct) refused(subject string) error { return refused(d.NC, d.before, subject) }
+// refused returns the server's error if it refused this user a subject with this prefix during the session.
+func (d *Direct) refused(prefix string) error { return refused(d.NC, d.before, prefix) }
 
-// deliver emits the event of a record, read or republished; nil: there is no record.
+// deliver emits the event of a record that was read or received, or of its removal if m is nil.
 func (d *Direct) deliver(key string, m *nats.Msg) {
 	if m == nil {
 		if _, existed := d.positions[key]; existed {
@@ -227,15 +232,18 @@ func (d *Direct) deliver(key string, m *nats.Msg) {
 		return
 	}
 	d.Emit(Event{
-		Key: key, Value: m.Data, Revision: sequence, Recreated: d.positions.next(key, now), Removed: isRemoval(m.Header),
+		Key: key, Value: m.Data, Revision: sequence, Removed: isRemoval(m.Header),
+		Recreated: d.positions.next(key, now),
 	})
 }
 
-// refused returns the server's error if, since before was the last error of the connection, it has refused this user a
-// subject that begins so. The server reports it asynchronously: if a later error of the connection replaces it, the
-// caller sees a timeout only.
-func refused(nc *nats.Conn, before error, subject string) error {
-	if err := nc.LastError(); !errors.Is(err, before) && errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+subject) {
+// refused returns the server's error if it refused this user a subject with this prefix, after before was the
+// connection's last error. The server sends a refusal asynchronously, and the refused request only times out.
+// If another error of the connection has replaced the refusal, refused returns nil.
+func refused(nc *nats.Conn, before error, prefix string) error {
+	err := nc.LastError()
+	isNew := !errors.Is(err, before)
+	if isNew && errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+prefix) {
 		return err
 	}
 	return nil

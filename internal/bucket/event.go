@@ -6,12 +6,12 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Event is one event of a feed: one of Reset, Ready, Up, Down, Tick, or else an entry of the bucket.
+// Event is one event of a feed: one of Reset, Ready, Up, Down and Tick, or else an entry of the bucket.
 type Event struct {
 	Reset bool  // a snapshot begins: the first one, one after a loss, or that of a recreated bucket
 	Ready bool  // the snapshot is complete
 	Up    bool  // the feed works: changes from now on are delivered
-	Down  error // the feed does not work, and why; several may follow each other
+	Down  error // why the feed does not work; several such events may follow each other
 	Tick  bool  // the time has been changed by a test
 
 	Key      string // of the entry
@@ -19,13 +19,13 @@ type Event struct {
 	Revision uint64
 	Removed  bool // deleted, purged or expired; Value is empty
 
-	// Recreated, together with Reset, with an entry, or alone: the bucket is another one than before, or the feed cannot
-	// know whether it is.
+	// Recreated means that the bucket was recreated, or that the feed cannot know whether it was. It comes
+	// together with Reset, with an entry, or alone.
 	Recreated bool
 }
 
-// Source delivers the events of a bucket to a kv.Reader, and the reports of the Reader's Transports to the workers. kv
-// has one on NATS, kv/kvtest one for tests without NATS.
+// Source delivers the events of a bucket to a kv.Reader, and the reports of the Reader's Transports to the
+// workers. kv implements it on NATS, kv/kvtest in memory.
 type Source interface {
 	// Run calls emit, from one goroutine at a time, until ctx ends.
 	Run(ctx context.Context, emit func(Event))

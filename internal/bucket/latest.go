@@ -19,18 +19,18 @@ var (
 	ErrExpired = errors.New("the credential has expired")
 )
 
-// Latest holds the latest credential of each key, as a feed delivers them. It never goes back to a lower generation while
-// it holds a valid credential, unless the bucket was recreated, with everything that the workers knew of generations, and
-// has a value that was obtained later.
+// Latest holds the latest credential of each key that a feed delivers. While it holds a valid credential it
+// never goes back to a lower generation, with one exception: the bucket was recreated, the workers have
+// forgotten the generations with it, and the lower generation was obtained later.
 //
-// Reading takes no lock and does not block. All methods are safe for concurrent use. The zero value does not work; see
-// [NewLatest].
+// Reading takes no lock and does not block. All methods are safe for concurrent use. The zero value does not
+// work; use [NewLatest].
 type Latest struct {
 	now   func() time.Time
 	slots sync.Map // appid → *[len(messages.Kinds)]Slot
 
 	mu        sync.Mutex // guards what follows, and the unexported non-atomic fields of slots
-	snapshots int        // how many snapshots have begun
+	snapshots int        // the number of the current snapshot; 1 until the first Reset
 	bucket    int        // grows each time the bucket was recreated
 	fallbacks map[*Slot]Name
 }
@@ -45,14 +45,15 @@ type Name struct {
 type Slot struct {
 	quick atomic.Pointer[Quick]
 	held  atomic.Pointer[messages.Credential]
-	// fallback is the last record of the bucket that was not taken, because held is valid and has a higher generation. It
-	// replaces held when that ends.
+	// fallback is the last record of the bucket that was not taken, because held is valid and has a higher
+	// generation. It replaces held when held expires.
 	fallback atomic.Pointer[messages.Credential]
 	snapshot int // the snapshot in which the key was last seen in the bucket; 0: the bucket does not have it
-	bucket   int // the bucket that held came from
+	bucket   int // the bucket from which held came
 }
 
-// Quick is the part of a credential that kv.Handle reads: a value and its end in Unix nanoseconds.
+// Quick is the part of a credential that kv.Handle reads: the value, and the end of its life in Unix
+// nanoseconds.
 type Quick struct {
 	Value string
 	Ends  int64
@@ -69,12 +70,12 @@ type Change struct {
 
 // NewLatest makes an empty Latest. now is the clock by which credentials expire.
 func NewLatest(now func() time.Time) *Latest {
-	return &Latest{now: now, fallbacks: map[*Slot]Name{}}
+	return &Latest{now: now, snapshots: 1, fallbacks: map[*Slot]Name{}}
 }
 
-// Apply takes one event of a feed. It returns what has changed in the bucket, and the names of the credentials of which
-// Latest now holds another. Events without an entry other than Reset and Ready change nothing. Its error is that of
-// [DecodeRecord]: the entry then counts as removed.
+// Apply takes one event of a feed. It returns what has changed in the bucket, and the names of the credentials
+// that were replaced; a record that is delivered again replaces itself. Up, Down and Tick change nothing. The
+// error is that of [DecodeRecord]: the entry then counts as removed.
 func (l *Latest) Apply(e Event) (changes []Change, replaced []Name, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,15 +107,16 @@ func (l *Latest) Apply(e Event) (changes []Change, replaced []Name, err error) {
 	return []Change{change}, replaced, err
 }
 
-// Accept takes a record that the caller knows to be stored in the bucket, or has obtained itself, before the feed delivers
-// it. It returns its name if Latest did not hold it before.
+// Accept takes a record that the caller knows to be stored in the bucket, or has obtained itself, before the
+// feed delivers it. It returns the record's name if the record replaced the held one.
 func (l *Latest) Accept(c messages.Credential) (replaced []Name) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.accept(&c, false)
 }
 
-// Restore takes a credential that was saved before a restart. The bucket's records are preferred to it.
+// Restore takes a credential that was saved before a restart. It must be called before the first event is
+// applied. A record of the bucket that was obtained later replaces it, also with a lower generation.
 func (l *Latest) Restore(c messages.Credential) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,7 +134,7 @@ func (l *Latest) Get(appid string, kind messages.Kind) (*messages.Credential, er
 	return s.Get(l.now(), appid, kind)
 }
 
-// Held returns the last credential that was taken, expired or not, or nil. It must not be changed.
+// Held returns the credential that Latest holds, expired or not, or nil. It must not be changed.
 func (l *Latest) Held(appid string, kind messages.Kind) *messages.Credential {
 	if s := l.find(appid, kind); s != nil {
 		return s.held.Load()
@@ -140,8 +142,8 @@ func (l *Latest) Held(appid string, kind messages.Kind) *messages.Credential {
 	return nil
 }
 
-// Slot returns the slot of a credential, whether there is a credential yet or not. The slot is kept until the process
-// exits. appid and kind must be valid.
+// Slot returns the slot of a credential, whether or not there is a credential yet. The slot is kept until the
+// process exits. appid and kind must be valid.
 func (l *Latest) Slot(appid string, kind messages.Kind) *Slot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -165,23 +167,32 @@ func (l *Latest) Each(f func(Name, *Slot)) {
 	})
 }
 
-// Promote replaces each credential that has ended by its fallback, and returns the names of those that were replaced.
-// [Latest.Get] needs no Promote: it is for handles and listeners.
+// Promote replaces each credential that has expired by its fallback, and returns the names of the credentials
+// that were replaced. [Latest.Get] does not need Promote: it is for handles and listeners.
 func (l *Latest) Promote() (replaced []Name) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
 	for s, n := range l.fallbacks {
-		if held := s.held.Load(); held != nil && held.Valid(now) {
-			continue
-		}
-		delete(l.fallbacks, s)
-		if o := s.fallback.Load(); o != nil && o.Valid(now) {
-			s.hold(o)
+		if l.promote(s, now) {
 			replaced = append(replaced, n)
 		}
-		s.fallback.Store(nil) // after hold: a concurrent reader finds one of both
 	}
+	return replaced
+}
+
+// promote replaces the held credential by its fallback if the held one has expired, and reports whether it did.
+// l.mu is locked.
+func (l *Latest) promote(s *Slot, now time.Time) (replaced bool) {
+	fallback := s.fallback.Load()
+	if held := s.held.Load(); fallback == nil || held.Valid(now) {
+		return false
+	}
+	if replaced = fallback.Valid(now); replaced {
+		s.hold(fallback)
+	}
+	s.fallback.Store(nil) // after hold: a concurrent reader finds one of the two
+	delete(l.fallbacks, s)
 	return replaced
 }
 
@@ -200,7 +211,7 @@ func (l *Latest) find(appid string, kind messages.Kind) *Slot {
 	return &v.(*slots)[i]
 }
 
-// slot returns the slot of a valid kind, and makes it if there is none yet. l.mu is held.
+// slot is Slot with l.mu locked.
 func (l *Latest) slot(appid string, kind messages.Kind) *Slot {
 	v, ok := l.slots.Load(appid)
 	if !ok {
@@ -209,7 +220,8 @@ func (l *Latest) slot(appid string, kind messages.Kind) *Slot {
 	return &v.(*slots)[slices.Index(messages.Kinds[:], kind)]
 }
 
-// missing are the credentials that were in the bucket before its last snapshot and are not in the snapshot. l.mu is held.
+// missing returns the changes of the records that the bucket had before the current snapshot and that the
+// snapshot lacks. l.mu is locked.
 func (l *Latest) missing() []Change {
 	var changes []Change
 	l.Each(func(n Name, s *Slot) {
@@ -221,7 +233,7 @@ func (l *Latest) missing() []Change {
 	return changes
 }
 
-// accept holds c unless that would be a step back. l.mu is held.
+// accept holds c unless that would be a step back. l.mu is locked.
 func (l *Latest) accept(c *messages.Credential, fromBucket bool) (replaced []Name) {
 	s := l.slot(c.AppID, c.Kind)
 	name := Name{c.AppID, c.Kind}
@@ -230,18 +242,21 @@ func (l *Latest) accept(c *messages.Credential, fromBucket bool) (replaced []Nam
 		s.snapshot = l.snapshots
 	}
 	now := l.now()
-	if current, err := s.Get(now, c.AppID, c.Kind); err == nil {
+	if l.promote(s, now) { // first, so that c is compared with what readers get
+		replaced = []Name{name}
+	}
+	if held := s.held.Load(); held != nil && held.Valid(now) {
 		sameBucket := s.bucket == l.bucket
 		switch {
-		case c.Generation < current.Generation && (sameBucket || !c.ObtainedAt.After(current.ObtainedAt)):
+		case c.Generation < held.Generation && (sameBucket || !c.ObtainedAt.After(held.ObtainedAt)):
 			o := s.fallback.Load()
 			if fromBucket && (o == nil || !o.Valid(now) || !c.ObtainedAt.Before(o.ObtainedAt)) {
 				s.fallback.Store(c)
 				l.fallbacks[s] = name
 			}
-			return nil
-		case c.Generation == current.Generation && c.Revision < current.Revision && sameBucket && !firstOfSnapshot:
-			return nil
+			return replaced
+		case c.Generation == held.Generation && c.Revision < held.Revision && sameBucket && !firstOfSnapshot:
+			return replaced
 		}
 	}
 	s.bucket = l.bucket
@@ -251,20 +266,20 @@ func (l *Latest) accept(c *messages.Credential, fromBucket bool) (replaced []Nam
 	return []Name{name}
 }
 
-// hold makes c the held credential. l.mu is held.
+// hold makes c the held credential. The mutex of the Latest is locked.
 func (s *Slot) hold(c *messages.Credential) {
 	s.held.Store(c)
 	s.quick.Store(&Quick{c.Value, c.ExpiresAt.UnixNano()})
 }
 
-// Quick is what [Slot.Held] holds, for kv.Handle; nil if it holds nothing.
+// Quick is the part of [Slot.Held] that kv.Handle reads; nil if the slot holds nothing.
 func (s *Slot) Quick() *Quick { return s.quick.Load() }
 
-// Held returns the last credential that was taken, expired or not, or nil. It must not be changed.
+// Held returns the credential that the slot holds, expired or not, or nil. It must not be changed.
 func (s *Slot) Held() *messages.Credential { return s.held.Load() }
 
-// Get returns the credential that may be handed out at now, which must not be changed: [ErrNotFound], [ErrExpired]. appid
-// and kind are for the text of the error.
+// Get returns the credential that may be handed out at now, which must not be changed: [ErrNotFound],
+// [ErrExpired]. appid and kind are for the text of the error.
 func (s *Slot) Get(now time.Time, appid string, kind messages.Kind) (*messages.Credential, error) {
 	c := s.held.Load()
 	if c != nil && c.Valid(now) {
@@ -273,7 +288,7 @@ func (s *Slot) Get(now time.Time, appid string, kind messages.Kind) (*messages.C
 	if o := s.fallback.Load(); o != nil && o.Valid(now) {
 		return o, nil
 	}
-	c = s.held.Load() // again: the fallback may just have been given up for a newer credential
+	c = s.held.Load() // again: a concurrent write may just have replaced both
 	switch {
 	case c == nil:
 		return nil, errNotFound(appid, kind)

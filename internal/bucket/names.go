@@ -15,22 +15,27 @@ func Stream(bucket string) string { return "KV_" + bucket }
 // Subject is the subject on which a key of a bucket is written. key may have wildcards (NATS ADR-8).
 func Subject(bucket, key string) string { return keyPrefix(bucket) + key }
 
+// IsSubject reports whether a subject is the subject of a key of any bucket.
+func IsSubject(subject string) bool { return strings.HasPrefix(subject, "$KV.") }
+
 func keyPrefix(bucket string) string { return "$KV." + bucket + "." }
 
-// AllKeys matches the keys of all credentials and of all ledger entries, but not those of leases, which have three tokens.
+// AllKeys matches the keys of all credentials and of all ledger entries, but not those of leases, which have
+// three tokens.
 const AllKeys = "*.*"
 
 // AccountKeys matches the keys of all credentials of one account.
 func AccountKeys(appid string) string { return appid + ".*" }
 
-// LeaseKey is the key of the lease of a credential. It has three tokens, so that a watch of [AllKeys] excludes leases.
+// LeaseKey is the key of the lease of a credential. It has three tokens, so that a watch of [AllKeys] excludes
+// leases.
 func LeaseKey(appid string, kind messages.Kind) string { return "lease." + messages.Key(appid, kind) }
 
 // AllLeases matches the keys of all leases.
 const AllLeases = "lease." + AllKeys
 
-// Republish is the source and the destination by which the server republishes each change of a record, but not of a
-// lease, as a core NATS message: see messages.PublishedSubject.
+// Republish is the source and the destination of the stream's republication: the server sends each change of a
+// record, but not of a lease, also as a core NATS message (messages.PublishedSubject).
 func Republish(bucket, prefix string) (source, destination string) {
 	return Subject(bucket, AllKeys), messages.PublishedSubject(prefix, "{{wildcard(1)}}", "{{wildcard(2)}}")
 }
@@ -40,20 +45,24 @@ func publishedPrefix(prefix string) string {
 	return strings.TrimSuffix(messages.PublishedSubject(prefix, "", ""), messages.Key("", ""))
 }
 
+// API is the beginning of all subjects of JetStream's API.
+const API = "$JS.API."
+
 // InfoAPI is the subject of JetStream's API for the limits of the NATS account.
-const InfoAPI = "$JS.API.INFO"
+const InfoAPI = API + "INFO"
 
-// StreamAPI is the subject of JetStream's API for the stream of a bucket: verb is INFO, CREATE, MSG.GET and so on.
-func StreamAPI(verb, bucket string) string { return "$JS.API.STREAM." + verb + "." + Stream(bucket) }
+// StreamAPI is the subject of JetStream's API for the stream of a bucket: verb is INFO, CREATE, MSG.GET and so
+// on.
+func StreamAPI(verb, bucket string) string { return API + "STREAM." + verb + "." + Stream(bucket) }
 
-// ConsumerAPI is the beginning of the subjects of JetStream's API for the consumers of the stream of a bucket: verb is
-// CREATE, MSG.NEXT and so on. The name of the consumer follows, after a dot.
+// ConsumerAPI is the beginning of the subjects of JetStream's API for the consumers of the stream of a bucket:
+// verb is CREATE, MSG.NEXT and so on. The name of the consumer follows, after a dot.
 func ConsumerAPI(verb, bucket string) string {
-	return "$JS.API.CONSUMER." + verb + "." + Stream(bucket)
+	return API + "CONSUMER." + verb + "." + Stream(bucket)
 }
 
-// DirectGetAPI is the subject of JetStream's API for a direct get of the last record of a key, from any replica (NATS
-// ADR-31). key may have wildcards, for permissions.
+// DirectGetAPI is the subject of JetStream's API for a direct get of the last record of a key, from any replica
+// (NATS ADR-31). key may have wildcards, for permissions.
 func DirectGetAPI(bucket, key string) string {
-	return "$JS.API.DIRECT.GET." + Stream(bucket) + "." + Subject(bucket, key)
+	return API + "DIRECT.GET." + Stream(bucket) + "." + Subject(bucket, key)
 }

@@ -16,28 +16,29 @@ import (
 
 // Watch is a feed of some keys of one bucket, through a JetStream consumer.
 //
-// It uses a pull consumer with a heartbeat of a second. After any error it creates the consumer again, from the position
-// at which the last one ended; and it compares the stream's creation time. The watch of the stock KV client was seen
-// without events for 10 to 20 s after a restart, and permanently after its bucket was recreated; the ordered consumer of
-// nats.go retries with pauses that grow to 10 s, and was seen without events for 25 s while servers were lost one after
-// another (docs/architecture.md#decisions).
+// It uses a pull consumer with a heartbeat of a second. After any error it creates another consumer, which
+// continues at the position where the last one ended; and it compares the stream's creation time. The watch of
+// the stock KV client was observed to deliver nothing for 10 to 20 s after a restart, and never again after its
+// bucket was recreated. The ordered consumer of nats.go retries with pauses that grow to 10 s, and was observed
+// to deliver nothing for 25 s while servers were lost one after another (docs/architecture.md#decisions).
 type Watch struct {
 	JS     jetstream.JetStream
 	Bucket string
 	Keys   []string    // with wildcards
 	Emit   func(Event) // called from one goroutine at a time; must not block for long
-	// Narrow avoids STREAM.INFO, for users without permission for it: it shows the AppIDs of all accounts. Each session
-	// then begins with a snapshot.
+	// Narrow avoids STREAM.INFO, for users without permission for it: it shows the AppIDs of all accounts. Each
+	// session then begins with a snapshot.
 	Narrow bool
 	// CheckEvery is the time between two checks of the bucket; 0 is 30 s.
 	CheckEvery time.Duration
-	// Missing is called when the bucket does not exist, before the next session. nil waits until it exists.
+	// Missing is called if the bucket does not exist, before the next session. nil: the watch waits until it
+	// exists.
 	Missing func(context.Context) error
 
 	// What is known of the stream, from one session to the next.
 	created  time.Time
 	highest  uint64    // the highest sequence that the stream is known to have had
-	checked  uint64    // the last sequence of the stream at the last check; messages do not count: they may follow a purge
+	checked  uint64    // the stream's last sequence at the last check, not of later messages: those may follow a purge
 	last     uint64    // the sequence of the last message that was delivered; 0: none
 	ready    bool      // the snapshot is complete
 	alive    time.Time // the time of the last sign of life of the stream
@@ -53,33 +54,37 @@ const (
 	watchRetryMax   = 3 * time.Second
 	watchTimeout    = 2 * time.Second  // of one request to JetStream
 	watchRemove     = watchTimeout / 8 // for the removal of a consumer, which is not worth waiting for
-	// watchResume is how long after the last sign of life of the stream a session may resume at the position of the last
-	// one. It is less than MarkerTTL, because after that an expiry in the meantime leaves no trace.
-	watchResume     = MarkerTTL - watchCheckEvery/2
-	watchUnanswered = 2                // failed checks until the feed counts as down: one may fail while a leader is elected
+	// watchResume is how long after the last sign of life of the stream a session may resume at the position of
+	// the last one. It is less than MarkerTTL, because after that an expiry in the meantime leaves no trace.
+	watchResume = MarkerTTL - watchCheckEvery/2
+	// watchUnanswered is the number of failed checks until the feed counts as down: one check may fail while a
+	// leader is elected.
+	watchUnanswered = 2
 	watchInactive   = 30 * time.Second // after which the server removes a consumer that is not used
 )
 
-// MarkerTTL is how long the server keeps the marker of an expired record. A feed that was down for longer does not see the
-// marker, and does not need it: the record itself says when it ends.
+// MarkerTTL is how long the server keeps the marker of an expired record. A feed that was down for longer does
+// not see the marker, and does not need it: the record itself says when it ends.
 const MarkerTTL = time.Minute
 
 // Errors that end a session.
 var (
-	// errRecreated: the stream is not the one with which the session began, or it went back to an earlier state.
+	// errRecreated: this is not the stream with which the session began, or the stream went back to an earlier
+	// state.
 	errRecreated = errors.New("the bucket was recreated, or restored from a backup")
-	// errReplaced: no message of the last check is left. The bucket was purged; or it has few keys, all of which were
-	// written since, and then a new snapshot does no harm.
+	// errReplaced: no message of the last check is left. The bucket was purged; or it has few keys, all of
+	// which were written since, and then a new snapshot does no harm.
 	errReplaced = errors.New("all messages of the bucket are new")
-	// errReconnected: messages that were in flight when the connection broke are lost, and the server counts them as
-	// delivered.
+	// errReconnected: messages that were in flight when the connection broke are lost, and the server counts
+	// them as delivered.
 	errReconnected  = errors.New("the connection was lost")
 	errDisconnected = errors.New("not connected to NATS")
 	errGap          = errors.New("the watch has missed a message")
 	errClosed       = errors.New("the watch was closed")
 )
 
-// IsRoutine reports whether the reason of an [Event] with Down is part of normal operation and not worth logging.
+// IsRoutine reports whether the reason of an [Event] with Down is part of normal operation and not worth
+// logging.
 func IsRoutine(down error) bool {
 	return errors.Is(down, errReplaced) || errors.Is(down, errReconnected)
 }
@@ -118,7 +123,7 @@ func (w *Watch) Run(ctx context.Context) {
 	}
 }
 
-// session delivers events until something fails, and returns what.
+// session delivers events until something fails, and returns the error.
 func (w *Watch) session(ctx context.Context) error {
 	status := w.JS.Conn().StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer w.JS.Conn().RemoveStatusListener(status)
@@ -241,7 +246,8 @@ func (w *Watch) remember(now *jetstream.StreamInfo) {
 	}
 }
 
-// open creates the consumer of a session: after the last message if the stream is still the same, else with a snapshot.
+// open creates the consumer of a session: after the last message if the stream is still the same, else with a
+// snapshot.
 func (w *Watch) open(ctx context.Context) (jetstream.Consumer, error) {
 	asking, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
@@ -264,13 +270,13 @@ func (w *Watch) open(ctx context.Context) (jetstream.Consumer, error) {
 	for i, k := range w.Keys {
 		filters[i] = Subject(w.Bucket, k)
 	}
-	if len(filters) == 1 { // nats.go then puts the filter into the subject of the request, where a permission can name it
+	if len(filters) == 1 { // nats.go then puts the filter into the request's subject, where a permission can name it
 		cfg.FilterSubject = filters[0]
 	} else {
 		cfg.FilterSubjects = filters
 	}
-	// The name is chosen here and not by nats.go, so that the consumer can be removed even if the answer to the request
-	// that creates it is lost.
+	// The name is chosen here and not by nats.go, so that the consumer can be removed even if the answer to the
+	// request that creates it is lost.
 	w.consumer = cryptorand.Text()
 	cfg.Name = w.consumer
 	consumer, err := w.JS.CreateConsumer(asking, Stream(w.Bucket), cfg)
@@ -293,9 +299,10 @@ func (w *Watch) open(ctx context.Context) (jetstream.Consumer, error) {
 	return consumer, nil
 }
 
-// removeConsumer removes the consumer of the last session: consumers that are left behind count against the limit of a
-// stream (1,000 by default), and a lost node does not even expire them. It may already be gone with its server, or this
-// user may have no permission to remove it; the server then removes it when it was inactive for a while.
+// removeConsumer removes the consumer of the last session: consumers that are left behind count against the
+// limit of a stream (1,000 by default), and a lost node does not even expire them. It may already be gone with
+// its server, or this user may have no permission to remove it; the server then removes it when it was inactive
+// for a while.
 func (w *Watch) removeConsumer(ctx context.Context) {
 	if w.consumer != "" {
 		_ = w.JS.DeleteConsumer(ctx, Stream(w.Bucket), w.consumer)
@@ -303,8 +310,9 @@ func (w *Watch) removeConsumer(ctx context.Context) {
 	}
 }
 
-// isSame reports whether the stream is still the one that the last session followed. It is not if it was recreated, or
-// went back to an earlier state (a restored backup): the consumer would wait for sequences that do not come.
+// isSame reports whether the stream is still the stream that the last session followed. It is not if it was
+// recreated or went back to an earlier state (a restored backup): a consumer would then wait for sequences that
+// do not come.
 func (w *Watch) isSame(now *jetstream.StreamInfo) bool {
 	return now.Created.Equal(w.created) && now.State.LastSeq >= w.highest
 }

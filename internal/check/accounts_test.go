@@ -18,14 +18,14 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-func TestRefusalsOfWeChatAreToldWithAdvice(t *testing.T) {
+func TestRefusalsOfWeChatAreFoundWithAdvice(t *testing.T) {
 	t.Parallel()
 	fault := func(f wechattest.Fault) func(*testing.T) Config {
 		return func(t *testing.T) Config {
 			t.Helper()
-			sim := upstream(t)
+			sim := startWeChat(t)
 			sim.Inject(f)
-			cfg := of("", sim.URL, classic)
+			cfg := configOf("", sim.URL, classic)
 			if f.Hang {
 				cfg.WeChat.Timeout = 200 * time.Millisecond
 			}
@@ -34,10 +34,11 @@ func TestRefusalsOfWeChatAreToldWithAdvice(t *testing.T) {
 	}
 	dialing := func(err error) func(*testing.T) Config {
 		return func(*testing.T) Config {
-			cfg := of("", "http://127.0.0.1:1", classic)
-			cfg.WeChat.Transport = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			cfg := configOf("", "http://127.0.0.1:1", classic)
+			dial := func(context.Context, string, string) (net.Conn, error) {
 				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
-			}}
+			}
+			cfg.WeChat.Transport = &http.Transport{DialContext: dial}
 			return cfg
 		}
 	}
@@ -48,45 +49,54 @@ func TestRefusalsOfWeChatAreToldWithAdvice(t *testing.T) {
 	}{
 		"wrong secret": {func(t *testing.T) Config {
 			t.Helper()
-			return of("", upstream(t).URL, worker.Account{AppID: classic.AppID, Secret: "S3CRET-of-another"})
+			return configOf("", startWeChat(t).URL, worker.Account{AppID: classic.AppID, Secret: "S3CRET-of-another"})
 		}, Fail, []string{"wx-classic: ", "errcode 40125", "(rid ", "correct the AppSecret of this account"}},
 		"unknown appid": {func(t *testing.T) Config {
 			t.Helper()
-			return of("", upstream(t).URL, worker.Account{AppID: "wx-nobody", Secret: secret})
+			return configOf("", startWeChat(t).URL, worker.Account{AppID: "wx-nobody", Secret: secret})
 		}, Fail, []string{"40013", "correct the AppID"}},
 		"white list": {func(t *testing.T) Config {
 			t.Helper()
-			return of("", upstream(t, func(c *wechattest.Config) { c.AllowIPs = []string{"192.0.2.1"} }).URL, classic)
+			return configOf("", startWeChat(t, func(c *wechattest.Config) { c.AllowIPs = []string{"192.0.2.1"} }).URL, classic)
 		}, Fail, []string{"wx-classic (shop): ", "40164", "put 127.0.0.1 on the API IP white list"}},
-		"frozen secret":  {fault(wechattest.Fault{Errcode: 40243}), Fail, []string{"40243", "unfreeze it"}},
-		"quota":          {fault(wechattest.Fault{Errcode: 45009}), Fail, []string{"45009", "quota of the day"}},
-		"minute quota":   {fault(wechattest.Fault{Errcode: 45011}), Warn, []string{"45011", "check again in a minute"}},
-		"busy":           {fault(wechattest.Fault{Errcode: -1}), Warn, []string{"errcode -1", "check again in a minute"}},
-		"unknown code":   {fault(wechattest.Fault{Errcode: 99999}), Fail, []string{"99999", "look it up"}},
-		"gateway":        {fault(wechattest.Fault{Status: 502}), Fail, []string{"HTTP 502", "look at WECHAT_API_URL"}},
-		"a login page":   {fault(wechattest.Fault{Body: "html"}), Fail, []string{"cannot be used", "a proxy on the way"}},
-		"silence":        {fault(wechattest.Fault{Hang: true}), Fail, []string{"no answer from 127.0.0.1", "nothing answers in time", "WECHAT_HTTP_TIMEOUT"}},
-		"no such host":   {dialing(&net.DNSError{Err: "no such host", Name: "api.example", IsNotFound: true}), Fail, []string{"no such host", "the DNS of this machine"}},
-		"cut":            {dialing(errors.New("cut")), Fail, []string{"look at the way to WeChat"}},
-		"nobody listens": {func(*testing.T) Config { return of("", "http://127.0.0.1:1", classic) }, Fail, []string{"connection refused", "refused on the way"}},
-		"another's certificate": {func(t *testing.T) Config {
+		"frozen secret": {fault(wechattest.Fault{Errcode: 40243}), Fail, []string{"40243", "unfreeze it"}},
+		"quota":         {fault(wechattest.Fault{Errcode: 45009}), Fail, []string{"45009", "quota of the day"}},
+		"minute quota":  {fault(wechattest.Fault{Errcode: 45011}), Warn, []string{"45011", "check again in a minute"}},
+		"busy":          {fault(wechattest.Fault{Errcode: -1}), Warn, []string{"errcode -1", "check again in a minute"}},
+		"unknown code":  {fault(wechattest.Fault{Errcode: 99999}), Fail, []string{"99999", "look it up"}},
+		"gateway":       {fault(wechattest.Fault{Status: 502}), Fail, []string{"HTTP 502", "look at WECHAT_API_URL"}},
+		"login page":    {fault(wechattest.Fault{Body: "html"}), Fail, []string{"cannot be used", "a proxy between"}},
+		"silence": {
+			fault(wechattest.Fault{Hang: true}), Fail,
+			[]string{"no answer from 127.0.0.1", "nothing answers in time", "WECHAT_HTTP_TIMEOUT"},
+		},
+		"no such host": {
+			dialing(&net.DNSError{Err: "no such host", Name: "api.example", IsNotFound: true}), Fail,
+			[]string{"no such host", "the DNS of this machine"},
+		},
+		"connection cut": {dialing(errors.New("cut")), Fail, []string{"look at the connection to WeChat"}},
+		"nobody listens": {
+			func(*testing.T) Config { return configOf("", "http://127.0.0.1:1", classic) }, Fail,
+			[]string{"connection refused", "the connection is refused: look for a firewall"},
+		},
+		"unknown certificate": {func(t *testing.T) Config {
 			t.Helper()
 			s := httptest.NewUnstartedServer(http.NotFoundHandler())
 			s.Config.ErrorLog = quiet()
 			s.StartTLS()
 			t.Cleanup(s.Close)
-			return of("", s.URL, classic)
+			return configOf("", s.URL, classic)
 		}, Fail, []string{"certificate", "a proxy that opens TLS"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			wants(t, ran(t, tt.cfg(t)), Account, tt.level, tt.texts...)
+			wantFinding(t, runAll(t, tt.cfg(t)), Account, tt.level, tt.texts...)
 		})
 	}
 }
 
-// The clock is compared with the Date of WeChat's answer, however that call ended.
-func TestWrongClockIsToldFromTheDateOfWeChat(t *testing.T) {
+// The clock is compared with the Date of WeChat's answer, also if the answer is a refusal.
+func TestWrongClockIsFoundFromTheDateOfWeChat(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		ahead time.Duration // of this machine's clock
@@ -101,16 +111,16 @@ func TestWrongClockIsToldFromTheDateOfWeChat(t *testing.T) {
 		{2 * time.Minute, Fail, []string{"ahead of WeChat's", "at the wrong time"}},
 		{-time.Hour, Fail, []string{"at the wrong time", "behind WeChat's", "NTP"}},
 	} {
-		sim := upstream(t, func(c *wechattest.Config) {
+		sim := startWeChat(t, func(c *wechattest.Config) {
 			c.Now = func() time.Time { return time.Now().Add(-tt.ahead) }
-			c.AllowIPs = []string{"192.0.2.1"} // a refusal tells the time too
+			c.AllowIPs = []string{"192.0.2.1"} // a refusal has a Date too
 		})
-		wants(t, ran(t, of("", sim.URL, stable)), Clock, tt.level, tt.texts...)
+		wantFinding(t, runAll(t, configOf("", sim.URL, stable)), Clock, tt.level, tt.texts...)
 	}
-	wants(t, ran(t, of("", "http://127.0.0.1:1", stable)), Clock, Warn, "not compared")
+	wantFinding(t, runAll(t, configOf("", "http://127.0.0.1:1", stable)), Clock, Warn, "not compared")
 }
 
-// What a slow answer, and a Date of whole seconds, leave open is no difference.
+// A slow answer, and a Date in whole seconds, leave a range of possible differences: the smallest counts.
 func TestDifferenceOfClocksIsNeverExaggerated(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -126,7 +136,7 @@ func TestDifferenceOfClocksIsNeverExaggerated(t *testing.T) {
 		{at.Add(-4 * time.Second), time.Second, -4 * time.Second},
 	} {
 		if got := ahead(tt.received, tt.took, at); got != tt.want {
-			t.Errorf("%+v: %s", tt, got)
+			t.Errorf("received %s, took %s: %s, want %s", tt.received, tt.took, got, tt.want)
 		}
 	}
 	c := &clocks{now: func() time.Time { return at.Add(10 * time.Second) }}
@@ -135,82 +145,93 @@ func TestDifferenceOfClocksIsNeverExaggerated(t *testing.T) {
 	c.observe(wechat.Call{Duration: 5 * time.Second, Date: at})
 	c.observe(wechat.Call{}) // no answer
 	if f := c.finding(); !strings.Contains(f.What, "8s ahead") {
-		t.Errorf("not that of the fastest answer: %s", f.What)
+		t.Errorf("the difference is not taken from the fastest answer: %s", f.What)
 	}
 }
 
-func TestOtherSystemThatRefreshesIsTold(t *testing.T) {
+func TestOtherSystemThatRefreshesIsFound(t *testing.T) {
 	t.Parallel()
 	t.Run("force_refresh", func(t *testing.T) {
 		t.Parallel()
-		s, st, sim := installation(t)
+		s, st, sim := startAll(t)
 		publish(t, st, sim, stable, 1, 0)
-		foreign(t, sim, stable)
-		wants(t, ran(t, of(s.URL(), sim.URL, stable)), OtherSystem, Fail, stable.AppID, "another stable token", "force_refresh", "read the credential from NATS")
+		foreignRefresh(t, sim, stable)
+		found := runAll(t, configOf(s.URL(), sim.URL, stable))
+		wantFinding(t, found, OtherSystem, Fail, stable.AppID, "another stable token", "force_refresh",
+			"read the credential from NATS")
 	})
 	t.Run("classic tokens", func(t *testing.T) {
 		t.Parallel()
-		s, st, sim := installation(t)
+		s, st, sim := startAll(t)
 		publish(t, st, sim, classic, 1, 0)
-		foreign(t, sim, classic)
-		found := ran(t, of(s.URL(), sim.URL, classic))
-		wantsNothing(t, found) // the old token still lives: nothing can be seen yet
-		foreign(t, sim, classic)
-		found = ran(t, of(s.URL(), sim.URL, classic))
-		wants(t, found, OtherSystem, Fail, "wx-classic (shop)", "refuses the token of the bucket", "wxkeeper refresh --appid wx-classic", "WECHAT_TOKEN_API=stable_token")
-		wants(t, found, Account, OK, classic.AppID)
+		foreignRefresh(t, sim, classic)
+		found := runAll(t, configOf(s.URL(), sim.URL, classic))
+		wantNoTrouble(t, found) // WeChat still accepts the old token: there is no sign yet
+		foreignRefresh(t, sim, classic)
+		found = runAll(t, configOf(s.URL(), sim.URL, classic))
+		wantFinding(t, found, OtherSystem, Fail, "wx-classic (shop)", "refuses the token of the bucket",
+			"wxkeeper refresh --appid wx-classic", "WECHAT_TOKEN_API=stable_token")
+		wantFinding(t, found, Account, OK, classic.AppID)
 	})
-	t.Run("what the fleet remembers", func(t *testing.T) {
+	t.Run("conflicts in the ledger", func(t *testing.T) {
 		t.Parallel()
-		s, st, sim := installation(t)
+		s, st, sim := startAll(t)
 		now := time.Now()
 		for _, l := range []store.Ledger{
-			{AppID: classic.AppID, Kind: messages.AccessToken, Conflicts: 3, LastConflict: now.Add(-time.Hour)},
-			{AppID: stable.AppID, Kind: messages.AccessToken, Day: "2026-01-01", HardForced: 1, LastForced: now.Add(-2 * time.Hour)},
+			{
+				AppID: classic.AppID, Kind: messages.AccessToken,
+				Conflicts: 3, LastConflict: now.Add(-time.Hour),
+			},
+			{
+				AppID: stable.AppID, Kind: messages.AccessToken,
+				Day: "2026-01-01", HardForced: 1, LastForced: now.Add(-2 * time.Hour),
+			},
 		} {
 			if _, err := st.PutLedger(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}
 		}
-		found := ran(t, of(s.URL(), sim.URL, stable, classic))
-		wants(t, found, OtherSystem, Warn, classic.AppID, "dead long before their end, 3 times so far", "WECHAT_TOKEN_API=stable_token")
-		wants(t, found, OtherSystem, Warn, stable.AppID, "had to force a new stable token once", "force_refresh")
-		cfg := of(s.URL(), sim.URL, stable, classic)
+		found := runAll(t, configOf(s.URL(), sim.URL, stable, classic))
+		wantFinding(t, found, OtherSystem, Warn, classic.AppID, "long before their end, 3 times so far",
+			"WECHAT_TOKEN_API=stable_token")
+		wantFinding(t, found, OtherSystem, Warn, stable.AppID, "had to force a new stable token once", "force_refresh")
+		cfg := configOf(s.URL(), sim.URL, stable, classic)
 		cfg.Now = func() time.Time { return now.Add(25 * time.Hour) }
-		found = ran(t, cfg)
-		wants(t, found, OtherSystem, OK, "no sign")
+		found = runAll(t, cfg)
+		wantFinding(t, found, OtherSystem, OK, "no sign")
 	})
 }
 
-// foreign fetches a token as another system does.
-func foreign(t *testing.T, sim *wechattest.Server, a worker.Account) {
+// foreignRefresh fetches a token as another system does.
+func foreignRefresh(t *testing.T, sim *wechattest.Server, a worker.Account) {
 	t.Helper()
 	if _, err := sim.ForeignRefresh(a.AppID, a.TokenAPI); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// What has another reason than another system is not blamed on one: the end of a life that is near, a worker that renews
-// just now, an account that has changed its interface, a probe that came to nothing.
+// A token may be dead or replaced for other reasons: its end is near, a worker refreshes it at the same time,
+// the account has changed its interface, or WeChat did not say whether the token is alive.
 func TestOtherSystemIsNotBlamedForNothing(t *testing.T) {
 	t.Parallel()
-	s, st, sim := installation(t)
+	s, st, sim := startAll(t)
 	for _, a := range []worker.Account{stable, classic} {
-		publish(t, st, sim, a, 1, 4*time.Minute) // of two hours
-		foreign(t, sim, a)
-		foreign(t, sim, a)
+		publish(t, st, sim, a, 1, 4*time.Minute) // four minutes of its two hours are left
+		foreignRefresh(t, sim, a)
+		foreignRefresh(t, sim, a)
 	}
-	wantsNothing(t, ran(t, of(s.URL(), sim.URL, stable, classic)))
+	wantNoTrouble(t, runAll(t, configOf(s.URL(), sim.URL, stable, classic)))
 
-	// A worker is faster than the check.
+	// A worker refreshes the token while the check asks WeChat.
 	for _, a := range []worker.Account{stable, classic} {
 		publish(t, st, sim, a, 2, 0)
-		foreign(t, sim, a)
-		foreign(t, sim, a)
-		cfg := of(s.URL(), sim.URL, a)
+		foreignRefresh(t, sim, a)
+		foreignRefresh(t, sim, a)
+		cfg := configOf(s.URL(), sim.URL, a)
 		renew := true
 		cfg.WeChat.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
-			if strings.HasSuffix(r.URL.Path, "/stable_token") != (a.TokenAPI == messages.SourceStableToken) || !renew {
+			isFirst := strings.HasSuffix(r.URL.Path, "/stable_token") == (a.TokenAPI == messages.SourceStableToken)
+			if !renew || !isFirst {
 				return http.DefaultTransport.RoundTrip(r)
 			}
 			renew = false
@@ -218,21 +239,21 @@ func TestOtherSystemIsNotBlamedForNothing(t *testing.T) {
 			publish(t, st, sim, a, 3, 0)
 			return resp, err
 		})
-		found := ran(t, cfg)
-		wantsNothing(t, found)
+		found := runAll(t, cfg)
+		wantNoTrouble(t, found)
 		if renew {
-			t.Fatalf("%s: no worker was faster", a.AppID)
+			t.Fatalf("%s: the worker did not refresh the token", a.AppID)
 		}
 	}
 
-	other := classic // of the interface: what was published is of the other one
+	other := classic // with another interface than the published token
 	other.TokenAPI = messages.SourceStableToken
-	foreign(t, sim, classic)
-	foreign(t, sim, classic)
-	wantsNothing(t, ran(t, of(s.URL(), sim.URL, other)))
+	foreignRefresh(t, sim, classic)
+	foreignRefresh(t, sim, classic)
+	wantNoTrouble(t, runAll(t, configOf(s.URL(), sim.URL, other)))
 
 	sim.Inject(wechattest.Fault{Endpoint: "get_api_domain_ip", Errcode: -1})
-	wantsNothing(t, ran(t, of(s.URL(), sim.URL, classic)))
+	wantNoTrouble(t, runAll(t, configOf(s.URL(), sim.URL, classic)))
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 }
 
@@ -240,14 +261,14 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// However many accounts there are, WeChat is called at a bounded rate.
+// The rate of calls does not grow with the number of accounts.
 func TestCallsOfWeChatAreSpaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := &pace{every: 50 * time.Millisecond}
+		l := &limiter{every: 50 * time.Millisecond}
 		began := time.Now()
 		for range 21 {
-			if err := p.wait(t.Context()); err != nil {
+			if err := l.wait(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -256,8 +277,8 @@ func TestCallsOfWeChatAreSpaced(t *testing.T) {
 		}
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
-		if p.wait(ended) == nil {
-			t.Error("a turn after the end")
+		if l.wait(ended) == nil {
+			t.Error("a call was allowed after its context had ended")
 		}
 	})
 }

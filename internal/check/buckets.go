@@ -10,19 +10,21 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
-// lookAgain is after what time a replica that was behind is looked at again.
-const lookAgain = 2 * time.Second
+// lagging is how long to wait before a replica that lags behind is inspected again: every write makes replicas
+// lag for a moment.
+const lagging = 2 * time.Second
 
-// inspect looks at both buckets, and once more where a replica does not keep up: for a moment, that is so after every write.
+// inspect inspects both buckets, and once more if a replica lags behind.
 func (r *run) inspect(ctx context.Context) ([]store.BucketState, error) {
 	credentials, ledgers, err := r.store.Inspect(ctx)
 	if err == nil && len(credentials.Behind)+len(ledgers.Behind) > 0 {
 		select {
-		case <-time.After(lookAgain):
+		case <-time.After(lagging):
 			credentials, ledgers, err = r.store.Inspect(ctx)
 		case <-ctx.Done():
 		}
@@ -30,101 +32,110 @@ func (r *run) inspect(ctx context.Context) ([]store.BucketState, error) {
 	return []store.BucketState{credentials, ledgers}, err
 }
 
-// buckets checks the settings and the health of the buckets, and that they take a write.
-func (r *run) buckets(ctx context.Context, states []store.BucketState) {
+// checkBuckets checks the settings and the health of the buckets, and that they accept a write.
+func (r *run) checkBuckets(ctx context.Context, states []store.BucketState) {
 	r.readable = r.mayRead()
 	usable := true
 	for _, b := range states {
 		switch {
 		case !b.Exists:
-			r.missing(b)
+			r.checkMissing(b)
 		case b.Wrong != nil:
-			r.say(Fail, Buckets, b.Wrong.Error(), "")
+			r.add(Fail, Buckets, b.Wrong.Error(), "")
 		default:
-			r.health(b)
+			r.checkHealth(b)
 		}
 		usable = usable && b.Exists && b.Wrong == nil
 		r.readable = r.readable && b.Exists
 	}
 	if usable {
-		r.trial(ctx)
+		r.tryBuckets(ctx)
 	}
 }
 
-// missing tells that the first worker makes the bucket: what it may do is known, whether the servers can is a guess.
-func (r *run) missing(b store.BucketState) {
-	r.say(OK, Buckets, fmt.Sprintf("bucket %s is not there yet: the first worker makes it, with %s", b.Name, count(b.Wants, "replica")), "")
-	if servers := len(r.nc.Servers()); servers < b.Wants {
-		what := fmt.Sprintf("the cluster tells of %s, and bucket %s is to have %d replicas: making it may fail", count(servers, "server"), b.Name, b.Wants)
-		if r.nc.ConnectedClusterName() == "" {
-			what = fmt.Sprintf("this NATS server is not in a cluster, and bucket %s is to have %d replicas: making it will fail", b.Name, b.Wants)
-		}
-		r.say(Warn, Buckets, what, "start as many NATS servers with JetStream, or set WXKEEPER_REPLICAS")
+// checkMissing checks whether the first worker could create a bucket. Its permissions are known. Whether the
+// servers can store the replicas is only guessed from their number.
+func (r *run) checkMissing(b store.BucketState) {
+	replicas := count(b.Wants, "replica")
+	r.add(OK, Buckets, "bucket "+b.Name+" does not exist yet: the first worker creates it, with "+replicas, "")
+	servers := len(r.nc.Servers())
+	if servers >= b.Wants {
+		return
 	}
+	needs := ", and bucket " + b.Name + " needs " + replicas
+	what := "the cluster announces " + count(servers, "server") + needs + ": its creation may fail"
+	if r.nc.ConnectedClusterName() == "" {
+		what = "this NATS server is not in a cluster" + needs + ": its creation will fail"
+	}
+	r.add(Warn, Buckets, what, "start as many NATS servers with JetStream, or set WXKEEPER_REPLICAS")
 }
 
-func (r *run) health(b store.BucketState) {
-	clustered, well := b.Cluster != "", true
-	advise := func(level Level, what, advice string) {
-		well = false
-		r.say(level, Buckets, "bucket "+b.Name+" "+what, advice)
+func (r *run) checkHealth(b store.BucketState) {
+	clustered, healthy := b.Cluster != "", true
+	add := func(level Level, what, advice string) {
+		healthy = false
+		r.add(level, Buckets, "bucket "+b.Name+" "+what, advice)
 	}
 	if clustered && b.Leader == "" {
-		advise(Fail, "has no leader: it can be neither read nor written", "start the NATS servers that hold it: nats server report jetstream")
+		add(Fail, "has no leader: it can be neither read nor written",
+			"start the NATS servers that store it: nats server report jetstream")
 	}
 	if b.Replicas < b.Wants || r.Replicas > 0 && b.Replicas != b.Wants {
 		what := fmt.Sprintf("has %s, and WXKEEPER_REPLICAS asks for %d", count(b.Replicas, "replica"), b.Wants)
 		if r.Replicas == 0 {
-			what = fmt.Sprintf("has %s in a cluster: the loss of one server can stop every refresh", count(b.Replicas, "replica"))
+			what = "has " + count(b.Replicas, "replica") + " in a cluster: the loss of one server can stop every refresh"
 		}
-		advise(Warn, what, fmt.Sprintf("workers leave a bucket as it is; to change it: nats stream edit KV_%s --replicas %d", b.Name, b.Wants))
+		add(Warn, what, fmt.Sprintf("workers do not change an existing bucket; change it yourself: "+
+			"nats stream edit KV_%s --replicas %d", b.Name, b.Wants))
 	}
 	if len(b.Behind) > 0 {
-		advise(Warn, "has replicas that do not keep up: "+strings.Join(b.Behind, ", "), "one more loss may stop every refresh: look at those servers, nats server report jetstream")
+		add(Warn, "has replicas that lag behind: "+strings.Join(b.Behind, ", "),
+			"look at those servers (nats server report jetstream): the loss of one more may stop every refresh")
 	}
-	if well {
+	if healthy {
 		what := "bucket " + b.Name + " has the settings that workers need, " + count(b.Replicas, "replica")
 		if clustered {
 			what += ", leader " + b.Leader
 		}
-		r.say(OK, Buckets, what, "")
+		r.add(OK, Buckets, what, "")
 	}
 }
 
-// trial does what a worker does, with the keys of an account that does not exist. A lease that cannot be given back ends
-// by itself.
-func (r *run) trial(ctx context.Context) {
-	kvs := "$KV." + r.Bucket + ".lease." + probeKey
-	for _, subject := range []string{kvs, "$JS.API.DIRECT.GET.KV_" + r.Bucket + "." + kvs} {
-		if !r.may(subject) {
+// tryBuckets does what a worker does, with the keys of an account that does not exist. A lease that cannot be
+// given back expires.
+func (r *run) tryBuckets(ctx context.Context) {
+	for _, subject := range []string{bucket.Subject(r.Bucket, trialLease), bucket.DirectGetAPI(r.Bucket, trialLease)} {
+		if !r.mayPublish(subject) {
 			return
 		}
 	}
-	lease, err := r.store.Acquire(ctx, probeAppID, messages.AccessToken, time.Second)
+	l, err := r.store.Acquire(ctx, trialAppID, messages.AccessToken, time.Second)
 	switch {
 	case err == nil:
-		lease.Release(ctx)
-	case !errors.Is(err, store.ErrLeaseHeld): // by another check
-		r.say(Fail, Buckets, "a lease of an account that does not exist, taken as a trial, failed: "+err.Error(), adviceJetStream)
+		l.Release(ctx)
+	case !errors.Is(err, store.ErrLeaseHeld): // another check may hold it
+		what := "a trial lease, of an account that does not exist, could not be taken: " + err.Error()
+		r.add(Fail, Buckets, what, adviceJetStream)
 		return
 	}
-	for _, bucket := range []string{r.Bucket, r.ledger()} {
-		if err := r.tryConsumer(ctx, bucket); err != nil {
-			r.say(Fail, Buckets, fmt.Sprintf("bucket %s cannot be watched: %v", bucket, err), adviceJetStream)
+	for _, name := range []string{r.Bucket, r.ledger()} {
+		if err := r.tryConsumer(ctx, name); err != nil {
+			r.add(Fail, Buckets, fmt.Sprintf("bucket %s cannot be watched: %v", name, err), adviceJetStream)
 			return
 		}
 	}
-	r.say(OK, Buckets, "a lease was taken and given back, a consumer made and removed: JetStream takes writes", "")
+	r.add(OK, Buckets, "JetStream accepts writes: a trial lease was taken and given back, "+
+		"a consumer was created and deleted", "")
 }
 
-const adviceJetStream = "look at JetStream on the NATS servers, at its limits and its disk: nats server report jetstream"
+const adviceJetStream = "look at JetStream on the NATS servers, its limits and its disk: nats server report jetstream"
 
-// tryConsumer makes a consumer as a worker does, of a key that nobody writes.
-func (r *run) tryConsumer(ctx context.Context, bucket string) error {
-	stream := "KV_" + bucket
-	for _, p := range r.tried {
-		if strings.HasPrefix(p.subject, "$JS.API.CONSUMER.") && strings.Contains(p.subject, "."+stream+".") && r.denied[p.use] {
-			return nil // it was told
+// tryConsumer creates a consumer as a worker does, of a key that nobody writes.
+func (r *run) tryConsumer(ctx context.Context, of string) error {
+	for _, t := range r.trials {
+		ofStream := strings.HasPrefix(t.subject, bucket.API+"CONSUMER.") && strings.Contains(t.subject, "."+bucket.Stream(of)+".")
+		if ofStream && r.denied[t.use] {
+			return nil // the missing permission is a finding already
 		}
 	}
 	js, err := jetstream.New(r.nc.Conn)
@@ -134,12 +145,12 @@ func (r *run) tryConsumer(ctx context.Context, bucket string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	name := rand.Text()
-	_, err = js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
-		Name: name, FilterSubject: "$KV." + bucket + "." + probeKey, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+	_, err = js.CreateConsumer(ctx, bucket.Stream(of), jetstream.ConsumerConfig{
+		Name: name, FilterSubject: bucket.Subject(of, trialKey), DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 5 * time.Second,
 	})
 	if err != nil {
 		return err
 	}
-	return js.DeleteConsumer(ctx, stream, name)
+	return js.DeleteConsumer(ctx, bucket.Stream(of), name)
 }

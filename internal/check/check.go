@@ -17,11 +17,11 @@ type Level string
 // The levels.
 const (
 	OK   Level = "ok"
-	Warn Level = "warn" // it works, and yet: look at it before production
+	Warn Level = "warn" // it works, but should be looked at before production
 	Fail Level = "fail" // a worker would not start, or an account would not be served
 )
 
-// Names of the checks, in the order in which they are made.
+// The names of the checks, in the order in which they are made.
 const (
 	Environment = "environment"
 	NATS        = "nats"
@@ -33,35 +33,38 @@ const (
 	OtherSystem = "other_system"
 )
 
-// Finding is what a check found. It carries no secret.
+// Finding is one result of a check. It contains no secret.
 type Finding struct {
 	Check  string `json:"check"`
 	Level  Level  `json:"level"`
 	AppID  string `json:"appid,omitempty"`
 	What   string `json:"what"`
-	Advice string `json:"advice,omitempty"` // what to do; where nothing is to be done: empty
+	Advice string `json:"advice,omitempty"` // what to do; empty if there is nothing to do
 }
 
-// Config says what is to be checked.
+// Config is what to check.
 type Config struct {
 	Environ Environ
 
-	// Pages finds out whether a worker of this environment serves its pages already, or why none could. nil: none would.
+	// Pages finds out whether a worker with this environment already serves its HTTP pages, or why a worker
+	// could not serve them. If it is nil, the worker would serve no pages.
 	Pages func(context.Context) (served bool, err error)
 
-	// NATS says how the worker connects. With an empty URL, and without Embedded, NATS is not checked.
+	// NATS is how the worker connects. If its URL is empty and Embedded is nil, NATS is not checked.
 	NATS natsconn.Config
-	// Embedded is for a worker that would start a NATS server of its own, and says why it could not; NATS.URL is then
-	// where that server would be, or already is. nil: NATS.URL is a server that somebody else runs.
+	// Embedded returns why the worker's own NATS server could not start. NATS.URL is then the address of that
+	// server, which may already run. If Embedded is nil, the worker starts no server, and NATS.URL is another
+	// server.
 	Embedded func() error
 
-	Bucket        string // "" is kv.DefaultBucket
+	Bucket        string // "" is messages.DefaultBucket
 	SubjectPrefix string // "" is messages.DefaultPrefix
-	Replicas      int    // as worker.Config has it
+	Replicas      int    // as in worker.Config
 
 	Accounts []worker.Account
-	WeChat   wechat.Config // its OnCall is taken
-	// CallsPerSecond bounds the calls of WeChat; 0 is 20. Concurrency is how many are made at once; 0 is 16.
+	WeChat   wechat.Config // OnCall is replaced
+	// CallsPerSecond limits the calls of WeChat; 0 is 20. Concurrency is how many are made at the same time; 0
+	// is 16.
 	CallsPerSecond float64
 	Concurrency    int
 
@@ -89,36 +92,37 @@ func (c *Config) setDefaults() {
 // run is one run of all checks.
 type run struct {
 	Config
-	found []Finding
+	findings []Finding
 
 	alone    bool           // no worker serves the pages of this environment
 	nc       *natsconn.Conn // nil: NATS cannot be reached
-	tried    []probe
-	denied   map[use]bool // of what was tried
+	trials   []trial
+	denied   map[use]bool // the uses that the server refused
 	store    *store.Store
-	readable bool // the records and ledgers can be read
+	readable bool // the records and ledger entries can be read
 }
 
-// Run makes all checks. It blocks until they are made, or ctx ends: what was not checked until then is told.
+// Run makes all checks. It blocks until they are done or ctx ends; then a finding names the accounts that were
+// not checked.
 func Run(ctx context.Context, cfg Config) []Finding {
 	cfg.setDefaults()
 	r := &run{Config: cfg}
-	r.environment()
+	r.checkEnvironment()
 	if cfg.Pages != nil {
-		r.pages(ctx)
+		r.checkPages(ctx)
 	}
 	if cfg.NATS.URL != "" || cfg.Embedded != nil {
-		r.nats(ctx)
+		r.checkNATS(ctx)
 	}
 	if len(cfg.Accounts) > 0 {
-		r.accounts(ctx)
+		r.checkAccounts(ctx)
 	}
 	if r.nc != nil {
 		r.nc.Close()
 	}
-	return r.found
+	return r.findings
 }
 
-func (r *run) say(level Level, check, what, advice string) {
-	r.found = append(r.found, Finding{Check: check, Level: level, What: what, Advice: advice})
+func (r *run) add(level Level, check, what, advice string) {
+	r.findings = append(r.findings, Finding{Check: check, Level: level, What: what, Advice: advice})
 }

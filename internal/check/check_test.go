@@ -15,26 +15,30 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// On a sound installation nothing is found, and nothing is left: no record, no consumer, no token that was minted, no lease
-// that stands, and one call of WeChat for each account (two where a classic token is asked about).
-func TestSoundInstallationIsSoundAndStaysAsItIs(t *testing.T) {
+// A check leaves nothing behind: no record, no consumer, no new token and no lease. It makes one call of WeChat
+// for each account, and two for an account with a classic token.
+func TestCheckOfASoundInstallationFindsNoTroubleAndChangesNothing(t *testing.T) {
 	t.Parallel()
-	s, store, sim := installation(t)
+	s, store, sim := startAll(t)
 	before := []messages.Credential{publish(t, store, sim, stable, 1, 0), publish(t, store, sim, classic, 1, 0)}
 	sim.ResetCounters()
 
-	found := ran(t, of(s.URL(), sim.URL, stable, classic))
-	wantsNothing(t, found)
+	found := runAll(t, configOf(s.URL(), sim.URL, stable, classic))
+	wantNoTrouble(t, found)
 	for _, check := range []string{Environment, NATS, Permissions, Buckets, Workers, Account, Clock, OtherSystem} {
-		wants(t, found, check, OK)
+		wantFinding(t, found, check, OK)
 	}
-	wants(t, found, NATS, OK, "server test, version 2.", "round trip")
-	wants(t, found, Workers, OK, "no worker runs on wechat.> yet")
-	wants(t, found, OtherSystem, OK, "no sign")
+	wantFinding(t, found, NATS, OK, "server test, version 2.", "round trip")
+	wantFinding(t, found, Workers, OK, "no worker runs on wechat.> yet")
+	wantFinding(t, found, OtherSystem, OK, "no sign")
 
 	for _, c := range before {
-		if now, err := store.Get(t.Context(), c.AppID, c.Kind); err != nil || now.Revision != c.Revision {
-			t.Errorf("the record of %s was %v, is %v, %v", c.AppID, c, now, err)
+		now, err := store.Get(t.Context(), c.AppID, c.Kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now.Revision != c.Revision {
+			t.Errorf("the record was %v, and is %v", c, now)
 		}
 	}
 	js, err := jetstream.New(s.Connect())
@@ -47,25 +51,32 @@ func TestSoundInstallationIsSoundAndStaysAsItIs(t *testing.T) {
 			t.Fatal(err)
 		}
 		info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(">"))
-		if err != nil || info.State.Consumers != 0 {
-			t.Errorf("%s has %d consumers, %v", name, info.State.Consumers, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := info.State.Consumers; n != 0 {
+			t.Errorf("%s has %d consumers", name, n)
 		}
 		for subject := range info.State.Subjects {
 			switch subject {
 			case "$KV.wechat.wx-stable.access_token", "$KV.wechat.wx-classic.access_token",
-				"$KV.wechat.lease.wx-stable.access_token", "$KV.wechat.lease.wx-classic.access_token": // markers of leases
-			case "$KV.wechat.lease.wxkeeper-check.access_token": // the marker of the trial
+				"$KV.wechat.lease.wx-stable.access_token", "$KV.wechat.lease.wx-classic.access_token": // markers of ended leases
+			case "$KV.wechat.lease.wxkeeper-check.access_token": // the marker of the trial lease
 			default:
-				t.Errorf("%s holds %s", name, subject)
+				t.Errorf("%s has a message on %s", name, subject)
 			}
 		}
 	}
-	if _, err := store.Acquire(t.Context(), probeAppID, messages.AccessToken, time.Second); err != nil {
+	if _, err := store.Acquire(t.Context(), trialAppID, messages.AccessToken, time.Second); err != nil {
 		t.Errorf("the lease was not given back: %v", err)
 	}
 	calls := sim.Snapshot().Accounts
-	if got := calls[stable.AppID][string(messages.SourceStableToken)]; got.Calls != 1 || got.Minted != 0 {
-		t.Errorf("stable account: %+v", got)
+	got := calls[stable.AppID][messages.SourceStableToken]
+	if got.Calls != 1 {
+		t.Errorf("stable account: %d calls of stable_token, want 1", got.Calls)
+	}
+	if got.Minted != 0 {
+		t.Errorf("stable account: %d new tokens, want 0", got.Minted)
 	}
 	for endpoint, want := range map[string]int{"stable_token": 1, "get_api_domain_ip": 1, "token": 0, "getticket": 0} {
 		if got := calls[classic.AppID][endpoint]; got.Calls != want {
@@ -74,14 +85,15 @@ func TestSoundInstallationIsSoundAndStaysAsItIs(t *testing.T) {
 	}
 }
 
-// A check takes no request away from a worker: it stands outside the queue group.
-func TestCheckTakesNoRequest(t *testing.T) {
+// The subscriptions of a check are outside the queue group of the workers.
+func TestCheckTakesNoRequestFromAWorker(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t)
-	fleet(t, s.Connect())
+	createBuckets(t, s.Connect())
 	answering := s.Connect()
 	for _, subject := range []string{"wechat.status", "wechat.status.*"} {
-		if _, err := answering.QueueSubscribe(subject, "wechat", func(m *nats.Msg) { _ = m.Respond([]byte("{}")) }); err != nil {
+		respond := func(m *nats.Msg) { _ = m.Respond([]byte("{}")) }
+		if _, err := answering.QueueSubscribe(subject, "wechat", respond); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,14 +104,14 @@ func TestCheckTakesNoRequest(t *testing.T) {
 	go func() {
 		defer close(done)
 		for range 5 {
-			wantsNothing(t, Run(t.Context(), of(s.URL(), "")))
+			wantNoTrouble(t, Run(t.Context(), configOf(s.URL(), "")))
 		}
 	}()
 	defer func() { <-done }()
 	nc := s.Connect()
 	for n := 0; ; n++ {
 		for _, subject := range []string{"wechat.status", "wechat.status.wx1"} {
-			if _, err := nc.Request(subject, nil, 5*time.Second); err != nil {
+			if _, err := nc.Request(subject, nil, patience); err != nil {
 				t.Fatalf("request %d on %s: %v", n, subject, err)
 			}
 		}
@@ -111,45 +123,45 @@ func TestCheckTakesNoRequest(t *testing.T) {
 	}
 }
 
-func TestEnvironmentIsToldWithItsVariables(t *testing.T) {
+func TestFindingsOfTheEnvironmentNameTheirVariables(t *testing.T) {
 	t.Parallel()
-	found := ran(t, Config{Environ: Environ{
+	found := runAll(t, Config{Environ: Environ{
 		Wrong: []error{errors.New("WECHAT_SECRET_FILE: gone")}, NoAccount: true,
 		Unknown:   []Unknown{{"WECHAT_APP_ID", "WECHAT_APPID"}, {"WECHAT_X", ""}},
 		OpenFiles: []OpenFile{{"WECHAT_SECRET_FILE", "/s", 0o644}},
 	}})
-	wants(t, found, Environment, Fail, "WECHAT_SECRET_FILE: gone")
-	wants(t, found, Environment, Warn, "WECHAT_APP_ID is not known", "perhaps WECHAT_APPID")
-	wants(t, found, Environment, Warn, "WECHAT_X is not known", "wxkeeper env")
-	wants(t, found, Environment, Warn, "WECHAT_SECRET_FILE: /s", "0644", "chmod 600")
-	wants(t, found, Environment, Warn, "no account is configured: NATS alone is checked")
+	wantFinding(t, found, Environment, Fail, "WECHAT_SECRET_FILE: gone")
+	wantFinding(t, found, Environment, Warn, "WECHAT_APP_ID is not known", "perhaps WECHAT_APPID")
+	wantFinding(t, found, Environment, Warn, "WECHAT_X is not known", "wxkeeper env")
+	wantFinding(t, found, Environment, Warn, "WECHAT_SECRET_FILE: /s", "0644", "chmod 600 /s")
+	wantFinding(t, found, Environment, Warn, "no account is configured: only NATS is checked")
 	if len(found) != 5 {
-		t.Errorf("more than that: %s", lines(found))
+		t.Errorf("%d findings, want 5: %s", len(found), describe(found))
 	}
 }
 
-// What fails in one part does not hide the others.
+// A failure of one check does not hide the findings of the others.
 func TestEveryPartIsCheckedWhateverFails(t *testing.T) {
 	t.Parallel()
-	sim := upstream(t, func(c *wechattest.Config) { c.AllowIPs = []string{"192.0.2.1"} })
-	cfg := of("nats://127.0.0.1:1", sim.URL, stable)
+	sim := startWeChat(t, func(c *wechattest.Config) { c.AllowIPs = []string{"192.0.2.1"} })
+	cfg := configOf("nats://127.0.0.1:1", sim.URL, stable)
 	cfg.Environ.Wrong = []error{errors.New("WECHAT_ACCOUNTS_FILE: gone")}
-	found := ran(t, cfg)
-	wants(t, found, Environment, Fail, "WECHAT_ACCOUNTS_FILE")
-	wants(t, found, NATS, Fail, "no server can be reached at nats://127.0.0.1:1: connection refused", "NATS_URL")
-	wants(t, found, NATS, Warn, "permissions, buckets and workers are not checked")
-	wants(t, found, Account, Fail, "40164")
-	wants(t, found, Clock, OK)
-	wants(t, found, OtherSystem, OK, "cannot be seen")
+	found := runAll(t, cfg)
+	wantFinding(t, found, Environment, Fail, "WECHAT_ACCOUNTS_FILE")
+	wantFinding(t, found, NATS, Fail, "no server can be reached at nats://127.0.0.1:1: connection refused", "NATS_URL")
+	wantFinding(t, found, NATS, Warn, "permissions, buckets and workers are not checked")
+	wantFinding(t, found, Account, Fail, "40164")
+	wantFinding(t, found, Clock, OK)
+	wantFinding(t, found, OtherSystem, OK, "cannot be checked")
 }
 
-// When the time is over it ends, and says what it has not done.
-func TestWhatIsNotCheckedInTimeIsTold(t *testing.T) {
+// When its time is over, the check ends, and a finding counts the accounts that were not checked.
+func TestAccountsThatWereNotCheckedInTimeAreFound(t *testing.T) {
 	t.Parallel()
-	sim := upstream(t)
+	sim := startWeChat(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	cfg := of("", sim.URL, stable, classic, stable)
+	cfg := configOf("", sim.URL, stable, classic, stable)
 	cfg.Concurrency = 1
 	calls := 0
 	cfg.WeChat.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
@@ -158,7 +170,7 @@ func TestWhatIsNotCheckedInTimeIsTold(t *testing.T) {
 		}
 		return http.DefaultTransport.RoundTrip(r)
 	})
-	found := clean(t, Run(ctx, cfg))
-	wants(t, found, Account, OK, stable.AppID)
-	wants(t, found, Account, Warn, "2 accounts", "--timeout")
+	found := withoutSecrets(t, Run(ctx, cfg))
+	wantFinding(t, found, Account, OK, stable.AppID)
+	wantFinding(t, found, Account, Warn, "2 accounts", "--timeout")
 }

@@ -8,24 +8,25 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// The differences of two clocks that are told. What NATS and WeChat compute with theirs, workers compare with their own:
-// a few seconds cost a renewal at the wrong moment, half a minute a credential that is handed out after its end.
+// The differences of two clocks that make a finding. Workers compare times of NATS and WeChat with their own
+// clock: a difference of a few seconds moves a refresh to the wrong time, and with half a minute a worker could
+// hand out a credential that has expired.
 const (
 	clockWarn = 2 * time.Second
 	clockFail = 30 * time.Second
 )
 
-// clocks compares this machine's clock with that of WeChat, by the answer that came back fastest.
+// clocks compares this machine's clock with WeChat's. It uses the fastest answer, which is the most precise.
 type clocks struct {
 	now func() time.Time
 
 	mu   sync.Mutex
 	seen bool
-	took time.Duration
+	took time.Duration // the duration of the fastest call
 	off  time.Duration // by how much this clock is ahead, at least
 }
 
-// observe is told of every call. It runs right after the answer.
+// observe is called right after each answer of WeChat.
 func (c *clocks) observe(call wechat.Call) {
 	if call.Date.IsZero() {
 		return
@@ -38,8 +39,9 @@ func (c *clocks) observe(call wechat.Call) {
 	}
 }
 
-// ahead is by how much this clock is certainly ahead of the other, negative where it is behind. A date of whole seconds was
-// written at any time of that second, while the call was under way.
+// ahead is by how much this clock is ahead of the other clock, at least; it is negative if this clock is
+// behind. date has whole seconds, and the other side wrote it at an unknown time during the call and within
+// that second. Any difference that this explains is 0.
 func ahead(received time.Time, took time.Duration, date time.Time) time.Duration {
 	sent := received.Add(-took)
 	switch {
@@ -51,27 +53,30 @@ func ahead(received time.Time, took time.Duration, date time.Time) time.Duration
 	return 0
 }
 
-// finding is what the comparison has shown.
+// finding is the result of the comparison.
 func (c *clocks) finding() Finding {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := Finding{Check: Clock, Level: OK, What: "this machine's clock agrees with WeChat's, as far as its Date header tells"}
 	if !c.seen {
-		f.Level, f.What = Warn, "this machine's clock is not compared: no answer came that has WeChat's time"
-		return f
+		what := "this machine's clock was not compared: no answer had WeChat's time"
+		return Finding{Check: Clock, Level: Warn, What: what}
 	}
 	if c.off.Abs() <= clockWarn {
-		return f
+		what := "this machine's clock agrees with WeChat's, within the precision of the Date header"
+		return Finding{Check: Clock, Level: OK, What: what}
 	}
-	way := "ahead of"
+	side := "ahead of"
 	if c.off < 0 {
-		way = "behind"
+		side = "behind"
 	}
-	f.Level, f.What = Warn, fmt.Sprintf("this machine's clock is at least %s %s WeChat's", c.off.Abs().Round(time.Second/10), way)
-	f.Advice = "have it set by NTP (chrony, systemd-timesyncd)"
+	f := Finding{
+		Check: Clock, Level: Warn,
+		What:   fmt.Sprintf("this machine's clock is at least %s %s WeChat's", c.off.Abs().Round(time.Second/10), side),
+		Advice: "set the clock by NTP (chrony, systemd-timesyncd)",
+	}
 	if c.off.Abs() > clockFail {
 		f.Level = Fail
-		f.What += ": credentials would be renewed, and end, at the wrong time"
+		f.What += ": credentials would be refreshed, and would expire, at the wrong time"
 	}
 	return f
 }

@@ -1,19 +1,21 @@
-// Package check says in words what is wrong with an installation before production does: the environment, NATS, the
-// permissions of the NATS user, the buckets, each account at WeChat, the clock, and other systems that refresh the same
-// accounts. A check gives [Finding]s. One that fails stops only those that cannot be made without it.
+// Package check finds what is wrong with an installation before production does. It checks the environment,
+// NATS, the permissions of the NATS user, the buckets, each account at WeChat, the clock, and whether another
+// system refreshes the same accounts. The result is a list of [Finding]s. A check that fails stops only the
+// checks that depend on it.
 //
 // # What it does to a running system
 //
-// Nothing that anybody notices:
+// Nobody notices a check:
 //
-//   - Every subject that a worker needs is tried in a way that has no effect: a subscription, outside the queue group, ends
-//     at once; a request to JetStream is one that it must refuse, or only reads; a write says that it is for another stream,
-//     so that the server refuses it. See permissions.go.
-//   - A lease of an account that does not exist, [probeAppID], is taken and given back, and a consumer of it made and
-//     removed. No key of a credential is written.
-//   - WeChat is asked once for each account, for the stable token in its normal mode: that mints nothing while the current
-//     one has more than five minutes left, and does not touch a classic token (wechat-api.md 1.2). What it returns is
-//     compared and thrown away: publishing is for workers that hold the lease, and a second publisher would be the very
-//     thing that the lease is against. Where the account uses the classic interface, the token of the bucket is asked about.
-//   - There are at most [Config.CallsPerSecond] calls of WeChat a second.
+//   - Every subject that a worker needs is tried in a way that has no effect. A subscription is outside the
+//     queue group and ends at once; a request to JetStream only reads, or JetStream must refuse it; a write is
+//     addressed to another stream, so that the server refuses it. See permissions.go.
+//   - A lease of an account that does not exist, [trialAppID], is taken and given back, and a consumer of the
+//     account's key is created and deleted. No key of a credential is written.
+//   - WeChat is asked once for each account, for the stable token in its normal mode. That issues no new token
+//     while the current one has more than five minutes left, and does not affect a classic token
+//     (docs/wechat-api.md). The returned token is compared and dropped: only the worker that holds the lease
+//     may publish. For an account with the classic interface, WeChat is also asked whether the token of the
+//     bucket is alive.
+//   - WeChat is called at most [Config.CallsPerSecond] times a second.
 package check

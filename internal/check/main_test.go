@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,9 +21,12 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
+// patience limits waits for events that must come. It is for hangs only, not a claim about speed.
+const patience = 2 * time.Minute
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// secret is the AppSecret of every account here: no finding may show it, and none a token.
+// secret is the AppSecret of every account of these tests. No finding may show it, or a token.
 const secret = "0123456789S3CRETabcdef0123456789"
 
 var (
@@ -30,44 +34,48 @@ var (
 	classic = worker.Account{AppID: "wx-classic", Secret: secret, Name: "shop", TokenAPI: messages.SourceToken}
 )
 
-// upstream is a simulated WeChat that knows both accounts.
-func upstream(t *testing.T, changes ...func(*wechattest.Config)) *wechattest.Server {
+// startWeChat starts a simulated WeChat that knows both accounts.
+func startWeChat(t *testing.T, changes ...func(*wechattest.Config)) *wechattest.Server {
 	t.Helper()
-	cfg := wechattest.Config{Accounts: []wechattest.Account{{AppID: stable.AppID, Secret: secret}, {AppID: classic.AppID, Secret: secret}}, ForceGap: -1}
+	cfg := wechattest.Config{
+		Accounts: []wechattest.Account{{AppID: stable.AppID, Secret: secret}, {AppID: classic.AppID, Secret: secret}},
+		ForceGap: -1,
+	}
 	for _, change := range changes {
 		change(&cfg)
 	}
 	return wechattest.Start(t, cfg)
 }
 
-// of is what is checked of a server and a simulated WeChat.
-func of(nats, wechatURL string, accounts ...worker.Account) Config {
+// configOf is the configuration for a NATS server and a simulated WeChat.
+func configOf(nats, wechatURL string, accounts ...worker.Account) Config {
 	return Config{
 		NATS: natsconn.Config{URL: nats}, Accounts: accounts,
 		WeChat: wechat.Config{URLs: []string{wechatURL}, Timeout: 5 * time.Second},
 	}
 }
 
-// ran runs all checks, and looks that no finding shows what must not be seen.
-func ran(t *testing.T, cfg Config) []Finding {
+// runAll runs all checks.
+func runAll(t *testing.T, cfg Config) []Finding {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	return clean(t, Run(ctx, cfg))
+	return withoutSecrets(t, Run(ctx, cfg))
 }
 
-func clean(t *testing.T, found []Finding) []Finding {
+// withoutSecrets checks that no finding shows a secret.
+func withoutSecrets(t *testing.T, found []Finding) []Finding {
 	t.Helper()
 	for _, f := range found {
 		if text := f.What + f.Advice; strings.Contains(text, "S3CRET") || strings.Contains(text, "97_") {
-			t.Errorf("a secret: %+v", f)
+			t.Errorf("a finding shows a secret: %s", describe([]Finding{f}))
 		}
 	}
 	return found
 }
 
-// wants asserts that a finding of this check and level has all texts, in what it says or in its advice.
-func wants(t *testing.T, found []Finding, check string, level Level, texts ...string) {
+// wantFinding asserts that one finding of this check and level contains all texts, in What or in Advice.
+func wantFinding(t *testing.T, found []Finding, check string, level Level, texts ...string) {
 	t.Helper()
 	for _, f := range found {
 		if f.Check != check || f.Level != level {
@@ -81,20 +89,20 @@ func wants(t *testing.T, found []Finding, check string, level Level, texts ...st
 			return
 		}
 	}
-	t.Errorf("no finding %s %s with %q in %s", level, check, texts, lines(found))
+	t.Errorf("no finding %s %s with %q in %s", level, check, texts, describe(found))
 }
 
-// wantsNothing asserts that no check but those named has found anything wrong.
-func wantsNothing(t *testing.T, found []Finding, but ...string) {
+// wantNoTrouble asserts that all findings are OK, except those of the named checks.
+func wantNoTrouble(t *testing.T, found []Finding, but ...string) {
 	t.Helper()
 	for _, f := range found {
-		if f.Level != OK && !strings.Contains(strings.Join(but, " "), f.Check) {
+		if f.Level != OK && !slices.Contains(but, f.Check) {
 			t.Errorf("%s %s: %s", f.Level, f.Check, f.What)
 		}
 	}
 }
 
-func lines(found []Finding) string {
+func describe(found []Finding) string {
 	var b strings.Builder
 	for _, f := range found {
 		b.WriteString("\n" + string(f.Level) + " " + f.Check + ": " + f.What + " | " + f.Advice)
@@ -102,8 +110,8 @@ func lines(found []Finding) string {
 	return b.String()
 }
 
-// fleet is a store with both buckets, as the workers have it.
-func fleet(t *testing.T, nc *nats.Conn) *store.Store {
+// createBuckets creates both buckets as a worker does.
+func createBuckets(t *testing.T, nc *nats.Conn) *store.Store {
 	t.Helper()
 	s, err := store.New(nc, store.Config{Worker: "w1"})
 	if err == nil {
@@ -115,8 +123,11 @@ func fleet(t *testing.T, nc *nats.Conn) *store.Store {
 	return s
 }
 
-// publish fetches the token of an account and publishes it as a worker does, with the life it is to have; 0: its own.
-func publish(t *testing.T, s *store.Store, sim *wechattest.Server, a worker.Account, generation uint64, life time.Duration) messages.Credential {
+// publish fetches the token of an account and publishes it as a worker does. life is how long it lives from now
+// on; 0 is the life that WeChat gives it.
+func publish(
+	t *testing.T, s *store.Store, sim *wechattest.Server, a worker.Account, generation uint64, life time.Duration,
+) messages.Credential {
 	t.Helper()
 	client, err := wechat.New(wechat.Config{URLs: []string{sim.URL}})
 	if err != nil {
@@ -135,8 +146,9 @@ func publish(t *testing.T, s *store.Store, sim *wechattest.Server, a worker.Acco
 		life = issued.ExpiresIn
 	}
 	c := messages.Credential{
-		AppID: a.AppID, Kind: messages.AccessToken, Value: issued.Value, ExpiresAt: issued.SentAt.Add(life), Generation: generation,
-		ObtainedAt: issued.SentAt.Add(life - issued.ExpiresIn), Source: a.TokenAPI, Worker: "w1",
+		AppID: a.AppID, Kind: messages.AccessToken, Value: issued.Value, Generation: generation,
+		ObtainedAt: issued.SentAt.Add(life - issued.ExpiresIn), ExpiresAt: issued.SentAt.Add(life),
+		Source: a.TokenAPI, Worker: "w1",
 	}
 	lease, err := s.Acquire(t.Context(), a.AppID, messages.AccessToken, 5*time.Second)
 	if err != nil {
@@ -149,11 +161,11 @@ func publish(t *testing.T, s *store.Store, sim *wechattest.Server, a worker.Acco
 	return c
 }
 
-// installation is a server with both buckets, and a simulated WeChat.
-func installation(t *testing.T) (*natstest.Server, *store.Store, *wechattest.Server) {
+// startAll starts a NATS server with both buckets, and a simulated WeChat.
+func startAll(t *testing.T) (*natstest.Server, *store.Store, *wechattest.Server) {
 	t.Helper()
 	s := natstest.Start(t)
-	return s, fleet(t, s.Connect()), upstream(t)
+	return s, createBuckets(t, s.Connect()), startWeChat(t)
 }
 
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }

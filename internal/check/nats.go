@@ -14,42 +14,43 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
-const unchecked = "permissions, buckets and workers are not checked: "
+const notChecked = "permissions, buckets and workers are not checked: "
 
-// nats checks the way to NATS, and what stands on it.
-func (r *run) nats(ctx context.Context) {
+// checkNATS checks the connection to NATS, and everything that needs it.
+func (r *run) checkNATS(ctx context.Context) {
 	if !r.connect(ctx) {
 		return
 	}
-	r.server()
-	if err := r.probe(ctx); err != nil {
-		r.say(Fail, NATS, "the connection broke while the permissions were tried: "+err.Error(), "")
+	r.checkServer()
+	if err := r.try(ctx); err != nil {
+		r.add(Fail, NATS, "the connection broke while the permissions were tried: "+err.Error(), "")
 		return
 	}
 	if err := r.open(); err != nil {
-		r.say(Fail, NATS, err.Error(), "")
+		r.add(Fail, NATS, err.Error(), "")
 		return
 	}
 	var buckets []store.BucketState
 	var err error
 	if r.mayInspect() {
 		buckets, err = r.inspect(ctx)
-		r.jetStream(err)
+		r.checkJetStream(err)
 	}
-	r.permissions()
+	r.checkPermissions()
 	switch {
 	case !r.mayInspect():
-		r.say(Warn, Buckets, "not checked: this NATS user may not look at them", "")
+		r.add(Warn, Buckets, "not checked: this NATS user may not inspect the buckets", "")
 	case err == nil:
-		r.buckets(ctx, buckets)
+		r.checkBuckets(ctx, buckets)
 	}
-	r.workers(ctx)
+	r.checkWorkers(ctx)
 }
 
-// connect connects, and says why it cannot. Where the worker would start a server of its own, that may be well.
+// connect connects to NATS, or makes findings of why it cannot. It is no fault if the worker would start its
+// own server and that server does not run yet.
 func (r *run) connect(ctx context.Context) bool {
 	if r.NATS.URL == "" {
-		r.embedded()
+		r.checkEmbedded()
 		return false
 	}
 	c := r.NATS
@@ -61,34 +62,36 @@ func (r *run) connect(ctx context.Context) bool {
 		r.nc = nc
 		return true
 	case errors.As(err, &unreachable) && r.Embedded != nil:
-		r.embedded()
+		r.checkEmbedded()
 	case errors.As(err, &unreachable):
-		r.say(Fail, NATS, fmt.Sprintf("no server can be reached at %s: %s", unreachable.URL, unreachable.Why),
-			"start it, or correct NATS_URL; in a container 127.0.0.1 is the container itself")
-		r.say(Warn, NATS, unchecked+"NATS cannot be reached", "")
+		r.add(Fail, NATS, fmt.Sprintf("no server can be reached at %s: %s", unreachable.URL, unreachable.Why),
+			"start the server, or correct NATS_URL; in a container, 127.0.0.1 is the container itself")
+		r.add(Warn, NATS, notChecked+"NATS cannot be reached", "")
 	default:
-		r.say(Fail, NATS, err.Error(), "")
-		r.say(Warn, NATS, unchecked+"NATS takes no connection", "")
+		r.add(Fail, NATS, err.Error(), "")
+		r.add(Warn, NATS, notChecked+"NATS accepts no connection", "")
 	}
 	return false
 }
 
-// embedded checks whether the worker could start its own server.
-func (r *run) embedded() {
+// checkEmbedded checks whether the worker could start its own server.
+func (r *run) checkEmbedded() {
 	if err := r.Embedded(); err != nil {
-		r.say(Fail, NATS, "the worker could not start its NATS server: "+err.Error(), "")
+		r.add(Fail, NATS, "the worker could not start its NATS server: "+err.Error(), "")
 		return
 	}
-	r.say(OK, NATS, "NATS_URL is not set and no wxkeeper runs here: the worker would start its own NATS server; its address is free, its data directory can be used", "")
-	r.say(OK, NATS, unchecked+"that server makes all of them", "")
+	r.add(OK, NATS, "NATS_URL is not set and no wxkeeper runs here: the worker would start its own NATS server; "+
+		"its address is free, and its data directory can be used", "")
+	r.add(OK, NATS, notChecked+"the worker's own server allows and creates everything", "")
 }
 
 // embeddedName is the name of the servers that workers start.
 const embeddedName = "wxkeeper"
 
-func (r *run) server() {
+func (r *run) checkServer() {
 	name := r.nc.ConnectedServerName()
-	what := fmt.Sprintf("connected to %s, server %s, version %s", r.nc.ConnectedAddr(), name, r.nc.ConnectedServerVersion())
+	addr, version := r.nc.ConnectedAddr(), r.nc.ConnectedServerVersion()
+	what := fmt.Sprintf("connected to %s, server %s, version %s", addr, name, version)
 	if cluster := r.nc.ConnectedClusterName(); cluster != "" {
 		what += ", cluster " + cluster
 	}
@@ -97,32 +100,39 @@ func (r *run) server() {
 	}
 	switch {
 	case r.Embedded == nil:
-		r.say(OK, NATS, what, "")
+		r.add(OK, NATS, what, "")
 	case name == embeddedName && r.alone:
-		r.say(Warn, NATS, what+": that of another wxkeeper, beside which wxkeeper run with this environment does not start", "set NATS_URL to join it")
+		r.add(Warn, NATS, what+": it belongs to another wxkeeper, "+
+			"and wxkeeper run with this environment does not start beside it",
+			"set NATS_URL to use its server")
 	case name == embeddedName:
-		r.say(OK, NATS, what+": that of the worker that runs here", "")
+		r.add(OK, NATS, what+": it belongs to the worker that runs here", "")
 	default:
-		r.say(Fail, NATS, what+": it is not wxkeeper's, and the worker could not start its own there",
-			"set NATS_URL to use this server, or WXKEEPER_NATS_LISTEN to another address")
+		r.add(Fail, NATS, what+": it does not belong to wxkeeper, and the worker could not start its own server there",
+			"set NATS_URL to use this server, or set WXKEEPER_NATS_LISTEN to another address")
 	}
-	r.version(r.nc.ConnectedServerVersion())
+	r.checkVersion(version)
 	_, err := r.nc.TLSConnectionState()
-	r.encryption(r.nc.ConnectedAddr(), err == nil)
+	r.checkEncryption(addr, err == nil)
 }
 
-// version refuses servers without what leases and expiring records stand on: TTLs of single messages, and their markers.
-func (r *run) version(v string) {
+// checkVersion refuses servers without TTLs of single messages and their markers: leases, and records that
+// expire, need both.
+func (r *run) checkVersion(v string) {
 	var major, minor int
-	if n, err := fmt.Sscanf(v, "%d.%d", &major, &minor); n == 2 && err == nil && (major < 2 || major == 2 && minor < 11) {
-		r.say(Fail, NATS, "server version "+v+" is too old: it cannot end leases and records by itself", "nats-server 2.11 or later is needed")
+	n, err := fmt.Sscanf(v, "%d.%d", &major, &minor)
+	if known := n == 2 && err == nil; known && (major < 2 || major == 2 && minor < 11) {
+		r.add(Fail, NATS, "server version "+v+" is too old: it cannot expire leases and records",
+			"install nats-server 2.11 or later")
 	}
 }
 
-func (r *run) encryption(addr string, encrypted bool) {
+func (r *run) checkEncryption(addr string, encrypted bool) {
 	if !encrypted && !loopback(addr) {
-		r.say(Warn, NATS, "the connection is not encrypted: tokens, and the password of this NATS user, cross the network in the clear",
-			"use tls:// in NATS_URL, with NATS_CA where the server's certificate is of your own authority; leave it only where nobody can listen")
+		r.add(Warn, NATS, "the connection is not encrypted: "+
+			"tokens, and the password of this NATS user, can be read in the network",
+			"use tls:// in NATS_URL, with NATS_CA if the server's certificate is signed by your own authority; "+
+				"without TLS, make sure that nobody else can read the network")
 	}
 }
 
@@ -132,24 +142,27 @@ func loopback(addr string) bool {
 	return err == nil && ip != nil && ip.IsLoopback()
 }
 
-// open makes the Store of the later checks. It asks NATS for nothing.
+// open makes the Store that later checks use. It sends nothing.
 func (r *run) open() (err error) {
 	r.store, err = store.New(r.nc.Conn, store.Config{
-		Bucket: r.Bucket, SubjectPrefix: r.SubjectPrefix, Replicas: r.Replicas, Worker: probeAppID, Now: r.Now,
+		Bucket: r.Bucket, SubjectPrefix: r.SubjectPrefix, Replicas: r.Replicas, Worker: trialAppID, Now: r.Now,
 	})
 	return err
 }
 
-// jetStream says what the first question to JetStream has shown.
-func (r *run) jetStream(err error) {
+// checkJetStream makes a finding of the result of the first request to JetStream.
+func (r *run) checkJetStream(err error) {
 	switch {
 	case err == nil:
-		r.say(OK, NATS, "JetStream answers", "")
+		r.add(OK, NATS, "JetStream answers", "")
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		r.say(Fail, NATS, "JetStream is off for the NATS account of this user", "switch it on there (jetstream: enabled in the account), or use a user of another account")
+		r.add(Fail, NATS, "JetStream is off for the NATS account of this user",
+			"switch it on (jetstream: enabled in the account), or use a user of another account")
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
-		r.say(Fail, NATS, "this NATS server has no JetStream", "start it with nats-server -js, or write jetstream {} with a store_dir into its configuration")
+		r.add(Fail, NATS, "this NATS server has no JetStream",
+			"start it with nats-server -js, or write jetstream {} with a store_dir into its configuration")
 	default:
-		r.say(Fail, NATS, "JetStream does not answer: "+err.Error(), "a cluster needs more than half of its servers: nats server report jetstream")
+		r.add(Fail, NATS, "JetStream does not answer: "+err.Error(),
+			"look at the cluster: nats server report jetstream; more than half of its servers must run")
 	}
 }

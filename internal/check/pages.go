@@ -2,15 +2,15 @@ package check
 
 import "context"
 
-// pages checks the address at which the worker would serve health, metrics and the status page. Where it is free, nothing
-// is to be said.
-func (r *run) pages(ctx context.Context) {
+// checkPages checks the address at which the worker would serve health, metrics and the status page. A free
+// address makes no finding.
+func (r *run) checkPages(ctx context.Context) {
 	served, err := r.Pages(ctx)
 	r.alone = !served
 	switch {
 	case err != nil:
-		r.say(Fail, Environment, "the worker could not serve its pages: "+err.Error(), "")
+		r.add(Fail, Environment, "the worker could not serve its pages: "+err.Error(), "")
 	case served:
-		r.say(OK, Environment, "a worker of this environment runs: it answers at WXKEEPER_HTTP_ADDR", "")
+		r.add(OK, Environment, "a worker of this environment runs: it answers at WXKEEPER_HTTP_ADDR", "")
 	}
 }

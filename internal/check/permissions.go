@@ -10,76 +10,93 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// probeAppID is the account of the keys that are tried: it does not exist, and nobody watches it.
-const probeAppID = "wxkeeper-check"
+// trialAppID is the account of the keys that are tried. It does not exist, and nobody watches its keys.
+const trialAppID = "wxkeeper-check"
 
-// flushWait bounds the wait for the server to have read all probes.
+const trialKey = trialAppID + ".access_token"
+
+// trialLease is the key of the lease of trialKey.
+var trialLease = bucket.LeaseKey(trialAppID, messages.AccessToken)
+
+// flushWait limits the wait until the server has read all trials.
 const flushWait = 10 * time.Second
 
-const probeKey = probeAppID + ".access_token"
-
-// A use of a subject: publishing to it and subscribing to it are granted apart.
+// use is a use of a subject. A permission to publish to a subject does not allow to subscribe to it.
 type use struct {
 	subscribe bool
 	subject   string
 }
 
-// A probe is one use that a worker makes of a subject, tried without effect.
-type probe struct {
+// trial is a use that a worker makes of a subject, tried without effect.
+type trial struct {
 	use
-	grant    string // the subject as it stands in a list of permissions
-	lacking  string // what does not work without it
+	grant    string // the subject as a list of permissions has it
+	purpose  string // what does not work without the permission
 	body     string
-	optional bool // a worker serves without it
+	optional bool // a worker serves without the permission
 }
 
-// probes are the uses of a worker. An event cannot be tried, because whoever listens would take it for one; nor can a reply,
-// which may be granted by allow_responses alone: their permissions are not checked.
-func (r *run) probes() []probe {
-	id := rand.Text() // of a consumer, and of a service, that does not exist
-	creds, leases := "$KV."+r.Bucket+".", "$KV."+r.Bucket+".lease."
-	direct := "$JS.API.DIRECT.GET.KV_" + r.Bucket + "."
-	list := []probe{
-		{use: use{true, r.nc.NewInbox()}, grant: r.inboxes(), lacking: "getting replies"},
-		{use: use{false, "$JS.API.INFO"}, lacking: "making the buckets"},
-		{use: use{false, creds + probeKey}, grant: creds + "*.*", lacking: "publishing credentials"},
-		{use: use{false, leases + probeKey}, grant: leases + "*.*", lacking: "taking leases"},
-		{use: use{false, direct + leases + probeKey}, grant: direct + leases + "*.*", lacking: "taking leases"},
-		{use: use{false, "$KV." + r.ledger() + "." + probeKey}, grant: "$KV." + r.ledger() + ".*.*", lacking: "writing the ledger"},
+// makeTrials returns the uses of a worker. An event cannot be tried, because subscribers would take it for a
+// real one. A reply cannot be tried, because the permission may come from allow_responses, which allows only
+// replies to requests. These permissions are not checked.
+func (r *run) makeTrials() []trial {
+	id := rand.Text() // of a consumer and of a service that do not exist
+	lease := func(key string) string { return bucket.Subject(r.Bucket, key) }
+	directGet := func(key string) string { return bucket.DirectGetAPI(r.Bucket, key) }
+	list := []trial{
+		{use: use{true, r.nc.NewInbox()}, grant: r.inboxes(), purpose: "receiving replies"},
+		{use: use{false, bucket.InfoAPI}, purpose: "creating the buckets"},
+		{
+			use: use{false, bucket.Subject(r.Bucket, trialKey)}, grant: bucket.Subject(r.Bucket, bucket.AllKeys),
+			purpose: "publishing credentials",
+		},
+		{use: use{false, lease(trialLease)}, grant: lease(bucket.AllLeases), purpose: "taking leases"},
+		{use: use{false, directGet(trialLease)}, grant: directGet(bucket.AllLeases), purpose: "taking leases"},
+		{
+			use: use{false, bucket.Subject(r.ledger(), trialKey)}, grant: bucket.Subject(r.ledger(), bucket.AllKeys),
+			purpose: "writing the ledger",
+		},
 		{use: r.ping(), optional: true},
 	}
-	for _, bucket := range []string{r.Bucket, r.ledger()} {
-		stream, keys := "KV_"+bucket, "$KV."+bucket+".*.*"
-		streams := func(verb, body, lacking string) {
-			list = append(list, probe{use: use{false, "$JS.API.STREAM." + verb + "." + stream}, body: body, lacking: lacking})
+	for _, name := range []string{r.Bucket, r.ledger()} {
+		streams := func(verb, body, purpose string) {
+			list = append(list, trial{use: use{false, bucket.StreamAPI(verb, name)}, body: body, purpose: purpose})
 		}
-		consumers := func(verb, filter, body, lacking string) {
-			subject := "$JS.API.CONSUMER." + verb + "." + stream + "."
-			list = append(list, probe{use: use{false, subject + id + filter}, grant: subject + "*" + filter, body: body, lacking: lacking, optional: verb == "DELETE"})
+		consumers := func(verb, filter, body, purpose string) {
+			subject := bucket.ConsumerAPI(verb, name) + "."
+			list = append(list, trial{
+				use: use{false, subject + id + filter}, grant: subject + "*" + filter,
+				body: body, purpose: purpose, optional: verb == "DELETE",
+			})
 		}
 		streams("INFO", "", "opening the bucket")
-		streams("CREATE", "{}", "making the bucket") // {} is not the stream of the subject: the server refuses it before it looks further
-		streams("MSG.GET", `{"last_by_subj":"$KV.`+bucket+"."+probeKey+`"}`, "reading from the leader")
-		consumers("CREATE", "."+keys, "{}", "watching the bucket") // refused like that
+		// The server refuses {} before it does anything: it is not the configuration of the stream in the
+		// subject.
+		streams("CREATE", "{}", "creating the bucket")
+		streams("MSG.GET", `{"last_by_subj":"`+bucket.Subject(name, trialKey)+`"}`, "reading from the leader")
+		consumers("CREATE", "."+bucket.Subject(name, bucket.AllKeys), "{}", "watching the bucket") // {} is refused, as above
 		consumers("MSG.NEXT", "", "", "watching the bucket")
 		consumers("INFO", "", "", "watching the bucket")
-		consumers("DELETE", "", "", "removing consumers that are not used any more")
+		consumers("DELETE", "", "", "deleting consumers that are no longer used")
 	}
 	for _, subject := range messages.Subjects {
-		for _, of := range []string{"", ".*"} {
-			list = append(list, probe{use: use{true, r.SubjectPrefix + "." + subject + of}, lacking: "answering requests"})
+		for _, account := range []string{"", ".*"} {
+			list = append(list, trial{use: use{true, r.SubjectPrefix + "." + subject + account}, purpose: "answering requests"})
 		}
 	}
 	for _, verb := range []string{"PING", "INFO", "STATS"} {
 		all := "$SRV." + verb
 		service := all + "." + r.SubjectPrefix
-		for _, p := range []probe{{use: use{true, all}}, {use: use{true, service}}, {use: use{true, service + "." + id}, grant: service + ".*"}} {
-			p.lacking, p.optional = "being seen by nats micro", true
-			list = append(list, p)
+		for _, t := range []trial{
+			{use: use{true, all}}, {use: use{true, service}}, {use: use{true, service + "." + id}, grant: service + ".*"},
+		} {
+			t.purpose, t.optional = "being found by nats micro", true
+			list = append(list, t)
 		}
 	}
 	for i := range list {
@@ -90,9 +107,9 @@ func (r *run) probes() []probe {
 	return list
 }
 
-func (r *run) ledger() string { return r.Bucket + "_ledger" }
+func (r *run) ledger() string { return bucket.LedgerOf(r.Bucket) }
 
-// ping asks all workers for their names. It is no use of a worker itself.
+// ping asks all workers for their names. The check uses it; a worker does not.
 func (r *run) ping() use { return use{false, "$SRV.PING." + r.SubjectPrefix} }
 
 // inboxes is the permission for the inboxes of this connection.
@@ -101,18 +118,18 @@ func (r *run) inboxes() string {
 	return prefix + ".>"
 }
 
-// probe tries all subjects on a connection of its own, and fills in r.tried and r.denied. The server says nothing to a
-// request that it does not allow, only a word aside; so nothing is waited for but these words, which come before the
-// answer to the flush.
-func (r *run) probe(ctx context.Context) error {
-	r.tried, r.denied = r.probes(), make(map[use]bool)
+// try makes all trials on a connection of their own, and sets r.trials and r.denied. The server does not answer
+// a request that it does not allow: it only reports a permission violation asynchronously. So try waits for no
+// answer. It waits for the server's answer to a flush, which comes after all violations.
+func (r *run) try(ctx context.Context) error {
+	r.trials, r.denied = r.makeTrials(), make(map[use]bool)
 	closed := make(chan struct{})
 	c := r.NATS
 	c.FailFast = true
 	nc, err := natsconn.Connect(ctx, c,
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if no, ok := natsconn.RefusalOf(err); ok {
-				r.denied[use{no.Subscribe, no.Subject}] = true
+			if refusal, ok := natsconn.RefusalOf(err); ok {
+				r.denied[use{refusal.Subscribe, refusal.Subject}] = true
 			}
 		}),
 		nats.NoReconnect(),
@@ -120,32 +137,34 @@ func (r *run) probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = send(ctx, nc.Conn, r.tried)
+	err = send(ctx, nc.Conn, r.trials)
 	nc.Close()
-	<-closed // the handlers run one after another: this is the last of them
+	<-closed // nats.go runs the handlers one after another, and this one last
 	return err
 }
 
-func send(ctx context.Context, nc *nats.Conn, list []probe) error {
-	inbox := nc.NewInbox() // nobody listens there
-	for _, p := range list {
+func send(ctx context.Context, nc *nats.Conn, list []trial) error {
+	inbox := nc.NewInbox() // without a subscription
+	for _, t := range list {
 		var err error
-		if p.subscribe {
-			// It ends before the server reads on. It is not in the queue group, in which it would take a request from a
-			// worker; so a user who may listen in the queue group alone is told to lack it.
+		if t.subscribe {
+			// The subscription ends before the server handles another message. It is outside the queue group,
+			// because inside it would take requests from a worker. So a user that may only subscribe in the
+			// queue group gets a finding, although it could serve.
 			var sub *nats.Subscription
-			if sub, err = nc.SubscribeSync(p.subject); err == nil {
+			if sub, err = nc.SubscribeSync(t.subject); err == nil {
 				err = sub.Unsubscribe()
 			}
 		} else {
-			m := &nats.Msg{Subject: p.subject, Reply: inbox, Data: []byte(p.body)}
-			if strings.HasPrefix(p.subject, "$KV.") {
-				m.Header = nats.Header{jetstream.ExpectedStreamHeader: {probeAppID}} // there is none of that name: no stream stores it
+			m := &nats.Msg{Subject: t.subject, Reply: inbox, Data: []byte(t.body)}
+			if bucket.IsSubject(t.subject) {
+				// No stream has this name, so no stream stores the message.
+				m.Header = nats.Header{jetstream.ExpectedStreamHeader: {trialAppID}}
 			}
 			err = nc.PublishMsg(m)
 		}
 		if err != nil {
-			return fmt.Errorf("trying %s: %w", p.subject, err)
+			return fmt.Errorf("try %s: %w", t.subject, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushWait)
@@ -153,51 +172,54 @@ func send(ctx context.Context, nc *nats.Conn, list []probe) error {
 	return nc.FlushWithContext(ctx)
 }
 
-// may says whether this user may publish to a subject that was tried.
-func (r *run) may(subject string) bool { return !r.denied[use{false, subject}] }
+// mayPublish reports whether this user may publish to a subject that was tried.
+func (r *run) mayPublish(subject string) bool { return !r.denied[use{false, subject}] }
 
-// hears says whether this user can get replies.
-func (r *run) hears() bool {
-	for _, p := range r.tried {
-		if p.subscribe && p.grant == r.inboxes() {
-			return !r.denied[p.use]
+// getsReplies reports whether this user can receive replies.
+func (r *run) getsReplies() bool {
+	for _, t := range r.trials {
+		if t.subscribe && t.grant == r.inboxes() {
+			return !r.denied[t.use]
 		}
 	}
 	return false
 }
 
 func (r *run) mayInspect() bool {
-	return r.hears() && r.may("$JS.API.STREAM.INFO.KV_"+r.Bucket) && r.may("$JS.API.STREAM.INFO.KV_"+r.ledger())
+	return r.getsReplies() && r.mayPublish(bucket.StreamAPI("INFO", r.Bucket)) &&
+		r.mayPublish(bucket.StreamAPI("INFO", r.ledger()))
 }
 
-// mayRead: the records and the ledger, from the leader.
+// mayRead reports whether this user may read records and ledger entries from the leader.
 func (r *run) mayRead() bool {
-	return r.hears() && r.may("$JS.API.STREAM.MSG.GET.KV_"+r.Bucket) && r.may("$JS.API.STREAM.MSG.GET.KV_"+r.ledger())
+	return r.getsReplies() && r.mayPublish(bucket.StreamAPI("MSG.GET", r.Bucket)) &&
+		r.mayPublish(bucket.StreamAPI("MSG.GET", r.ledger()))
 }
 
 const advicePermissions = "wxkeeper permissions worker prints what the NATS user of a worker needs"
 
-func (r *run) permissions() {
+func (r *run) checkPermissions() {
 	all := true
-	for _, p := range r.tried {
-		if !r.denied[p.use] || p.use == r.ping() {
+	for _, t := range r.trials {
+		if !r.denied[t.use] || t.use == r.ping() {
 			continue
 		}
 		all = false
 		verb, level, advice := "publish to ", Fail, advicePermissions
-		if p.subscribe {
+		if t.subscribe {
 			verb = "subscribe to "
 		}
-		if p.optional {
+		if t.optional {
 			level = Warn
 		}
-		if p.grant == r.inboxes() {
+		if t.grant == r.inboxes() {
 			advice = natsconn.InboxAdvice
 		}
-		r.say(level, Permissions, "this NATS user may not "+verb+p.grant+", which a worker needs for "+p.lacking, advice)
+		r.add(level, Permissions, "this NATS user may not "+verb+t.grant+", which a worker needs for "+t.purpose, advice)
 	}
 	if all {
-		r.say(OK, Permissions, fmt.Sprintf("this NATS user may use every subject of a worker that can be tried (%d); not tried: %s.event.>, and replies",
-			len(r.tried), r.SubjectPrefix), "")
+		what := fmt.Sprintf("this NATS user may use every subject of a worker that can be tried (%d); "+
+			"not tried: %s.event.>, and replies", len(r.trials), r.SubjectPrefix)
+		r.add(OK, Permissions, what, "")
 	}
 }

@@ -16,16 +16,17 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// needed are the permissions that the probes stand for.
-func needed(t *testing.T) []probe {
+// neededTrials are the trials of everything that a worker needs.
+func neededTrials(t *testing.T) []trial {
 	t.Helper()
 	r := &run{nc: &natsconn.Conn{Conn: natstest.Start(t).Connect()}}
 	r.setDefaults()
-	return slices.DeleteFunc(r.probes(), func(p probe) bool { return p.use == r.ping() })
+	return slices.DeleteFunc(r.makeTrials(), func(p trial) bool { return p.use == r.ping() })
 }
 
-// granted is a user with the permissions of list but one, and with what cannot be tried.
-func granted(name string, list []probe, but use) *server.User {
+// userWithout is a user with the permissions of all trials except one, and with the permissions that cannot be
+// tried.
+func userWithout(name string, list []trial, but use) *server.User {
 	p := &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: []string{"wechat.event.>", "_INBOX.>"}},
 		Subscribe: &server.SubjectPermission{Allow: []string{"none"}},
@@ -42,22 +43,26 @@ func granted(name string, list []probe, but use) *server.User {
 	return &server.User{Username: name, Password: "p", Permissions: p}
 }
 
-// The list of probes is what a worker needs: no more, no less than the whole life of one under it shows, from the first
-// bucket on; and of each permission that is missing the check says exactly which.
+// The trials are exactly what a worker needs: a worker with these permissions creates its buckets and serves,
+// and the check names each of them that is missing.
 func TestEachMissingPermissionIsNamed(t *testing.T) {
 	t.Parallel()
-	list := needed(t)
-	users := []*server.User{granted("whole", list, use{}), {Username: "admin", Password: "p"}}
+	list := neededTrials(t)
+	users := []*server.User{userWithout("whole", list, use{}), {Username: "admin", Password: "p"}}
 	for i, p := range list {
-		users = append(users, granted(userOf(i), list, p.use))
+		users = append(users, userWithout(userName(i), list, p.use))
 	}
 	s := natstest.Start(t, func(o *server.Options) { o.Users = users })
-	sim := upstream(t)
+	sim := startWeChat(t)
 
 	violations := make(chan string, 100)
-	nc := s.Connect(nats.UserInfo("whole", "p"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { violations <- err.Error() }))
+	onError := func(_ *nats.Conn, _ *nats.Subscription, err error) { violations <- err.Error() }
+	nc := s.Connect(nats.UserInfo("whole", "p"), nats.ErrorHandler(onError))
 	w, err := worker.New(nc, worker.Config{
-		Accounts: []worker.Account{{AppID: stable.AppID, Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket}}}, WeChat: wechat.Config{URLs: []string{sim.URL}},
+		Accounts: []worker.Account{
+			{AppID: stable.AppID, Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket}},
+		},
+		WeChat: wechat.Config{URLs: []string{sim.URL}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -75,28 +80,28 @@ func TestEachMissingPermissionIsNamed(t *testing.T) {
 	await(t, published, violations)
 	await(t, published, violations)
 
-	cfg := of(s.URL(), sim.URL, stable)
+	cfg := configOf(s.URL(), sim.URL, stable)
 	cfg.NATS.User, cfg.NATS.Password = "whole", "p"
-	found := ran(t, cfg)
-	wantsNothing(t, found)
-	wants(t, found, Workers, OK, "$SRV.PING.wechat", "need not")
+	found := runAll(t, cfg)
+	wantNoTrouble(t, found)
+	wantFinding(t, found, Workers, OK, "$SRV.PING.wechat", "a worker does not need to")
 	cfg.NATS.User = "admin"
-	wants(t, ran(t, cfg), Workers, OK, "1 worker on wechat.>: ")
+	wantFinding(t, runAll(t, cfg), Workers, OK, "1 worker on wechat.>: ")
 	stop()
 	if err := await(t, ended, violations); err != nil {
 		t.Error(err)
 	}
 	if len(violations) > 0 {
-		t.Errorf("the list of probes lacks what a worker needs: %s", <-violations)
+		t.Errorf("no trial of something that a worker needs: %s", <-violations)
 	}
 
 	t.Run("each", func(t *testing.T) {
 		for i, p := range list {
 			t.Run(p.grant, func(t *testing.T) {
 				t.Parallel()
-				cfg := of(s.URL(), "")
-				cfg.NATS.User, cfg.NATS.Password = userOf(i), "p"
-				found := ran(t, cfg)
+				cfg := configOf(s.URL(), "")
+				cfg.NATS.User, cfg.NATS.Password = userName(i), "p"
+				found := runAll(t, cfg)
 				verb, level, advice := "publish to ", Fail, "wxkeeper permissions worker"
 				if p.subscribe {
 					verb = "subscribe to "
@@ -107,33 +112,45 @@ func TestEachMissingPermissionIsNamed(t *testing.T) {
 				if p.grant == "_INBOX.>" {
 					advice = "set NATS_INBOX_PREFIX=_INBOX_<user>"
 				}
-				wants(t, found, Permissions, level, "may not "+verb+p.grant+",", advice)
-				if n := len(slices.DeleteFunc(slices.Clone(found), func(f Finding) bool { return f.Check != Permissions })); n != 1 {
-					t.Errorf("%d findings for one permission: %s", n, lines(found))
+				wantFinding(t, found, Permissions, level, "may not "+verb+p.grant+",", advice)
+				if n := findingsOf(found, Permissions); n != 1 {
+					t.Errorf("%d findings for one permission: %s", n, describe(found))
 				}
-				wantsNothing(t, found, Permissions, Buckets) // which says that it could not be looked at
+				wantNoTrouble(t, found, Permissions, Buckets) // without some permissions the buckets cannot be checked
 			})
 		}
 	})
 }
 
-// await waits for what a worker does, unless its permissions do not let it.
+// findingsOf counts the findings of a check.
+func findingsOf(found []Finding, check string) int {
+	n := 0
+	for _, f := range found {
+		if f.Check == check {
+			n++
+		}
+	}
+	return n
+}
+
+// await waits for something that a worker does, and fails if the worker lacks a permission for it.
 func await[T any](t *testing.T, happens <-chan T, violations <-chan string) (v T) {
 	t.Helper()
 	select {
 	case v = <-happens:
-	case said := <-violations:
-		t.Fatalf("the list of probes lacks what a worker needs: %s", said)
-	case <-time.After(time.Minute):
-		t.Fatal("a worker with the permissions of the probes does not work")
+	case violation := <-violations:
+		t.Fatalf("no trial of something that a worker needs: %s", violation)
+	case <-time.After(patience):
+		t.Fatal("a worker with the permissions of all trials does not work")
 	}
 	return v
 }
 
-func userOf(i int) string { return "without-" + string(rune('A'+i/26)) + string(rune('a'+i%26)) }
+func userName(i int) string { return "without-" + string(rune('A'+i/26)) + string(rune('a'+i%26)) }
 
-// A consumer's user has next to nothing: all that it lacks is told, and nothing is waited for in vain.
-func TestUserOfAConsumerIsNoUserOfAWorker(t *testing.T) {
+// The user of a consumer lacks almost every permission. The check finds each, and waits for no answer that
+// cannot come.
+func TestUserOfAConsumerLacksThePermissionsOfAWorker(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "app", Password: "p", Permissions: &server.Permissions{
@@ -141,17 +158,12 @@ func TestUserOfAConsumerIsNoUserOfAWorker(t *testing.T) {
 			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
 		}}}
 	})
-	cfg := of(s.URL(), "")
+	cfg := configOf(s.URL(), "")
 	cfg.NATS.User, cfg.NATS.Password = "app", "p"
-	found := ran(t, cfg)
-	n := 0
-	for _, f := range found {
-		if f.Check == Permissions {
-			n++
-		}
+	found := runAll(t, cfg)
+	want := len(neededTrials(t)) - 1 // the user may subscribe to its inboxes
+	if n := findingsOf(found, Permissions); n != want {
+		t.Errorf("%d findings, want %d: %s", n, want, describe(found))
 	}
-	if want := len(needed(t)) - 1; n != want { // all but the inboxes
-		t.Errorf("%d findings, want %d: %s", n, want, lines(found))
-	}
-	wants(t, found, Buckets, Warn, "not checked")
+	wantFinding(t, found, Buckets, Warn, "not checked")
 }

@@ -13,34 +13,35 @@ import (
 )
 
 const (
-	firstWorker = 2 * time.Second        // how long to wait for the first answer; where nobody is there, NATS says so at once
-	nextWorker  = 300 * time.Millisecond // and for one more
+	firstWorker = 2 * time.Second        // wait for the first answer; if no worker runs, NATS replies at once
+	nextWorker  = 300 * time.Millisecond // wait for one more answer
 	namesShown  = 5
 )
 
-// workers tells how many workers run. It is no fault that none does.
-func (r *run) workers(ctx context.Context) {
-	if !r.hears() || r.denied[r.ping()] {
-		r.say(OK, Workers, "this NATS user may not ask whether workers run ("+r.ping().subject+"), and need not", "")
+// checkWorkers lists the workers that run. It is no fault if there is none.
+func (r *run) checkWorkers(ctx context.Context) {
+	if !r.getsReplies() || r.denied[r.ping()] {
+		what := "this NATS user may not ask whether workers run (" + r.ping().subject + "); a worker does not need to"
+		r.add(OK, Workers, what, "")
 		return
 	}
-	names, err := r.pinged(ctx)
+	names, err := r.pingWorkers(ctx)
 	switch {
 	case err != nil:
-		r.say(Warn, Workers, "the workers could not be counted: "+err.Error(), "")
+		r.add(Warn, Workers, "the workers could not be counted: "+err.Error(), "")
 	case len(names) == 0:
-		r.say(OK, Workers, "no worker runs on "+r.SubjectPrefix+".> yet", "")
+		r.add(OK, Workers, "no worker runs on "+r.SubjectPrefix+".> yet", "")
 	default:
 		shown := strings.Join(names[:min(len(names), namesShown)], ", ")
 		if more := len(names) - namesShown; more > 0 {
 			shown += fmt.Sprintf(" and %d more", more)
 		}
-		r.say(OK, Workers, fmt.Sprintf("%s on %s.>: %s", count(len(names), "worker"), r.SubjectPrefix, shown), "")
+		r.add(OK, Workers, fmt.Sprintf("%s on %s.>: %s", count(len(names), "worker"), r.SubjectPrefix, shown), "")
 	}
 }
 
-// pinged are the workers that answer, by name and version.
-func (r *run) pinged(ctx context.Context) ([]string, error) {
+// pingWorkers returns the name and version of each worker that answers.
+func (r *run) pingWorkers(ctx context.Context) ([]string, error) {
 	sub, err := r.nc.SubscribeSync(r.nc.NewInbox())
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func (r *run) pinged(ctx context.Context) ([]string, error) {
 		m, err := sub.NextMsgWithContext(waiting)
 		cancel()
 		var pong micro.Ping
-		if err != nil || isNoResponders(m) { // they have all answered, or nobody is there
+		if err != nil || isNoResponders(m) { // all workers have answered, or there is none
 			slices.Sort(names)
 			return names, ctx.Err()
 		}

@@ -1,9 +1,10 @@
-// Package demo shows in one process what wxkeeper does: a simulated WeChat whose tokens live for a minute, an embedded
-// NATS server and a worker with two accounts; and it tells, line by line, what happens to their credentials.
+// Package demo shows in one process what wxkeeper does: it starts a simulated WeChat whose tokens live for a
+// minute, an embedded NATS server, and a worker with two accounts, and prints, line by line, what happens to
+// their credentials.
 //
-// It tells only what it has seen: as a consumer of the bucket and of the events, as a client of code.resolve, and by
-// asking the simulation what it would say of a token. Values are shown masked: they are worth nothing here, but people
-// copy what they see.
+// It prints only what it has observed: as a consumer of the bucket and of the events, as a client of
+// code.resolve, and by asking the simulation whether it accepts a token. Values are masked. They are worth
+// nothing here, but users copy what they see.
 package demo
 
 import (
@@ -18,25 +19,27 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// Config says where the demo tells its story, and for how long. The zero value works, but for Out.
+// Config is where the demo prints, and how long it runs. The zero value works, except that Out must be set.
 type Config struct {
-	Out io.Writer // where the story is told; the demo ends when it cannot be written to any more
-	// For ends the demo; 0: it goes on until the context ends. At least twice Life, or the story has no room.
+	Out io.Writer // the demo ends when a write to it fails
+	// For is how long the demo runs; 0: until the context ends. It must be at least twice Life, so that every
+	// step can happen.
 	For time.Duration
-	// Life of an access_token: whole seconds, at least 6. 0: a minute, or a third of For where that is shorter than two
-	// minutes.
+	// Life is the life of an access_token, in whole seconds, at least 6 s. 0 is a minute, or a third of For if
+	// For is shorter than two minutes.
 	Life time.Duration
-	// Listen is the address of NATS; "" is 127.0.0.1:4222. Where it is taken, the demo says so and takes a free port.
+	// Listen is the address of NATS; "" is 127.0.0.1:4222. If it is taken, the demo uses a free port and prints
+	// so.
 	Listen string
-	Color  bool // of the words that say what happened; the text is complete without
+	Color  bool // prints the first word of each line in color
 }
 
-// ErrConfig is returned for a Config that makes no sense.
+// ErrConfig is returned for a Config that cannot work.
 var ErrConfig = errors.New("demo")
 
 const (
 	defaultLife   = time.Minute
-	minLife       = 6 * time.Second // below it the lags of a busy machine would count
+	minLife       = 6 * time.Second // with a shorter life, a busy machine would miss a refresh
 	defaultListen = "127.0.0.1:4222"
 )
 
@@ -56,26 +59,26 @@ func (c *Config) setDefaults() error {
 	case c.Life < minLife || c.Life%time.Second != 0:
 		return fmt.Errorf("%w: a life of %s is not a whole number of seconds, at least %s", ErrConfig, c.Life, minLife)
 	case c.For < 0 || c.For > 0 && c.For < 2*c.Life:
-		return fmt.Errorf("%w: %s is too short for the story: at least %s", ErrConfig, c.For, 2*c.Life)
+		return fmt.Errorf("%w: %s is too short for all steps: at least %s", ErrConfig, c.For, 2*c.Life)
 	}
 	return nil
 }
 
-// Run tells the story until ctx ends, or for Config.For. It returns nil when ctx has ended, or when all chapters have
-// happened in that time, and otherwise an error that names those that have not. Nothing of it stays: neither files
-// nor goroutines.
+// Run runs the demo until ctx ends, or for Config.For. It returns nil if ctx has ended, or if every step has
+// happened; otherwise its error names the steps that have not happened. It leaves no files and no goroutines
+// behind.
 func Run(ctx context.Context, cfg Config) error { return run(ctx, cfg, nil) }
 
-// run is Run; prepare, if not nil, may change the simulated WeChat before anybody calls it.
+// run is Run. prepare, if it is not nil, may change the simulated WeChat before it is called.
 func run(ctx context.Context, cfg Config, prepare func(*wechattest.Simulator)) error {
 	if err := cfg.setDefaults(); err != nil {
 		return err
 	}
-	ctx, leave := context.WithCancel(ctx)
-	defer leave()
-	cfg.Out = &audience{out: cfg.Out, leave: leave}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	cfg.Out = &output{out: cfg.Out, end: end}
 	log := new(tail)
-	err := perform(ctx, cfg, slog.New(slog.NewTextHandler(log, nil)), prepare)
+	err := play(ctx, cfg, slog.New(slog.NewTextHandler(log, nil)), prepare)
 	if err != nil {
 		if lines := log.String(); lines != "" {
 			fmt.Fprintf(cfg.Out, "\nThe last lines of the log of the worker and of NATS:\n\n%s\n", lines)
@@ -84,21 +87,22 @@ func run(ctx context.Context, cfg Config, prepare func(*wechattest.Simulator)) e
 	return err
 }
 
-// audience ends the demo when it has gone: the reader of a pipe that is closed, a terminal that is shut.
-type audience struct {
-	out   io.Writer
-	leave func()
+// output ends the demo when a write fails: the reader of a pipe has closed it, or the terminal is gone.
+type output struct {
+	out io.Writer
+	end func()
 }
 
-func (a *audience) Write(p []byte) (int, error) {
-	n, err := a.out.Write(p)
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.out.Write(p)
 	if err != nil {
-		a.leave()
+		o.end()
 	}
 	return n, err
 }
 
-func perform(ctx context.Context, cfg Config, log *slog.Logger, prepare func(*wechattest.Simulator)) (err error) {
+// play starts the stack, plays the story on it, and stops the stack.
+func play(ctx context.Context, cfg Config, log *slog.Logger, prepare func(*wechattest.Simulator)) (err error) {
 	began := time.Now()
 	s := newStory(cfg, newSimulator(cfg.Life))
 	if prepare != nil {
@@ -106,32 +110,32 @@ func perform(ctx context.Context, cfg Config, log *slog.Logger, prepare func(*we
 	}
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	h := &house{cfg: cfg, log: log, sim: s.sim, fail: fail}
-	defer func() { err = errors.Join(err, h.close()) }()
-	if err := h.open(running, s); err != nil {
+	stack := &stack{cfg: cfg, log: log, sim: s.sim, fail: fail}
+	defer func() { err = errors.Join(err, stack.stop()) }()
+	if err := stack.start(running, s); err != nil {
 		if ctx.Err() != nil {
-			return nil // its user has ended it before it had begun
+			return nil // the user has ended the demo while it started
 		}
 		return err
 	}
 
-	telling := running
+	playing := running
 	if cfg.For > 0 {
 		var cancel context.CancelFunc
-		telling, cancel = context.WithDeadline(running, began.Add(cfg.For))
+		playing, cancel = context.WithDeadline(running, began.Add(cfg.For))
 		defer cancel()
 	}
-	s.tell(telling)
-	s.sumUp(time.Since(began))
+	s.play(playing)
+	s.printSummary(time.Since(began))
 
 	switch {
 	case ctx.Err() != nil:
-		return nil // its user has ended it
+		return nil // the user has ended the demo
 	case running.Err() != nil:
 		return context.Cause(running)
 	}
 	if missing := s.missing(); len(missing) > 0 {
-		return fmt.Errorf("demo: within %s this has not happened: %s", cfg.For, strings.Join(missing, "; "))
+		return fmt.Errorf("demo: these steps did not happen within %s: %s", cfg.For, strings.Join(missing, "; "))
 	}
 	return nil
 }

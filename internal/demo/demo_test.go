@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -12,20 +13,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds waits for events that must come; it is not a claim about speed.
-const patience = 20 * time.Second
+// patience limits waits for events that must come. It is for hangs only, not a claim about speed.
+const patience = 2 * time.Minute
 
-// anyPort keeps the tests away from what else runs on the machine.
+// anyPort lets the tests run beside anything else that uses the default port.
 const anyPort = "127.0.0.1:0"
 
-// screen is a terminal that can be waited for.
+// screen is an output on which a test can wait for a text.
 type screen struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
@@ -50,25 +53,44 @@ func (s *screen) String() string {
 	return s.text.String()
 }
 
-// await blocks until the screen shows what.
-func (s *screen) await(t *testing.T, what string) {
+// await blocks until the screen shows what is asked for.
+func (s *screen) await(t *testing.T, shows func(text string) bool) {
 	t.Helper()
 	deadline := time.After(patience)
-	for !strings.Contains(s.String(), what) {
+	for !shows(s.String()) {
 		select {
 		case <-s.wrote:
 		case <-deadline:
-			t.Fatalf("the screen never showed %q:\n%s", what, s)
+			t.Fatalf("after %s the screen shows only:\n%s", patience, s)
 		}
 	}
 }
 
-// said tells whether a line of the story begins with the word.
-func said(text, word string) bool {
-	return regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  ` + word + ` `).MatchString(text)
+// start runs the demo. The function that it returns ends the demo as a user does, and returns the error of Run.
+func start(t *testing.T, cfg Config) (end func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, cfg) }()
+	end = sync.OnceValue(func() error {
+		cancel()
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(patience):
+			return errors.New("the demo does not end")
+		}
+	})
+	t.Cleanup(func() { _ = end() })
+	return end
 }
 
-// checkNothingStays fails where the demo's data directory is still there.
+// hasLine reports whether a line of the story begins with these words.
+func hasLine(text, words string) bool {
+	return regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  ` + regexp.QuoteMeta(words) + ` `).MatchString(text)
+}
+
+// checkNothingStays fails if the demo's data directory still exists.
 func checkNothingStays(t *testing.T, text string) {
 	t.Helper()
 	m := regexp.MustCompile(`data in (.*) \(removed at the end\)`).FindStringSubmatch(text)
@@ -76,11 +98,11 @@ func checkNothingStays(t *testing.T, text string) {
 		t.Fatalf("the data directory is not named:\n%s", text)
 	}
 	if _, err := os.Stat(m[1]); !os.IsNotExist(err) {
-		t.Errorf("the data directory %s is still there: %v", m[1], err)
+		t.Errorf("the data directory %s still exists: %v", m[1], err)
 	}
 }
 
-// checkMasked fails where a value stands on the screen: in the simulation those are 86 and 136 characters long, and no
+// checkMasked fails if the screen shows a value. A value of the simulation has 86 or 136 characters, and no
 // other word has more than 32 of these characters in a row.
 func checkMasked(t *testing.T, text string) {
 	t.Helper()
@@ -89,114 +111,114 @@ func checkMasked(t *testing.T, text string) {
 	}
 }
 
-func TestTheWholeStoryHappensInTime(t *testing.T) {
+// The test ends the demo when every step has happened, so that a busy machine only takes longer.
+func TestEveryStepHappens(t *testing.T) {
 	t.Parallel()
 	out := newScreen()
-	began := time.Now()
-	if err := Run(t.Context(), Config{Out: out, For: 20 * time.Second, Life: 6 * time.Second, Listen: anyPort}); err != nil {
-		t.Errorf("Run: %v", err)
+	end := start(t, Config{Out: out, Life: 12 * time.Second, Listen: anyPort})
+	steps := []string{
+		wordPublished, wordResolved, wordKilled, wordConflict, wordHealed,
+		wordRefreshed + "  " + messages.Key(stableID, messages.AccessToken),
+		wordRefreshed + "  " + messages.Key(classicID, messages.AccessToken),
 	}
-	if took := time.Since(began); took > 25*time.Second {
-		t.Errorf("it took %s", took)
+	for _, k := range keys {
+		steps = append(steps, wordPublished+"  "+k)
+	}
+	for _, step := range steps {
+		out.await(t, func(text string) bool { return hasLine(text, step) })
+	}
+	if err := end(); err != nil {
+		t.Errorf("Run: %v", err)
 	}
 	text := out.String()
 	t.Log("\n" + text)
-	for _, word := range []string{wordPublished, wordRenewed, wordResolved, wordKilled, wordConflict, wordHealed, wordEnded} {
-		if !said(text, word) {
-			t.Errorf("nothing was %s", word)
+	for _, word := range []string{wordFailed, wordRefused, wordExpired, wordRemoved} {
+		if hasLine(text, word) {
+			t.Errorf("there is a line %q", word)
 		}
 	}
-	for _, word := range []string{wordFailed, wordRefused, wordExpired, wordGone} {
-		if said(text, word) {
-			t.Errorf("something was %s", word)
-		}
-	}
-	for _, k := range keys {
-		if !strings.Contains(text, "published  "+k+" ") {
-			t.Errorf("%s was not published", k)
-		}
+	if !hasLine(text, wordEnded) {
+		t.Error("there is no summary")
 	}
 	if strings.Contains(text, "\x1b") {
-		t.Error("colors nobody asked for")
+		t.Error("there are colors, although Color is not set")
 	}
 	checkMasked(t, text)
 	checkNothingStays(t, text)
 }
 
-func TestAChapterThatDoesNotHappenIsNamed(t *testing.T) {
+func TestErrorNamesTheStepsThatDidNotHappen(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct {
-		fault          wechattest.Fault
-		named, unnamed []string
-	}{
-		"no classic token": {
-			fault: wechattest.Fault{AppID: classicID, Endpoint: "token", Errcode: -1},
-			named: []string{
-				"published (wx-demo-classic.access_token)", "renewed (a token of token)", "resolved", "healed",
-			},
-			unnamed: []string{"published (wx-demo-stable", "renewed (a token of stable_token)"},
-		},
-		"no code": {
-			fault:   wechattest.Fault{Endpoint: "tickettocode", Errcode: 40097},
-			named:   []string{"resolved", "healed"},
-			unnamed: []string{"published", "renewed"},
-		},
+	out := newScreen()
+	cfg := Config{Out: out, For: 2 * minLife, Listen: anyPort}
+	err := run(t.Context(), cfg, func(sim *wechattest.Simulator) {
+		sim.Inject(wechattest.Fault{AppID: classicID, Endpoint: "token", Errcode: -1})
+	})
+	if err == nil {
+		t.Fatalf("no error:\n%s", out)
+	}
+	for _, step := range []string{
+		"published (wx-demo-classic.access_token)", "refreshed (a token from the interface token)", "resolved", "healed",
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			out := newScreen()
-			err := run(t.Context(), Config{Out: out, For: 12 * time.Second, Listen: anyPort}, func(sim *wechattest.Simulator) { sim.Inject(tc.fault) })
-			if err == nil {
-				t.Fatalf("no error:\n%s", out)
-			}
-			for _, chapter := range tc.named {
-				if !strings.Contains(err.Error(), chapter) {
-					t.Errorf("the error does not name %q: %v", chapter, err)
-				}
-			}
-			for _, chapter := range tc.unnamed {
-				if strings.Contains(err.Error(), chapter) {
-					t.Errorf("the error names %q: %v", chapter, err)
-				}
-			}
-			if text := out.String(); !strings.Contains(text, "The last lines of the log") {
-				t.Errorf("the log is not shown:\n%s", text)
-			}
-			checkMasked(t, out.String())
-			checkNothingStays(t, out.String())
-		})
+		if !strings.Contains(err.Error(), step) {
+			t.Errorf("the error does not name %q: %v", step, err)
+		}
+	}
+	text := out.String()
+	if !strings.Contains(text, "The last lines of the log") {
+		t.Errorf("the log is not shown:\n%s", text)
+	}
+	checkMasked(t, text)
+	checkNothingStays(t, text)
+}
+
+// A step that has happened is not named.
+func TestStepIsMissingUntilItHappens(t *testing.T) {
+	t.Parallel()
+	s := newStory(Config{}, newSimulator(minLife))
+	for _, step := range []struct {
+		want string // the first missing step
+		do   func()
+	}{
+		{"published (wx-demo-stable.access_token)", func() { s.current[keys[0]] = messages.Credential{} }},
+		{"published (wx-demo-stable.jsapi_ticket)", func() { s.current[keys[1]] = messages.Credential{} }},
+		{"published (wx-demo-stable.wx_card_ticket)", func() { s.current[keys[2]] = messages.Credential{} }},
+		{"published (wx-demo-classic.access_token)", func() { s.current[keys[3]] = messages.Credential{} }},
+		{"refreshed (a token from the interface stable_token)", func() { s.refreshed[messages.SourceStableToken]++ }},
+		{"refreshed (a token from the interface token)", func() { s.refreshed[messages.SourceToken]++ }},
+		{"resolved (the code_ticket of the sample)", func() { s.resolves++ }},
+		{"healed (a token that another system killed)", func() { s.heals = append(s.heals, time.Second) }},
+	} {
+		missing := s.missing()
+		if len(missing) == 0 {
+			t.Fatalf("nothing is missing, want %q", step.want)
+		}
+		if diff := cmp.Diff(step.want, missing[0]); diff != "" {
+			t.Error(diff)
+		}
+		s.update(step.do)
+	}
+	if missing := s.missing(); len(missing) != 0 {
+		t.Errorf("every step has happened, and %q are missing", missing)
 	}
 }
 
-func TestTheUserEndsItAtOnceAndNothingStays(t *testing.T) {
+func TestUserEndsTheDemoAndNothingStays(t *testing.T) {
 	t.Parallel()
-	// A port that is taken is not the end.
+	// The demo also starts if its port is taken.
 	l, err := net.Listen("tcp", anyPort)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	out := newScreen()
-	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, Config{Out: out, Listen: l.Addr().String(), Color: true}) }()
-	out.await(t, wordResolved)
-	cancel()
-	began := time.Now()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	case <-time.After(patience):
-		t.Fatal("it does not end")
-	}
-	if took := time.Since(began); took > patience/4 {
-		t.Errorf("it took %s to end", took)
+	end := start(t, Config{Out: out, Listen: l.Addr().String(), Color: true})
+	out.await(t, func(text string) bool { return strings.Contains(text, wordResolved) })
+	if err := end(); err != nil {
+		t.Errorf("Run: %v", err)
 	}
 	text := out.String()
-	for _, want := range []string{l.Addr().String() + " is taken", "upstream calls", "lives for 1m,", "\x1b["} {
+	for _, want := range []string{l.Addr().String() + " is taken", "upstream calls", "valid for 1m,", "\x1b["} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not shown:\n%s", want, text)
 		}
@@ -204,28 +226,31 @@ func TestTheUserEndsItAtOnceAndNothingStays(t *testing.T) {
 	checkNothingStays(t, text)
 }
 
-// gone is an audience that hears the introduction and leaves.
-type gone struct{ *screen }
+// closedPipe is an output that fails after the introduction.
+type closedPipe struct{ *screen }
 
-func (g gone) Write(p []byte) (int, error) {
-	if strings.Contains(g.String(), "What happens here") {
+func (p closedPipe) Write(b []byte) (int, error) {
+	if strings.Contains(p.String(), "What happens") {
 		return 0, io.ErrClosedPipe
 	}
-	return g.screen.Write(p)
+	return p.screen.Write(b)
 }
 
-func TestItEndsWhenNobodyListens(t *testing.T) {
+func TestDemoEndsWhenItsOutputIsClosed(t *testing.T) {
 	t.Parallel()
 	out := newScreen()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := Run(ctx, Config{Out: gone{out}, Listen: anyPort}); err != nil || ctx.Err() != nil {
-		t.Errorf("Run: %v, %v", err, ctx.Err())
+	if err := Run(ctx, Config{Out: closedPipe{out}, Listen: anyPort}); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if ctx.Err() != nil {
+		t.Errorf("the demo did not end within %s", patience)
 	}
 	checkNothingStays(t, out.String())
 }
 
-func TestEndedBeforeItBeginsIsNoError(t *testing.T) {
+func TestDemoThatIsEndedBeforeItBeginsReturnsNoError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -234,7 +259,7 @@ func TestEndedBeforeItBeginsIsNoError(t *testing.T) {
 	}
 }
 
-func TestLivesFollowFromTheTimeThereIs(t *testing.T) {
+func TestLifeFollowsFromTheDuration(t *testing.T) {
 	t.Parallel()
 	const s = time.Second
 	for _, tc := range []struct {
@@ -254,13 +279,20 @@ func TestLivesFollowFromTheTimeThereIs(t *testing.T) {
 		{life: 6500 * time.Millisecond, err: "whole number of seconds"},
 	} {
 		cfg := Config{Out: newScreen(), For: tc.given, Life: tc.life}
-		switch err := cfg.setDefaults(); {
-		case tc.err != "":
-			if err == nil || !strings.Contains(err.Error(), tc.err) {
-				t.Errorf("For %s, Life %s: error %v, want %q", tc.given, tc.life, err, tc.err)
+		err := cfg.setDefaults()
+		if tc.err == "" {
+			if err != nil {
+				t.Errorf("For %s, Life %s: %v", tc.given, tc.life, err)
 			}
-		case err != nil || cfg.Life != tc.want:
-			t.Errorf("For %s, Life %s: life %s, %v; want %s", tc.given, tc.life, cfg.Life, err, tc.want)
+			if cfg.Life != tc.want {
+				t.Errorf("For %s, Life %s: the life is %s, want %s", tc.given, tc.life, cfg.Life, tc.want)
+			}
+			continue
+		}
+		if !errors.Is(err, ErrConfig) {
+			t.Errorf("For %s, Life %s: the error is %v, want %v", tc.given, tc.life, err, ErrConfig)
+		} else if !strings.Contains(err.Error(), tc.err) {
+			t.Errorf("For %s, Life %s: the error is %v, want %q", tc.given, tc.life, err, tc.err)
 		}
 	}
 }

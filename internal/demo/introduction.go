@@ -9,32 +9,34 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// introduce says what runs where, and what can be tried.
-func (s *story) introduce(h *house) {
+// introduce prints what runs at which address, and what a user can try.
+func (s *story) introduce(stack *stack) {
 	var b strings.Builder
-	fmt.Fprintf(&b, `wxkeeper demo: a simulated WeChat, NATS and one worker, all in this process. Ctrl-C ends it.
+	fmt.Fprintf(&b, `wxkeeper demo: a simulated WeChat, a NATS server and one worker in this process. Ctrl-C ends it.
 
   WeChat    %s, simulated: a token lives for %s, a ticket for %s
   NATS      %s, data in %s (removed at the end)
-  accounts  %s (stable_token, with both tickets), %s (token)
-`, h.api, span(s.cfg.Life), span(ticketLives*s.cfg.Life), h.nats, h.dir, stableID, classicID)
-	if h.taken {
-		fmt.Fprintf(&b, "\n%s is taken by another process: NATS listens on a free port instead.\n", s.cfg.Listen)
+  accounts  %s (interface stable_token, both tickets), %s (interface token)
+`, stack.api, span(s.cfg.Life), span(ticketLives*s.cfg.Life), stack.nats, stack.dir, stableID, classicID)
+	if stack.taken {
+		fmt.Fprintf(&b, "\n%s is taken by another process: NATS uses a free port instead.\n", s.cfg.Listen)
 	}
 	b.WriteString("\nTry in a second terminal:\n\n")
-	for _, c := range commands(h.nats, h.control, self()) {
+	for _, c := range commands(stack.nats, stack.control, self()) {
 		b.WriteString(strings.TrimRight("  "+c, " ") + "\n")
 	}
-	b.WriteString("\nWhat happens here:\n\n")
+	b.WriteString("\nWhat happens:\n\n")
 	s.print(b.String())
 }
 
-// commands are those to try, ready to be copied: the nats command, the same with wxkeeper, and a fault for WeChat.
+// commands returns commands to copy: with nats, with wxkeeper, and one that injects a fault into the simulated
+// WeChat.
 func commands(natsURL, controlURL, wxkeeper string) []string {
 	env := "NATS_URL=" + natsURL + " "
 	resolve := messages.DefaultPrefix + "." + messages.SubjectCodeResolve
 	return []string{
-		env + fmt.Sprintf(`nats req %s '{"appid":"%s","openid":"%s","code_ticket":"%s"}'`, resolve, stableID, sampleOpenID, sampleCodeTicket),
+		env + fmt.Sprintf(`nats req %s '{"appid":"%s","openid":"%s","code_ticket":"%s"}'`,
+			resolve, stableID, sampleOpenID, sampleCodeTicket),
 		env + "nats kv watch " + messages.DefaultBucket + " '*.*'",
 		env + "nats kv get " + messages.DefaultBucket + " " + messages.Key(stableID, messages.AccessToken) + " --raw",
 		env + "nats micro stats " + messages.DefaultPrefix,
@@ -47,10 +49,10 @@ func commands(natsURL, controlURL, wxkeeper string) []string {
 	}
 }
 
-// self is how this program was called, so that it can be called again.
+// self is the command that runs this program again.
 func self() string {
 	if exe, err := os.Executable(); err == nil && strings.Contains(filepath.ToSlash(exe), "/go-build") {
-		return "go run ./cmd/wxkeeper" // which builds into a directory of that name
+		return "go run ./cmd/wxkeeper" // go run builds into a directory of that name
 	}
 	if name := os.Args[0]; strings.HasPrefix(filepath.Base(name), "wxkeeper") && !strings.ContainsAny(name, " '\"") {
 		return name

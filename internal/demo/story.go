@@ -15,7 +15,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// The sample of WeChat's page of tickettocode, which the simulation knows for every account.
+// The sample of WeChat's page of tickettocode. The simulation knows it for every account.
 const (
 	sampleOpenID     = "oiV2luCau8Cx0TMOy9lvZSLqRcKc"
 	sampleCodeTicket = "6cb4bc95e1f1abc97034cbe8fd484989"
@@ -24,69 +24,70 @@ const (
 
 // keys are the credentials that the worker keeps.
 var keys = []string{
-	messages.Key(stableID, messages.AccessToken), messages.Key(stableID, messages.JSAPITicket), messages.Key(stableID, messages.WXCardTicket),
-	messages.Key(classicID, messages.AccessToken),
+	messages.Key(stableID, messages.AccessToken), messages.Key(stableID, messages.JSAPITicket),
+	messages.Key(stableID, messages.WXCardTicket), messages.Key(classicID, messages.AccessToken),
 }
 
-// killEvery is the least time between two kills: a worker makes one forced refresh a minute, and a kill that cannot be
-// healed at once is another story.
+// killEvery is the least time between two kills. A worker makes one reported refresh a minute, so a token that
+// is killed sooner could not be healed at once.
 const killEvery = 75 * time.Second
 
-// story is what happens, and what has happened.
+// story makes things happen, and observes what happens.
 type story struct {
-	narrator
+	printer
 	cfg    Config
 	sim    *wechattest.Simulator
 	client *messages.Client
 
 	mu      sync.Mutex
-	news    chan struct{}                  // closed at the next change of what follows
-	current map[string]messages.Credential // by kv.Key
-	past
+	changed chan struct{}                  // closed at the next change of the fields below
+	current map[string]messages.Credential // by messages.Key
+	progress
 }
 
-// past is what has happened. A chapter has happened when its number is not zero.
-type past struct {
-	renewed                    map[string]int // by source
+// progress counts what has happened. A step has happened if its number is not zero.
+type progress struct {
+	refreshed                  map[string]int // by source, while WeChat still accepted the old value
 	resolves, refusals         int
 	kills, conflicts, failures int
-	heals                      []time.Duration // from the kill to the answer
+	heals                      []time.Duration // from each kill to the answer
 }
 
 func newStory(cfg Config, sim *wechattest.Simulator) *story {
 	return &story{
-		narrator: narrator{out: cfg.Out, color: cfg.Color}, cfg: cfg, sim: sim,
-		news: make(chan struct{}), current: make(map[string]messages.Credential), past: past{renewed: make(map[string]int)},
+		printer: printer{out: cfg.Out, color: cfg.Color}, cfg: cfg, sim: sim,
+		changed: make(chan struct{}), current: make(map[string]messages.Credential),
+		progress: progress{refreshed: make(map[string]int)},
 	}
 }
 
-// note changes what is known, and wakes who waits for it.
-func (s *story) note(change func()) {
+// update changes the state of the story, and wakes every await.
+func (s *story) update(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
-	close(s.news)
-	s.news = make(chan struct{})
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
-// await blocks until what is known fulfills cond. It is false where ctx ended before.
+// await blocks until cond is true of the state of the story. It returns false if ctx ends before.
 func (s *story) await(ctx context.Context, cond func() bool) bool {
 	for {
 		s.mu.Lock()
-		ok, news := cond(), s.news
+		ok, changed := cond(), s.changed
 		s.mu.Unlock()
 		if ok {
 			return true
 		}
 		select {
-		case <-news:
+		case <-changed:
 		case <-ctx.Done():
 			return false
 		}
 	}
 }
 
-// pause is false where ctx ended before d had passed.
+// pause waits for d. It returns false if ctx ends before.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -96,8 +97,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// tell makes the story happen, until ctx ends. What only has to be watched is told by changed and happened.
-func (s *story) tell(ctx context.Context) {
+// play makes the steps happen, until ctx ends. Steps that happen without it are printed by onChange and
+// onEvent.
+func (s *story) play(ctx context.Context) {
 	if !s.await(ctx, func() bool { return len(s.current) == len(keys) }) {
 		return
 	}
@@ -110,7 +112,7 @@ func (s *story) tell(ctx context.Context) {
 	appids := [...]string{stableID, classicID}
 	for n := 0; pause(ctx, s.cfg.Life/3); n++ {
 		s.resolve(ctx, appids[n%len(appids)])
-		// One kill is enough for a story with an end.
+		// If the demo ends by itself, one kill is enough.
 		if s.cfg.For == 0 && time.Since(last) > max(killEvery, 3*s.cfg.Life/2) {
 			s.killAndHeal(ctx)
 			last = time.Now()
@@ -118,34 +120,34 @@ func (s *story) tell(ctx context.Context) {
 	}
 }
 
-// missing are the chapters that have not happened, with what is missing in them.
+// missing returns the steps that have not happened.
 func (s *story) missing() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var chapters []string
+	var steps []string
 	for _, k := range keys {
 		if _, ok := s.current[k]; !ok {
-			chapters = append(chapters, wordPublished+" ("+k+")")
+			steps = append(steps, wordPublished+" ("+k+")")
 		}
 	}
 	for _, source := range []string{messages.SourceStableToken, messages.SourceToken} {
-		if s.renewed[source] == 0 {
-			chapters = append(chapters, wordRenewed+" (a token of "+source+")")
+		if s.refreshed[source] == 0 {
+			steps = append(steps, wordRefreshed+" (a token from the interface "+source+")")
 		}
 	}
 	if s.resolves == 0 {
-		chapters = append(chapters, wordResolved+" (the sample's code_ticket)")
+		steps = append(steps, wordResolved+" (the code_ticket of the sample)")
 	}
 	if len(s.heals) == 0 {
-		chapters = append(chapters, wordHealed+" (a token that another system killed)")
+		steps = append(steps, wordHealed+" (a token that another system killed)")
 	}
-	return chapters
+	return steps
 }
 
-// changed tells of a change of the bucket. The Reader calls it, one call after the other.
-func (s *story) changed(c kv.Change) {
+// onChange prints a change of the bucket. The Reader calls it once at a time.
+func (s *story) onChange(c kv.Change) {
 	if c.AppID == "" {
-		return // a mark of the snapshot
+		return // the start or the end of a snapshot
 	}
 	key := messages.Key(c.AppID, c.Kind)
 	s.mu.Lock()
@@ -153,41 +155,41 @@ func (s *story) changed(c kv.Change) {
 	s.mu.Unlock()
 	if c.Record == nil {
 		if known && !old.Valid(time.Now()) {
-			s.say(wordGone, "%s: its life is over, and the record has removed itself", key)
+			s.printLine(wordRemoved, "%s: the record has expired, and NATS has removed it", key)
 		}
 		return
 	}
 	now := *c.Record
 	if known && now.Generation <= old.Generation {
-		return // a ticket that WeChat gives out for longer
+		return // the same ticket with a later end
 	}
-	verdict := s.judge(old)
-	renewed := known && verdict == wechattest.Valid
+	refreshed := known && s.isAccepted(old)
 	what := fmt.Sprintf("%s %s generation %d", key, mask(now.Value), now.Generation)
 	switch {
 	case !known:
-		s.say(wordPublished, "%s, lives for %s, next look in %s", what, span(now.Life()), span(time.Until(now.RefreshAt)))
-	case renewed:
-		s.say(wordRenewed, "%s; WeChat takes the old one for %s more", what, span(s.rest(old, now)))
+		s.printLine(wordPublished, "%s, valid for %s, next refresh in %s",
+			what, span(now.Life()), span(time.Until(now.RefreshAt)))
+	case refreshed:
+		s.printLine(wordRefreshed, "%s; WeChat accepts the old value for %s more", what, span(s.acceptedFor(old, now)))
 	default:
-		s.say(wordPublished, "%s, in place of %s, which is dead", what, mask(old.Value))
+		s.printLine(wordPublished, "%s, in place of %s, which is dead", what, mask(old.Value))
 	}
-	s.note(func() {
+	s.update(func() {
 		s.current[key] = now
-		if renewed {
-			s.renewed[now.Source]++
+		if refreshed {
+			s.refreshed[now.Source]++
 		}
 	})
 }
 
-// judge is what WeChat would say now of a credential.
-func (s *story) judge(c messages.Credential) wechattest.Verdict {
-	return s.sim.Judge(c.AppID, string(c.Kind), c.Value)
+// isAccepted reports whether WeChat accepts a credential now.
+func (s *story) isAccepted(c messages.Credential) bool {
+	return s.sim.Judge(c.AppID, string(c.Kind), c.Value) == wechattest.Valid
 }
 
-// rest is how long WeChat accepts a value that has just got a successor. A classic token lives on for the overlap, a
-// stable one to its own end, a ticket for the overlap after its end.
-func (s *story) rest(old, now messages.Credential) time.Duration {
+// acceptedFor is how long WeChat still accepts a value after it has issued a new one: a classic token for the
+// overlap, a stable token until its own end, a ticket until the overlap after its end.
+func (s *story) acceptedFor(old, now messages.Credential) time.Duration {
 	end := old.ExpiresAt
 	switch overlap := overlapOf(s.cfg.Life); now.Source {
 	case messages.SourceToken:
@@ -200,48 +202,57 @@ func (s *story) rest(old, now messages.Credential) time.Duration {
 	return time.Until(end)
 }
 
-// listen subscribes to the events of the workers.
-func (s *story) listen(nc *nats.Conn) error {
+// subscribe subscribes to the events of the workers.
+func (s *story) subscribe(nc *nats.Conn) error {
 	_, err := nc.Subscribe(messages.EventSubject(messages.DefaultPrefix, "*", "*", "*"), func(m *nats.Msg) {
 		var e messages.Event
 		if err := json.Unmarshal(m.Data, &e); err == nil {
-			s.happened(e)
+			s.onEvent(e)
 		}
 	})
 	if err == nil {
 		err = nc.Flush()
 	}
 	if err != nil {
-		return fmt.Errorf("demo: subscribing to the events: %w", err)
+		return fmt.Errorf("demo: subscribe to the events: %w", err)
 	}
 	return nil
 }
 
-// happened tells of an event. That of a refresh is told by changed.
-func (s *story) happened(e messages.Event) {
-	key := messages.Key(e.AppID, messages.Kind(e.Kind))
+// onEvent prints an event, except the event of a refresh, which onChange prints.
+func (s *story) onEvent(e messages.Event) {
+	key := messages.Key(e.AppID, e.Kind)
 	switch e.Event {
 	case messages.EventConflict:
-		s.say(wordConflict, "%s generation %d: %s. Advice: %s", key, e.Generation, e.Message, e.Advice)
-		s.note(func() { s.conflicts++ })
+		s.printLine(wordConflict, "%s generation %d: %s. Advice: %s", key, e.Generation, e.Message, e.Advice)
+		s.update(func() { s.conflicts++ })
 	case messages.EventFailed:
 		advice := ""
 		if e.Advice != "" {
 			advice = ". Advice: " + e.Advice
 		}
-		s.say(wordFailed, "%s, attempt %d: %s%s", key, e.Attempts, e.Message, advice)
-		s.note(func() { s.failures++ })
+		s.printLine(wordFailed, "%s, attempt %d: %s%s", key, e.Attempts, e.Message, advice)
+		s.update(func() { s.failures++ })
 	case messages.EventRecovered:
-		s.say(wordRecovered, "%s, after failed attempts: %d", key, e.Attempts)
+		s.printLine(wordRecovered, "%s after %s", key, count(e.Attempts, "failed attempt"))
 	case messages.EventExpired:
-		s.say(wordExpired, "%s generation %d: nobody is given it any more", key, e.Generation)
+		s.printLine(wordExpired, "%s generation %d: consumers get no value until a refresh succeeds", key, e.Generation)
 	}
 }
 
-// ask resolves the sample through NATS and counts.
-func (s *story) ask(ctx context.Context, appid string) (took time.Duration, err error) {
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// request resolves the sample through NATS, and counts the result.
+func (s *story) request(ctx context.Context, appid string) (took time.Duration, err error) {
 	began := time.Now()
-	raw, err := s.client.ResolveCode(ctx, messages.ResolveCodeRequest{AppID: appid, OpenID: sampleOpenID, CodeTicket: sampleCodeTicket})
+	raw, err := s.client.ResolveCode(ctx, messages.ResolveCodeRequest{
+		AppID: appid, OpenID: sampleOpenID, CodeTicket: sampleCodeTicket,
+	})
 	took = time.Since(began)
 	if err == nil {
 		var c messages.Code
@@ -249,7 +260,7 @@ func (s *story) ask(ctx context.Context, appid string) (took time.Duration, err 
 			err = fmt.Errorf("the code is %q, not the sample's %q", c.Code, sampleCode)
 		}
 	}
-	s.note(func() {
+	s.update(func() {
 		switch {
 		case err == nil:
 			s.resolves++
@@ -260,76 +271,82 @@ func (s *story) ask(ctx context.Context, appid string) (took time.Duration, err 
 	return took, err
 }
 
-// resolve asks and tells the answer.
+// resolve resolves the sample, and prints the answer.
 func (s *story) resolve(ctx context.Context, appid string) {
-	switch took, err := s.ask(ctx, appid); {
+	switch took, err := s.request(ctx, appid); {
 	case err == nil:
-		s.say(wordResolved, "code_ticket %s of %s: code %s, in %s", mask(sampleCodeTicket), appid, sampleCode, span(took))
+		s.printLine(wordResolved, "code_ticket %s of %s: code %s, in %s",
+			mask(sampleCodeTicket), appid, sampleCode, span(took))
 	case ctx.Err() == nil:
-		s.say(wordRefused, "code_ticket %s of %s: %v", mask(sampleCodeTicket), appid, err)
+		s.printRefusal(appid, err)
 	}
 }
 
-// killAndHeal lets another system kill the classic token, and shows that the next resolve brings a new one.
+func (s *story) printRefusal(appid string, err error) {
+	s.printLine(wordRefused, "code_ticket %s of %s: %v", mask(sampleCodeTicket), appid, err)
+}
+
+// killAndHeal lets another system kill the classic token, and shows that the next resolve heals it.
 func (s *story) killAndHeal(ctx context.Context) {
 	const appid = classicID
 	key := messages.Key(appid, messages.AccessToken)
-	// The renewal of a token that is due anyway would prove nothing.
+	// A planned refresh at the same time would hide what heals the token.
 	if !s.await(ctx, func() bool { return time.Until(s.current[key].RefreshAt) > s.cfg.Life/6 }) {
 		return
 	}
 	s.mu.Lock()
 	victim, conflicts := s.current[key], s.conflicts
 	s.mu.Unlock()
-	// A new token kills the one before the last.
-	for n := 0; n < 2 && s.judge(victim) == wechattest.Valid; n++ {
+	// WeChat accepts the last two tokens, so it takes two new ones to kill the victim.
+	for n := 0; n < 2 && s.isAccepted(victim); n++ {
 		if _, err := s.sim.ForeignRefresh(appid, messages.SourceToken); err != nil {
-			s.say(wordRefused, "the foreign system: %v", err)
+			s.printLine(wordRefused, "another system: %v", err)
 			return
 		}
 	}
 	began := time.Now()
-	s.note(func() { s.kills++ })
-	s.say(wordKilled, "%s %s generation %d by another system, %s before its end",
+	s.update(func() { s.kills++ })
+	s.printLine(wordKilled, "%s %s generation %d by another system, %s before its end",
 		key, mask(victim.Value), victim.Generation, span(time.Until(victim.ExpiresAt)))
 
-	grown := func() bool { return s.current[key].Generation > victim.Generation }
-	how := "a resolve met 40001, fetched generation %d, got its code"
+	isReplaced := func() bool { return s.current[key].Generation > victim.Generation }
+	how := "a resolve got 40001, then generation %d, then its code"
 	for {
-		_, err := s.ask(ctx, appid)
+		_, err := s.request(ctx, appid)
 		if err == nil {
 			break
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		s.say(wordRefused, "code_ticket %s of %s: %v", mask(sampleCodeTicket), appid, err)
-		// A fault that somebody has injected, or a refresh that somebody has reported just before. The schedule may be
-		// quicker than the next report that is allowed.
-		how = "resolves have their code again, with generation %d"
+		s.printRefusal(appid, err)
+		// The user may have injected a fault, or reported the token just before. A planned refresh may then
+		// come before the next report that the worker allows.
+		how = "resolves get their code again, with generation %d"
 		waiting, cancel := context.WithTimeout(ctx, retryAfter(err))
-		renewed := s.await(waiting, grown)
+		replaced := s.await(waiting, isReplaced)
 		cancel()
-		if renewed && !pause(ctx, time.Second) || ctx.Err() != nil {
+		if replaced && !pause(ctx, time.Second) || ctx.Err() != nil {
 			return
 		}
 	}
 	healed := time.Since(began)
-	// The answer may overtake what led to it. Where somebody else has reported the token first, no conflict follows.
+	// The answer may arrive before the event of the conflict and the new record, and is printed after them.
+	// There is no event if the user has reported the token first.
 	soon, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	s.await(soon, func() bool { return grown() && s.conflicts > conflicts })
-	if !s.await(ctx, grown) {
+	s.await(soon, func() bool { return isReplaced() && s.conflicts > conflicts })
+	if !s.await(ctx, isReplaced) {
 		return
 	}
 	s.mu.Lock()
 	generation := s.current[key].Generation
 	s.mu.Unlock()
-	s.note(func() { s.heals = append(s.heals, healed) })
-	s.say(wordHealed, "%s in %s: "+how, key, span(healed), generation)
+	s.update(func() { s.heals = append(s.heals, healed) })
+	s.printLine(wordHealed, "%s after %s: "+how, key, span(healed), generation)
 }
 
-// retryAfter is when a refused resolve is worth another try.
+// retryAfter is how long to wait before a refused resolve is tried again.
 func retryAfter(err error) time.Duration {
 	var refusal *messages.Error
 	if errors.As(err, &refusal) {

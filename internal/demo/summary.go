@@ -11,32 +11,33 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// endpoints are those of the simulated WeChat, in the order in which they are shown.
+// endpoints are the endpoints of the simulated WeChat, in the order in which they are shown.
 var endpoints = []string{"stable_token", "token", "getticket", "tickettocode", "get_api_domain_ip"}
 
-// sumUp tells what it all has cost, and brought. Nothing is told after it.
-func (s *story) sumUp(lasted time.Duration) {
-	calls := strings.Join(upstream(s.sim.Snapshot()), ", ")
+// printSummary prints how many calls were made, and what came of them. Nothing is printed after it.
+func (s *story) printSummary(lasted time.Duration) {
+	calls := strings.Join(countCalls(s.sim.Snapshot()), ", ")
 	var b strings.Builder
 	b.WriteString(s.line(wordEnded, "after "+span(lasted)))
 	s.mu.Lock()
 	fmt.Fprintf(&b, "\n  upstream calls  %s\n", calls)
-	fmt.Fprintf(&b, "  renewals        %s %d, %s %d, tickets %d\n", messages.SourceStableToken, s.renewed[messages.SourceStableToken],
-		messages.SourceToken, s.renewed[messages.SourceToken], s.renewed[messages.SourceGetTicket])
-	fmt.Fprintf(&b, "  resolves        %d answered, %d refused (the demo's own)\n", s.resolves, s.refusals)
-	fmt.Fprintf(&b, "  conflicts       %d made, %d noticed", s.kills, s.conflicts)
+	fmt.Fprintf(&b, "  refreshes       %s %d, %s %d, tickets %d (while WeChat accepted the old value)\n",
+		messages.SourceStableToken, s.refreshed[messages.SourceStableToken],
+		messages.SourceToken, s.refreshed[messages.SourceToken], s.refreshed[messages.SourceGetTicket])
+	fmt.Fprintf(&b, "  resolves        %d answered, %d refused (only the demo's own)\n", s.resolves, s.refusals)
+	fmt.Fprintf(&b, "  conflicts       %d made, %d detected", s.kills, s.conflicts)
 	if len(s.heals) > 0 {
 		fmt.Fprintf(&b, ", healed within %s", span(slices.Max(s.heals)))
 	}
 	if s.failures > 0 {
-		fmt.Fprintf(&b, "\n  failures        %d attempts to renew a credential", s.failures)
+		fmt.Fprintf(&b, "\n  failures        %s to refresh a credential", count(s.failures, "attempt"))
 	}
 	s.mu.Unlock()
-	s.end(b.String() + "\n")
+	s.printLast(b.String() + "\n")
 }
 
-// upstream are the calls at each endpoint, with those that were refused.
-func upstream(snapshot wechattest.Snapshot) []string {
+// countCalls returns the number of calls of each endpoint, and of the refused ones by errcode, in words.
+func countCalls(snapshot wechattest.Snapshot) []string {
 	var out []string
 	for _, ep := range endpoints {
 		calls, errcodes := 0, make(map[int]int)

@@ -8,7 +8,7 @@ import (
 // tailLines is how many lines a tail keeps.
 const tailLines = 30
 
-// tail keeps the last lines of a log, for the case that something goes wrong. slog writes one line at a time.
+// tail keeps the last lines of a log, to print them if the demo fails. slog writes one line at a time.
 type tail struct {
 	mu    sync.Mutex
 	lines []string

@@ -12,18 +12,25 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Cluster is three servers of one JetStream cluster, in this process.
+// Cluster is the servers of one JetStream cluster, in this process.
 type Cluster struct {
-	Servers [3]*Server
+	Servers []*Server
 	tb      testing.TB
 }
 
-// StartCluster starts a cluster that ends with the test, and waits until it has a leader and all its members.
+// StartCluster starts a cluster of three servers that ends with the test, and waits until it has a leader and all its
+// members.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
-	c := &Cluster{tb: tb}
+	return StartClusterOf(tb, 3)
+}
+
+// StartClusterOf is StartCluster with another number of servers.
+func StartClusterOf(tb testing.TB, size int) *Cluster {
+	tb.Helper()
+	c := &Cluster{Servers: make([]*Server, size), tb: tb}
 	var routes []*url.URL
-	var ports [len(c.Servers)]int
+	ports := make([]int, size)
 	for i := range ports {
 		ports[i] = freePort(tb)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[i])})

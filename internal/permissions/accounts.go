@@ -4,24 +4,25 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // Accounts returns a block of nats-server's configuration with two NATS accounts: one for workers and
-// JetStream, and one for consumers, which sees only what the first account exports. users are the users of the
+// JetStream, and one for consumers, which sees only what the first account exports. name is the credential bucket; users are the users of the
 // consumers' account.
-func Accounts(prefix, bucket string, users []string) (string, error) {
+func Accounts(prefix, name string, users []string) (string, error) {
 	for _, u := range users {
 		if err := checkUser(u); err != nil {
 			return "", err
 		}
 	}
-	n := names{prefix, bucket}
+	n := names{prefix, name}
 	services := []group{
 		{"requests with the AppID in the subject: a permission can limit them to accounts", n.forAccounts(allAccounts,
 			messages.SubjectCodeResolve, messages.SubjectCredentialRefresh, messages.SubjectJSSDKSign,
 			messages.SubjectCardSign)},
-		{"read records", []string{"$JS.API.DIRECT.GET.KV_" + bucket + ".$KV." + bucket + ".*.*"}},
+		{"read records", []string{bucket.DirectGetAPI(name, bucket.AllKeys)}},
 	}
 	streams := []group{
 		{"receive changes of records, and events", []string{messages.PublishedSubject(prefix, "*", "*"), n.events()}},

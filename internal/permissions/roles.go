@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -116,23 +117,27 @@ func (n names) role(r Role, appids []string) list {
 var discovery = []string{"$SRV.>"}
 
 func (n names) worker() list {
-	ledger := n.bucket + "_ledger"
-	both := func(before string) []string { return []string{before + "KV_" + n.bucket, before + "KV_" + ledger} }
+	ledger := bucket.LedgerOf(n.bucket)
+	both := func(verb string) []string {
+		return []string{bucket.StreamAPI(verb, n.bucket), bucket.StreamAPI(verb, ledger)}
+	}
 	var endpoints []string
 	for _, r := range messages.Subjects {
 		endpoints = append(endpoints, n.endpoint(r)...)
 	}
 	publish := []group{
 		{"create the buckets if they are missing; nats.go asks for INFO first",
-			append([]string{"$JS.API.INFO"}, both("$JS.API.STREAM.CREATE.")...)},
+			append([]string{bucket.InfoAPI}, both("CREATE")...)},
 		{"check the buckets' settings; detect that a bucket was lost, recreated or purged",
-			both("$JS.API.STREAM.INFO.")},
+			both("INFO")},
 		{"read records, ledger entries and leases from the leader: a replica may lag behind",
-			both("$JS.API.STREAM.MSG.GET.")},
+			both("MSG.GET")},
 		{"take a lease that was given back: nats.go reads the marker that is left of it",
-			[]string{"$JS.API.DIRECT.GET.KV_" + n.bucket + ".$KV." + n.bucket + ".lease.*.*"}},
+			[]string{bucket.DirectGetAPI(n.bucket, bucket.AllLeases)}},
 		{"write leases, records and ledger entries",
-			[]string{"$KV." + n.bucket + ".lease.*.*", "$KV." + n.bucket + ".*.*", "$KV." + ledger + ".*.*"}},
+			[]string{
+				bucket.Subject(n.bucket, bucket.AllLeases), bucket.Subject(n.bucket, bucket.AllKeys), bucket.Subject(ledger, bucket.AllKeys),
+			}},
 	}
 	publish = append(publish, n.watch(n.bucket, allAccounts, false)...)
 	publish = append(publish, n.watch(ledger, allAccounts, false)...)
@@ -149,26 +154,26 @@ func (n names) worker() list {
 
 // watch returns what a watch of a bucket needs. whole allows any watch of the bucket, and questions about its
 // stream.
-func (n names) watch(bucket string, appids []string, whole bool) []group {
-	stream := "KV_" + bucket
+func (n names) watch(name string, appids []string, whole bool) []group {
+	anyConsumer := func(verb string) string { return bucket.ConsumerAPI(verb, name) + ".*" }
 	var groups []group
 	var create []string
 	if whole {
 		groups = append(groups, group{
-			"detect that the bucket was lost, recreated or purged", []string{"$JS.API.STREAM.INFO." + stream},
+			"detect that the bucket was lost, recreated or purged", []string{bucket.StreamAPI("INFO", name)},
 		})
 		// A watch of several accounts has its filters in the body of the request, where no permission can see
 		// them.
-		create = append(create, "$JS.API.CONSUMER.CREATE."+stream+".*")
+		create = append(create, anyConsumer("CREATE"))
 	}
 	for _, id := range appids {
-		create = append(create, "$JS.API.CONSUMER.CREATE."+stream+".*.$KV."+bucket+"."+id+".*")
+		create = append(create, anyConsumer("CREATE")+"."+bucket.Subject(name, bucket.AccountKeys(id)))
 	}
 	return append(groups,
-		group{"watch the bucket " + bucket, append(create, "$JS.API.CONSUMER.MSG.NEXT."+stream+".*")},
-		group{"detect that a message of the watch was lost", []string{"$JS.API.CONSUMER.INFO." + stream + ".*"}},
+		group{"watch the bucket " + name, append(create, anyConsumer("MSG.NEXT"))},
+		group{"detect that a message of the watch was lost", []string{anyConsumer("INFO")}},
 		group{"delete the consumer at the end; otherwise the server deletes it half a minute later",
-			[]string{"$JS.API.CONSUMER.DELETE." + stream + ".*"}},
+			[]string{anyConsumer("DELETE")}},
 	)
 }
 
@@ -179,7 +184,7 @@ func (n names) reports(subjects []string) group {
 func (n names) direct(appids []string) list {
 	var get, published []string
 	for _, id := range appids {
-		get = append(get, "$JS.API.DIRECT.GET.KV_"+n.bucket+".$KV."+n.bucket+"."+id+".*")
+		get = append(get, bucket.DirectGetAPI(n.bucket, bucket.AccountKeys(id)))
 		published = append(published, messages.PublishedSubject(n.prefix, id, "*"))
 	}
 	reports := n.reports(n.forAccounts(appids, messages.SubjectCredentialRefresh))

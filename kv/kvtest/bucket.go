@@ -17,41 +17,42 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Bucket is a credential bucket in memory. Its methods are safe for concurrent use; a ReaderConfig.OnChange must not call
-// them, because they wait for it. What cannot be (an AppID with a dot, a value with a line break) panics.
+// Bucket is a credential bucket in memory. Its methods are safe for concurrent use. A ReaderConfig.OnChange
+// must not call them, because they wait for it. Methods panic if a record would not be valid (an AppID with a
+// dot, a value with a line break).
 type Bucket struct {
-	ahead atomic.Int64 // of the true time, in nanoseconds
+	ahead atomic.Int64 // by how much the bucket's time is ahead of the real time, in nanoseconds
 
-	mu          sync.Mutex // guards what follows
-	away        bool
-	number      int // grows with each bucket made anew; 1 is the first
-	revision    uint64
-	records     map[string]messages.Credential
-	generations map[string]uint64
-	reports     int
-	answer      func(current messages.Credential) (string, error)
-	readers     []*source
+	mu           sync.Mutex // guards the fields below
+	disconnected bool
+	number       int // grows each time the bucket is recreated; the first is 1
+	revision     uint64
+	records      map[string]messages.Credential
+	generations  map[string]uint64
+	reports      int
+	answerReport func(current messages.Credential) (string, error)
+	readers      []*source
 
 	running sync.WaitGroup
 	closing context.Context
 	close   context.CancelFunc
 }
 
-// NewBucket makes an empty bucket. Close it at the end.
+// NewBucket returns an empty bucket. Close it at the end of the test.
 func NewBucket() *Bucket {
 	b := &Bucket{number: 1, records: map[string]messages.Credential{}, generations: map[string]uint64{}}
 	b.closing, b.close = context.WithCancel(context.Background())
 	return b
 }
 
-// Close ends the Readers, and returns when they have ended. They go on serving what is valid.
+// Close stops the Readers, and returns when they have stopped. They still return valid credentials.
 func (b *Bucket) Close() {
 	b.close()
 	b.running.Wait()
 }
 
-// Reader makes a Reader of the bucket and runs it until Close. All that it needs of cfg is what the test is about, AppIDs,
-// say, or CacheFile; Source and Now are the bucket's.
+// Reader returns a Reader of the bucket and runs it until Close. cfg may be empty: set only the fields that the
+// test is about, for example AppIDs or CacheFile. Source and Now are replaced.
 func (b *Bucket) Reader(cfg kv.ReaderConfig) *kv.Reader {
 	s := &source{bucket: b, appids: slices.Clone(cfg.AppIDs), events: make(chan delivery)}
 	cfg.Source, cfg.Now = s, b.now
@@ -63,22 +64,22 @@ func (b *Bucket) Reader(cfg kv.ReaderConfig) *kv.Reader {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.readers = append(b.readers, s)
-	if b.away {
-		s.tell(bucket.Event{Down: nats.ErrConnectionClosed})
+	if b.disconnected {
+		s.deliver(bucket.Event{Down: nats.ErrConnectionClosed})
 	} else {
-		s.tell(s.snapshot()...)
+		s.deliver(s.snapshot()...)
 	}
 	return r
 }
 
-// Set publishes a new value that lives from now on, as a worker that has fetched it does, and returns its record.
+// Set publishes a new value whose life begins now, as a worker does after a refresh, and returns its record.
 func (b *Bucket) Set(appid string, kind messages.Kind, value string, life time.Duration) messages.Credential {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.set(appid, kind, value, life)
 }
 
-// set is Set with b.mu held.
+// set is Set for callers that hold b.mu.
 func (b *Bucket) set(appid string, kind messages.Kind, value string, life time.Duration) messages.Credential {
 	key, now := messages.Key(appid, kind), b.now().UTC().Truncate(time.Millisecond)
 	c := messages.Credential{
@@ -91,7 +92,7 @@ func (b *Bucket) set(appid string, kind messages.Kind, value string, life time.D
 	return b.put(c)
 }
 
-// Put publishes a record as it is, for a test that needs one with fields of its own. It returns the record with its
+// Put publishes a record unchanged, for a test that needs certain fields. It returns the record with its
 // revision.
 func (b *Bucket) Put(c messages.Credential) messages.Credential {
 	b.mu.Lock()
@@ -108,11 +109,12 @@ func (b *Bucket) put(c messages.Credential) messages.Credential {
 	key := messages.Key(c.AppID, c.Kind)
 	b.records[key] = c
 	b.generations[key] = max(b.generations[key], c.Generation)
-	b.tell(entry(c))
+	b.deliver(entry(c))
 	return c
 }
 
-// Remove removes a record, as somebody who deletes or purges the key does. A Reader goes on serving what is valid.
+// Remove removes a record, as if its key was deleted or purged. A Reader still returns the credential while it
+// is valid.
 func (b *Bucket) Remove(appid string, kind messages.Kind) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,29 +125,29 @@ func (b *Bucket) remove(key string) {
 	if _, ok := b.records[key]; ok {
 		delete(b.records, key)
 		b.revision++
-		b.tell(bucket.Event{Key: key, Removed: true, Revision: b.revision})
+		b.deliver(bucket.Event{Key: key, Removed: true, Revision: b.revision})
 	}
 }
 
-// Anew loses the bucket, and all that the workers know of generations, and makes it anew, empty. A Reader goes on serving
-// what is valid, until the new bucket has something for it.
-func (b *Bucket) Anew() {
+// Recreate deletes the bucket, and with it what the workers know of generations, and creates an empty one. A
+// Reader still returns valid credentials of the old bucket until the new bucket has their keys.
+func (b *Bucket) Recreate() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	clear(b.records)
 	clear(b.generations)
 	b.revision = 0
 	b.number++
-	b.tellAll()
+	b.deliverSnapshots()
 }
 
-// Advance lets time go on: what ends in it expires, and removes itself.
+// Advance moves the bucket's time forward. Records that expire are removed.
 func (b *Bucket) Advance(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ahead.Add(int64(d))
 	for _, s := range b.readers {
-		s.tell(bucket.Event{Tick: true})
+		s.deliver(bucket.Event{Tick: true})
 	}
 	for _, key := range slices.Sorted(maps.Keys(b.records)) {
 		if c := b.records[key]; !c.Valid(b.now()) {
@@ -154,48 +156,52 @@ func (b *Bucket) Advance(d time.Duration) {
 	}
 }
 
-// GoAway takes NATS away: the Readers hear of nothing and can report nothing, until [Bucket.ComeBack].
-func (b *Bucket) GoAway() {
+// Disconnect cuts the connection to NATS: until [Bucket.Reconnect], the Readers see no change and every report
+// fails.
+func (b *Bucket) Disconnect() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tell(bucket.Event{Down: nats.ErrConnectionClosed})
-	b.away = true
+	b.deliver(bucket.Event{Down: nats.ErrConnectionClosed})
+	b.disconnected = true
 }
 
-// ComeBack brings NATS back, with all that happened meanwhile. A Reader of named accounts cannot know then whether the
-// bucket was made anew: it takes a lower generation too where its value was obtained later.
-func (b *Bucket) ComeBack() {
+// Reconnect restores the connection, and the Readers see every change that they missed. A Reader with AppIDs
+// cannot know whether the bucket was recreated in the meantime, because its NATS user may not ask. It therefore
+// accepts a lower generation too, if that value was obtained later.
+func (b *Bucket) Reconnect() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.away {
-		b.away = false
-		b.tellAll()
+	if b.disconnected {
+		b.disconnected = false
+		b.deliverSnapshots()
 	}
 }
 
-// now is the time of the bucket. It takes no lock: a Reader asks for the time while the bucket waits for it.
+// now is the bucket's time. It takes no lock, because a Reader asks for the time while the bucket waits for the
+// Reader.
 func (b *Bucket) now() time.Time { return time.Now().Add(time.Duration(b.ahead.Load())) }
 
-// tell tells every Reader. b.mu is held.
-func (b *Bucket) tell(events ...bucket.Event) {
-	if b.away {
+// deliver delivers events to every Reader. The caller holds b.mu.
+func (b *Bucket) deliver(events ...bucket.Event) {
+	if b.disconnected {
 		return
 	}
 	for _, s := range b.readers {
-		s.tell(events...)
+		s.deliver(events...)
 	}
 }
 
-// tellAll tells every Reader what is there. b.mu is held.
-func (b *Bucket) tellAll() {
-	if b.away {
+// deliverSnapshots delivers all records to every Reader. The caller holds b.mu.
+func (b *Bucket) deliverSnapshots() {
+	if b.disconnected {
 		return
 	}
 	for _, s := range b.readers {
-		s.tell(s.snapshot()...)
+		s.deliver(s.snapshot()...)
 	}
 }
 
+// entry is the event of a record.
 func entry(c messages.Credential) bucket.Event {
 	body, err := json.Marshal(c)
 	if err != nil {

@@ -1,9 +1,6 @@
 package kvtest_test
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"path/filepath"
 	"sync"
@@ -11,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
 	"github.com/wxkeeper/wxkeeper/kv"
@@ -21,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// token is what a reader says of the access_token of wx1.
+// token is the access_token of wx1 in a Reader, or why there is none.
 func token(r *kv.Reader) string {
 	v, err := r.AccessToken("wx1")
 	h, herr := r.Handle("wx1", messages.AccessToken).Value()
@@ -36,7 +35,7 @@ func token(r *kv.Reader) string {
 	return v
 }
 
-func TestEachStepIsSeenWhenItReturns(t *testing.T) {
+func TestReadersHaveSeenEachChangeWhenItsMethodReturns(t *testing.T) {
 	t.Parallel()
 	b := kvtest.NewBucket()
 	defer b.Close()
@@ -54,11 +53,11 @@ func TestEachStepIsSeenWhenItReturns(t *testing.T) {
 		{func() { b.Advance(time.Hour - time.Minute) }, "two"},
 		{func() { b.Advance(time.Minute) }, "expired"},
 		{func() { b.Set("wx1", messages.AccessToken, "three", time.Hour) }, "three"},
-		{b.GoAway, "three"},
+		{b.Disconnect, "three"},
 		{func() { b.Set("wx1", messages.AccessToken, "four", 3*time.Hour) }, "three"},
 		{func() { b.Advance(time.Hour) }, "expired"},
-		{b.ComeBack, "four"},
-		{b.Anew, "four"},
+		{b.Reconnect, "four"},
+		{b.Recreate, "four"},
 		{func() {
 			b.Advance(time.Second)
 			b.Set("wx1", messages.AccessToken, "first-of-the-new-bucket", time.Hour)
@@ -69,53 +68,66 @@ func TestEachStepIsSeenWhenItReturns(t *testing.T) {
 			t.Fatalf("step %d: %s, want %s", i, got, step.want)
 		}
 		if got := token(others); got != "not found" {
-			t.Fatalf("step %d: a reader of wx2 alone says %s", i, got)
+			t.Fatalf("step %d: a reader of only wx2 has %s", i, got)
 		}
 	}
-	if late := b.Reader(kv.ReaderConfig{}); token(late) != token(early) || !late.Health().Ready {
-		t.Errorf("a reader that comes later says %s", token(late))
+	late := b.Reader(kv.ReaderConfig{})
+	if got, want := token(late), token(early); got != want {
+		t.Errorf("a later reader has %s, want %s", got, want)
+	}
+	if !late.Health().Ready {
+		t.Error("a later reader is not ready")
 	}
 }
 
-func TestBucketMadeAnewWhileNATSIsAwayIsAnother(t *testing.T) {
+func TestBucketMayBeRecreatedWhileNATSIsDisconnected(t *testing.T) {
 	t.Parallel()
 	b := kvtest.NewBucket()
 	defer b.Close()
 	all, named := b.Reader(kv.ReaderConfig{}), b.Reader(kv.ReaderConfig{AppIDs: []string{"wx1"}})
 	b.Set("wx1", messages.AccessToken, "one", time.Hour)
 	b.Set("wx1", messages.AccessToken, "two", time.Hour)
-	b.GoAway()
-	b.Anew()
+	b.Disconnect()
+	b.Recreate()
 	b.Advance(time.Second)
 	if c := b.Set("wx1", messages.AccessToken, "new", time.Hour); c.Generation != 1 {
-		t.Fatalf("%v, want generation 1", c)
+		t.Fatalf("the first value of the new bucket has generation %d, want 1", c.Generation)
 	}
-	b.ComeBack()
-	if token(all) != "new" || token(named) != "new" {
-		t.Errorf("%s, and of the account alone %s", token(all), token(named))
-	}
+	b.Reconnect()
+	wantTokens(t, all, "new", named, "new")
 }
 
-// Where the bucket is the same, a lower generation is an older value, whatever its time says; who may not ask takes the time.
-func TestReaderOfNamedAccountsReckonsWithAnotherBucketAfterEachLoss(t *testing.T) {
+// In one bucket, a lower generation is an older value, whatever its time. A Reader with AppIDs cannot know
+// after a loss whether it is the same bucket, so it compares the times.
+func TestReaderWithAppIDsAssumesARecreatedBucketAfterEachLoss(t *testing.T) {
 	t.Parallel()
 	b := kvtest.NewBucket()
 	defer b.Close()
 	all, named := b.Reader(kv.ReaderConfig{}), b.Reader(kv.ReaderConfig{AppIDs: []string{"wx1"}})
-	c := b.Put(messages.Credential{AppID: "wx1", Kind: messages.AccessToken, Value: "seven", ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour), Generation: 7})
+	c := b.Put(messages.Credential{
+		AppID: "wx1", Kind: messages.AccessToken, Value: "seven", Generation: 7,
+		ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+	})
 	lower := func(value string) {
 		c.Value, c.Generation, c.ObtainedAt = value, c.Generation-1, c.ObtainedAt.Add(time.Second)
 		b.Put(c)
 	}
 	lower("six")
-	if token(all) != "seven" || token(named) != "seven" {
-		t.Errorf("before a loss: %s, %s", token(all), token(named))
-	}
-	b.GoAway()
+	wantTokens(t, all, "seven", named, "seven")
+	b.Disconnect()
 	lower("five")
-	b.ComeBack()
-	if token(all) != "seven" || token(named) != "five" {
-		t.Errorf("after it: %s, and of the account alone %s; want seven and five", token(all), token(named))
+	b.Reconnect()
+	wantTokens(t, all, "seven", named, "five")
+}
+
+// wantTokens checks the token of a Reader of all accounts, and of a Reader with AppIDs.
+func wantTokens(t *testing.T, all *kv.Reader, wantAll string, named *kv.Reader, wantNamed string) {
+	t.Helper()
+	if got := token(all); got != wantAll {
+		t.Errorf("the reader of all accounts has %s, want %s", got, wantAll)
+	}
+	if got := token(named); got != wantNamed {
+		t.Errorf("the reader with AppIDs has %s, want %s", got, wantNamed)
 	}
 }
 
@@ -130,24 +142,46 @@ func TestRecordsAreLikeThoseOfAWorker(t *testing.T) {
 		}
 	}})
 	first := b.Set("wx1", messages.AccessToken, "one", time.Hour)
-	second := b.Put(messages.Credential{AppID: "wx1", Kind: messages.AccessToken, Value: "two", ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute), Generation: 7})
+	second := b.Put(messages.Credential{
+		AppID: "wx1", Kind: messages.AccessToken, Value: "two", Generation: 7,
+		ObtainedAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute),
+	})
 	third := b.Set("wx1", messages.AccessToken, "three", time.Second)
 	b.Advance(2 * time.Second)
-	if first.Generation != 1 || third.Generation != 8 || first.Revision >= second.Revision || second.Revision >= third.Revision || first.Life() != time.Hour {
-		t.Errorf("records %v, %v, %v", first, second, third)
+	if diff := cmp.Diff([]uint64{1, 7, 8}, []uint64{first.Generation, second.Generation, third.Generation}); diff != "" {
+		t.Errorf("generations: %s", diff)
 	}
-	if len(changes) != 4 || changes[3].Record != nil || changes[3].Revision <= third.Revision {
-		t.Errorf("the changes %v, want three records and the end of the last", changes)
+	if first.Revision >= second.Revision || second.Revision >= third.Revision {
+		t.Errorf("revisions do not grow: %d, %d, %d", first.Revision, second.Revision, third.Revision)
 	}
+	if first.Life() != time.Hour {
+		t.Errorf("the life is %s, want 1h", first.Life())
+	}
+	if len(changes) != 4 {
+		t.Fatalf("%d changes, want three records and the end of the last: %v", len(changes), changes)
+	}
+	end := changes[3]
+	if end.Record != nil {
+		t.Errorf("the last change has the record %v, want none", end.Record)
+	}
+	if end.Revision <= third.Revision {
+		t.Errorf("the last change has revision %d, want more than %d", end.Revision, third.Revision)
+	}
+}
+
+func TestInvalidValuePanics(t *testing.T) {
+	t.Parallel()
+	b := kvtest.NewBucket()
+	defer b.Close()
 	defer func() {
-		if err, ok := recover().(error); !ok || !errors.Is(err, messages.ErrInvalidCredential) {
-			t.Errorf("a broken value panics with %v", err)
+		if err, _ := recover().(error); !errors.Is(err, messages.ErrInvalidCredential) {
+			t.Errorf("the panic is %v, want %v", err, messages.ErrInvalidCredential)
 		}
 	}()
 	b.Set("wx1", messages.AccessToken, "a\nb", time.Hour)
 }
 
-func TestReaderStartsFromItsFileWhileTheBucketIsAway(t *testing.T) {
+func TestReaderStartsFromItsFileWhileNATSIsDisconnected(t *testing.T) {
 	t.Parallel()
 	cfg := kv.ReaderConfig{CacheFile: filepath.Join(t.TempDir(), "credentials.json")}
 	b := kvtest.NewBucket()
@@ -156,10 +190,17 @@ func TestReaderStartsFromItsFileWhileTheBucketIsAway(t *testing.T) {
 	b.Close()
 	again := kvtest.NewBucket()
 	defer again.Close()
-	again.GoAway()
+	again.Disconnect()
 	r := again.Reader(cfg)
-	if got := token(r); got != "one" || r.Health().Ready || r.Health().Stale == 0 {
-		t.Errorf("%s, %+v", got, r.Health())
+	if got := token(r); got != "one" {
+		t.Errorf("the token is %s, want one", got)
+	}
+	health := r.Health()
+	if health.Ready {
+		t.Error("the reader is ready")
+	}
+	if health.Stale == 0 {
+		t.Error("the reader is not stale")
 	}
 }
 
@@ -181,7 +222,7 @@ func TestBucketWorksInABubble(t *testing.T) {
 	})
 }
 
-func TestManyMayUseABucketAtOnce(t *testing.T) {
+func TestBucketIsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	b := kvtest.NewBucket()
 	defer b.Close()
@@ -196,48 +237,74 @@ func TestManyMayUseABucketAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if c, err := r.Get("wx1", messages.AccessToken); err != nil || c.Generation != 20 {
-		t.Errorf("generation %d, %v; want 20", c.Generation, err)
+	c, err := r.Get("wx1", messages.AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Generation != 20 {
+		t.Errorf("the generation is %d, want 20", c.Generation)
 	}
 }
 
-// A worker's answers, as the Transport of kv meets them.
-func TestReportsAreAnsweredAsAWorkerDoes(t *testing.T) {
+// A kv.Transport must get the same answers in a test as from a worker.
+func TestReportsAreAnsweredAsByAWorker(t *testing.T) {
 	t.Parallel()
 	b := kvtest.NewBucket()
 	defer b.Close()
 	r := b.Reader(kv.ReaderConfig{})
-	sha := func(value string) string {
-		sum := sha256.Sum256([]byte(value))
-		return hex.EncodeToString(sum[:])
-	}
 	report := func(value string) (messages.Reason, error) {
-		got, err := b.Report(context.Background(), messages.RefreshCredentialRequest{AppID: "wx1", ValueSHA256: sha(value)})
+		got, err := b.Report(t.Context(), messages.RefreshCredentialRequest{
+			AppID: "wx1", ValueSHA256: messages.ValueSHA256(value),
+		})
 		return got.Reason, err
 	}
-	if _, err := report("one"); !errors.Is(err, messages.ErrNoCredential) {
-		t.Errorf("of nothing: %v", err)
-	}
-	b.Set("wx1", messages.AccessToken, "one", time.Hour)
-	if reason, err := report("older"); err != nil || reason != messages.ReasonNotCurrent || token(r) != "one" {
-		t.Errorf("of an older value: %s, %v, and the token is %s", reason, err, token(r))
-	}
-	if reason, err := report("one"); err != nil || reason != messages.ReasonRefreshed || token(r) != "kvtest-access_token-2" {
-		t.Errorf("of the current value: %s, %v, and the token is %s", reason, err, token(r))
-	}
-	b.Answer(func(messages.Credential) (string, error) { return "", nil })
-	if reason, err := report(token(r)); err != nil || reason != messages.ReasonAlive {
-		t.Errorf("where WeChat accepts it: %s, %v", reason, err)
-	}
-	b.Answer(func(messages.Credential) (string, error) { return "", messages.ErrThrottled })
-	if _, err := report(token(r)); !errors.Is(err, messages.ErrThrottled) {
-		t.Errorf("where it is throttled: %v", err)
-	}
-	b.GoAway()
-	if _, err := report(token(r)); err == nil {
-		t.Error("a report reaches a bucket that is away")
+	accepts := func(messages.Credential) (string, error) { return "", nil }
+	throttles := func(messages.Credential) (string, error) { return "", messages.ErrThrottled }
+	for _, step := range []struct {
+		do     func()
+		value  func() string // the reported value
+		reason messages.Reason
+		err    error
+		token  string // after the report
+	}{
+		{
+			do: func() {}, value: func() string { return "one" },
+			err: messages.ErrNoCredential, token: "not found",
+		},
+		{
+			do: func() { b.Set("wx1", messages.AccessToken, "one", time.Hour) }, value: func() string { return "older" },
+			reason: messages.ReasonNotCurrent, token: "one",
+		},
+		{
+			do: func() {}, value: func() string { return "one" },
+			reason: messages.ReasonRefreshed, token: "kvtest-access_token-2",
+		},
+		{
+			do: func() { b.AnswerReports(accepts) }, value: func() string { return token(r) },
+			reason: messages.ReasonAlive, token: "kvtest-access_token-2",
+		},
+		{
+			do: func() { b.AnswerReports(throttles) }, value: func() string { return token(r) },
+			err: messages.ErrThrottled, token: "kvtest-access_token-2",
+		},
+		{
+			do: b.Disconnect, value: func() string { return token(r) },
+			err: nats.ErrNoResponders, token: "kvtest-access_token-2",
+		},
+	} {
+		step.do()
+		reason, err := report(step.value())
+		if !errors.Is(err, step.err) {
+			t.Errorf("the error of the report is %v, want %v", err, step.err)
+		}
+		if reason != step.reason {
+			t.Errorf("the reason is %q, want %q", reason, step.reason)
+		}
+		if got := token(r); got != step.token {
+			t.Errorf("after the report the token is %s, want %s", got, step.token)
+		}
 	}
 	if b.Reports() != 5 {
-		t.Errorf("%d reports, want 5", b.Reports())
+		t.Errorf("the bucket received %d reports, want 5", b.Reports())
 	}
 }

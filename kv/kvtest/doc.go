@@ -1,9 +1,9 @@
-// Package kvtest is for tests of services that use a [kv.Reader]: a bucket in memory, without NATS, workers and WeChat,
-// which behaves as the real one does. Values are published, expire, get lost; NATS is away and comes back; the bucket is
-// made anew; a reported value is replaced.
+// Package kvtest is for tests of services that use a [kv.Reader]. It has a credential bucket in memory that
+// behaves like the real one, without NATS, workers and WeChat: a test can publish values, let them expire or
+// remove them, disconnect and reconnect NATS, recreate the bucket, and decide what happens to a reported value.
 //
-// Each method returns when every Reader of the bucket has seen what it did: a test needs no waiting. In a bubble of
-// testing/synctest it works with the time of the bubble.
+// Each method returns when every Reader of the bucket has seen the change, so a test does not have to wait. In
+// a bubble of testing/synctest the bucket uses the time of the bubble.
 //
-// To test with the real workers too, run them against package wechattest.
+// To test with real workers too, run them against package wechattest.
 package kvtest

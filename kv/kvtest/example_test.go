@@ -23,14 +23,14 @@ func Example() {
 	bucket.Set("wx0123456789abcdef", messages.AccessToken, "first", 2*time.Hour)
 	fmt.Println(token.Value())
 
-	bucket.GoAway() // NATS is away: the Reader goes on with what it has, until that ends
+	bucket.Disconnect() // without NATS, the Reader returns the value that it holds until the value expires
 	bucket.Set("wx0123456789abcdef", messages.AccessToken, "second", 4*time.Hour)
 	fmt.Println(token.Value())
 	bucket.Advance(2 * time.Hour)
 	_, err := token.Value()
 	fmt.Println(errors.Is(err, kv.ErrExpired))
 
-	bucket.ComeBack()
+	bucket.Reconnect()
 	fmt.Println(token.Value())
 	// Output:
 	// first <nil>
@@ -39,10 +39,10 @@ func Example() {
 	// second <nil>
 }
 
-// A service that calls WeChat through a Transport, tested against a WeChat of its own.
+// A service that calls WeChat through a Transport is tested against an HTTP server in place of WeChat.
 func ExampleBucket_Reader_transport() {
 	wechat := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Get("access_token") == "first" { // another system has killed it
+		if r.URL.Query().Get("access_token") == "first" { // another system has replaced it
 			fmt.Fprint(w, `{"errcode":40001,"errmsg":"invalid credential"}`)
 			return
 		}
@@ -54,7 +54,7 @@ func ExampleBucket_Reader_transport() {
 	bucket.Set("wx0123456789abcdef", messages.AccessToken, "first", 2*time.Hour)
 
 	transport := bucket.Reader(kv.ReaderConfig{}).Transport("wx0123456789abcdef")
-	transport.Hosts = []string{strings.TrimPrefix(wechat.URL, "http://")} // without this the token goes to WeChat's hosts alone
+	transport.Hosts = []string{strings.TrimPrefix(wechat.URL, "http://")} // by default, only WeChat's hosts get the token
 	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
 	resp, err := client.Get(wechat.URL + "/cgi-bin/get_api_domain_ip")
 	if err != nil {

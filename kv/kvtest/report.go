@@ -11,23 +11,23 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Answer says what becomes of a report of the current value: f returns the new value that WeChat issues, or "" where
-// WeChat finds the reported one alive, or an error, such as messages.ErrThrottled. nil: each report of the current
-// value brings a new one. f must not call the bucket.
-func (b *Bucket) Answer(f func(current messages.Credential) (value string, err error)) {
+// AnswerReports decides what happens to reports of the current value. f returns the new value that WeChat
+// issues, "" if WeChat accepts the reported value, or an error, for example messages.ErrThrottled. If f is nil,
+// each report of the current value makes a new one. f must not call the bucket.
+func (b *Bucket) AnswerReports(f func(current messages.Credential) (value string, err error)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.answer = f
+	b.answerReport = f
 }
 
-// Reports is how often a value was reported as refused by WeChat.
+// Reports is how many reports the bucket has received.
 func (b *Bucket) Reports() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.reports
 }
 
-// Report reports a value as refused by WeChat, and is answered as by the workers. A kv.Transport of a Reader
+// Report reports that WeChat refused a value, and returns what a worker would reply. A kv.Transport of a Reader
 // of this bucket calls it.
 func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredentialRequest) (messages.Refreshed, error) {
 	if err := ctx.Err(); err != nil {
@@ -35,7 +35,7 @@ func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredentialReque
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.away {
+	if b.disconnected {
 		return messages.Refreshed{}, fmt.Errorf("kvtest: %w", nats.ErrNoResponders)
 	}
 	b.reports++
@@ -45,15 +45,17 @@ func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredentialReque
 	}
 	c, ok := b.records[messages.Key(req.AppID, kind)]
 	if !ok {
-		return messages.Refreshed{}, messages.Errorf(messages.NoCredential, "the bucket of the test has none")
+		return messages.Refreshed{}, messages.Errorf(messages.NoCredential, "the bucket of the test has no such credential")
 	}
-	if (req.Revision != 0 && req.Revision != c.Revision) || (req.ValueSHA256 != "" && !strings.EqualFold(req.ValueSHA256, messages.ValueSHA256(c.Value))) {
+	otherRevision := req.Revision != 0 && req.Revision != c.Revision
+	otherValue := req.ValueSHA256 != "" && !strings.EqualFold(req.ValueSHA256, messages.ValueSHA256(c.Value))
+	if otherRevision || otherValue {
 		return refreshed(c, messages.ReasonNotCurrent), nil
 	}
 	value := fmt.Sprintf("kvtest-%s-%d", kind, c.Generation+1)
-	if b.answer != nil {
+	if b.answerReport != nil {
 		var err error
-		if value, err = b.answer(c); err != nil {
+		if value, err = b.answerReport(c); err != nil {
 			return messages.Refreshed{}, err
 		}
 	}

@@ -13,27 +13,27 @@ import (
 // source feeds one Reader.
 type source struct {
 	bucket *Bucket
-	appids []string // that the Reader follows; none: all
+	appids []string // the accounts that the Reader follows; empty: all
 	events chan delivery
-	told   int // the number of the bucket of its last snapshot; 0: there was none
+	number int // the number of the bucket of the last snapshot; 0: there was none
 }
 
-// snapshot is what a Reader is told at the beginning of a session. One of named accounts may not ask whether the bucket is
-// still the same, and reckons with another each time, as a real one does.
+// snapshot returns the events that begin a session of a Reader. The NATS user of a Reader with AppIDs may not
+// ask whether the bucket was recreated, so such a Reader assumes it each time, as the real one does.
 func (s *source) snapshot() []bucket.Event {
 	b := s.bucket
-	events := []bucket.Event{{Reset: true, Recreated: s.told != b.number || len(s.appids) > 0}}
-	s.told = b.number
+	events := []bucket.Event{{Reset: true, Recreated: s.number != b.number || len(s.appids) > 0}}
+	s.number = b.number
 	for _, key := range slices.Sorted(maps.Keys(b.records)) {
 		events = append(events, entry(b.records[key]))
 	}
 	return append(events, bucket.Event{Ready: true}, bucket.Event{Up: true})
 }
 
-// delivery is what a Reader is told, and what is closed when it has taken it.
+// delivery has events for a Reader. done is closed when the Reader has handled them.
 type delivery struct {
 	events []bucket.Event
-	taken  chan struct{}
+	done   chan struct{}
 }
 
 func (s *source) Run(ctx context.Context, emit func(bucket.Event)) {
@@ -47,7 +47,7 @@ func (s *source) Run(ctx context.Context, emit func(bucket.Event)) {
 					emit(e)
 				}
 			}
-			close(d.taken)
+			close(d.done)
 		}
 	}
 }
@@ -56,12 +56,12 @@ func (s *source) Report(ctx context.Context, req messages.RefreshCredentialReque
 	return s.bucket.Report(ctx, req)
 }
 
-// tell returns when the Reader has taken the events, or has ended.
-func (s *source) tell(events ...bucket.Event) {
+// deliver returns when the Reader has handled the events, or has stopped.
+func (s *source) deliver(events ...bucket.Event) {
 	d := delivery{events, make(chan struct{})}
 	select {
 	case s.events <- d:
-		<-d.taken
+		<-d.done
 	case <-s.bucket.closing.Done():
 	}
 }

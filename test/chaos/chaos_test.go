@@ -1,11 +1,15 @@
+//go:build unix
+
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
@@ -13,47 +17,48 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patienceOfTests = 30 * time.Second
-
 func TestSameSeedDrawsTheSameSchedule(t *testing.T) {
 	t.Parallel()
-	names := func(seed uint64) (list []string) {
+	faults := func(seed uint64) (list []string) {
 		for _, f := range draw(seed, 10*time.Minute, 4, makeAccounts(60)) {
-			list = append(list, f.at.String()+f.lasts.String()+f.name)
+			list = append(list, fmt.Sprint(f.at, f.duration, f.name))
 		}
 		return list
 	}
-	a, b, other := names(7), names(7), names(8)
-	if len(a) < 100 || len(a) != len(b) {
-		t.Fatalf("%d and %d faults in ten minutes", len(a), len(b))
+	first, again, other := faults(7), faults(7), faults(8)
+	if len(first) < 100 {
+		t.Errorf("only %d faults in ten minutes", len(first))
+	}
+	if diff := cmp.Diff(first, again); diff != "" {
+		t.Errorf("two schedules of one seed (-first +again):\n%s", diff)
 	}
 	same := 0
-	for i := range a {
-		if a[i] != b[i] {
-			t.Fatalf("fault %d: %s and %s", i, a[i], b[i])
-		}
-		if i < len(other) && a[i] == other[i] {
+	for i := range min(len(first), len(other)) {
+		if first[i] == other[i] {
 			same++
 		}
 	}
-	if same > len(a)/10 {
-		t.Errorf("%d of %d faults are the same for another seed", same, len(a))
+	if same > len(first)/10 {
+		t.Errorf("%d of %d faults are the same for another seed", same, len(first))
 	}
 }
 
-func TestScheduleEndsWhatItBegins(t *testing.T) {
+func TestEveryFaultEndsWithinTheSchedule(t *testing.T) {
 	t.Parallel()
-	const lasts = time.Minute
+	const duration = time.Minute
 	for seed := range uint64(50) {
-		for _, f := range draw(seed, lasts, 4, makeAccounts(8)) {
-			if f.at+f.lasts > lasts || f.begin == nil {
-				t.Errorf("seed %d: %s at %s for %s", seed, f.name, f.at, f.lasts)
+		for _, f := range draw(seed, duration, 4, makeAccounts(8)) {
+			if f.at+f.duration > duration {
+				t.Errorf("seed %d: %s at %s for %s", seed, f.name, f.at, f.duration)
+			}
+			if f.inject == nil {
+				t.Errorf("seed %d: %s does nothing", seed, f.name)
 			}
 		}
 	}
 }
 
-// echoThrough is a connection through a proxy to a server that sends back what it gets.
+// echoThrough returns a connection through a proxy to a server that sends back what it receives.
 func echoThrough(t *testing.T) (*proxy, net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -83,14 +88,15 @@ func echoThrough(t *testing.T) (*proxy, net.Conn) {
 		<-done
 	})
 	if got := exchange(t, c, "a"); got != "a" {
-		t.Fatalf("through an open way comes %q", got)
+		t.Fatalf("received %q through an open link", got)
 	}
 	return p, c
 }
 
+// exchange sends text, and returns what comes back, or the error.
 func exchange(t *testing.T, c net.Conn, text string) string {
 	t.Helper()
-	if err := c.SetDeadline(time.Now().Add(patienceOfTests)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(hang)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(c, text); err != nil {
@@ -103,7 +109,7 @@ func exchange(t *testing.T, c net.Conn, text string) string {
 	return string(b)
 }
 
-func TestSilentWayKeepsWhatIsSentUntilItOpens(t *testing.T) {
+func TestSilentLinkDeliversWhenItOpens(t *testing.T) {
 	t.Parallel()
 	p, c := echoThrough(t)
 	p.set(silent)
@@ -114,15 +120,15 @@ func TestSilentWayKeepsWhatIsSentUntilItOpens(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
-		t.Fatal("something came through a silent way")
+		t.Fatal("a silent link has delivered a byte")
 	}
 	p.set(open)
-	if got := exchange(t, c, "c"); got != "b" { // what was sent first comes first
-		t.Errorf("after it has opened comes %q", got)
+	if got := exchange(t, c, "c"); got != "b" { // in the order in which they were sent
+		t.Errorf("received %q after the link opened, want %q", got, "b")
 	}
 }
 
-func TestCutWayEndsConnectionsAndTakesNone(t *testing.T) {
+func TestCutLinkEndsConnectionsAndAcceptsNone(t *testing.T) {
 	t.Parallel()
 	p, c := echoThrough(t)
 	p.set(cut)
@@ -132,104 +138,123 @@ func TestCutWayEndsConnectionsAndTakesNone(t *testing.T) {
 	again, err := net.Dial("tcp", p.addr())
 	if err == nil {
 		if got := exchange(t, again, "c"); got == "c" {
-			t.Error("a new connection passes the cut")
+			t.Error("a new connection passes a cut link")
 		}
 		again.Close()
 	}
 }
 
-// newBench is a judge and one consumer with a token that WeChat knows.
-func newBench(t *testing.T) (j *judge, token string, look func(value string, generation uint64)) {
+// newCheckerFixture returns a checker, the token of its first account, and a function that a consumer calls with the
+// value and the generation that it holds.
+func newCheckerFixture(t *testing.T) (c *checker, token string, observe func(value string, generation uint64)) {
 	t.Helper()
 	accounts := makeAccounts(8)
 	a := accounts[0]
-	j = newJudge(accounts, io.Discard)
-	j.wechat = wechattest.New(wechattest.Config{Accounts: []wechattest.Account{{AppID: a.AppID, Secret: a.Secret}}, Overlap: -1})
-	token, err := j.wechat.ForeignRefresh(a.AppID, "token")
+	c = newChecker(accounts, io.Discard)
+	c.wechat = wechattest.New(wechattest.Config{
+		Accounts: []wechattest.Account{{AppID: a.AppID, Secret: a.Secret}}, Overlap: -1,
+	})
+	token, err := c.wechat.ForeignRefresh(a.AppID, "token")
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.begin()
-	return j, token, func(value string, generation uint64) {
-		j.hear(time.Now(), report{Name: kindReader + "1", PID: 1, Sightings: []sighting{{AppID: a.AppID, Kind: "access_token", Value: value, Generation: generation, At: time.Now()}}})
+	c.start()
+	return c, token, func(value string, generation uint64) {
+		s := sample{AppID: a.AppID, Kind: "access_token", Value: value, Generation: generation, At: time.Now()}
+		c.receive(time.Now(), observation{Name: kindReader + "1", PID: 1, Samples: []sample{s}})
 	}
 }
 
-// What the judge must find, so that a run that finds nothing means something.
-func TestJudgeFinds(t *testing.T) {
+// A run without violations means something only if the checker finds each of these.
+func TestCheckerFindsViolations(t *testing.T) {
 	t.Parallel()
+	type observe = func(value string, generation uint64)
+	answered := func(symbol string) func(c *checker, _ string, _ observe) {
+		return func(c *checker, _ string, _ observe) {
+			a := answer{At: time.Now(), Subject: "s", AppID: c.accounts[0].AppID, Symbol: symbol}
+			c.checkAnswer("consumer", a)
+		}
+	}
 	for name, tt := range map[string]struct {
-		live  func(j *judge, token string, look func(string, uint64))
-		finds int
+		events     func(c *checker, token string, observe observe)
+		violations int
 	}{
-		"nothing where all is well":      {func(_ *judge, token string, look func(string, uint64)) { look(token, 1); look(token, 1) }, 0},
-		"nothing before the first value": {func(_ *judge, token string, look func(string, uint64)) { look("", 0); look(token, 1) }, 0},
-		"a dead token": {func(j *judge, token string, look func(string, uint64)) {
-			look(token, 1)
-			j.wechat.Revoke(token)
-			look(token, 1)
-			j.gone(kindReader + "1")
-		}, 1},
-		"no dead token that another system has killed": {func(j *judge, token string, look func(string, uint64)) {
-			look(token, 1)
-			j.isMoved(j.accounts[0].AppID)
-			j.wechat.Revoke(token)
-			look(token, 1)
-			j.gone(kindReader + "1")
+		"a valid token": {func(_ *checker, token string, observe observe) {
+			observe(token, 1)
+			observe(token, 1)
 		}, 0},
-		"a gap": {func(j *judge, token string, look func(string, uint64)) { look(token, 1); look("", 0); look(token, 1) }, 1},
-		"no gap after long trouble": {func(j *judge, token string, look func(string, uint64)) {
-			look(token, 1)
-			j.begins(fault{renewal: true})
-			j.troubles[0].from = time.Now().Add(-enough)
-			look("", 0)
-			look(token, 1)
+		"no value before the first one": {func(_ *checker, token string, observe observe) {
+			observe("", 0)
+			observe(token, 1)
 		}, 0},
-		"a generation that goes back": {func(_ *judge, token string, look func(string, uint64)) { look(token, 2); look(token, 1) }, 1},
-		"no answer": {func(j *judge, _ string, _ func(string, uint64)) {
-			j.answered("c", answer{At: time.Now(), Subject: "s", AppID: j.accounts[0].AppID, Symbol: "none"})
+		"a dead token": {func(c *checker, token string, observe observe) {
+			observe(token, 1)
+			c.wechat.Revoke(token)
+			observe(token, 1)
+			c.consumerKilled(kindReader + "1")
 		}, 1},
-		"a wrong answer": {func(j *judge, _ string, _ func(string, uint64)) {
-			j.answered("c", answer{At: time.Now(), Subject: "s", AppID: j.accounts[0].AppID, Symbol: "wrong"})
+		"a token that another system has replaced": {func(c *checker, token string, observe observe) {
+			observe(token, 1)
+			c.tokenReplaced(c.accounts[0].AppID)
+			c.wechat.Revoke(token)
+			observe(token, 1)
+			c.consumerKilled(kindReader + "1")
+		}, 0},
+		"a gap": {func(_ *checker, token string, observe observe) {
+			observe(token, 1)
+			observe("", 0)
+			observe(token, 1)
 		}, 1},
-		"an error without a reason": {func(j *judge, _ string, _ func(string, uint64)) {
-			j.answered("c", answer{At: time.Now(), Subject: "s", AppID: j.accounts[0].AppID, Symbol: "upstream"})
+		"a gap after a long disruption": {func(c *checker, token string, observe observe) {
+			observe(token, 1)
+			c.disrupt(effect{renewal: true})
+			c.disruptions[0].from = time.Now().Add(-blockedEnough)
+			observe("", 0)
+			observe(token, 1)
+		}, 0},
+		"a generation that goes back": {func(_ *checker, token string, observe observe) {
+			observe(token, 2)
+			observe(token, 1)
 		}, 1},
-		"no error while WeChat fails": {func(j *judge, _ string, _ func(string, uint64)) {
-			j.begins(fault{upstream: true})
-			j.answered("c", answer{At: time.Now(), Subject: "s", AppID: j.accounts[0].AppID, Symbol: "upstream"})
+		"no answer":              {answered(symbolNone), 1},
+		"a wrong answer":         {answered(symbolWrong), 1},
+		"an error without cause": {answered("upstream"), 1},
+		"an error while WeChat fails": {func(c *checker, token string, observe observe) {
+			c.disrupt(effect{upstream: true})
+			answered("upstream")(c, token, observe)
 		}, 0},
 	} {
-		j, token, look := newBench(t)
-		tt.live(j, token, look)
-		if len(j.findings) != tt.finds {
-			t.Errorf("%s: found %q", name, j.findings)
+		c, token, observe := newCheckerFixture(t)
+		tt.events(c, token, observe)
+		if len(c.violations) != tt.violations {
+			t.Errorf("%s: violations %q, want %d", name, c.violations, tt.violations)
 		}
 	}
 }
 
-// What is drawn must not explain everything: a gap is a finding for most of the time.
-func TestScheduleExcusesLittle(t *testing.T) {
+// The faults of a schedule must not explain everything: at most times a gap is a violation.
+func TestScheduleExplainsFewGaps(t *testing.T) {
 	t.Parallel()
-	const lasts = 3 * time.Minute
-	excused, all := 0, 0
+	const duration = 3 * time.Minute
+	explained, all := 0, 0
 	for seed := range uint64(8) {
 		accounts := makeAccounts(60)
-		j := newJudge(accounts, io.Discard)
+		c := newChecker(accounts, io.Discard)
 		began := time.Now()
-		for _, f := range draw(seed, lasts, 4, accounts) {
+		for _, f := range draw(seed, duration, 4, accounts) {
 			if !f.harmless {
-				j.troubles = append(j.troubles, &trouble{from: began.Add(f.at), to: began.Add(f.at + f.lasts), appid: f.appid, renewal: f.renewal, lost: f.lost})
+				d := &disruption{effect: f.effect, from: began.Add(f.at), to: began.Add(f.at + f.duration)}
+				c.disruptions = append(c.disruptions, d)
 			}
 		}
-		for at := renewAhead; at < lasts; at += time.Second {
+		for at := renewAhead; at < duration; at += time.Second {
 			all++
-			if _, ok := j.hindered(accounts[1].AppID, began.Add(at)); ok {
-				excused++
+			if _, ok := c.renewalBlocked(accounts[1].AppID, began.Add(at)); ok {
+				explained++
 			}
 		}
 	}
-	if excused > all/2 {
-		t.Errorf("a gap is explained at %d of %d seconds", excused, all)
+	if explained > all/2 {
+		t.Errorf("a gap is explained at %d of %d seconds", explained, all)
 	}
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -22,23 +24,30 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// consumeVerb makes this program a consumer, of one of two kinds.
+// With consumeVerb this program is a consumer, of one of two kinds.
 const (
 	consumeVerb = "consume"
 	kindReader  = "reader" // has a kv.Reader
-	kindPoller  = "poller" // asks the workers, with nothing but a NATS client
+	kindPoller  = "poller" // requests credentials from the workers, and has only a NATS client
 )
 
 const (
-	lookEvery = 250 * time.Millisecond
-	// firstTry is what one request waits for its reply, longer than a worker takes; patience what an asker has in all:
-	// no server and no worker is away for so long.
-	firstTry = 2500 * time.Millisecond
+	sampleEvery = 250 * time.Millisecond
+	// attemptTimeout is longer than a worker takes for a reply.
+	attemptTimeout = 2500 * time.Millisecond
+	// patience is how long a consumer repeats a request: no fault keeps servers or workers away for so long.
 	patience = 30 * time.Second
 )
 
-// sighting is one value that a consumer holds, and when it looked.
-type sighting struct {
+// What an answer has for a symbol if no worker returned an error.
+const (
+	symbolOK    = "ok"
+	symbolNone  = "none"  // no answer within patience
+	symbolWrong = "wrong" // an answer with another code, or one that is no JSON
+)
+
+// sample is the value that a consumer holds at one time.
+type sample struct {
 	AppID      string    `json:"appid"`
 	Kind       string    `json:"kind"`
 	Value      string    `json:"value"` // empty: it has none
@@ -46,50 +55,50 @@ type sighting struct {
 	At         time.Time `json:"at"`
 }
 
-// answer is what became of a request.
+// answer is the outcome of a request.
 type answer struct {
-	Subject string    `json:"subject"`
-	AppID   string    `json:"appid"`
-	At      time.Time `json:"at"`
-	Symbol  string    `json:"symbol"` // "ok", that of the error, or "none": no answer within patience
-	Message string    `json:"message,omitempty"`
-	Tries   int       `json:"tries"`
-	TookMS  int64     `json:"took_ms"`
+	Subject  string    `json:"subject"`
+	AppID    string    `json:"appid"`
+	At       time.Time `json:"at"`
+	Symbol   string    `json:"symbol"` // of the error, or one of the constants above
+	Message  string    `json:"message,omitempty"`
+	Attempts int       `json:"attempts"`
+	TookMS   int64     `json:"took_ms"`
 }
 
-// report is what a consumer tells the judge.
-type report struct {
-	Name       string     `json:"name"`
-	PID        int        `json:"pid"`
-	Sightings  []sighting `json:"sightings,omitempty"`
-	Answers    []answer   `json:"answers,omitempty"`
-	Goroutines int        `json:"goroutines"`
+// observation is what a consumer posts to the checker.
+type observation struct {
+	Name       string   `json:"name"`
+	PID        int      `json:"pid"`
+	Samples    []sample `json:"samples,omitempty"`
+	Answers    []answer `json:"answers,omitempty"`
+	Goroutines int      `json:"goroutines"`
 }
 
-// assignment is what the judge tells a consumer: the accounts, and which of what it saw is refused by WeChat.
-type assignment struct {
-	Accounts []account  `json:"accounts"`
-	Dead     []sighting `json:"dead"`
+// instruction is the reply of the checker: the accounts to use, and the samples that WeChat refuses.
+type instruction struct {
+	Accounts []account `json:"accounts"`
+	Dead     []sample  `json:"dead"`
 }
 
 // consumer is a service that uses credentials.
 type consumer struct {
-	name, ear string
-	nc        *nats.Conn
-	client    *messages.Client
-	accounts  []account
+	name, checkerURL string
+	nc               *nats.Conn
+	client           *messages.Client
+	accounts         []account
 
 	mu        sync.Mutex
 	answers   []answer
-	reporting map[string]bool // keys of values that are being reported as dead
-	refused   []sighting      // by a poller: it asks again for what WeChat refused, as a service would
+	reporting map[string]bool // credentials with a report in progress
+	refused   []sample        // a poller requests them again, as a service does after a refusal
 }
 
 func consume(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet(consumeVerb, flag.ContinueOnError)
 	c := &consumer{reporting: make(map[string]bool)}
 	f.StringVar(&c.name, "name", "", "")
-	f.StringVar(&c.ear, "ear", "", "")
+	f.StringVar(&c.checkerURL, "checker", "", "")
 	kind := f.String("kind", "", "")
 	only := f.String("only", "", "")
 	direct := f.Bool("direct", false, "")
@@ -97,12 +106,13 @@ func consume(ctx context.Context, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	told, err := c.tell(ctx, report{Name: c.name, PID: os.Getpid()})
+	first, err := c.post(ctx, observation{Name: c.name, PID: os.Getpid()})
 	if err != nil {
 		return err
 	}
-	c.accounts = told.Accounts
-	c.nc, err = nats.Connect(*url, nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond), nats.RetryOnFailedConnect(true), nats.PingInterval(5*time.Second))
+	c.accounts = first.Accounts
+	c.nc, err = nats.Connect(*url, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+		nats.ReconnectWait(500*time.Millisecond), nats.PingInterval(5*time.Second))
 	if err != nil {
 		return err
 	}
@@ -110,14 +120,14 @@ func consume(ctx context.Context, args []string) error {
 	c.client = messages.NewClient(c.nc, "")
 	var loops sync.WaitGroup
 	defer loops.Wait()
-	load := func() {
+	startLoad := func() {
 		for range 3 {
 			loops.Go(func() { c.every(ctx, 60*time.Millisecond, c.resolve) })
 		}
 	}
 	if *kind == kindPoller {
-		load()
-		c.every(ctx, lookEvery, func(ctx context.Context) { c.look(ctx, c.poll(ctx)) })
+		startLoad()
+		c.every(ctx, sampleEvery, func(ctx context.Context) { c.observe(ctx, c.poll(ctx)) })
 		return nil
 	}
 	cfg := kv.ReaderConfig{Direct: *direct}
@@ -129,9 +139,9 @@ func consume(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	load()
-	loops.Go(func() { _ = reader.Run(ctx) }) // it ends with ctx alone
-	c.every(ctx, lookEvery, func(ctx context.Context) { c.look(ctx, c.read(reader)) })
+	startLoad()
+	loops.Go(func() { _ = reader.Run(ctx) }) // the end of ctx is its only error
+	c.every(ctx, sampleEvery, func(ctx context.Context) { c.observe(ctx, c.read(reader)) })
 	return nil
 }
 
@@ -145,53 +155,55 @@ func (c *consumer) every(ctx context.Context, d time.Duration, f func(context.Co
 	}
 }
 
-// read looks at everything that a kv.Reader holds.
-func (c *consumer) read(r *kv.Reader) []sighting {
-	var seen []sighting
+// read returns everything that a kv.Reader holds.
+func (c *consumer) read(r *kv.Reader) []sample {
+	var samples []sample
 	for _, a := range c.accounts {
 		for _, kind := range a.kinds() {
-			s := sighting{AppID: a.AppID, Kind: kind, At: time.Now()}
+			s := sample{AppID: a.AppID, Kind: kind, At: time.Now()}
 			if cred, err := r.Get(a.AppID, messages.Kind(kind)); err == nil {
 				s.Value, s.Generation = cred.Value, cred.Generation
 			}
-			seen = append(seen, s)
+			samples = append(samples, s)
 		}
 	}
-	return seen
+	return samples
 }
 
-// poll asks for a few credentials, with nothing but a NATS client.
-func (c *consumer) poll(ctx context.Context) []sighting {
+// poll requests a few credentials with a plain NATS client.
+func (c *consumer) poll(ctx context.Context) []sample {
 	c.mu.Lock()
-	asked := c.refused
+	wanted := c.refused
 	c.refused = nil
 	c.mu.Unlock()
 	for range 4 {
 		a := c.accounts[rand.IntN(len(c.accounts))]
 		kinds := a.kinds()
-		asked = append(asked, sighting{AppID: a.AppID, Kind: kinds[rand.IntN(len(kinds))]})
+		wanted = append(wanted, sample{AppID: a.AppID, Kind: kinds[rand.IntN(len(kinds))]})
 	}
-	var seen []sighting
-	for _, s := range asked {
+	var samples []sample
+	for _, s := range wanted {
 		var got struct {
 			Value      string `json:"value"`
 			Generation uint64 `json:"generation"`
 		}
-		ans := c.ask(ctx, "wechat.credential.get", s.AppID, map[string]string{"appid": s.AppID, "kind": s.Kind}, func(body []byte) error {
+		request := map[string]string{"appid": s.AppID, "kind": s.Kind}
+		ans := c.request(ctx, "wechat.credential.get", s.AppID, request, func(body []byte) error {
 			return json.Unmarshal(body, &got)
 		})
-		if ans.Symbol == "ok" || ans.Symbol == string(messages.NoCredential) {
-			seen = append(seen, sighting{s.AppID, s.Kind, got.Value, got.Generation, time.Now()})
+		if ans.Symbol == symbolOK || ans.Symbol == string(messages.NoCredential) {
+			samples = append(samples, sample{s.AppID, s.Kind, got.Value, got.Generation, time.Now()})
 		}
 	}
-	return seen
+	return samples
 }
 
-// resolve asks for the code behind a ticket, and checks that it is the right one.
+// resolve requests the code of a ticket, and checks it.
 func (c *consumer) resolve(ctx context.Context) {
 	a := c.accounts[rand.IntN(len(c.accounts))]
 	ticket := fmt.Sprintf("%032x", rand.Uint64())
-	c.ask(ctx, "wechat.code.resolve", a.AppID, messages.ResolveCodeRequest{AppID: a.AppID, OpenID: "oChaos", CodeTicket: ticket}, func(body []byte) error {
+	request := messages.ResolveCodeRequest{AppID: a.AppID, OpenID: "oChaos", CodeTicket: ticket}
+	c.request(ctx, "wechat.code.resolve", a.AppID, request, func(body []byte) error {
 		var code messages.Code
 		if err := json.Unmarshal(body, &code); err != nil {
 			return err
@@ -203,18 +215,19 @@ func (c *consumer) resolve(ctx context.Context) {
 	})
 }
 
-// ask asks as docs/operations.md says: again after silence, no responders, overloaded, shutting_down.
-func (c *consumer) ask(ctx context.Context, subject, appid string, request any, ok func([]byte) error) answer {
-	ans := answer{Subject: subject, AppID: appid, Symbol: "none"}
-	body, err := json.Marshal(request)
+// request sends a request as docs/operations.md advises: it repeats it after silence, no responders, overloaded and
+// shutting_down.
+func (c *consumer) request(ctx context.Context, subject, appid string, body any, check func([]byte) error) answer {
+	ans := answer{Subject: subject, AppID: appid, Symbol: symbolNone}
+	text, err := json.Marshal(body)
 	if err != nil {
 		panic(err)
 	}
 	began := time.Now()
 	for ctx.Err() == nil && time.Since(began) < patience {
-		ans.Tries++
-		trying, cancel := context.WithTimeout(ctx, firstTry)
-		reply, err := c.nc.RequestWithContext(trying, subject, body)
+		ans.Attempts++
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		reply, err := c.nc.RequestWithContext(attempt, subject, text)
 		if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrDisconnected) {
 			<-time.After(100 * time.Millisecond)
 		}
@@ -224,15 +237,15 @@ func (c *consumer) ask(ctx context.Context, subject, appid string, request any, 
 			continue
 		}
 		if reply.Header.Get(messages.HeaderErrorCode) == "" {
-			ans.Symbol, ans.Message = "ok", ""
-			if err := ok(reply.Data); err != nil {
-				ans.Symbol, ans.Message = "wrong", err.Error()
+			ans.Symbol, ans.Message = symbolOK, ""
+			if err := check(reply.Data); err != nil {
+				ans.Symbol, ans.Message = symbolWrong, err.Error()
 			}
 			break
 		}
 		var e messages.Error
 		if err := json.Unmarshal(reply.Data, &e); err != nil {
-			ans.Symbol, ans.Message = "wrong", err.Error()
+			ans.Symbol, ans.Message = symbolWrong, err.Error()
 			break
 		}
 		ans.Symbol, ans.Message = string(e.Symbol), e.Message
@@ -242,7 +255,7 @@ func (c *consumer) ask(ctx context.Context, subject, appid string, request any, 
 	}
 	ans.At, ans.TookMS = time.Now(), time.Since(began).Milliseconds()
 	if ctx.Err() != nil {
-		return ans // this consumer is stopping: what it did not get is nobody's fault
+		return ans // this consumer stops: a request without an answer is no violation
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -250,32 +263,34 @@ func (c *consumer) ask(ctx context.Context, subject, appid string, request any, 
 	return ans
 }
 
-// look tells the judge what was seen, and reports to the workers what WeChat refuses, as a service would whose call
-// was refused.
-func (c *consumer) look(ctx context.Context, seen []sighting) {
+// observe posts samples to the checker, and reports the refused ones to the workers, as a service does whose call of
+// WeChat was refused.
+func (c *consumer) observe(ctx context.Context, samples []sample) {
 	c.mu.Lock()
 	answers := c.answers
 	c.answers = nil
 	c.mu.Unlock()
-	told, err := c.tell(ctx, report{c.name, os.Getpid(), seen, answers, runtime.NumGoroutine()})
+	reply, err := c.post(ctx, observation{c.name, os.Getpid(), samples, answers, runtime.NumGoroutine()})
 	if err != nil {
-		return // the judge has gone
+		return // the run is over
 	}
 	c.mu.Lock()
-	c.refused = told.Dead
+	c.refused = reply.Dead
 	c.mu.Unlock()
-	for _, s := range told.Dead {
+	for _, s := range reply.Dead {
 		c.mu.Lock()
-		under := c.reporting[s.AppID+s.Kind]
+		running := c.reporting[s.AppID+s.Kind]
 		c.reporting[s.AppID+s.Kind] = true
 		c.mu.Unlock()
-		if under {
+		if running {
 			continue
 		}
 		go func() {
 			asking, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			_, _ = c.client.RefreshCredential(asking, messages.RefreshCredentialRequest{AppID: s.AppID, Kind: messages.Kind(s.Kind), ValueSHA256: messages.ValueSHA256(s.Value)}) // the next look tells
+			_, _ = c.client.RefreshCredential(asking, messages.RefreshCredentialRequest{
+				AppID: s.AppID, Kind: messages.Kind(s.Kind), ValueSHA256: messages.ValueSHA256(s.Value),
+			}) // the next sample shows the outcome
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			delete(c.reporting, s.AppID+s.Kind)
@@ -283,22 +298,22 @@ func (c *consumer) look(ctx context.Context, seen []sighting) {
 	}
 }
 
-var earClient = &http.Client{Timeout: 5 * time.Second}
+var httpClient = &http.Client{Timeout: 5 * time.Second}
 
-func (c *consumer) tell(ctx context.Context, r report) (assignment, error) {
-	var told assignment
-	body, err := json.Marshal(r)
+func (c *consumer) post(ctx context.Context, o observation) (instruction, error) {
+	var reply instruction
+	body, err := json.Marshal(o)
 	if err != nil {
-		return told, err
+		return reply, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.ear, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.checkerURL, bytes.NewReader(body))
 	if err != nil {
-		return told, err
+		return reply, err
 	}
-	resp, err := earClient.Do(req)
+	resp, err := httpClient.Do(req)
 	if err != nil {
-		return told, err
+		return reply, err
 	}
 	defer resp.Body.Close()
-	return told, json.NewDecoder(resp.Body).Decode(&told)
+	return reply, json.NewDecoder(resp.Body).Decode(&reply)
 }

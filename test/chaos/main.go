@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -33,7 +35,7 @@ func main() {
 // settings are the command line.
 type settings struct {
 	wxkeeper, natsServer string // binaries
-	lasts                time.Duration
+	duration             time.Duration
 	seed                 uint64
 	workers, accounts    int
 	dir                  string
@@ -44,11 +46,12 @@ func command(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	f.StringVar(&s.wxkeeper, "wxkeeper", "bin/wxkeeper", "the wxkeeper binary")
 	f.StringVar(&s.natsServer, "nats-server", "bin/nats-server", "the nats-server binary")
-	f.DurationVar(&s.lasts, "for", 3*time.Minute, "how long faults are made")
-	f.Uint64Var(&s.seed, "seed", 0, "of the schedule; 0 draws one")
+	f.DurationVar(&s.duration, "for", 3*time.Minute, "how long faults are injected")
+	f.Uint64Var(&s.seed, "seed", 0, "seed of the schedule; 0: a random one")
 	f.IntVar(&s.workers, "workers", 4, "number of workers")
 	f.IntVar(&s.accounts, "accounts", 60, "number of accounts")
-	f.StringVar(&s.dir, "dir", "", "where stores and logs are kept, and stay; empty: a new directory, which stays only after a failure")
+	f.StringVar(&s.dir, "dir", "",
+		"empty directory for stores and logs, which is kept; not set: a new one, which is kept only after a failure")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

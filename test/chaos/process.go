@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -13,7 +15,10 @@ import (
 	"time"
 )
 
-// process is one place in the house, in which one process after another lives.
+// exitLimit is how long a process may take to exit after a signal. It is for processes that hang.
+const exitLimit = 2 * time.Minute
+
+// process is a program of the stack that can be ended and started again; it runs once at a time.
 type process struct {
 	name string
 	dir  string // of its logs
@@ -21,37 +26,37 @@ type process struct {
 	args []string
 	env  []string
 
-	mu     sync.Mutex
-	life   *life
-	lives  int
-	frozen bool
+	mu      sync.Mutex
+	current *instance // nil: it does not run
+	starts  int
+	frozen  bool
 }
 
-// life is one of its processes.
-type life struct {
-	cmd   *exec.Cmd
-	began time.Time
-	ended chan struct{}
-	http  chan string // told once: where it serves its pages
-	wants bool        // it was told to end, or killed
-	hard  bool        // it was killed
+// instance is one run of a process.
+type instance struct {
+	cmd    *exec.Cmd
+	began  time.Time
+	exited chan struct{}
+	http   chan string // receives once the URL of its pages
+	ended  bool        // chaos has sent a signal that ends it
+	killed bool        // one of these signals was SIGKILL
 }
 
 var (
 	httpInLog = regexp.MustCompile(`"msg":"wxkeeper started".*"http":"([^"]+)"`)
-	disaster  = regexp.MustCompile(`^panic:|^fatal error:|DATA RACE|"msg":"panic`)
+	crash     = regexp.MustCompile(`^panic:|^fatal error:|DATA RACE|"msg":"panic`)
 )
 
-// start starts the process, unless it runs. oops is told of what no process may do: end by itself, panic.
-func (p *process) start(oops func(string)) error {
+// start starts the process, unless it runs. It calls fail if the process exits without a signal of chaos, or panics.
+func (p *process) start(fail func(string)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.life != nil {
+	if p.current != nil {
 		return nil
 	}
-	p.lives++
+	p.starts++
 	p.frozen = false
-	log, err := os.Create(filepath.Join(p.dir, fmt.Sprintf("%s.%03d.log", p.name, p.lives)))
+	log, err := os.Create(filepath.Join(p.dir, fmt.Sprintf("%s.%03d.log", p.name, p.starts)))
 	if err != nil {
 		return err
 	}
@@ -65,10 +70,10 @@ func (p *process) start(oops func(string)) error {
 	cmd.Stdout = cmd.Stderr
 	if err := cmd.Start(); err != nil {
 		log.Close()
-		return fmt.Errorf("%s: %w", p.name, err)
+		return fmt.Errorf("start %s: %w", p.name, err)
 	}
-	l := &life{cmd: cmd, began: time.Now(), ended: make(chan struct{}), http: make(chan string, 1)}
-	p.life = l
+	in := &instance{cmd: cmd, began: time.Now(), exited: make(chan struct{}), http: make(chan string, 1)}
+	p.current = in
 	go func() {
 		lines := bufio.NewReader(out)
 		for {
@@ -76,12 +81,12 @@ func (p *process) start(oops func(string)) error {
 			_, _ = log.WriteString(line)
 			if g := httpInLog.FindStringSubmatch(line); g != nil {
 				select {
-				case l.http <- g[1]:
+				case in.http <- g[1]:
 				default:
 				}
 			}
-			if disaster.MatchString(line) {
-				oops(fmt.Sprintf("%s: %s", p.name, strings.TrimSpace(line)))
+			if crash.MatchString(line) {
+				fail(fmt.Sprintf("%s: %s", p.name, strings.TrimSpace(line)))
 			}
 			if err != nil {
 				break
@@ -90,27 +95,28 @@ func (p *process) start(oops func(string)) error {
 		err := cmd.Wait()
 		log.Close()
 		p.mu.Lock()
-		wanted := l.wants
+		expected := in.ended
 		p.mu.Unlock()
-		if !wanted {
-			oops(fmt.Sprintf("%s has ended by itself: %v", p.name, err))
+		if !expected {
+			fail(fmt.Sprintf("%s exited without a signal: %v", p.name, err))
 		}
-		close(l.ended)
+		close(in.exited)
 	}()
 	return nil
 }
 
-// end sends a signal that ends the process, and returns when it has ended. One that does not end in time is a finding.
-func (p *process) end(s syscall.Signal, within time.Duration) error {
+// end sends a signal that ends the process, and returns after its exit. It returns an error if the process does not
+// exit within exitLimit, or exits with an error after SIGTERM.
+func (p *process) end(s syscall.Signal) error {
 	p.mu.Lock()
-	l := p.life
-	if l == nil {
+	in := p.current
+	if in == nil {
 		p.mu.Unlock()
 		return nil
 	}
-	l.wants, l.hard = true, l.hard || s == syscall.SIGKILL
+	in.ended, in.killed = true, in.killed || s == syscall.SIGKILL
 	p.mu.Unlock()
-	if err := l.cmd.Process.Signal(s); err != nil {
+	if err := in.cmd.Process.Signal(s); err != nil {
 		return err
 	}
 	if s != syscall.SIGKILL {
@@ -119,30 +125,31 @@ func (p *process) end(s syscall.Signal, within time.Duration) error {
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.life == l { // otherwise another fault has ended it and started the next
-			p.life = nil
+		if p.current == in { // another fault may have ended it, and started the next instance
+			p.current = nil
 		}
 	}()
 	select {
-	case <-l.ended:
+	case <-in.exited:
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if l.hard { // by another fault, while it was stopping
+		if in.killed { // another fault killed it while it was stopping
 			return nil
 		}
-		// One that has just begun does not yet listen to signals.
-		if code := l.cmd.ProcessState.ExitCode(); s == syscall.SIGTERM && code != 0 && p.graceful() && time.Since(l.began) > within/10 {
+		const startup = 3 * time.Second // until a new process handles signals
+		code := in.cmd.ProcessState.ExitCode()
+		if s == syscall.SIGTERM && code != 0 && p.graceful() && time.Since(in.began) > startup {
 			return fmt.Errorf("%s: exit code %d after SIGTERM", p.name, code)
 		}
 		return nil
-	case <-time.After(within):
-		_ = l.cmd.Process.Kill()
-		<-l.ended
-		return fmt.Errorf("%s did not end within %s of %s", p.name, within, s)
+	case <-time.After(exitLimit):
+		_ = in.cmd.Process.Kill()
+		<-in.exited
+		return fmt.Errorf("%s did not exit within %s after %s", p.name, exitLimit, s)
 	}
 }
 
-// graceful says whether SIGTERM must end in exit code 0. nats-server has its own way.
+// graceful returns whether SIGTERM must give exit code 0. nats-server returns another one.
 func (p *process) graceful() bool { return !strings.HasPrefix(p.name, "nats") }
 
 func (p *process) freeze() { p.signal(syscall.SIGSTOP, true) }
@@ -151,23 +158,23 @@ func (p *process) thaw()   { p.signal(syscall.SIGCONT, false) }
 func (p *process) signal(s syscall.Signal, frozen bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.life != nil && p.frozen != frozen {
-		_ = p.life.cmd.Process.Signal(s)
+	if p.current != nil && p.frozen != frozen {
+		_ = p.current.cmd.Process.Signal(s)
 		p.frozen = frozen
 	}
 }
 
-// page is where the living process serves its pages, as soon as it does.
-func (p *process) page(within time.Duration) (string, error) {
+// pageURL returns the URL of the pages that the process serves. It waits until the process has logged the URL.
+func (p *process) pageURL(within time.Duration) (string, error) {
 	p.mu.Lock()
-	l := p.life
+	in := p.current
 	p.mu.Unlock()
-	if l == nil {
+	if in == nil {
 		return "", fmt.Errorf("%s does not run", p.name)
 	}
 	select {
-	case url := <-l.http:
-		l.http <- url
+	case url := <-in.http:
+		in.http <- url
 		return url, nil
 	case <-time.After(within):
 		return "", fmt.Errorf("%s has not started within %s", p.name, within)

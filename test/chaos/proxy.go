@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -6,27 +8,27 @@ import (
 	"time"
 )
 
-// proxy forwards the TCP connections of one loopback address to another, as long as nothing is wrong with the network.
+// proxy forwards the TCP connections of one loopback address to another. Its state simulates faults of the network.
 type proxy struct {
 	listener net.Listener
 	target   string
 
 	mu      sync.Mutex
-	state   network
+	state   linkState
 	changed chan struct{} // closed at the next change of state
 	conns   map[net.Conn]struct{}
 }
 
-// network is the state of a way through it.
-type network int
+// linkState is the state of the network between the two ends of a proxy.
+type linkState int
 
 const (
-	open   network = iota
-	cut            // connections are reset, new ones refused
-	silent         // nothing arrives, and nobody is told; what was sent meanwhile arrives afterwards, as TCP repeats it
+	open   linkState = iota
+	cut              // connections are reset, new ones are refused
+	silent           // nothing arrives, without an error; after it opens, the bytes arrive, as TCP sends them again
 )
 
-func (n network) String() string { return [...]string{"open", "cut", "silent"}[n] }
+func (s linkState) String() string { return [...]string{"open", "cut", "silent"}[s] }
 
 func newProxy(target string) (*proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,17 +47,16 @@ func (p *proxy) close() {
 	p.set(cut)
 }
 
-// set changes the state of the way.
-func (p *proxy) set(n network) {
+func (p *proxy) set(s linkState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state = n
+	p.state = s
 	close(p.changed)
 	p.changed = make(chan struct{})
-	if n == cut {
+	if s == cut {
 		for c := range p.conns {
 			if tcp, ok := c.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0) // a reset, not an orderly end
+				_ = tcp.SetLinger(0) // sends a reset instead of an orderly end
 			}
 			c.Close()
 		}
@@ -74,7 +75,7 @@ func (p *proxy) accept() {
 }
 
 func (p *proxy) forward(from net.Conn) {
-	if !p.pass() {
+	if !p.awaitOpen() {
 		from.Close()
 		return
 	}
@@ -83,15 +84,16 @@ func (p *proxy) forward(from net.Conn) {
 		from.Close()
 		return
 	}
-	if !p.keep(from, to) {
+	if !p.add(from, to) {
 		return
 	}
 	go p.copy(from, to)
 	p.copy(to, from)
 }
 
-// keep notes the two ends, so that a cut finds them.
-func (p *proxy) keep(ends ...net.Conn) bool {
+// add stores both ends of a connection, so that a cut closes them. It returns false, and closes them, if the link
+// is cut.
+func (p *proxy) add(ends ...net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range ends {
@@ -104,8 +106,8 @@ func (p *proxy) keep(ends ...net.Conn) bool {
 	return p.state != cut
 }
 
-// pass waits while the way is silent, and says whether it is not cut.
-func (p *proxy) pass() bool {
+// awaitOpen waits while the link is silent. It returns false if the link is cut.
+func (p *proxy) awaitOpen() bool {
 	for {
 		p.mu.Lock()
 		state, changed := p.state, p.changed
@@ -129,7 +131,7 @@ func (p *proxy) copy(from, to net.Conn) {
 	b := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(b)
-		if !p.pass() {
+		if !p.awaitOpen() {
 			return
 		}
 		if _, werr := to.Write(b[:n]); err != nil || werr != nil {

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -13,10 +15,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// run lives through one schedule. Its error says what was found.
+// run runs one schedule. It returns an error if it found a violation.
 func run(ctx context.Context, s settings) (err error) {
 	if s.workers < 3 || s.accounts < 8 {
-		return errors.New("at least 3 workers, of which two are hit at once, and 8 accounts, of every sort")
+		return errors.New("use at least 3 workers (a fault hits up to two at once) and 8 accounts (of every sort)")
 	}
 	for _, file := range []*string{&s.wxkeeper, &s.natsServer} {
 		if *file, err = filepath.Abs(*file); err != nil {
@@ -36,104 +38,105 @@ func run(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	if used, err := os.ReadDir(s.dir); err != nil || len(used) > 0 {
-		return fmt.Errorf("%s is not an empty directory: the stores of another run would be found there", s.dir)
+		return fmt.Errorf("%s is not an empty directory: servers would open the stores of another run", s.dir)
 	}
 	timeline, err := os.Create(filepath.Join(s.dir, "timeline"))
 	if err != nil {
 		return err
 	}
 	defer timeline.Close()
-	j := newJudge(makeAccounts(s.accounts), io.MultiWriter(os.Stdout, timeline))
-	j.say("seed %d, for %s: %d workers, %d accounts, 3 servers, 5 consumers", s.seed, s.lasts, s.workers, s.accounts)
-	h, err := build(ctx, s, j)
+	c := newChecker(makeAccounts(s.accounts), io.MultiWriter(os.Stdout, timeline))
+	c.print("seed %d, for %s: %d workers, %d accounts, %d servers, %d consumers",
+		s.seed, s.duration, s.workers, s.accounts, servers, consumers)
+	st, err := startStack(ctx, s, c)
 	if err != nil {
 		return fmt.Errorf("%w; logs in %s", err, s.dir)
 	}
-	defer h.tearDown()
-	j.say("everything is fresh: let it begin")
-	j.begin()
+	defer st.stop()
+	c.print("everything is fresh: faults begin")
+	c.start()
 	began := time.Now()
-	listening, deafen := context.WithCancel(ctx)
-	listened := make(chan struct{})
-	go func() { defer close(listened); h.listen(listening) }()
-	h.live(ctx, draw(s.seed, s.lasts, s.workers, j.accounts))
-	deafen()
-	<-listened
+	watching, stopWatching := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() { defer close(watched); st.watchJetStream(watching) }()
+	st.runSchedule(ctx, draw(s.seed, s.duration, s.workers, c.accounts))
+	stopWatching()
+	<-watched
 	if ctx.Err() == nil {
-		h.rest(ctx)
+		st.quiesce(ctx)
 	}
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
-	h.settleAccounts(time.Since(began))
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.findings) == 0 {
-		j.sayLocked("seed %d: nothing was found", s.seed)
+	st.checkCalls(time.Since(began))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.violations) == 0 {
+		c.printLocked("seed %d: no violation", s.seed)
 		if !keep {
-			_ = os.RemoveAll(s.dir) // it is in the directory of temporary files
+			_ = os.RemoveAll(s.dir) // it is a directory for temporary files
 		}
 		return nil
 	}
-	for _, f := range j.findings {
-		fmt.Fprintln(os.Stderr, f)
+	for _, v := range c.violations {
+		fmt.Fprintln(os.Stderr, v)
 	}
-	return fmt.Errorf("seed %d for %s: %d findings; timeline and logs in %s", s.seed, s.lasts, len(j.findings), s.dir)
+	return fmt.Errorf("seed %d for %s: %d violations; timeline and logs in %s",
+		s.seed, s.duration, len(c.violations), s.dir)
 }
 
-// live lets the faults of a schedule happen, each for its time.
-func (h *house) live(ctx context.Context, schedule []fault) {
+// runSchedule injects the faults of a schedule, each at its time, and returns when all are healed.
+func (st *stack) runSchedule(ctx context.Context, schedule []fault) {
 	began := time.Now()
-	var under sync.WaitGroup
-	defer under.Wait()
+	var running sync.WaitGroup
+	defer running.Wait()
 	for _, f := range schedule {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(f.at - time.Since(began)):
 		}
-		under.Go(func() { h.happen(ctx, f) })
+		running.Go(func() { st.runFault(ctx, f) })
 	}
 }
 
-func (h *house) happen(ctx context.Context, f fault) {
+func (st *stack) runFault(ctx context.Context, f fault) {
 	acting, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	ends := func() {}
 	if !f.harmless {
-		ends = h.judge.begins(f)
+		end := st.checker.disrupt(f.effect)
+		defer end()
 	}
-	defer func() { ends() }()
-	if f.lasts > 0 {
-		h.judge.say("%s (%.1f s)", f.name, f.lasts.Seconds())
+	if f.duration > 0 {
+		st.checker.print("%s (%.1f s)", f.name, f.duration.Seconds())
 	} else {
-		h.judge.say("%s", f.name)
+		st.checker.print("%s", f.name)
 	}
-	if err := f.begin(acting, h); err != nil {
-		h.complain(f, err)
+	if err := f.inject(acting, st); err != nil {
+		st.injectionFailed(f, err)
 	}
 	if f.heal == nil {
 		return
 	}
 	select {
 	case <-ctx.Done():
-		return // everything is about to be taken down
-	case <-time.After(f.lasts):
+		return // the stack stops
+	case <-time.After(f.duration):
 	}
-	if err := f.heal(acting, h); err != nil {
-		h.judge.oops(fmt.Sprintf("healing %s: %v", f.name, err))
+	if err := f.heal(acting, st); err != nil {
+		st.checker.fail(fmt.Sprintf("heal %s: %v", f.name, err))
 	}
-	h.judge.say("%s: over", f.name)
+	st.checker.print("%s: over", f.name)
 }
 
-// complain says that a fault could not be made. A process that does not end as it should is a finding; what JetStream
-// refuses because another fault is in force is not.
-func (h *house) complain(f fault, err error) {
+// injectionFailed handles a fault that could not be injected. A process that does not exit as it should is a
+// violation; a request that JetStream refuses or does not answer because of another fault is not.
+func (st *stack) injectionFailed(f fault, err error) {
 	if errors.Is(err, context.DeadlineExceeded) || isJetStream(err) {
-		h.judge.say("%s: cannot be done now: %v", f.name, err)
+		st.checker.print("%s: not possible now: %v", f.name, err)
 		return
 	}
-	h.judge.oops(fmt.Sprintf("%s: %v", f.name, err))
+	st.checker.fail(fmt.Sprintf("%s: %v", f.name, err))
 }
 
 func isJetStream(err error) bool {

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -12,31 +14,28 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// fault is something that happens to the house, and passes.
+// fault is something that happens to the stack for some time.
 type fault struct {
-	at, lasts time.Duration
-	name      string
-	begin     func(context.Context, *house) error
-	heal      func(context.Context, *house) error // nil: nothing is to be healed
-	// The trouble that it makes for the judge: of WeChat, of everything else, or none.
-	appid    string
-	upstream bool
-	renewal  bool // of WeChat, and of an interface that renewing needs
-	lost     bool
-	deaf     bool
-	harmless bool
+	effect
+	at, duration time.Duration
+	name         string
+	inject       func(context.Context, *stack) error
+	heal         func(context.Context, *stack) error // nil: nothing is to be healed
+	harmless     bool                                // it has no effect that explains a problem
 }
 
-// draw makes the schedule of a seed. The same arguments give the same schedule. Of each kind of trouble there is one at
-// a time, so that what the design promises to survive is what is asked: one server of three lost, or for a while no
-// quorum; some workers, never all of them; WeChat failing for less time than the fleet renews ahead.
-func draw(seed uint64, lasts time.Duration, workers int, accounts []account) []fault {
+// draw returns the schedule of a seed. The same arguments give the same schedule. At any time there is one fault
+// of each sort, so that the run demands what the fleet promises to survive: one of three servers is lost, or the
+// quorum for a while; some workers, never all of them; WeChat, for less time than the fleet renews ahead.
+func draw(seed uint64, duration time.Duration, workers int, accounts []account) []fault {
 	r := rand.New(rand.NewPCG(seed, 0xc4a05))
-	d := &drawer{rand: r, lasts: lasts, workers: workers, accounts: accounts, movedAt: make(map[string]time.Duration)}
+	d := &drawer{
+		rand: r, duration: duration, workers: workers, accounts: accounts, replacedAt: make(map[string]time.Duration),
+	}
 	d.track(2*time.Second, 5*time.Second, d.server)
 	d.track(time.Second, 5*time.Second, d.worker)
 	d.track(2*time.Second, 7*time.Second, d.upstream)
-	d.track(8*time.Second, 20*time.Second, d.foreign)
+	d.track(8*time.Second, 20*time.Second, d.replacement)
 	d.track(15*time.Second, 40*time.Second, d.loss)
 	d.track(10*time.Second, 25*time.Second, d.consumer)
 	slices.SortStableFunc(d.faults, func(a, b fault) int { return cmp.Compare(a.at, b.at) })
@@ -44,25 +43,26 @@ func draw(seed uint64, lasts time.Duration, workers int, accounts []account) []f
 }
 
 type drawer struct {
-	rand     *rand.Rand
-	lasts    time.Duration
-	workers  int
-	accounts []account
-	movedAt  map[string]time.Duration
-	faults   []fault
+	rand       *rand.Rand
+	duration   time.Duration
+	workers    int
+	accounts   []account
+	replacedAt map[string]time.Duration
+	faults     []fault
 }
 
-// track draws one fault after another, with pauses between them.
+// track draws faults one after another, with pauses between them. next returns a fault without inject if none is
+// possible at that time.
 func (d *drawer) track(least, most time.Duration, next func(at time.Duration) fault) {
-	for at := d.between(least, most); at < d.lasts; {
+	for at := d.between(least, most); at < d.duration; {
 		f := next(at)
-		if f.begin == nil {
+		if f.inject == nil {
 			at += least
 			continue
 		}
-		f.at, f.lasts = at, min(f.lasts, d.lasts-at)
+		f.at, f.duration = at, min(f.duration, d.duration-at)
 		d.faults = append(d.faults, f)
-		at += f.lasts + d.between(least, most)
+		at += f.duration + d.between(least, most)
 	}
 }
 
@@ -74,99 +74,103 @@ func (d *drawer) seconds(least, most float64) time.Duration {
 	return d.between(time.Duration(least*float64(time.Second)), time.Duration(most*float64(time.Second)))
 }
 
-// server draws what happens to NATS.
+// server draws a fault of NATS.
 func (d *drawer) server(time.Duration) fault {
 	i := d.rand.IntN(servers)
 	name := fmt.Sprintf("nats%d", i+1)
-	ends := func(s syscall.Signal) func(context.Context, *house) error {
-		return func(_ context.Context, h *house) error { return h.nats[i].end(s, 30*time.Second) }
+	end := func(s syscall.Signal) func(context.Context, *stack) error {
+		return func(_ context.Context, st *stack) error { return st.nats[i].end(s) }
 	}
-	starts := func(_ context.Context, h *house) error { return h.nats[i].start(h.judge.oops) }
-	cutOff := func(what string, n network, ofClients, ofServers bool, lasts time.Duration) fault {
+	start := func(_ context.Context, st *stack) error { return st.nats[i].start(st.checker.fail) }
+	disconnect := func(what string, s linkState, ofClients, ofServers bool, duration time.Duration) fault {
 		return fault{
-			lasts: lasts, name: fmt.Sprintf("%s: %s %s", name, what, n),
-			begin: func(_ context.Context, h *house) error { h.set(i, n, ofClients, ofServers); return nil },
-			heal:  func(_ context.Context, h *house) error { h.set(i, open, ofClients, ofServers); return nil },
+			duration: duration, name: fmt.Sprintf("%s: %s %s", name, what, s),
+			inject: func(_ context.Context, st *stack) error { st.setLinks(i, s, ofClients, ofServers); return nil },
+			heal:   func(_ context.Context, st *stack) error { st.setLinks(i, open, ofClients, ofServers); return nil },
 		}
 	}
-	way := []network{cut, silent}[d.rand.IntN(2)]
+	state := []linkState{cut, silent}[d.rand.IntN(2)]
 	switch d.rand.IntN(10) {
 	case 0, 1:
-		return fault{lasts: d.seconds(0.5, 8), name: name + ": kill -9", begin: ends(syscall.SIGKILL), heal: starts}
+		return fault{duration: d.seconds(0.5, 8), name: name + ": kill -9", inject: end(syscall.SIGKILL), heal: start}
 	case 2:
-		return fault{lasts: d.seconds(0.5, 5), name: name + ": SIGTERM", begin: ends(syscall.SIGTERM), heal: starts}
+		return fault{duration: d.seconds(0.5, 5), name: name + ": SIGTERM", inject: end(syscall.SIGTERM), heal: start}
 	case 3:
 		return fault{
-			lasts: d.seconds(2, 8), name: name + ": SIGSTOP",
-			begin: func(_ context.Context, h *house) error { h.nats[i].freeze(); return nil },
-			heal:  func(_ context.Context, h *house) error { h.nats[i].thaw(); return nil },
+			duration: d.seconds(2, 8), name: name + ": SIGSTOP",
+			inject: func(_ context.Context, st *stack) error { st.nats[i].freeze(); return nil },
+			heal:   func(_ context.Context, st *stack) error { st.nats[i].thaw(); return nil },
 		}
 	case 4:
-		return cutOff("its clients", way, true, false, d.seconds(1, 6))
+		return disconnect("links to clients", state, true, false, d.seconds(1, 6))
 	case 5:
-		return cutOff("its routes", way, false, true, d.seconds(1, 6))
+		return disconnect("routes", state, false, true, d.seconds(1, 6))
 	case 6, 7:
-		return cutOff("all its ways", way, true, true, d.seconds(1, 8))
+		return disconnect("links to clients and routes", state, true, true, d.seconds(1, 8))
 	case 8:
-		stream := []string{"KV_wechat", "KV_wechat_ledger"}[d.rand.IntN(2)]
-		return fault{name: stream + ": the leader steps down", begin: func(ctx context.Context, h *house) error {
-			_, err := h.nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil)
+		stream := []string{recordStream, ledgerStream}[d.rand.IntN(2)]
+		return fault{name: stream + ": the leader steps down", inject: func(ctx context.Context, st *stack) error {
+			_, err := st.nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil)
 			return err
 		}}
 	default:
 		k := (i + 1) % servers
 		return fault{
-			lasts: d.seconds(1, 5), name: fmt.Sprintf("no quorum: nats%d and nats%d: kill -9", i+1, k+1),
-			begin: func(_ context.Context, h *house) error {
-				if err := h.nats[i].end(syscall.SIGKILL, time.Second); err != nil {
+			duration: d.seconds(1, 5), name: fmt.Sprintf("no quorum: nats%d and nats%d: kill -9", i+1, k+1),
+			inject: func(_ context.Context, st *stack) error {
+				if err := st.nats[i].end(syscall.SIGKILL); err != nil {
 					return err
 				}
-				return h.nats[k].end(syscall.SIGKILL, time.Second)
+				return st.nats[k].end(syscall.SIGKILL)
 			},
-			heal: func(_ context.Context, h *house) error {
-				if err := h.nats[i].start(h.judge.oops); err != nil {
+			heal: func(_ context.Context, st *stack) error {
+				if err := st.nats[i].start(st.checker.fail); err != nil {
 					return err
 				}
-				return h.nats[k].start(h.judge.oops)
+				return st.nats[k].start(st.checker.fail)
 			},
 		}
 	}
 }
 
-// worker draws what happens to workers: to one, or to two at once.
+// worker draws a fault of one worker, or of two at once.
 func (d *drawer) worker(time.Duration) fault {
-	who := d.rand.Perm(d.workers)[:1+d.rand.IntN(2)]
+	hit := d.rand.Perm(d.workers)[:1+d.rand.IntN(2)]
 	name := ""
-	for _, i := range who {
+	for _, i := range hit {
 		name += fmt.Sprintf("worker%d ", i+1)
 	}
-	each := func(do func(*house, *process) error) func(context.Context, *house) error {
-		return func(_ context.Context, h *house) error {
-			for _, i := range who {
-				if err := do(h, h.workers[i]); err != nil {
+	each := func(do func(*stack, *process) error) func(context.Context, *stack) error {
+		return func(_ context.Context, st *stack) error {
+			for _, i := range hit {
+				if err := do(st, st.workers[i]); err != nil {
 					return err
 				}
 			}
 			return nil
 		}
 	}
-	starts := each(func(h *house, p *process) error { return p.start(h.judge.oops) })
+	end := func(s syscall.Signal) func(context.Context, *stack) error {
+		return each(func(_ *stack, p *process) error { return p.end(s) })
+	}
+	start := each(func(st *stack, p *process) error { return p.start(st.checker.fail) })
 	switch d.rand.IntN(5) {
 	case 0, 1:
-		return fault{lasts: d.seconds(0, 6), name: name + "kill -9", heal: starts, begin: each(func(_ *house, p *process) error { return p.end(syscall.SIGKILL, time.Second) })}
-	case 2, 3: // the lease lasts 4 s
+		return fault{duration: d.seconds(0, 6), name: name + "kill -9", inject: end(syscall.SIGKILL), heal: start}
+	case 2, 3: // shorter and longer than a lease, which has 4 s
 		return fault{
-			lasts: d.seconds(1, 10), name: name + "SIGSTOP", begin: each(func(_ *house, p *process) error { p.freeze(); return nil }),
-			heal: each(func(_ *house, p *process) error { p.thaw(); return nil }),
+			duration: d.seconds(1, 10), name: name + "SIGSTOP",
+			inject: each(func(_ *stack, p *process) error { p.freeze(); return nil }),
+			heal:   each(func(_ *stack, p *process) error { p.thaw(); return nil }),
 		}
 	default:
-		return fault{lasts: d.seconds(0, 4), name: name + "SIGTERM", heal: starts, begin: each(func(_ *house, p *process) error { return p.end(syscall.SIGTERM, 30*time.Second) })}
+		return fault{duration: d.seconds(0, 4), name: name + "SIGTERM", inject: end(syscall.SIGTERM), heal: start}
 	}
 }
 
-// upstream draws how WeChat fails, hangs and lies.
+// upstream draws a fault of WeChat: it fails, hangs or gives wrong answers.
 func (d *drawer) upstream(time.Duration) fault {
-	one := d.accounts[d.rand.IntN(len(d.accounts)-1)] // not the one with the wrong secret
+	one := d.accounts[d.rand.IntN(len(d.accounts)-1)] // never the account with the wrong secret
 	f := wechattest.Fault{}
 	if d.rand.IntN(2) == 0 {
 		f.AppID = one.AppID
@@ -176,9 +180,9 @@ func (d *drawer) upstream(time.Duration) fault {
 	var name string
 	switch d.rand.IntN(8) {
 	case 0:
-		f.Errcode, name = -1, "says -1"
+		f.Errcode, name = -1, "answers -1"
 	case 1:
-		f.Status, name = 502, "says 502"
+		f.Status, name = 502, "answers 502"
 	case 2:
 		f.Drop, name = true, "drops connections"
 	case 3:
@@ -186,115 +190,130 @@ func (d *drawer) upstream(time.Duration) fault {
 	case 4:
 		f.Delay, name = d.seconds(0.3, 1.5), "is late"
 	case 5:
-		// It lies about a token that is good.
-		f.Errcode, f.Endpoint, name = 40001, []string{"tickettocode", "getticket"}[d.rand.IntN(2)], "refuses good tokens"
+		f.Errcode, f.Endpoint = 40001, []string{"tickettocode", "getticket"}[d.rand.IntN(2)]
+		name = "refuses valid tokens"
 	case 6:
-		bodies := []string{"empty", "truncated", "cut", "html", "binary", "wrong_type", "zero_life", "no_value", "empty_value", "long_value", "unprintable_value"}
+		bodies := []string{
+			"empty", "truncated", "cut", "html", "binary", "wrong_type",
+			"zero_life", "no_value", "empty_value", "long_value", "unprintable_value",
+		}
 		f.Body = bodies[d.rand.IntN(len(bodies))]
 		name = "spoils answers (" + f.Body + ")"
 		if slices.Contains(bodies[6:], f.Body) && !slices.Contains(endpoints[2:5], f.Endpoint) {
-			f.Endpoint = endpoints[2+d.rand.IntN(3)] // where the value is one that can be told to be wrong
+			f.Endpoint = endpoints[2+d.rand.IntN(3)] // only the answers of these have a life or a value to spoil
 		}
 	default:
-		// A new token is issued, and the answer is lost: once, because after a second one nobody has a good token.
+		// WeChat issues a new token and the answer is lost: only once, because a second time would kill every
+		// token that the fleet knows.
 		f = wechattest.Fault{AppID: one.AppID, Endpoint: one.endpoint(), Times: 1, After: true, Drop: true}
 		name = "loses the answer with a new token"
 	}
-	where := f.Endpoint
+	target := f.Endpoint
 	if f.AppID != "" {
-		where += " of " + f.AppID
+		target += " of " + f.AppID
 	}
-	lasts := d.seconds(1, 6)
+	duration := d.seconds(1, 6)
 	if f.Times == 1 {
-		lasts = d.seconds(15, 30) // until a refresh falls into it
+		duration = d.seconds(15, 30) // until it hits a refresh
 	}
 	return fault{
-		lasts: lasts, name: fmt.Sprintf("WeChat %s: %s", name, where), appid: f.AppID, upstream: true,
-		renewal: !f.After && f.Endpoint != "tickettocode" && f.Endpoint != "get_api_domain_ip",
-		begin: func(_ context.Context, h *house) error {
-			h.wechat.Inject(f)
+		effect: effect{
+			appid: f.AppID, upstream: true,
+			renewal: !f.After && f.Endpoint != "tickettocode" && f.Endpoint != "get_api_domain_ip",
+		},
+		duration: duration, name: fmt.Sprintf("WeChat %s: %s", name, target),
+		inject: func(_ context.Context, st *stack) error {
+			st.wechat.Inject(f)
 			if f.After {
-				h.judge.isMoved(f.AppID)
+				st.checker.tokenReplaced(f.AppID)
 			}
 			return nil
 		},
-		heal: func(_ context.Context, h *house) error { h.wechat.ClearFaults(); return nil },
+		heal: func(_ context.Context, st *stack) error { st.wechat.ClearFaults(); return nil },
 	}
 }
 
-// foreign draws another system that takes a token of an account, of each account rarely.
-func (d *drawer) foreign(at time.Duration) fault {
+// replacement draws an account whose token another system replaces, each account rarely.
+func (d *drawer) replacement(at time.Duration) fault {
 	a := d.accounts[d.rand.IntN(len(d.accounts)-1)]
-	if last, ok := d.movedAt[a.AppID]; ok && at-last < 2*time.Minute {
+	if last, ok := d.replacedAt[a.AppID]; ok && at-last < 2*time.Minute {
 		return fault{}
 	}
-	d.movedAt[a.AppID] = at
-	return fault{name: "another system takes a token: " + a.endpoint() + " of " + a.AppID, harmless: true, begin: func(_ context.Context, h *house) error {
-		h.judge.isMoved(a.AppID)
-		_, err := h.wechat.ForeignRefresh(a.AppID, a.endpoint())
-		return err
-	}}
+	d.replacedAt[a.AppID] = at
+	return fault{
+		name: "another system replaces the token: " + a.endpoint() + " of " + a.AppID, harmless: true,
+		inject: func(_ context.Context, st *stack) error {
+			st.checker.tokenReplaced(a.AppID)
+			_, err := st.wechat.ForeignRefresh(a.AppID, a.endpoint())
+			return err
+		},
+	}
 }
 
-// loss draws what the buckets lose.
+// loss draws what a bucket loses: one key (as `nats kv purge` deletes it), every message, or the stream itself.
 func (d *drawer) loss(time.Duration) fault {
 	a := d.accounts[d.rand.IntN(len(d.accounts)-1)]
 	kinds := a.kinds()
 	key := a.AppID + "." + kinds[d.rand.IntN(len(kinds))]
-	lose := func(bucket string) fault { // as `nats kv purge` does
-		return fault{name: fmt.Sprintf("lost: %s of %s", key, bucket), lost: true, begin: func(ctx context.Context, h *house) error {
-			b, err := h.js.KeyValue(ctx, bucket)
+	record, ledger := effect{lost: true}, effect{lost: true, ledgerLost: true}
+	lose := func(bucket string, e effect) fault {
+		name := fmt.Sprintf("lost: %s of %s", key, bucket)
+		return fault{effect: e, name: name, inject: func(ctx context.Context, st *stack) error {
+			b, err := st.js.KeyValue(ctx, bucket)
 			if err != nil {
 				return err
 			}
 			return b.Purge(ctx, key)
 		}}
 	}
-	purge := func(stream string) fault {
-		return fault{name: "lost: everything of " + stream, lost: true, begin: func(ctx context.Context, h *house) error {
-			s, err := h.js.Stream(ctx, stream)
+	purge := func(stream string, e effect) fault {
+		name := "lost: everything of " + stream
+		return fault{effect: e, name: name, inject: func(ctx context.Context, st *stack) error {
+			s, err := st.js.Stream(ctx, stream)
 			if err != nil {
 				return err
 			}
 			return s.Purge(ctx)
 		}}
 	}
-	remove := func(stream string) fault {
-		return fault{name: "deleted: " + stream, lost: true, begin: func(ctx context.Context, h *house) error { return h.js.DeleteStream(ctx, stream) }}
+	remove := func(stream string, e effect) fault {
+		return fault{effect: e, name: "deleted: " + stream, inject: func(ctx context.Context, st *stack) error {
+			return st.js.DeleteStream(ctx, stream)
+		}}
 	}
 	switch d.rand.IntN(7) {
 	case 0, 1:
-		return lose("wechat")
+		return lose("wechat", record)
 	case 2:
-		return lose("wechat_ledger")
+		return lose("wechat_ledger", ledger)
 	case 3:
-		return purge("KV_wechat")
+		return purge(recordStream, record)
 	case 4:
-		return purge("KV_wechat_ledger")
+		return purge(ledgerStream, ledger)
 	case 5:
-		return remove("KV_wechat")
+		return remove(recordStream, record)
 	default:
-		return remove("KV_wechat_ledger")
+		return remove(ledgerStream, ledger)
 	}
 }
 
-// consumer draws what happens to those who use credentials.
+// consumer draws a fault of a consumer.
 func (d *drawer) consumer(time.Duration) fault {
 	i := d.rand.IntN(consumers)
-	p := func(h *house) *process { return h.consumers[i] }
-	f := fault{lasts: d.seconds(0, 10), harmless: true}
+	p := func(st *stack) *process { return st.consumers[i] }
+	f := fault{duration: d.seconds(0, 10), harmless: true}
 	if d.rand.IntN(2) == 0 {
 		f.name = fmt.Sprintf("consumer %d: kill -9", i+1)
-		f.begin = func(_ context.Context, h *house) error {
-			err := p(h).end(syscall.SIGKILL, time.Second)
-			h.judge.gone(p(h).name)
+		f.inject = func(_ context.Context, st *stack) error {
+			err := p(st).end(syscall.SIGKILL)
+			st.checker.consumerKilled(p(st).name)
 			return err
 		}
-		f.heal = func(_ context.Context, h *house) error { return p(h).start(h.judge.oops) }
+		f.heal = func(_ context.Context, st *stack) error { return p(st).start(st.checker.fail) }
 		return f
 	}
 	f.name = fmt.Sprintf("consumer %d: SIGSTOP", i+1)
-	f.begin = func(_ context.Context, h *house) error { p(h).freeze(); return nil }
-	f.heal = func(_ context.Context, h *house) error { p(h).thaw(); return nil }
+	f.inject = func(_ context.Context, st *stack) error { p(st).freeze(); return nil }
+	f.heal = func(_ context.Context, st *stack) error { p(st).thaw(); return nil }
 	return f
 }

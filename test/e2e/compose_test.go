@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -26,103 +27,119 @@ import (
 
 const (
 	demoAppID = "wx-demo"
-	demoUser  = "wxkeeper" // and password, where nothing is configured
+	demoUser  = "wxkeeper" // the user, and the password, if nothing is configured
 	sample    = `{"openid":"oiV2luCau8Cx0TMOy9lvZSLqRcKc","code_ticket":"6cb4bc95e1f1abc97034cbe8fd484989"}`
 )
 
-// One demo, from nothing to nothing: workers come and go, one is killed, the NATS node that leads the bucket is killed, and
-// then the token, with codes being resolved all the time, and WeChat is called as often as that explains.
+// The life of one demo: workers are added and removed, one is killed, the NATS node that leads the bucket is
+// killed, and then the token. Codes are resolved all the time, and WeChat is called only as often as these events
+// explain.
 func TestNothingIsLostWhileTheFleetChanges(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, "DEMO_LIFE=2h")
-	f.up(2)
+	s := newStack(t, "DEMO_LIFE=2h")
+	s.up(2)
 	for service, want := range map[string]int{"nats-1": 1, "nats-2": 1, "nats-3": 1, "worker": 2, "simulator": 1} {
-		if n := f.running(service); n != want {
+		if n := s.healthy(service); n != want {
 			t.Errorf("%d healthy %s, want %d", n, service, want)
 		}
 	}
-	reply, said := f.request(demoUser, demoUser, "wechat.code.resolve", sample)
-	if !strings.Contains(reply, `"errcode":0`) || !strings.Contains(reply, `"code":"8"`) || strings.Contains(said, messages.HeaderErrorCode) {
-		t.Errorf("nats req: %s%s", said, reply)
+	reply, headers := s.request(demoUser, demoUser, "wechat.code.resolve", sample)
+	for _, want := range []string{`"errcode":0`, `"code":"8"`} {
+		if !strings.Contains(reply, want) {
+			t.Errorf("nats req prints %s, want %s", reply, want)
+		}
 	}
-	nc := f.connect(demoUser, demoUser)
+	if strings.Contains(headers, messages.HeaderErrorCode) {
+		t.Errorf("nats req prints the headers of an error: %s", headers)
+	}
+	nc := s.connect(demoUser, demoUser)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := startLoad(f, nc, demoAppID)
+	l := startLoad(s, nc, demoAppID)
 
-	f.up(4)
+	s.up(4)
 	names := map[string]bool{}
-	f.until("four workers that answer", func() bool {
-		st, err := l.client.Status(f.ctx, messages.StatusRequest{})
+	s.eventually("four workers that answer", func() bool {
+		st, err := l.client.Status(s.ctx, messages.StatusRequest{})
 		if err == nil {
 			names[st.Worker] = true
 		}
 		return len(names) == 4
 	})
-	l.goesOn("after scaling up")
+	l.awaitProgress("after scaling up")
 
-	f.kill(f.containers("worker")[0])
-	l.goesOn("after a worker was killed")
+	s.kill(s.containers("worker")[0])
+	l.awaitProgress("after a worker was killed")
 
-	leader := leaderOf(f, js)
-	f.kill(f.containers(leader)[0])
-	t.Logf("killed %s, which led the bucket, and a worker", leader)
-	l.goesOn("after a NATS node was killed")
-	f.until("another leader of the bucket", func() bool { now := leaderOf(f, js); return now != "" && now != leader })
-	held, err := l.reader.Get(demoAppID, messages.AccessToken)
+	leader := leaderOf(s, js)
+	s.kill(s.containers(leader)[0])
+	t.Logf("killed a worker, and %s, which led the bucket", leader)
+	l.awaitProgress("after a NATS node was killed")
+	s.eventually("another leader of the bucket", func() bool {
+		now := leaderOf(s, js)
+		return now != "" && now != leader
+	})
+	old, err := l.reader.Get(demoAppID, messages.AccessToken)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.ask("/revoke", map[string]string{"token": held.Value}, nil)
-	l.goesOn("after its token was killed")
-	f.until("a new token, with two NATS nodes of three", func() bool {
+	s.control("/revoke", map[string]string{"token": old.Value}, nil)
+	l.awaitProgress("after its token was killed")
+	s.eventually("a new token, with two of three NATS nodes", func() bool {
 		now, err := l.reader.Get(demoAppID, messages.AccessToken)
-		return err == nil && now.Generation == held.Generation+1
+		return err == nil && now.Generation == old.Generation+1
 	})
 
-	f.up(4) // both come back, and a node is healthy only when it has caught up
-	if again := f.running(leader); again != 1 {
+	s.up(4) // starts both again; a node is healthy once it is as current as the others
+	if n := s.healthy(leader); n != 1 {
 		t.Errorf("%s is not healthy", leader)
 	}
-	f.until("three current replicas of the bucket", func() bool { return current(f, js) == 3 })
-	l.goesOn("after they came back")
+	s.eventually("three current replicas of the bucket", func() bool { return currentReplicas(s, js) == 3 })
+	l.awaitProgress("after the worker and the node were started again")
 
-	// The way in which docs/deploy.md has NATS upgraded: one node at a time.
+	// The upgrade of NATS in docs/deploy.md: one node at a time.
 	for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
-		f.compose("up", "--detach", "--wait", "--no-deps", "--force-recreate", node)
-		l.goesOn("after " + node + " was made anew")
+		s.compose("up", "--detach", "--wait", "--no-deps", "--force-recreate", node)
+		l.awaitProgress("after " + node + " was recreated")
 	}
-	// And the workers: new ones beside the old ones, then the old ones go. Another setting is as good as another image.
-	before := ids(f.containers("worker"))
-	f.env = append(f.env, "WXKEEPER_LOG_LEVEL=debug")
-	f.up(5)
-	if n := f.running("worker"); n != 5 {
-		t.Errorf("%d workers, want four old and a new one", n)
+	// The upgrade of the workers: new ones are started beside the old ones, then the old ones are stopped.
+	// Another setting causes it as another image does.
+	before := ids(s.containers("worker"))
+	s.env = append(s.env, "WXKEEPER_LOG_LEVEL=debug")
+	s.up(5)
+	if n := s.healthy("worker"); n != 5 {
+		t.Errorf("%d healthy workers, want four old ones and a new one", n)
 	}
-	f.compose("--profile=demo", "up", "--detach", "--wait", "--no-build", "--scale=worker=1")
-	if after := ids(f.containers("worker")); len(after) != 1 || before[slices.Collect(maps.Keys(after))[0]] {
-		t.Errorf("after the upgrade there are %v, before it %v", after, before)
+	s.compose("--profile=demo", "up", "--detach", "--wait", "--no-build", "--scale=worker=1")
+	after := ids(s.containers("worker"))
+	if len(after) != 1 {
+		t.Errorf("%d containers of workers after the upgrade, want 1", len(after))
 	}
-	if n := f.running("worker"); n != 1 {
-		t.Errorf("%d workers after scaling down", n)
+	for id := range after {
+		if before[id] {
+			t.Errorf("the worker after the upgrade is %s, one of before", id)
+		}
 	}
-	l.goesOn("after scaling down")
+	if n := s.healthy("worker"); n != 1 {
+		t.Errorf("%d healthy workers after scaling down, want 1", n)
+	}
+	l.awaitProgress("after scaling down")
 	l.stop()
 	l.done.Wait()
-	l.failed("at the end")
+	l.mustLoseNothing("at the end")
 
-	calls := f.calls(demoAppID)
-	t.Logf("%d answers, %d attempts more: %v", l.answered.Load(), l.retried.Load(), calls)
-	explained(t, calls)
+	calls := s.calls(demoAppID)
+	t.Logf("%d answers, %d repeated attempts: %v", l.answered.Load(), l.retried.Load(), calls)
+	checkCalls(t, calls)
 
-	// Stopped, not killed: each ends by itself, within its grace.
-	f.compose("--profile=demo", "stop")
+	// A stop is clean: every container exits by itself within its grace period.
+	s.compose("--profile=demo", "stop")
 	for _, service := range []string{"worker", "simulator"} {
-		for _, c := range f.containers(service) {
+		for _, c := range s.containers(service) {
 			if c.State != "exited" || c.ExitCode != 0 {
-				t.Errorf("%+v", c)
+				t.Errorf("after the stop: %+v", c)
 			}
 		}
 	}
@@ -136,50 +153,59 @@ func ids(list []container) map[string]bool {
 	return set
 }
 
-// explained compares the calls with what has happened. Everything lives for two hours, so each ticket is fetched once, and
-// the token once more because it was killed: where WeChat still gives out the dead one, the second call is a forced one.
-func explained(t *testing.T, calls map[string]counters) {
+// checkCalls compares the calls with the events. Every credential lives for two hours, so each ticket is fetched
+// once, and the token twice, because the first one was killed. If WeChat returns the dead token again, a third
+// call forces a new one.
+func checkCalls(t *testing.T, calls map[string]counters) {
 	t.Helper()
 	token, ticket, code := calls["stable_token"], calls["getticket"], calls["tickettocode"]
-	if token.Minted != 2 || token.Calls > 3 || token.MaxConcurrent != 1 {
-		t.Errorf("stable_token: %+v, want two tokens, in three calls at most, one after the other", token)
+	if token.Minted != 2 {
+		t.Errorf("%d tokens were minted, want 2", token.Minted)
+	}
+	if token.Calls > 3 {
+		t.Errorf("%d calls of stable_token, want at most 3", token.Calls)
+	}
+	if token.MaxConcurrent != 1 {
+		t.Errorf("%d calls of stable_token at once, want 1", token.MaxConcurrent)
 	}
 	if ticket.Calls != 2 {
-		t.Errorf("getticket: %+v, want two calls", ticket)
+		t.Errorf("%d calls of getticket, want 2", ticket.Calls)
 	}
-	if delete(code.Errcodes, 0); code.Errcodes[40001] == 0 || len(code.Errcodes) != 1 {
-		t.Errorf("tickettocode: %v, want refusals of the dead token alone", code.Errcodes)
+	delete(code.Errcodes, 0)
+	refusals := slices.Collect(maps.Keys(code.Errcodes))
+	if diff := cmp.Diff([]int{40001}, refusals); diff != "" {
+		t.Errorf("refusals of tickettocode (-only the dead token +got):\n%s", diff)
 	}
 }
 
-// bucket is how the cluster keeps the credential bucket; nil: nobody says so now.
-func bucket(f *fleet, js jetstream.JetStream) *jetstream.ClusterInfo {
-	ctx, cancel := context.WithTimeout(f.ctx, 2*time.Second) // a request without a leader gets no answer
+// cluster returns the replicas of the credential bucket, or nil if no leader answers now.
+func cluster(s *stack, js jetstream.JetStream) *jetstream.ClusterInfo {
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second) // without a leader a request gets no answer
 	defer cancel()
-	s, err := js.Stream(ctx, "KV_wechat")
+	stream, err := js.Stream(ctx, "KV_wechat")
 	if err != nil {
 		return nil
 	}
-	return s.CachedInfo().Cluster
+	return stream.CachedInfo().Cluster
 }
 
-// leaderOf is the NATS node that leads the credential bucket; empty: none is known.
-func leaderOf(f *fleet, js jetstream.JetStream) string {
-	b := bucket(f, js)
-	if b == nil {
+// leaderOf returns the NATS node that leads the credential bucket. It is empty if none is known.
+func leaderOf(s *stack, js jetstream.JetStream) string {
+	c := cluster(s, js)
+	if c == nil {
 		return ""
 	}
-	return b.Leader
+	return c.Leader
 }
 
-// current counts the replicas of the credential bucket that have all of it.
-func current(f *fleet, js jetstream.JetStream) int {
-	b := bucket(f, js)
-	if b == nil {
+// currentReplicas counts the replicas of the credential bucket that hold all of its messages.
+func currentReplicas(s *stack, js jetstream.JetStream) int {
+	c := cluster(s, js)
+	if c == nil {
 		return 0
 	}
 	n := 1
-	for _, r := range b.Replicas {
+	for _, r := range c.Replicas {
 		if r.Current && !r.Offline {
 			n++
 		}
@@ -187,71 +213,97 @@ func current(f *fleet, js jetstream.JetStream) int {
 	return n
 }
 
-// Without the profile it is for the real WeChat, and an account is missing.
-func TestWithoutAnAccountItSaysWhatIsMissing(t *testing.T) {
+// Without the profile demo the workers call the real WeChat, for which an account is missing.
+func TestWithoutAnAccountComposePrintsWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t)
-	out, err := f.try("up", "--detach", "--no-build")
+	s := newStack(t)
+	out, err := s.try("up", "--detach", "--no-build")
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || !strings.Contains(out, "account-configured") {
 		t.Errorf("docker compose up: %v\n%s", err, out)
 	}
-	logs := f.compose("logs", "account-configured")
-	if !strings.Contains(logs, "No account is configured: set WECHAT_APPID") || !strings.Contains(logs, "docker compose --profile demo up") {
-		t.Errorf("it says %q", logs)
+	logs := s.compose("logs", "account-configured")
+	for _, want := range []string{
+		"No account is configured: set WECHAT_APPID", "docker compose --profile demo up",
+	} {
+		if !strings.Contains(logs, want) {
+			t.Errorf("account-configured prints %q, want %q", logs, want)
+		}
 	}
-	for _, c := range f.containers("worker") {
+	for _, c := range s.containers("worker") {
 		if c.State == "running" {
 			t.Errorf("a worker runs without an account: %+v", c)
 		}
 	}
 }
 
-// An account of one's own, its secret in a file that only its owner reads, passwords of digits: none of the demo's
-// settings is left.
-func TestAnAccountOfOnesOwnTakesTheDemosPlace(t *testing.T) {
+// With an own account no setting of the demo is left. Its secret is in a file that only its owner can read, and its
+// passwords are digits, which NATS must not read as numbers.
+func TestOwnAccountReplacesTheDemoAccount(t *testing.T) {
 	t.Parallel()
 	const appid, secret, password = "wx0123456789abcdef", "fedcba9876543210fedcba9876543210", "1234567890"
 	secrets := t.TempDir()
 	if err := os.WriteFile(filepath.Join(secrets, "shop.secret"), []byte(secret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := newFleet(t, "WECHAT_APPID="+appid, "WECHAT_SECRET_FILE=secrets/shop.secret", "SECRETS_DIR="+secrets,
+	s := newStack(t, "WECHAT_APPID="+appid, "WECHAT_SECRET_FILE=secrets/shop.secret", "SECRETS_DIR="+secrets,
 		fmt.Sprintf("WORKER_USER=%d:%d", os.Getuid(), os.Getgid()), "WECHAT_TICKETS=none",
 		"NATS_USER=shop", "NATS_PASSWORD="+password, "NATS_CLUSTER_PASSWORD=42",
-		"WECHAT_API_URL=http://simulator:8090", "WECHAT_API_INSECURE=true") // api.weixin.qq.com is not to be called by a test
-	f.compose("--profile=demo", "up", "--detach", "--wait", "--no-build", "simulator")
-	f.ask("/accounts", map[string]string{"appid": appid, "secret": secret}, nil)
-	f.up(1)
-	reply, said := f.request("shop", password, "wechat.code.resolve."+appid, sample)
+		"WECHAT_API_URL=http://simulator:8090", "WECHAT_API_INSECURE=true") // a test must not call api.weixin.qq.com
+	s.compose("--profile=demo", "up", "--detach", "--wait", "--no-build", "simulator")
+	s.control("/accounts", map[string]string{"appid": appid, "secret": secret}, nil)
+	s.up(1)
+	reply, headers := s.request("shop", password, "wechat.code.resolve."+appid, sample)
 	if !strings.Contains(reply, `"code":"8"`) {
-		t.Errorf("nats req: %s%s", said, reply)
+		t.Errorf("nats req: %s%s", headers, reply)
 	}
-	if calls := f.calls(appid); calls["stable_token"].Calls != 1 || calls["getticket"].Calls != 0 || len(f.calls(demoAppID)) != 0 {
-		t.Errorf("calls %v, and of the demo %v", calls, f.calls(demoAppID))
+	calls := s.calls(appid)
+	if n := calls["stable_token"].Calls; n != 1 {
+		t.Errorf("%d calls of stable_token, want 1", n)
 	}
-	if logs := f.compose("logs", "worker"); strings.Contains(logs, secret) || strings.Contains(logs, password) {
-		t.Errorf("a secret in the log:\n%s", logs)
+	if n := calls["getticket"].Calls; n != 0 {
+		t.Errorf("%d calls of getticket, want none", n)
+	}
+	if calls := s.calls(demoAppID); len(calls) != 0 {
+		t.Errorf("calls for the demo account: %v", calls)
+	}
+	logs := s.compose("logs", "worker")
+	for _, hidden := range []string{secret, password} {
+		if strings.Contains(logs, hidden) {
+			t.Errorf("the log shows a secret:\n%s", logs)
+		}
 	}
 	// In the container the verbs find their worker without a flag.
-	if out := f.compose("exec", "-T", "worker", "wxkeeper", "status"); !strings.Contains(out, "fresh  "+appid) {
+	if out := s.compose("exec", "-T", "worker", "wxkeeper", "status"); !strings.Contains(out, "fresh  "+appid) {
 		t.Errorf("wxkeeper status: %s", out)
 	}
 }
 
-// The image has what TLS to api.weixin.qq.com needs, a user who is not root, and one binary: no shell.
-func TestImageIsTheBinaryAndItsAuthorities(t *testing.T) {
+// The image has the root certificates for TLS to api.weixin.qq.com, one binary that knows its version, a user
+// that is not root, and no shell.
+func TestImageHasOnlyTheBinaryAndRootCertificates(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t)
-	out, err := exec.CommandContext(f.ctx, "docker", "image", "inspect", image).Output()
+	s := newStack(t)
+	out, err := exec.CommandContext(s.ctx, "docker", "image", "inspect", image).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var inspected []struct {
 		Config struct{ User string }
 	}
-	if err != nil || json.Unmarshal(out, &inspected) != nil || len(inspected) != 1 || inspected[0].Config.User != "65532:65532" {
-		t.Errorf("docker image inspect: %v\n%s", err, out)
+	if err := json.Unmarshal(out, &inspected); err != nil || len(inspected) != 1 {
+		t.Fatalf("docker image inspect: %v\n%s", err, out)
 	}
-	f.compose("create", "--no-build", "worker")
-	archive, err := exec.CommandContext(f.ctx, "docker", "export", f.containers("worker")[0].Name).Output()
+	if user := inspected[0].Config.User; user != "65532:65532" {
+		t.Errorf("the user of the image is %q", user)
+	}
+	out, err = exec.CommandContext(s.ctx, "docker", "run", "--rm", "--network=none", image, "version").CombinedOutput()
+	line := strings.TrimSpace(string(out))
+	if err != nil || !strings.HasPrefix(line, "wxkeeper "+version+" ") || !strings.HasSuffix(line, " commit "+commit) {
+		t.Errorf("wxkeeper version: %v\n%s", err, out)
+	}
+	s.compose("create", "--no-build", "worker")
+	archive, err := exec.CommandContext(s.ctx, "docker", "export", s.containers("worker")[0].Name).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +315,7 @@ func TestImageIsTheBinaryAndItsAuthorities(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		if h.Typeflag == tar.TypeReg && h.Size > 0 { // the engine puts empty files where it will mount its own
+		if h.Typeflag == tar.TypeReg && h.Size > 0 { // the engine adds empty files, on which it mounts its own
 			b, err := io.ReadAll(r)
 			if err != nil {
 				t.Fatal(err)
@@ -271,12 +323,14 @@ func TestImageIsTheBinaryAndItsAuthorities(t *testing.T) {
 			files[h.Name] = b
 		}
 	}
-	if !bytes.Contains(files["etc/ssl/certs/ca-certificates.crt"], []byte("BEGIN CERTIFICATE")) {
-		t.Error("no authorities: no TLS to api.weixin.qq.com")
+	const certificates, binary = "etc/ssl/certs/ca-certificates.crt", "usr/local/bin/wxkeeper"
+	if diff := cmp.Diff([]string{certificates, binary}, slices.Sorted(maps.Keys(files))); diff != "" {
+		t.Errorf("files of the image (-want +got):\n%s", diff)
 	}
-	if !bytes.HasPrefix(files["usr/local/bin/wxkeeper"], []byte("\x7fELF")) || len(files) != 2 {
-		for name, b := range files {
-			t.Errorf("in the image: %s, %d bytes", name, len(b))
-		}
+	if !bytes.Contains(files[certificates], []byte("BEGIN CERTIFICATE")) {
+		t.Error("the image has no root certificates: no TLS to api.weixin.qq.com")
+	}
+	if !bytes.HasPrefix(files[binary], []byte("\x7fELF")) {
+		t.Error("the image has no wxkeeper binary")
 	}
 }

@@ -19,17 +19,18 @@ import (
 
 const (
 	callers = 8
-	tickets = 100 // each with a code of its own
+	tickets = 100 // each with another code
 
-	// A caller gives one attempt as long as a worker may take, and asks again where docs/operations.md says so: no
-	// answer, nobody there, 503, 504. A request that has no answer by the end is lost.
-	attempt = 5 * time.Second
-	enough  = 30 * time.Second
+	// One attempt may take as long as a worker may take for its reply. A caller repeats a request as
+	// docs/operations.md advises: after silence, no responders, 503 and 504. A request without an answer within
+	// lostAfter counts as lost.
+	attemptTimeout = 5 * time.Second
+	lostAfter      = 2 * time.Minute
 )
 
-// load are the clients of a fleet: callers that have codes resolved all the time, and a reader of the token.
+// load are the clients of a stack: callers that resolve codes all the time, and a Reader of the token.
 type load struct {
-	f        *fleet
+	s        *stack
 	client   *messages.Client
 	reader   *kv.Reader
 	answered atomic.Int64
@@ -38,7 +39,7 @@ type load struct {
 	done     sync.WaitGroup
 
 	mu   sync.Mutex
-	lost []string // the first of each caller
+	lost []string // the first lost request of each caller
 }
 
 func openid(i int) string     { return fmt.Sprintf("openid-%d", i) }
@@ -46,56 +47,63 @@ func codeTicket(i int) string { return fmt.Sprintf("ticket-%d", i) }
 func code(i int) string       { return fmt.Sprintf("%09d", i) }
 
 // startLoad starts the clients, and waits for their first answers.
-func startLoad(f *fleet, nc *nats.Conn, appid string) *load {
-	f.t.Helper()
+func startLoad(s *stack, nc *nats.Conn, appid string) *load {
+	s.t.Helper()
 	for i := range tickets {
-		f.ask("/codes", map[string]any{"openid": openid(i), "code_ticket": codeTicket(i), "reply": map[string]any{"errcode": 0, "errmsg": "ok", "code": code(i)}}, nil)
+		s.control("/codes", map[string]any{
+			"openid": openid(i), "code_ticket": codeTicket(i),
+			"reply": map[string]any{"errcode": 0, "errmsg": "ok", "code": code(i)},
+		}, nil)
 	}
-	ctx, stop := context.WithCancel(f.ctx)
-	l := &load{f: f, client: messages.NewClient(nc, ""), stop: stop}
+	ctx, stop := context.WithCancel(s.ctx)
+	l := &load{s: s, client: messages.NewClient(nc, ""), stop: stop}
 	var err error
 	if l.reader, err = kv.NewReader(nc, kv.ReaderConfig{}); err != nil {
-		f.t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	l.done.Go(func() { _ = l.reader.Run(ctx) }) // the end of its context is its only error
-	f.t.Cleanup(func() { stop(); l.done.Wait() })
+	l.done.Go(func() { _ = l.reader.Run(ctx) }) // the end of ctx is its only error
+	s.t.Cleanup(func() { stop(); l.done.Wait() })
 	if _, err := l.reader.Wait(ctx, appid, messages.AccessToken); err != nil {
-		f.t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	for c := range callers {
-		l.done.Go(func() {
-			tick := time.NewTicker(20 * time.Millisecond)
-			defer tick.Stop()
-			for i := c; ; i += callers {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-				}
-				err := l.resolve(ctx, i%tickets)
-				if _, dead := l.reader.AccessToken(appid); err == nil && dead != nil {
-					err = fmt.Errorf("a consumer has no token: %w", dead)
-				}
-				if ctx.Err() == nil && err != nil {
-					l.mu.Lock()
-					l.lost = append(l.lost, time.Now().UTC().Format(time.TimeOnly)+" "+err.Error())
-					l.mu.Unlock()
-					return
-				}
-			}
-		})
+	for first := range callers {
+		l.done.Go(func() { l.call(ctx, appid, first) })
 	}
-	l.goesOn("after the start")
+	l.awaitProgress("after the start")
 	return l
 }
 
-// resolve has one code resolved, as a patient client does.
+// call resolves codes and reads the token until ctx ends or a request is lost.
+func (l *load) call(ctx context.Context, appid string, first int) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for i := first; ; i += callers {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := l.resolve(ctx, i%tickets)
+		if _, missing := l.reader.AccessToken(appid); err == nil && missing != nil {
+			err = fmt.Errorf("the Reader has no token: %w", missing)
+		}
+		if ctx.Err() == nil && err != nil {
+			l.mu.Lock()
+			l.lost = append(l.lost, time.Now().UTC().Format(time.TimeOnly)+" "+err.Error())
+			l.mu.Unlock()
+			return
+		}
+	}
+}
+
+// resolve resolves one code, and repeats the request until it is answered.
 func (l *load) resolve(ctx context.Context, i int) error {
-	ctx, cancel := context.WithTimeout(ctx, enough)
+	ctx, cancel := context.WithTimeout(ctx, lostAfter)
 	defer cancel()
 	for again := time.NewTicker(100 * time.Millisecond); ; l.retried.Add(1) {
-		once, cancel := context.WithTimeout(ctx, attempt)
-		raw, err := l.client.ResolveCode(once, messages.ResolveCodeRequest{OpenID: openid(i), CodeTicket: codeTicket(i)})
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		request := messages.ResolveCodeRequest{OpenID: openid(i), CodeTicket: codeTicket(i)}
+		raw, err := l.client.ResolveCode(attempt, request)
 		cancel()
 		var refusal *messages.Error
 		switch {
@@ -112,27 +120,27 @@ func (l *load) resolve(ctx context.Context, i int) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("lost: the last attempt: %w", err)
+			return fmt.Errorf("request lost, last attempt: %w", err)
 		case <-again.C:
 		}
 	}
 }
 
-// goesOn waits for more answers, and that no request was lost.
-func (l *load) goesOn(when string) {
-	l.f.t.Helper()
+// awaitProgress waits for more answers, and fails the test if a request was lost.
+func (l *load) awaitProgress(when string) {
+	l.s.t.Helper()
 	n := l.answered.Load()
-	l.f.until("answers "+when, func() bool {
-		l.failed(when)
+	l.s.eventually("answers "+when, func() bool {
+		l.mustLoseNothing(when)
 		return l.answered.Load() >= n+5*callers
 	})
 }
 
-func (l *load) failed(when string) {
-	l.f.t.Helper()
+func (l *load) mustLoseNothing(when string) {
+	l.s.t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.lost) > 0 {
-		l.f.t.Fatalf("%s: %q", when, l.lost)
+		l.s.t.Fatalf("%s: %q", when, l.lost)
 	}
 }

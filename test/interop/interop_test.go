@@ -4,7 +4,6 @@ package interop
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,37 +23,43 @@ import (
 )
 
 const (
-	appid    = "wx0123456789abcdef"
-	barred   = "wxbarred" // an account that WeChat refuses
-	stranger = "wxother"  // one that the workers do not know
-	secret   = "0123456789abcdef0123456789abcdef"
-	openid   = "oiV2luCau8Cx0TMOy9lvZSLqRcKc" // the sample of WeChat's page of tickettocode
-	ticket   = "6cb4bc95e1f1abc97034cbe8fd484989"
-	sample   = openid + " " + ticket
-	// The user of NATS by which the programs connect, who may do no more than they need; admin may do everything.
+	appid        = "wx0123456789abcdef"
+	refusedAppID = "wxbarred" // WeChat refuses this account
+	unknownAppID = "wxother"  // the workers do not know this account
+	secret       = "0123456789abcdef0123456789abcdef"
+	openid       = "oiV2luCau8Cx0TMOy9lvZSLqRcKc" // the sample of WeChat's page of tickettocode
+	ticket       = "6cb4bc95e1f1abc97034cbe8fd484989"
+	sample       = openid + " " + ticket
+
+	// The programs connect as the NATS user service, which has only the permissions that they need. The user
+	// admin has all permissions.
 	service, admin, passphrase = "shop", "admin", "swordfish"
 
-	longest = "60" // seconds of a customer's patience: more than any machine needs
+	patience = "180" // seconds that a customer waits: longer than a busy machine needs
 )
 
-// languages are the commands of the examples.
+// languages returns the command of each example.
 func languages(t *testing.T) map[string][]string {
 	t.Helper()
 	if _, err := os.Stat("../../examples/node/node_modules/@nats-io/transport-node"); err != nil {
-		t.Fatalf("run `make interop`, which installs what the example needs (%v)", err)
+		t.Fatalf("run `make interop`, which installs the modules of the example (%v)", err)
 	}
 	program, err := goExample()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The one in JavaScript looks at the bucket so seldom that its other means are all it has.
-	return map[string][]string{"node": {"node", "../../examples/node/main.mjs", "--look", "3600"}, "go": {program}}
+	// The example in JavaScript reads the bucket so rarely that only its other means can find a change.
+	return map[string][]string{
+		"node": {"node", "../../examples/node/main.mjs", "--read-every", "3600"},
+		"go":   {program},
+	}
 }
 
 // goExample builds the example in Go, once.
 var goExample = sync.OnceValues(func() (string, error) {
 	program := filepath.Join(buildDir, "example")
-	if out, err := exec.Command("go", "build", "-race", "-o", program, "../../examples/go").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-race", "-o", program, "../../examples/go")
+	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return program, nil
@@ -73,93 +78,95 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// The life of a service: it starts before NATS does, and is there when WeChat, NATS and the bucket fail.
-func TestExamplesLiveThroughWhatFails(t *testing.T) {
+// The life of a service: it starts before NATS, and serves through failures of WeChat, of NATS and of the bucket.
+func TestExamplesServeThroughFailures(t *testing.T) {
 	t.Parallel()
 	for name, command := range languages(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t)
-			door := newDoor(t, h.nats.URL())
-			h.nats.Stop()
-			p := begin(t, command, h.args("--appid", appid, "--nats", door.url())...)
-			door.knocked(1)
-			h.nats.Restart()
-			h.worker()
+			f := newFixture(t)
+			b := newBalancer(t, f.nats.URL())
+			f.nats.Stop()
+			p := start(t, command, f.args("--appid", appid, "--nats", b.url())...)
+			b.awaitRefused(1)
+			f.nats.Restart()
+			f.startWorker()
 
-			token := func(generation int) {
+			expectToken := func(generation int) {
 				t.Helper()
-				g := p.has(`access_token (\S{6})… generation ` + strconv.Itoa(generation) + `, good until \d{4}-.*`)
-				h.has(uint64(generation))
-				if now := h.values[len(h.values)-1]; !strings.HasPrefix(now, g[1]) {
-					t.Errorf("generation %d is not that of the bucket", generation)
+				pattern := `access_token (\S{6})… generation ` + strconv.Itoa(generation) + `, valid until \d{4}-.*`
+				printed := p.expectAnywhere(pattern)[1]
+				f.awaitBucket(uint64(generation))
+				if now := f.values[len(f.values)-1]; !strings.HasPrefix(now, printed) {
+					t.Errorf("the value of generation %d is not the value in the bucket", generation)
 				}
 			}
-			token(1)
-			p.asks(sample, "code 8")
-			p.asks("call", "called WeChat with generation 1: errcode 0")
+			expectToken(1)
+			p.ask(sample, "code 8")
+			p.ask("call", "called WeChat with generation 1: errcode 0")
 
-			// Another system kills the token. The program reports it, once, and goes on with the new one.
-			reports, err := h.nc.SubscribeSync("wechat.credential.refresh." + appid)
+			// Another system replaces the token. The program reports it once, and continues with the new token.
+			reports, err := f.nc.SubscribeSync("wechat.credential.refresh." + appid)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
-				if _, err := h.wechat.ForeignRefresh(appid, "stable_token"); err != nil {
+				if _, err := f.wechat.ForeignRefresh(appid, "stable_token"); err != nil {
 					t.Fatal(err)
 				}
 			}
-			p.says("call 20")
-			token(2)
+			p.send("call 20")
+			expectToken(2)
 			for range 20 {
-				p.find("called WeChat with generation 2: errcode 0")
+				p.expect("called WeChat with generation 2: errcode 0")
 			}
 			if n, _, err := reports.Pending(); n != 1 || err != nil {
-				t.Errorf("%d reports, %v", n, err)
+				t.Errorf("%d reports (%v), want 1", n, err)
 			}
-			if name == "node" && !strings.Contains(p.String(), "\nWeChat refuses generation 1, reported: refreshed, the current one is generation 2\n") {
-				t.Error("it does not tell what became of its report")
+			if name == "node" { // in Go the Transport reports, and prints nothing
+				p.expectAnywhere("WeChat refused generation 1; reported: refreshed, now generation 2")
 			}
 
-			// The server is away for more tries than nats.js makes by itself. A customer waits for it; and a token is renewed
-			// before the program is back.
-			h.nats.Stop()
-			p.says(sample)
-			door.knocked(12)
-			h.nats.Restart()
-			h.publishes(3)
-			token(3)
-			p.find("code 8")
-			h.publishes(4) // what comes after it is heard as well
-			token(4)
-			h.knows(4)
+			// The server is down for more attempts than nats.js makes by default. A customer waits, and another
+			// worker publishes a token before the program has reconnected.
+			f.nats.Stop()
+			p.send(sample)
+			b.awaitRefused(12)
+			f.nats.Restart()
+			f.publish(3)
+			expectToken(3)
+			p.expect("code 8")
+			f.publish(4) // a change after the reconnection
+			expectToken(4)
+			f.awaitWorker(4)
 
-			// The bucket is made anew, with revisions from 1 on.
-			if err := h.js.DeleteKeyValue(testContext(t), messages.DefaultBucket); err != nil {
+			// The bucket is recreated; its revisions begin at 1 again.
+			if err := f.js.DeleteKeyValue(testContext(t), messages.DefaultBucket); err != nil {
 				t.Fatal(err)
 			}
-			h.has(4) // the worker publishes again what it holds
-			h.publishes(5)
-			token(5)
-			p.asks("call", "called WeChat with generation 5: errcode 0")
+			f.awaitBucket(4) // the worker republishes what it holds
+			f.publish(5)
+			expectToken(5)
+			p.ask("call", "called WeChat with generation 5: errcode 0")
 
-			h.troubles(p)
-			p.ends()
-			for _, hidden := range append(h.values, secret, openid, ticket) {
+			f.refuse(p)
+			p.stop()
+			for _, hidden := range append(f.values, secret, openid, ticket) {
 				if strings.Contains(p.String(), hidden) {
-					t.Errorf("it shows %.6s…", hidden)
+					t.Errorf("the output shows %.6s…", hidden)
 				}
 			}
 		})
 	}
 }
 
-// troubles are the refusals that WeChat and this worker can be made to give.
-func (h *house) troubles(p *program) {
-	h.Helper()
-	p.asks(openid+" unknown", `rejected: this code is not good \(errcode 40097, rid \S+\)`)
-	p.asks(strings.Repeat("o", messages.MaxOpenID+1)+" "+ticket, `invalid_request: a fault of this program: .*openid.*`)
-	for _, fault := range []struct {
+// refuse makes WeChat and the worker refuse requests, and checks the reaction to each refusal.
+func (f *fixture) refuse(p *program) {
+	f.Helper()
+	p.ask(openid+" unknown", `rejected: this code is not valid \(errcode 40097, rid \S+\)`)
+	tooLong := strings.Repeat("o", messages.MaxOpenID+1)
+	p.ask(tooLong+" "+ticket, `invalid_request: a bug of this program: .*openid.*`)
+	for _, tt := range []struct {
 		symbol messages.Symbol
 		wechattest.Fault
 	}{
@@ -167,36 +174,37 @@ func (h *house) troubles(p *program) {
 		{messages.UpstreamTimeout, wechattest.Fault{Endpoint: "tickettocode", Hang: true}},
 		{messages.QuotaExhausted, wechattest.Fault{Endpoint: "tickettocode", Errcode: 45009}},
 	} {
-		h.wechat.Inject(fault.Fault)
-		p.says(sample)
-		if fault.symbol == messages.QuotaExhausted { // that is for long
-			p.find(string(fault.symbol) + `: .*, but not so soon: the customer is asked to come back`)
-			h.wechat.ClearFaults()
+		f.wechat.Inject(tt.Fault)
+		p.send(sample)
+		if tt.symbol == messages.QuotaExhausted { // for longer than the customer waits
+			p.expect(string(tt.symbol) + `: .*; the customer must try again later`)
+			f.wechat.ClearFaults()
 			continue
 		}
-		p.find(string(fault.symbol) + `: .*asked again`)
-		h.wechat.ClearFaults()
-		p.find("code 8")
+		p.expect(string(tt.symbol) + `: .*; the request is repeated`)
+		f.wechat.ClearFaults()
+		p.expect("code 8")
 	}
 }
 
-// Accounts that the worker does not have, or that WeChat refuses.
-func TestExamplesSayWhatIsWrongWithAnAccount(t *testing.T) {
+// The workers do not know one account, and WeChat refuses the other.
+func TestExamplesPrintWhatIsWrongWithAnAccount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.worker()
-	h.has(1)
+	f := newFixture(t)
+	f.startWorker()
+	f.awaitBucket(1)
 	for name, command := range languages(t) {
 		t.Run(name, func(t *testing.T) {
-			p := begin(t, command, h.args("--appid", stranger)...)
-			p.asks(sample, `unknown_account: the workers must be configured: .*`)
-			p = begin(t, command, h.args("--appid", barred)...)
-			p.asks(sample, "no_credential: the workers have no token now, asked again; `wxkeeper status` says why, but not so soon: the customer is asked to come back")
+			p := start(t, command, f.args("--appid", unknownAppID)...)
+			p.ask(sample, `unknown_account: configure the workers: .*`)
+			p = start(t, command, f.args("--appid", refusedAppID)...)
+			p.ask(sample, "no_credential: the workers have no token now; `wxkeeper status` shows the reason; "+
+				"the customer must try again later")
 		})
 	}
 }
 
-// symbols are all errors of the contract: a new one is tried here by itself, and fails where an example does not know it.
+// symbols returns all errors of the contract, from their source: a new one fails the test until the examples know it.
 func symbols(t *testing.T) []messages.Symbol {
 	t.Helper()
 	source, err := os.ReadFile("../../messages/errors.go")
@@ -213,21 +221,26 @@ func symbols(t *testing.T) []messages.Symbol {
 	return all
 }
 
-// Every error of the contract has a reaction of its own: what may pass is asked again, what does not is asked once.
+// The examples have a reaction to every error of the contract: they repeat the request if the error may pass, and
+// only then.
 func TestExamplesKnowEveryError(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	asked := map[string]int{} // by subject, whose prefix is that of a program, and code_ticket
+	requests := map[string]int{} // by subject (its prefix is the language) and code_ticket
+	// The fake worker refuses the first request for each code_ticket with the error that the code_ticket names.
 	fake := func(m *nats.Msg) {
 		var req messages.ResolveCodeRequest
-		if err := json.Unmarshal(m.Data, &req); err != nil || req.AppID != appid {
-			t.Errorf("request %v: %v", req.AppID, err)
+		if err := json.Unmarshal(m.Data, &req); err != nil {
+			t.Errorf("request: %v", err)
+		}
+		if req.AppID != appid {
+			t.Errorf("request for %s", req.AppID)
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		key := m.Subject + " " + req.CodeTicket
-		asked[key]++
-		if asked[key] > 1 {
+		requests[key]++
+		if requests[key] > 1 {
 			_ = m.Respond([]byte(`{"errcode":0,"errmsg":"ok","code":"007"}`))
 			return
 		}
@@ -238,127 +251,123 @@ func TestExamplesKnowEveryError(t *testing.T) {
 			t.Error(err)
 		}
 		reply := &nats.Msg{Data: body, Header: e.Header()}
-		if req.CodeTicket == "foreign" { // an error, but none of ours
-			reply.Data, reply.Header = []byte("broken"), nats.Header{messages.HeaderErrorCode: {"418"}, messages.HeaderError: {"broken"}}
+		if req.CodeTicket == "foreign" { // an error that no worker sends
+			reply.Data = []byte("broken")
+			reply.Header = nats.Header{messages.HeaderErrorCode: {"418"}, messages.HeaderError: {"broken"}}
 		}
 		_ = m.RespondMsg(reply)
 	}
 	for name, command := range languages(t) {
-		h := newHouseOf(t, name)
+		f := newFixtureWithPrefix(t, name)
 		subject := name + "." + messages.SubjectCodeResolve + "." + appid
-		if _, err := h.nc.Subscribe(subject, fake); err != nil {
+		if _, err := f.nc.Subscribe(subject, fake); err != nil {
 			t.Fatal(err)
 		}
-		if err := h.nc.Flush(); err != nil {
+		if err := f.nc.Flush(); err != nil {
 			t.Fatal(err)
 		}
 		t.Run(name, func(t *testing.T) {
-			p := begin(t, command, h.args("--appid", appid, "--prefix", name)...)
-			count := func(symbol string) int {
-				mu.Lock()
-				defer mu.Unlock()
-				return asked[subject+" "+symbol]
-			}
+			p := start(t, command, f.args("--appid", appid, "--prefix", name)...)
 			for _, s := range symbols(t) {
-				p.says("someone " + string(s))
-				words := p.find(string(s) + `: (.+)`)[1]
-				times := 1
-				if s.Code() == 429 || s.Code() >= 500 {
-					times = 2
-					p.find("code 007")
+				p.send("someone " + string(s))
+				words := p.expect(string(s) + `: (.+)`)[1]
+				if strings.Contains(words, "unknown error") {
+					t.Errorf("%s: the example does not know it: %s", s, words)
 				}
-				if n := count(string(s)); n != times || strings.Contains(words, "unknown here") {
-					t.Errorf("%s: asked %d times instead of %d: %s", s, n, times, words)
+				want := 1
+				if s.Code() == 429 || s.Code() >= 500 {
+					want = 2
+					p.expect("code 007")
+				}
+				mu.Lock()
+				n := requests[subject+" "+string(s)]
+				mu.Unlock()
+				if n != want {
+					t.Errorf("%s: %d requests, want %d", s, n, want)
 				}
 			}
-			p.asks("someone from_a_later_version", `from_a_later_version: unknown here.*: in words`)
-			p.asks("someone foreign", `code_418: unknown here.*: broken`)
-			p.ends()
+			p.ask("someone from_a_later_version", `from_a_later_version: unknown error.*: in words.*`)
+			p.ask("someone foreign", `code_418: unknown error.*: broken`)
+			p.stop()
 			if strings.Contains(p.String(), "someone") {
-				t.Error("it shows an openid")
+				t.Error("the output shows an openid")
 			}
 		})
 	}
 }
 
-// A record that would be a step back is not taken; that of a bucket made anew, whose workers had lost the count, is. And a
-// dead one is never shown.
+// The examples ignore a record with a lower generation, unless the bucket was recreated after the workers had
+// lost the count. They never adopt an expired record.
 func TestExamplesGoBackOnlyWithTheBucket(t *testing.T) {
 	t.Parallel()
 	for name, command := range languages(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t)
+			f := newFixture(t)
 			now := time.Now()
-			h.makesBucket()
-			h.puts(7, now, now.Add(time.Hour))
-			p := begin(t, command, h.args("--appid", appid)...)
-			p.find(`access_token \S+ generation 7, .*`)
-			h.makesBucket()
-			h.puts(8, now, now.Add(time.Hour)) // with the very revision that 7 had
-			p.find(`access_token \S+ generation 8, .*`)
+			f.recreateBucket()
+			f.put(7, now, now.Add(time.Hour))
+			p := start(t, command, f.args("--appid", appid)...)
+			p.expect(`access_token \S+ generation 7, .*`)
+			f.recreateBucket()
+			f.put(8, now, now.Add(time.Hour)) // with the same revision as 7
+			p.expect(`access_token \S+ generation 8, .*`)
 
-			h.makesBucket()
-			h.puts(6, now.Add(-time.Minute), now.Add(time.Hour)) // a backup
-			h.puts(9, now, now.Add(time.Hour))
-			p.find(`access_token \S+ generation 9, .*`)
+			f.recreateBucket()
+			f.put(6, now.Add(-time.Minute), now.Add(time.Hour)) // from a backup
+			f.put(9, now, now.Add(time.Hour))
+			p.expect(`access_token \S+ generation 9, .*`)
 
-			h.makesBucket()
+			f.recreateBucket()
 			longer := now.Add(2 * time.Hour).UTC()
-			h.puts(9, now, longer) // the same value, with a longer life and a lower revision
-			p.find(`access_token \S+ generation 9, good until ` + longer.Format("2006-01-02T15:04") + `.*`)
+			f.put(9, now, longer) // the same value, with a longer life and a lower revision
+			p.expect(`access_token \S+ generation 9, valid until ` + longer.Format("2006-01-02T15:04") + `.*`)
 
-			h.makesBucket()
-			h.puts(1, now.Add(time.Minute), now.Add(time.Hour))
-			p.find(`access_token \S+ generation 1, .*`)
-			h.puts(2, now.Add(-time.Hour), now.Add(-time.Minute))
-			h.puts(3, now.Add(time.Minute), now.Add(time.Hour))
-			p.find(`access_token \S+ generation 3, .*`)
-			p.ends()
+			f.recreateBucket()
+			f.put(1, now.Add(time.Minute), now.Add(time.Hour)) // the count starts again
+			p.expect(`access_token \S+ generation 1, .*`)
+			f.put(2, now.Add(-time.Hour), now.Add(-time.Minute)) // expired
+			f.put(3, now.Add(time.Minute), now.Add(time.Hour))
+			p.expect(`access_token \S+ generation 3, .*`)
+			p.stop()
 			if g := regexp.MustCompile(`generation (6|2),`).FindString(p.String()); g != "" {
-				t.Errorf("it took %s", g)
+				t.Errorf("the example has adopted %s", g)
 			}
 		})
 	}
 }
 
-// What no message tells is found by looking: here the bucket republishes nothing.
-func TestExampleInJavaScriptLooksNowAndThen(t *testing.T) {
+// The example in JavaScript finds changes without a message by reading: here the bucket republishes nothing.
+func TestExampleInJavaScriptReadsAtAnInterval(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	if _, err := h.js.CreateKeyValue(testContext(t), jetstream.KeyValueConfig{Bucket: messages.DefaultBucket}); err != nil {
+	f := newFixture(t)
+	bucket := jetstream.KeyValueConfig{Bucket: messages.DefaultBucket}
+	if _, err := f.js.CreateKeyValue(testContext(t), bucket); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	h.puts(1, now, now.Add(time.Hour))
-	p := begin(t, languages(t)["node"], h.args("--appid", appid, "--look", "0.1")...)
+	f.put(1, now, now.Add(time.Hour))
+	p := start(t, languages(t)["node"], f.args("--appid", appid, "--read-every", "0.1")...)
 	for generation := range uint64(3) {
-		h.puts(generation+1, now, now.Add(time.Hour))
-		p.find(fmt.Sprintf(`access_token \S+ generation %d, .*`, generation+1))
+		f.put(generation+1, now, now.Add(time.Hour))
+		p.expect(fmt.Sprintf(`access_token \S+ generation %d, .*`, generation+1))
 	}
-	p.ends()
+	p.stop()
 }
 
-// makesBucket makes the bucket anew.
-func (h *house) makesBucket() {
-	h.Helper()
-	if err := h.js.DeleteKeyValue(testContext(h.T), messages.DefaultBucket); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
-		h.Fatal(err)
-	}
-	h.eventually(h.store.Ensure)
-}
-
-// puts puts a record into the bucket without the care of a worker.
-func (h *house) puts(generation uint64, obtained, expires time.Time) {
-	h.Helper()
+// put writes a record into the bucket without a lease.
+func (f *fixture) put(generation uint64, obtained, expires time.Time) {
+	f.Helper()
 	record, err := json.Marshal(messages.Credential{
-		AppID: appid, Kind: messages.AccessToken, Value: fmt.Sprintf("97_value_of_%d", generation), ObtainedAt: obtained.UTC(), ExpiresAt: expires.UTC(),
-		RefreshAt: obtained.UTC(), Generation: generation, Source: messages.SourceStableToken, Worker: "second",
+		AppID: appid, Kind: messages.AccessToken, Value: fmt.Sprintf("97_value_of_%d", generation),
+		ObtainedAt: obtained.UTC(), ExpiresAt: expires.UTC(), RefreshAt: obtained.UTC(),
+		Generation: generation, Source: messages.SourceStableToken, Worker: "second",
 	})
-	if err == nil {
-		_, err = h.js.Publish(testContext(h.T), "$KV."+messages.DefaultBucket+"."+messages.Key(appid, messages.AccessToken), record)
-	}
 	if err != nil {
-		h.Fatal(err)
+		f.Fatal(err)
+	}
+	subject := "$KV." + messages.DefaultBucket + "." + messages.Key(appid, messages.AccessToken)
+	if _, err := f.js.Publish(testContext(f.T), subject, record); err != nil {
+		f.Fatal(err)
 	}
 }

@@ -16,20 +16,20 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
 )
 
-// patience bounds waits for events that must come; it is not a claim about speed.
-const patience = 60 * time.Second
+// hang limits the wait for an event that always comes. It says nothing about speed.
+const hang = 3 * time.Minute
 
 // program is a running example.
 type program struct {
-	t     *testing.T
-	stdin io.WriteCloser
-	ended chan struct{}
-	err   error // how it ended
+	t      *testing.T
+	stdin  io.WriteCloser
+	exited chan struct{}
+	err    error // of its exit
 
-	mu      sync.Mutex
-	text    bytes.Buffer  // what it has written, to standard output and error
-	changed chan struct{} // closed at the next write
-	read    int           // how much of it find has used up; of the test's goroutine
+	mu       sync.Mutex
+	output   bytes.Buffer  // standard output and standard error
+	changed  chan struct{} // closed at the next write
+	position int           // end of the last match of expect; only the test's goroutine uses it
 }
 
 func (p *program) Write(b []byte) (int, error) {
@@ -37,21 +37,22 @@ func (p *program) Write(b []byte) (int, error) {
 	defer p.mu.Unlock()
 	close(p.changed)
 	p.changed = make(chan struct{})
-	return p.text.Write(b)
+	return p.output.Write(b)
 }
 
 func (p *program) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.text.String()
+	return p.output.String()
 }
 
-// begin starts a program, which ends with its test at the latest.
-func begin(t *testing.T, command []string, args ...string) *program {
+// start starts a program. It is killed at the end of the test, unless it has exited.
+func start(t *testing.T, command []string, args ...string) *program {
 	t.Helper()
 	cmd := exec.Command(command[0], append(command[1:], args...)...)
-	cmd.Env = append(cmd.Environ(), "NATS_USER="+service, "NATS_PASSWORD="+passphrase, "NATS_INBOX_PREFIX="+permissions.Inbox(service))
-	p := &program{t: t, ended: make(chan struct{}), changed: make(chan struct{})}
+	cmd.Env = append(cmd.Environ(),
+		"NATS_USER="+service, "NATS_PASSWORD="+passphrase, "NATS_INBOX_PREFIX="+permissions.Inbox(service))
+	p := &program{t: t, exited: make(chan struct{}), changed: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p, p
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
@@ -62,84 +63,84 @@ func begin(t *testing.T, command []string, args ...string) *program {
 	}
 	p.stdin = stdin
 	go func() {
-		defer close(p.ended)
+		defer close(p.exited)
 		p.err = cmd.Wait()
 	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		<-p.ended
+		_ = cmd.Process.Kill() // an error: it has exited
+		<-p.exited
 		if t.Failed() || strings.Contains(p.String(), "DATA RACE") {
-			t.Errorf("%s %s wrote:\n%s", strings.Join(command, " "), strings.Join(args, " "), p)
+			t.Errorf("%s %s printed:\n%s", strings.Join(command, " "), strings.Join(args, " "), p)
 		}
 	})
 	return p
 }
 
-// says types a line.
-func (p *program) says(line string) {
+// send writes a line to standard input.
+func (p *program) send(line string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.stdin, line+"\n"); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-// find waits for a match of a line, after the last one that was found, and returns its groups.
-func (p *program) find(pattern string) []string {
+// expect waits for a line that matches, after the line that the last call found, and returns the groups of the match.
+func (p *program) expect(pattern string) []string {
 	p.t.Helper()
-	return p.await(pattern, &p.read)
+	return p.await(pattern, &p.position)
 }
 
-// has waits for a match anywhere: of lines that may come in any order.
-func (p *program) has(pattern string) []string {
+// expectAnywhere waits for a line that matches, anywhere in the output: for lines whose order may vary.
+func (p *program) expectAnywhere(pattern string) []string {
 	p.t.Helper()
 	return p.await(pattern, new(int))
 }
 
-// await waits for a match after from, which it moves behind it.
-func (p *program) await(pattern string, from *int) []string {
+// await waits for a match after a position, and moves the position to the end of the match.
+func (p *program) await(pattern string, position *int) []string {
 	p.t.Helper()
 	re := regexp.MustCompile("(?m)^" + pattern + "$")
-	end := time.After(patience)
+	end := time.After(hang)
 	for {
 		p.mu.Lock()
-		text, changed := p.text.String()[*from:], p.changed
+		text, changed := p.output.String()[*position:], p.changed
 		p.mu.Unlock()
 		if at := re.FindStringIndex(text); at != nil {
-			*from += at[1]
+			*position += at[1]
 			return re.FindStringSubmatch(text)
 		}
 		select {
 		case <-changed:
 		case <-end:
-			p.t.Fatalf("%q did not come", pattern)
+			p.t.Fatalf("the program does not print %q", pattern)
 		}
 	}
 }
 
-// asks types a line and waits for the answer.
-func (p *program) asks(line, answer string) {
+// ask writes a line to standard input, and waits for the answer.
+func (p *program) ask(line, answer string) {
 	p.t.Helper()
-	p.says(line)
-	p.find(answer)
+	p.send(line)
+	p.expect(answer)
 }
 
-// ends closes the standard input: that is how a program is told to stop.
-func (p *program) ends() {
+// stop closes standard input, which makes the program exit.
+func (p *program) stop() {
 	p.t.Helper()
 	_ = p.stdin.Close()
 	select {
-	case <-p.ended:
+	case <-p.exited:
 		if p.err != nil {
-			p.t.Errorf("it ends with %v", p.err)
+			p.t.Errorf("the program exits with %v", p.err)
 		}
-	case <-time.After(patience):
-		p.t.Fatal("it does not end")
+	case <-time.After(hang):
+		p.t.Fatal("the program does not exit")
 	}
 }
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	t.Cleanup(cancel)
 	return ctx
 }

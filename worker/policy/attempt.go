@@ -9,8 +9,9 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// Begin is the ledger entry that is written before an attempt. The attempt counts as failed until it has succeeded, so a worker
-// that dies during it is followed by the same wait as any other failure (docs/architecture.md#refresh-4).
+// Begin is the ledger entry that is written before an attempt. The attempt counts as failed until it has
+// succeeded, so a worker that dies during it is followed by the same wait as any other failure
+// (docs/architecture.md#refresh-4).
 func (p *Policy) Begin(now time.Time, v View, why messages.Reason) store.Ledger {
 	l := AtDay(now, withoutFuture(now, v.Ledger))
 	if l.Pace.Before(now) {
@@ -52,15 +53,16 @@ func Undo(now time.Time, l, before store.Ledger) store.Ledger {
 	return l
 }
 
-// Succeed turns WeChat's answer into a record, says whether the record must be published (its value, or its known life, is new),
-// and is the ledger entry after the success. The caller sets the record's Source and Worker if it is published.
+// Succeed turns WeChat's answer into a record, says whether the record must be published (its value, or its
+// known life, is new), and is the ledger entry after the success. The caller sets the record's Source and
+// Worker if it is published.
 func (p *Policy) Succeed(v View, l store.Ledger, appid string, kind messages.Kind, issued wechat.Issued) (c messages.Credential, isNew bool, after store.Ledger) {
 	sent := issued.SentAt.UTC().Truncate(time.Millisecond)
 	hash := messages.ValueSHA256(issued.Value)
 	c = messages.Credential{AppID: appid, Kind: kind, Value: issued.Value, ObtainedAt: sent, Generation: l.Generation}
 	same := l.ValueSHA256 == hash
-	// A record older than the last generation does not count as stored: WeChat went back to its value, and holders of the
-	// newer value must be notified.
+	// A record older than the last generation does not count as stored: WeChat went back to its value, and
+	// holders of the newer value must be notified.
 	stored := v.Record != nil && v.Record.Value == issued.Value && v.Record.Generation >= l.Generation
 	switch {
 	case stored:
@@ -89,8 +91,9 @@ func (p *Policy) Succeed(v View, l store.Ledger, appid string, kind messages.Kin
 	return c, !unchanged, l
 }
 
-// plan is when a value ends, and when WeChat is asked next. first is when the value was first seen, sent when the request was
-// sent. The jitter is drawn here, once, and stored in the record and the ledger entry (docs/architecture.md#refresh-9).
+// plan is when a value ends, and when WeChat is asked next. first is when the value was first seen, sent when
+// the request was sent. The jitter is drawn here, once, and stored in the record and the ledger entry
+// (docs/architecture.md#refresh-9).
 func (p *Policy) plan(r Rule, first, sent time.Time, expiresIn time.Duration, same bool) (expires, refresh time.Time) {
 	switch r {
 	case Ticket:
@@ -100,7 +103,8 @@ func (p *Policy) plan(r Rule, first, sent time.Time, expiresIn time.Duration, sa
 		if valid := sent.Add(min(2*interval, expiresIn)); valid.After(expires) {
 			expires = valid // WeChat still issues it
 		}
-		// WeChat rotates to a new ticket when the life of the old one ends: ask just after that, not up to an interval later.
+		// WeChat rotates to a new ticket when the life of the old one ends: ask just after that, not up to an
+		// interval later.
 		if rotated := end.Add(interval/90 + p.jitter(interval/30)); end.After(sent) && rotated.Sub(sent) < interval+interval/10 {
 			refresh = rotated
 		}
@@ -123,8 +127,8 @@ func (p *Policy) plan(r Rule, first, sent time.Time, expiresIn time.Duration, sa
 // jitter is a random part of d.
 func (p *Policy) jitter(d time.Duration) time.Duration { return time.Duration(p.Random() * float64(d)) }
 
-// Fail is the ledger entry after a failed attempt. atLeast is the wait that WeChat asks for, settings the fingerprint of the
-// settings with which the attempt was made.
+// Fail is the ledger entry after a failed attempt. atLeast is the wait that WeChat asks for, settings the
+// fingerprint of the settings with which the attempt was made.
 func (p *Policy) Fail(now time.Time, l store.Ledger, f store.Failure, atLeast time.Duration, settings string) store.Ledger {
 	l.Failure = &f
 	if f.Class == wechat.ClassAccount && !slices.Contains(l.Refused, settings) {
@@ -171,8 +175,9 @@ func AtDay(now time.Time, l store.Ledger) store.Ledger {
 	return l
 }
 
-// IsUnderWay reports whether an attempt has begun whose outcome is not written down, so that its worker may still be making it;
-// or has succeeded, and its value has not arrived here. current is the valid value that this worker has, or nil.
+// IsUnderWay reports whether an attempt has begun whose outcome is not written down, so that its worker may
+// still be making it; or has succeeded, and its value has not arrived here. current is the valid value that
+// this worker has, or nil.
 func IsUnderWay(now time.Time, l store.Ledger, current *messages.Credential, leaseTTL time.Duration) bool {
 	if current != nil && l.Generation > current.Generation || current == nil && l.Generation > 0 && !HasExpired(now, l) {
 		return true

@@ -62,7 +62,8 @@ func (p *Policy) Next(now time.Time, v View) Decision {
 		return Decision{Publish, now, messages.ReasonLost}
 	}
 	d := p.nextCall(now, v, valid)
-	// Another value was obtained since, so the held one may be dead soon. While WeChat issues none, it is better than nothing.
+	// Another value was obtained since, so the held one may be dead soon. While WeChat issues none, it is
+	// better than nothing.
 	if lost && d.Reason == messages.ReasonBackoff {
 		return Decision{Publish, now, messages.ReasonLost}
 	}
@@ -145,8 +146,9 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 	case !valid && (v.Record != nil || HasExpired(now, l)):
 		return Decision{Fetch, now, messages.ReasonExpired}
 	case !valid:
-		// If the bucket has lost a value that is still valid, a worker that holds it publishes it again. This worker waits
-		// for that: its own call would be wasted, and a call of the classic interface would kill the value of the others.
+		// If the bucket has lost a value that is still valid, a worker that holds it publishes it again. This
+		// worker waits for that: its own call would be wasted, and a call of the classic interface would kill
+		// the value of the others.
 		at := now
 		if l.Generation > 0 && !v.LostAt.IsZero() {
 			at = v.LostAt.Add(othersPublish)
@@ -173,8 +175,9 @@ func earliestCall(l store.Ledger) time.Time {
 	return earliest
 }
 
-// forcedAt is the time before which no report may cause a refresh: forcedGap after the last one; and when half of the quota of
-// the day is used, the rest is spread evenly over the day, so that scheduled refreshes always find some.
+// forcedAt is the time before which no report may cause a refresh: forcedGap after the last one; and when half
+// of the quota of the day is used, the rest is spread evenly over the day, so that scheduled refreshes always
+// find some.
 func forcedAt(now time.Time, l store.Ledger, r Rule) time.Time {
 	if l.LastForced.IsZero() || l.LastForced.After(now.Add(clockTolerance)) {
 		return time.Time{}
@@ -194,8 +197,8 @@ func forcedAt(now time.Time, l store.Ledger, r Rule) time.Time {
 	return l.LastForced.Add(gap)
 }
 
-// isLatest reports whether the ledger entry knows of no value that was obtained after c. Two values have one generation if their
-// workers could not write down, or not publish, what they had obtained.
+// isLatest reports whether the ledger entry knows of no value that was obtained after c. Two values have one
+// generation if their workers could not write down, or not publish, what they had obtained.
 func isLatest(l store.Ledger, c *messages.Credential) bool {
 	return c.Generation > l.Generation || c.Generation == l.Generation && l.ValueSHA256 == messages.ValueSHA256(c.Value)
 }
@@ -210,8 +213,8 @@ func HasExpired(now time.Time, l store.Ledger) bool {
 	return l.Generation > 0 && !now.Before(l.ExpiresAt)
 }
 
-// Restored is the record to publish if the bucket has none, or has one of a lower generation than this worker holds: the value
-// that was obtained last, with a generation that every consumer accepts.
+// Restored is the record to publish if the bucket has none, or has one of a lower generation than this worker
+// holds: the value that was obtained last, with a generation that every consumer accepts.
 func Restored(now time.Time, v View) messages.Credential {
 	c := *v.Held
 	if v.Record != nil && v.Record.Valid(now) && v.Record.Value != c.Value && v.Record.ObtainedAt.After(c.ObtainedAt) {

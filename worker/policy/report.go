@@ -9,13 +9,13 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// Report is a report that WeChat refused a value: named by the revision of its record, by its SHA-256 (lower-case hex), or by
-// neither. A report that names no value means "retry now": only operators send it.
+// Report is a report that WeChat refused a value: named by the revision of its record, by its SHA-256
+// (lower-case hex), or by neither. A report that names no value means "retry now": only operators send it.
 type Report struct {
 	Revision    uint64
 	ValueSHA256 string
-	// Observed: this worker itself was refused. WeChat is then asked again sooner than after a consumer's report, because a
-	// consumer may repeat its report without end.
+	// Observed: this worker itself was refused. WeChat is then asked again sooner than after a consumer's
+	// report, because a consumer may repeat its report without end.
 	Observed bool
 }
 
@@ -34,8 +34,9 @@ func (r Report) Names(c *messages.Credential) bool {
 // FromOperator reports whether r is the report of an operator.
 func (r Report) FromOperator() bool { return r == Report{} }
 
-// VerdictOf is WeChat's last verdict about the value of c, or "" if WeChat must be asked. A verdict is valid for some seconds, for
-// the whole fleet, and for a shorter time if this worker itself was refused. c may be nil.
+// VerdictOf is WeChat's last verdict about the value of c, or "" if WeChat must be asked. A verdict is valid
+// for some seconds, for the whole fleet, and for a shorter time if this worker itself was refused. c may be
+// nil.
 func VerdictOf(now time.Time, l store.Ledger, c *messages.Credential, observed bool) store.Verdict {
 	valid := probeValid
 	if observed {
@@ -47,10 +48,11 @@ func VerdictOf(now time.Time, l store.Ledger, c *messages.Credential, observed b
 	return ""
 }
 
-// Answer answers a report of the current value from what is remembered, if that is enough. current is the current valid value, or
-// nil. The answer is ReasonAlive, or a refusal. Neither: the value must be probed, if it is a token without a verdict, or else
-// refreshed. now is the time at which the report arrived: a verdict that was obtained for it is valid, however long it took to
-// write it down. It implements docs/architecture.md#refresh-5.
+// Answer answers a report of the current value from what is remembered, if that is enough. current is the
+// current valid value, or nil. The answer is ReasonAlive, or a refusal. Neither: the value must be probed, if
+// it is a token without a verdict, or else refreshed. now is the time at which the report arrived: a verdict
+// that was obtained for it is valid, however long it took to write it down. It implements
+// docs/architecture.md#refresh-5.
 func Answer(now time.Time, v View, key string, kind messages.Kind, current *messages.Credential, r Report) (messages.Reason, *messages.Error) {
 	l := v.Ledger
 	verdict := VerdictOf(now, l, current, r.Observed)

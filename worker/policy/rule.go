@@ -8,14 +8,14 @@ import (
 type Rule uint8
 
 const (
-	// Classic is GET /cgi-bin/token. Each call mints a new token, and the old one stays valid for 5 minutes. It is renewed
-	// Policy.RefreshBefore its end.
+	// Classic is GET /cgi-bin/token. Each call mints a new token, and the old one stays valid for 5 minutes. It
+	// is renewed Policy.RefreshBefore its end.
 	Classic Rule = iota
-	// Stable is POST /cgi-bin/stable_token. It repeats the token until its last 5 minutes, then issues a new one, and both
-	// are valid. WeChat is asked in those 5 minutes.
+	// Stable is POST /cgi-bin/stable_token. It repeats the token until its last 5 minutes, then issues a new
+	// one, and both are valid. WeChat is asked in those 5 minutes.
 	Stable
-	// Ticket is GET /cgi-bin/ticket/getticket. It repeats the ticket with a constant expires_in, so WeChat is asked regularly,
-	// and a value that WeChat still issues is still valid.
+	// Ticket is GET /cgi-bin/ticket/getticket. It repeats the ticket with a constant expires_in, so WeChat is
+	// asked regularly, and a value that WeChat still issues is still valid.
 	Ticket
 )
 
@@ -25,9 +25,9 @@ const (
 	ticketInterval = 15 * time.Minute // between two calls for a ticket
 	lifeTolerance  = 2 * time.Second  // by which two answers may differ about the same end: expires_in is in whole seconds
 
-	// MinGap is the least time between two scheduled calls for one credential. Beyond it, a leaky bucket allows paceBurst
-	// calls at once and one call per paceEvery after that: at most 1,560 a day, less than the 2,000 that WeChat allows a new
-	// account, whatever expires_in it answers (docs/architecture.md#refresh-10).
+	// MinGap is the least time between two scheduled calls for one credential. Beyond it, a leaky bucket allows
+	// paceBurst calls at once and one call per paceEvery after that: at most 1,560 a day, less than the 2,000
+	// that WeChat allows a new account, whatever expires_in it answers (docs/architecture.md#refresh-10).
 	MinGap    = time.Second
 	paceEvery = time.Minute
 	paceBurst = 120
@@ -39,25 +39,26 @@ const (
 	unknownMax   = 30 * time.Minute
 	PermanentMin = 10 * time.Minute // after a failure that an operator must fix
 	permanentMax = time.Hour
-	// QuotaWait is the wait after the quota of the day is used up. No document says when WeChat's day begins, so ask rarely.
+	// QuotaWait is the wait after the quota of the day is used up. No document says when WeChat's day begins,
+	// so ask rarely.
 	QuotaWait = time.Hour
-	// saneFuture limits the wait that a ledger entry may ask for: 24 h is the longest wait in the table of errcodes. Entries
-	// beyond it were written by a worker with a wrong clock.
+	// saneFuture limits the wait that a ledger entry may ask for: 24 h is the longest wait in the table of
+	// errcodes. Entries beyond it were written by a worker with a wrong clock.
 	saneFuture = 26 * time.Hour
-	// clockTolerance is by how much the clocks of two workers may differ before times that the worker ahead has written are
-	// ignored.
+	// clockTolerance is by how much the clocks of two workers may differ before times that the worker ahead has
+	// written are ignored.
 	clockTolerance = time.Minute
 
-	// othersPublish is how long a worker that holds no value waits for another worker to publish the value that the ledger
-	// entry knows: workers check the bucket every 5 s.
+	// othersPublish is how long a worker that holds no value waits for another worker to publish the value that
+	// the ledger entry knows: workers check the bucket every 5 s.
 	othersPublish = 8 * time.Second
 
 	// forcedGap is the least time between two refreshes that reports cause for one credential.
 	forcedGap = time.Minute
 	// probeValid is for how long the verdict of a probe answers further reports.
 	probeValid = 10 * time.Second
-	// probeValidObserved is the same if a worker itself was refused: a token that another system replaces just after a probe
-	// must not count as alive for much longer.
+	// probeValidObserved is the same if a worker itself was refused: a token that another system replaces just
+	// after a probe must not count as alive for much longer.
 	probeValidObserved = time.Second
 	// HardForcedPerDay is how many of the 20 calls a day with force_refresh are used.
 	HardForcedPerDay = 10

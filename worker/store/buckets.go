@@ -13,7 +13,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// maxRecord is the largest message of the buckets, in bytes: a value of messages.MaxValueSize, escaped, and its fields.
+// maxRecord is the size of the largest message of the buckets, in bytes: a value of messages.MaxValueSize with
+// its escapes, and the other fields.
 const maxRecord = 16 << 10
 
 // ErrBucket is returned if a bucket exists with settings that wxkeeper cannot work with.
@@ -23,15 +24,15 @@ var ErrBucket = errors.New("the bucket has settings that wxkeeper cannot work wi
 type Config struct {
 	Bucket        string // name of the credential bucket; "" is messages.DefaultBucket
 	SubjectPrefix string // first token of the republished subjects; "" is messages.DefaultPrefix
-	// Replicas is the number of replicas of both buckets when they are created. 0: 3 in a cluster, else 1; and 1 if a
-	// cluster has had too few servers for half a minute.
+	// Replicas is the number of replicas with which the buckets are created. 0: 3 in a cluster, else 1; and 1
+	// if a cluster has had too few servers for half a minute.
 	Replicas int
-	Worker   string // name of this worker: owner of leases, Worker of records
+	Worker   string // name of this worker, for its leases
 	// Timeout limits one request to JetStream; 0 is 3 s. A leader election takes about 1 s.
 	Timeout time.Duration
 	Now     func() time.Time // nil is time.Now
-	// OnFewReplicas is called when a bucket was created with one replica in a cluster, because the cluster has too few
-	// servers. It must not block. nil: it is not called.
+	// OnFewReplicas is called when a bucket was created with one replica because the cluster has too few
+	// servers for the default. It must not block. nil: it is not called.
 	OnFewReplicas func(bucket string, replicas int)
 }
 
@@ -58,13 +59,13 @@ func (c *Config) credentials(replicas int) jetstream.KeyValueConfig {
 	return jetstream.KeyValueConfig{
 		Bucket:      c.Bucket,
 		Description: "wxkeeper: credentials of WeChat accounts, <appid>.<kind>",
-		// With a longer history an expired record would bring back the one before it, and short TTLs of leases would be
-		// extended (NATS ADR-43, ADR-48).
+		// With a longer history, the record before an expired record would appear again, and the server would
+		// extend the short TTLs of leases (NATS ADR-43, ADR-48).
 		History:      1,
 		Storage:      jetstream.FileStorage,
 		MaxValueSize: maxRecord,
 		Replicas:     replicas,
-		// Enables TTLs of messages, and makes an expiry visible to watches.
+		// It enables the TTLs of messages, and the markers by which watches see an expiry.
 		LimitMarkerTTL: bucket.MarkerTTL,
 		RePublish:      &jetstream.RePublish{Source: source, Destination: destination},
 	}
@@ -81,7 +82,7 @@ func (c *Config) ledgers(replicas int) jetstream.KeyValueConfig {
 	}
 }
 
-// replicas is the number of replicas of a new bucket on the server of this connection.
+// replicas is the number of replicas that a new bucket should have.
 func (c *Config) replicas(nc *nats.Conn) int {
 	switch {
 	case c.Replicas > 0:
@@ -93,8 +94,9 @@ func (c *Config) replicas(nc *nats.Conn) int {
 	}
 }
 
-// ensureBucket opens a bucket, and creates it if it does not exist. The replicas of an existing bucket are not changed: an
-// operator may have changed them, and workers of two versions must not undo each other's change.
+// ensureBucket opens a bucket, and creates it if it does not exist. It does not change the replicas of an
+// existing bucket: an operator may have chosen them, and workers of two versions must not undo each other's
+// changes.
 func (s *Store) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
 	b, err := s.js.KeyValue(ctx, want.Bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -104,10 +106,6 @@ func (s *Store) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig)
 		}
 	}
 	if err != nil {
-		if want.Replicas > 1 && isTooFewServers(err) {
-			return nil, fmt.Errorf("create bucket %s with %d replicas: start as many NATS servers with JetStream, or set WXKEEPER_REPLICAS: %w",
-				want.Bucket, want.Replicas, err)
-		}
 		return nil, fmt.Errorf("open bucket %s: %w", want.Bucket, err)
 	}
 	st, err := b.Status(ctx)
@@ -124,51 +122,66 @@ func (s *Store) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig)
 	return b, nil
 }
 
-// fewReplicasAfter is for how long a cluster must lack servers before a bucket is created with one replica: a cluster that
-// is starting, or restarts a server, lacks some for a while, and the replicas of an existing bucket are never changed.
+// fewReplicasAfter is how long a cluster must have had too few servers before a bucket is created with one
+// replica. A cluster that is just starting has too few for a while, and the replicas of an existing bucket are
+// never changed.
 const fewReplicasAfter = 30 * time.Second
 
-// createBucket creates a bucket. If its replicas are not configured, and the cluster has lacked servers for the default
-// number for fewReplicasAfter, it creates the bucket with one replica and calls OnFewReplicas.
+// createBucket creates a bucket. If the cluster has had too few servers for the default number of replicas
+// during the last fewReplicasAfter, it creates the bucket with one replica and calls OnFewReplicas.
 func (s *Store) createBucket(ctx context.Context, want jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
 	b, err := s.js.CreateKeyValue(ctx, want)
-	if s.cfg.Replicas > 0 || want.Replicas == 1 || !isTooFewServers(err) {
+	if want.Replicas == 1 || !isTooFewServers(err) {
+		s.tooFew(false)
 		return b, err
 	}
-	s.mu.Lock()
-	now := s.cfg.Now()
-	if s.tooFewSince.IsZero() {
-		s.tooFewSince = now
+	advice := fmt.Sprintf("start %d NATS servers with JetStream, or lower WXKEEPER_REPLICAS", want.Replicas)
+	if s.cfg.Replicas == 0 {
+		if s.tooFew(true) >= fewReplicasAfter {
+			want.Replicas = 1
+			if b, err = s.js.CreateKeyValue(ctx, want); err == nil {
+				s.cfg.OnFewReplicas(want.Bucket, want.Replicas)
+			}
+			return b, err
+		}
+		advice = fmt.Sprintf("start %d NATS servers with JetStream, or set WXKEEPER_REPLICAS=1, which is assumed "+
+			"after %s", want.Replicas, fewReplicasAfter)
 	}
-	since := s.tooFewSince
-	s.mu.Unlock()
-	if now.Sub(since) < fewReplicasAfter {
-		return nil, fmt.Errorf("%w (if nothing changes within %s, the bucket is created with 1 replica)", err, fewReplicasAfter)
-	}
-	want.Replicas = 1
-	if b, err = s.js.CreateKeyValue(ctx, want); err == nil {
-		s.cfg.OnFewReplicas(want.Bucket, want.Replicas)
-	}
-	return b, err
+	return nil, fmt.Errorf("the cluster has too few servers for %d replicas: %w; %s", want.Replicas, err, advice)
 }
 
-// Error codes of the server for replicas that cannot be placed.
+// tooFew notes whether the cluster has too few servers now, and returns for how long that has been so.
+func (s *Store) tooFew(now bool) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !now:
+		s.tooFewSince = time.Time{}
+		return 0
+	case s.tooFewSince.IsZero():
+		s.tooFewSince = s.cfg.Now()
+	}
+	return s.cfg.Now().Sub(s.tooFewSince)
+}
+
+// Error codes of the server if it cannot place the replicas.
 const (
 	errCodeNoPeers              = 10005
 	errCodeReplicasNotSupported = 10074
 )
 
 func isTooFewServers(err error) bool {
-	var ae *jetstream.APIError
-	return errors.As(err, &ae) && (ae.ErrorCode == errCodeNoPeers || ae.ErrorCode == errCodeReplicasNotSupported)
+	return hasCode(err, errCodeNoPeers, errCodeReplicasNotSupported)
 }
 
-// verifyBucket compares the settings that correctness depends on.
+// verifyBucket checks the settings that correctness depends on.
 func verifyBucket(have jetstream.StreamConfig, want jetstream.KeyValueConfig) error {
 	fail := func(setting string, is, must any) error {
-		return fmt.Errorf("%w: bucket %s has %s %v, it must be %v; remove it (nats kv del %s; credentials are fetched again) or set another name in WXKEEPER_BUCKET",
+		return fmt.Errorf("%w: bucket %s has %s %v, it must be %v; remove the bucket (nats kv del %s; the workers "+
+			"fetch the credentials again), or set another name in WXKEEPER_BUCKET",
 			ErrBucket, want.Bucket, setting, is, must, want.Bucket)
 	}
+	republish := func(r *jetstream.RePublish) string { return r.Source + " -> " + r.Destination }
 	switch {
 	case have.MaxMsgsPerSubject != 1:
 		return fail("history", have.MaxMsgsPerSubject, 1)
@@ -184,8 +197,8 @@ func verifyBucket(have jetstream.StreamConfig, want jetstream.KeyValueConfig) er
 		return fail("limit markers", "off", "on")
 	case want.RePublish != nil && have.RePublish == nil:
 		return fail("republish", "off", want.RePublish.Destination)
-	case want.RePublish != nil && (have.RePublish.Source != want.RePublish.Source || have.RePublish.Destination != want.RePublish.Destination):
-		return fail("republish", have.RePublish.Source+" -> "+have.RePublish.Destination, want.RePublish.Source+" -> "+want.RePublish.Destination)
+	case want.RePublish != nil && republish(have.RePublish) != republish(want.RePublish):
+		return fail("republish", republish(have.RePublish), republish(want.RePublish))
 	}
 	return nil
 }

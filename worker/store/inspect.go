@@ -10,24 +10,26 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 )
 
-// BucketState is what [Store.Inspect] finds of one bucket.
+// BucketState is the state of one bucket.
 type BucketState struct {
 	Name string
-	// Exists is false if the bucket does not exist: the first worker creates it. Only Name and Wants are set then.
+	// Exists is false if the bucket does not exist; the first worker creates it. Only Name and Wants are set
+	// then.
 	Exists bool
 	// Wrong is the setting that wxkeeper cannot work with ([ErrBucket]): no worker starts with it. nil: none.
 	Wrong error
-	// Wants is the number of replicas that a worker of this configuration gives a new bucket, Replicas what it has.
+	// Wants is the number of replicas that a new bucket should have, Replicas the number that this bucket has.
 	Wants, Replicas int
-	// Cluster is the name of the cluster that has the bucket; "" for a single server. Leader is "" if it has none now.
+	// Cluster is the name of the cluster that has the bucket; "" for a single server. Leader is the server that
+	// leads the bucket's stream; "" if no server does now.
 	Cluster, Leader string
 	// Behind describes the replicas that are offline or not up to date.
 	Behind []string
 }
 
-// Inspect reads the state of both buckets, and neither creates nor changes them. If both exist and have the right settings
-// it opens them, so that leases can be taken. [ErrUnavailable] if JetStream does not answer; it wraps
-// jetstream.ErrJetStreamNotEnabled and jetstream.ErrJetStreamNotEnabledForAccount.
+// Inspect reads the state of both buckets. It neither creates nor changes them. If both exist and have the
+// right settings, Inspect opens them, so that leases can be taken. [ErrUnavailable] if JetStream does not
+// answer; it wraps jetstream.ErrJetStreamNotEnabled and jetstream.ErrJetStreamNotEnabledForAccount.
 func (s *Store) Inspect(ctx context.Context) (credentials, ledgers BucketState, err error) {
 	replicas := s.cfg.replicas(s.nc)
 	wants := [2]jetstream.KeyValueConfig{s.cfg.credentials(replicas), s.cfg.ledgers(replicas)}
@@ -65,7 +67,7 @@ func (s *Store) inspect(ctx context.Context, want jetstream.KeyValueConfig) (Buc
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	state := BucketState{Name: want.Bucket, Wants: want.Replicas}
-	// The stream, not the bucket: jetstream.KeyValue refuses a stream whose settings are not those of a bucket.
+	// It opens the stream and not the bucket, because jetstream.KeyValue refuses a stream with wrong settings.
 	stream, err := s.js.Stream(ctx, bucket.Stream(want.Bucket))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return state, nil

@@ -7,89 +7,101 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-func TestInspectNeitherMakesNorChangesABucket(t *testing.T) {
+func TestInspectNeitherCreatesNorChangesABucket(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
 	s, err := New(srv.Connect(), Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	inspect := func() (creds, ledgers BucketState) {
+	ctx := testContext(t)
+	expect := func(when string, wantCredentials, wantLedgers BucketState) {
 		t.Helper()
-		creds, ledgers, err := s.Inspect(kv.testContext(t))
+		credentials, ledgers, err := s.Inspect(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return creds, ledgers
+		credentials.Leader, ledgers.Leader = "", "" // a single server leads its streams, or does not say so
+		if diff := cmp.Diff(wantCredentials, credentials); diff != "" {
+			t.Errorf("%s, the credentials: %s", when, diff)
+		}
+		if diff := cmp.Diff(wantLedgers, ledgers); diff != "" {
+			t.Errorf("%s, the ledgers: %s", when, diff)
+		}
 	}
-	if creds, ledgers := inspect(); creds.Exists || ledgers.Exists || creds.Wants != 1 || creds.Name != "wechat" || ledgers.Name != "wechat_ledger" {
-		t.Errorf("%+v %+v", creds, ledgers)
+	expect("without buckets", BucketState{Name: "wechat", Wants: 1}, BucketState{Name: "wechat_ledger", Wants: 1})
+	for name := range s.js.StreamNames(ctx).Name() {
+		t.Errorf("Inspect has created the stream %s", name)
 	}
-	if n := s.js.StreamNames(kv.testContext(t)).Name(); len(n) != 0 {
-		t.Error("Inspect has made a stream")
-	}
-	if _, err := s.Acquire(kv.testContext(t), "wx1", messages.AccessToken, time.Second); err == nil {
-		t.Error("a lease in a bucket that is not there")
-	}
-
-	if _, err := s.js.CreateKeyValue(kv.testContext(t), jetstream.KeyValueConfig{Bucket: "wechat", History: 5}); err != nil {
-		t.Fatal(err)
-	}
-	if creds, _ := inspect(); !creds.Exists || !errors.Is(creds.Wrong, ErrBucket) {
-		t.Errorf("%+v", creds)
-	}
-	if err := s.js.DeleteKeyValue(kv.testContext(t), "wechat"); err != nil {
-		t.Fatal(err)
+	if _, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Second); err == nil {
+		t.Error("Acquire gets a lease without a bucket")
 	}
 
-	kv.newStore(t, srv, "w1") // which makes them
-	if creds, ledgers := inspect(); !creds.Exists || creds.Wrong != nil || !ledgers.Exists || ledgers.Wrong != nil || creds.Replicas != 1 || creds.Cluster != "" {
-		t.Errorf("%+v %+v", creds, ledgers)
+	if _, err := s.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "wechat", History: 5}); err != nil {
+		t.Fatal(err)
 	}
-	l, err := s.Acquire(kv.testContext(t), "wx1", messages.AccessToken, time.Second)
+	credentials, _, err := s.Inspect(ctx)
 	if err != nil {
-		t.Fatalf("Inspect did not open the buckets: %v", err)
+		t.Fatal(err)
 	}
-	l.Release(kv.testContext(t))
+	if !errors.Is(credentials.Wrong, ErrBucket) {
+		t.Errorf("the wrong setting is %v, want ErrBucket", credentials.Wrong)
+	}
+	if err := s.js.DeleteKeyValue(ctx, "wechat"); err != nil {
+		t.Fatal(err)
+	}
+
+	newStore(t, srv, "w1") // it creates the buckets
+	expect("with both buckets", BucketState{Name: "wechat", Exists: true, Wants: 1, Replicas: 1},
+		BucketState{Name: "wechat_ledger", Exists: true, Wants: 1, Replicas: 1})
+	l, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Second)
+	if err != nil {
+		t.Fatalf("Inspect has not opened the buckets: %v", err)
+	}
+	l.Release(ctx)
 }
 
-func TestInspectSeesAReplicaThatIsAway(t *testing.T) {
+func TestInspectSeesAnOfflineReplica(t *testing.T) {
 	t.Parallel()
 	c := natstest.StartCluster(t)
-	s, err := New(c.Connect(), Config{})
-	if err == nil {
-		err = s.Ensure(kv.testContext(t))
-	}
+	s := newClusterStore(t, c, "w")
+	ctx := testContext(t)
+	credentials, _, err := s.Inspect(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	creds, _, err := s.Inspect(kv.testContext(t))
-	if err != nil || creds.Replicas != 3 || creds.Wants != 3 || creds.Cluster != "test" || creds.Leader == "" {
-		t.Fatalf("%+v, %v", creds, err)
+	if credentials.Leader == "" {
+		t.Error("the bucket has no leader")
 	}
-	away := 0
-	if c.StreamLeader("KV_wechat") == c.Servers[away] {
-		away = 1
+	credentials.Leader, credentials.Behind = "", nil // a replica may still be catching up
+	want := BucketState{Name: "wechat", Exists: true, Wants: 3, Replicas: 3, Cluster: "test"}
+	if diff := cmp.Diff(want, credentials); diff != "" {
+		t.Error(diff)
 	}
-	c.Servers[away].Stop()
-	want := []string{fmt.Sprintf("test-%d is away", away)}
+	stopped := 0
+	if c.StreamLeader("KV_wechat") == c.Servers[stopped] {
+		stopped = 1
+	}
+	c.Servers[stopped].Stop()
+	behind := []string{fmt.Sprintf("test-%d is offline", stopped)}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for ctx := kv.testContext(t); ; {
-		creds, _, err := s.Inspect(ctx)
-		if err == nil && slices.Equal(creds.Behind, want) {
+	for {
+		credentials, _, err := s.Inspect(ctx)
+		if err == nil && slices.Equal(credentials.Behind, behind) {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("%+v, %v", creds, err)
+			t.Fatalf("the replicas behind are %q, %v; want %q", credentials.Behind, err, behind)
 		}
 	}
 }

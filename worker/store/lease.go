@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -16,24 +17,26 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Lease is the right to refresh one credential. It is held for one turn, never renewed, and the server ends it after its
-// TTL. A Lease is used by one goroutine.
+// Lease is the right to refresh one credential. It is held for one turn and never renewed, and the server ends
+// it after its TTL. A Lease must not be used by two goroutines at once.
 type Lease interface {
 	// Deadline is the time until which the holder may act. It is before the end of the lease at the server.
 	Deadline() time.Time
-	// Publish writes the record of the lease's credential, with a TTL of the life it has left, and only if the lease is
-	// still the current one: the server checks both in one step. It returns the record's revision.
+	// Publish writes the record of the lease's credential, with the life that it has left as its TTL, only if
+	// this lease is still the current one: the server checks the lease and writes the record in one step.
+	// Publish returns the record's revision.
 	//
-	// [ErrLeaseLost]: refused, nothing was written. messages.ErrInvalidCredential: not a record to publish, or less than a
-	// second of its life is left. A lost answer is not an error: the record is read back, and published again if it is not
-	// stored, until the lease's deadline; only then [ErrUnavailable] means that the outcome is unknown.
+	// [ErrLeaseLost]: the server refused, nothing was written. messages.ErrInvalidCredential: c must not be
+	// published, or less than a second of its life is left. If the answer is lost, Publish reads the record
+	// back, and publishes it again if it is not stored, until the lease's deadline. [ErrUnavailable]: until
+	// then the outcome was not known.
 	Publish(ctx context.Context, c messages.Credential) (revision uint64, err error)
-	// Release ends the lease, so that the next worker need not wait for its end. It has no error: a lease that cannot be
-	// released ends by itself.
+	// Release ends the lease, so that the next worker need not wait for its TTL. It returns no error, because a
+	// lease that cannot be released ends after its TTL.
 	Release(ctx context.Context)
 }
 
-// lease is a Lease of a Store.
+// lease is the Lease of a Store.
 type lease struct {
 	s        *Store
 	appid    string
@@ -42,13 +45,15 @@ type lease struct {
 	deadline time.Time
 }
 
-// leaseSafety is the part of a lease's life that its holder does not use: the server counts the life from the arrival of
-// the request, the holder from before it was sent, so it covers only a difference in the rate of two clocks.
-const leaseSafety = 5 // a fifth
+// leaseSafety is the part of a lease's life that its holder does not use: a fifth. The server counts the life
+// from the arrival of the request, the holder from before it sent the request, so the part only covers clocks
+// of different rates.
+const leaseSafety = 5
 
-// Acquire takes the lease of a credential for ttl (whole seconds, at least 1 s): [ErrLeaseHeld] if another worker holds it,
-// [ErrUnavailable] if the outcome is unknown (the lease may then be taken until its TTL ends). If the answer of the server
-// was lost, or nats.go has asked twice because of that, the lease is read back: it may be this worker's own.
+// Acquire takes the lease of a credential for ttl (whole seconds, at least 1 s). [ErrLeaseHeld]: another worker
+// holds it. [ErrUnavailable]: the outcome is unknown, and the lease may be taken until its TTL ends. If the
+// answer of the server was lost (nats.go may then have asked twice), Acquire reads the lease back: it may be
+// this worker's own.
 func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, ttl time.Duration) (Lease, error) {
 	creds, _, err := s.buckets()
 	if err != nil {
@@ -56,7 +61,7 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, t
 	}
 	asking, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	asked := time.Now() // monotonic, and not the configured clock: the deadline is a duration, counted here and at the server
+	asked := time.Now() // not the configured clock: the deadline is a duration, which the server counts too
 	owner := []byte(s.cfg.Worker + " " + rand.Text())
 	key := bucket.LeaseKey(appid, kind)
 	rev, err := creds.Create(asking, key, owner, jetstream.KeyTTL(ttl))
@@ -64,7 +69,7 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, t
 		switch got, there, readErr := s.leaderGet(ctx, s.cfg.Bucket, key); {
 		case readErr == nil && bytes.Equal(got, owner):
 			rev, err = there, nil
-		case there > 0 && !isOwner(got): // it has no TTL, and would block all refreshes of this credential permanently
+		case there > 0 && !isOwner(got): // without a TTL, it would prevent all refreshes of this credential permanently
 			if creds.Purge(asking, key, jetstream.LastRevision(there), jetstream.PurgeTTL(time.Second)) == nil {
 				rev, err = creds.Create(asking, key, owner, jetstream.KeyTTL(ttl))
 			}
@@ -74,26 +79,31 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, t
 	case err == nil:
 		return &lease{s: s, appid: appid, kind: kind, revision: rev, deadline: asked.Add(ttl - ttl/leaseSafety)}, nil
 	case errors.Is(err, jetstream.ErrKeyExists), errors.Is(err, jetstream.ErrKeyRevisionMismatch), isConflict(err):
-		return nil, fmt.Errorf("%w: %s", ErrLeaseHeld, messages.Key(appid, kind))
+		return nil, fmt.Errorf("take the lease of %s: %w", messages.Key(appid, kind), ErrLeaseHeld)
 	default:
 		return nil, unavailable("take the lease of "+messages.Key(appid, kind), err)
 	}
 }
 
-// isOwner reports whether value has the form of what a worker stores as the owner of a lease. Anything else was stored by
-// hand, or is the reply to a request that named the lease's subject as its reply subject: NATS checks no permission of the
-// requester for that.
+// isOwner reports whether value has the form of the owner that a worker stores in a lease. Anything else was
+// stored by hand, or is the reply to a request with the lease's subject as its reply subject: NATS requires no
+// permission for that subject.
 func isOwner(value []byte) bool {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // of rand.Text
 	text := value[bytes.LastIndexByte(value, ' ')+1:]
-	return len(text) < len(value) && len(text) == len(rand.Text()) && len(bytes.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")) == 0
+	return len(text) < len(value) && len(text) == len(rand.Text()) && len(bytes.Trim(text, alphabet)) == 0
 }
 
-// isConflict reports whether the server refused a write because another write came first or is in flight (10164). Create
-// returns the server's own error if the key has the marker of a released lease.
+// isConflict reports whether the server refused a write because another write came first, or is in flight.
+// Create of the KV client returns the server's own error if the key has the marker of a released lease.
 func isConflict(err error) bool {
+	return hasCode(err, jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// hasCode reports whether err is the server's answer with one of some error codes.
+func hasCode(err error, codes ...jetstream.ErrorCode) bool {
 	var ae *jetstream.APIError
-	return errors.As(err, &ae) &&
-		(ae.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || ae.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+	return errors.As(err, &ae) && slices.Contains(codes, ae.ErrorCode)
 }
 
 func (l *lease) Deadline() time.Time { return l.deadline }
@@ -117,7 +127,7 @@ func (l *lease) Publish(ctx context.Context, c messages.Credential) (uint64, err
 		if err == nil || errors.Is(err, ErrLeaseLost) || errors.Is(err, messages.ErrInvalidCredential) {
 			return rev, err
 		}
-		if have, getErr := l.s.Get(ctx, c.AppID, c.Kind); getErr == nil && have.Generation == c.Generation && have.Value == c.Value && have.ExpiresAt.Equal(c.ExpiresAt) {
+		if have, getErr := l.s.Get(ctx, c.AppID, c.Kind); getErr == nil && isPublication(have, c) {
 			return have.Revision, nil
 		}
 		select {
@@ -128,26 +138,31 @@ func (l *lease) Publish(ctx context.Context, c messages.Credential) (uint64, err
 	}
 }
 
+// isPublication reports whether the stored record is the publication of c, and not the record before it: a
+// ticket keeps its value and its generation when its life becomes longer.
+func isPublication(stored, c messages.Credential) bool {
+	return stored.Generation == c.Generation && stored.Value == c.Value && stored.ExpiresAt.Equal(c.ExpiresAt)
+}
+
 func (l *lease) publishOnce(ctx context.Context, c messages.Credential, data []byte) (uint64, error) {
-	// The server counts the TTL in whole seconds; rounding down ends the record early, never late.
+	// The server counts the TTL in whole seconds. Rounding down removes the record early, never late.
 	ttl := c.ExpiresAt.Sub(l.s.cfg.Now()).Truncate(time.Second)
 	if ttl < time.Second {
 		return 0, fmt.Errorf("%w: less than a second of its life is left", messages.ErrInvalidCredential)
 	}
-	// A lost answer must not use up the lease: half of the time that is left is for reading back and publishing again.
+	// A lost answer must not use up the lease: half of its time is left for reading back and publishing again.
 	ctx, cancel := context.WithTimeout(ctx, min(l.s.cfg.Timeout, time.Until(l.deadline)/2))
 	defer cancel()
 	ack, err := l.s.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject(messages.Key(l.appid, l.kind)), Data: data},
 		jetstream.WithExpectStream(bucket.Stream(l.s.cfg.Bucket)),
 		jetstream.WithExpectLastSequenceForSubject(l.revision, l.subject(bucket.LeaseKey(l.appid, l.kind))),
 		jetstream.WithMsgTTL(ttl))
-	var ae *jetstream.APIError
 	switch {
 	case err == nil:
 		return ack.Sequence, nil
-	case errors.As(err, &ae) && ae.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
-		return 0, fmt.Errorf("%w: %s", ErrLeaseLost, messages.Key(l.appid, l.kind))
-	default: // also 10164: a write of this subject is in flight, so the outcome is not decided yet
+	case hasCode(err, jetstream.JSErrCodeStreamWrongLastSequence):
+		return 0, fmt.Errorf("publish %s: %w", messages.Key(l.appid, l.kind), ErrLeaseLost)
+	default: // also 10164: a write of this subject is in flight, so the outcome is still open
 		return 0, unavailable("publish "+messages.Key(l.appid, l.kind), err)
 	}
 }
@@ -160,11 +175,11 @@ func (l *lease) Release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.s.cfg.Timeout)
 	defer cancel()
 	for pause := 5 * time.Millisecond; ; pause *= 2 {
-		err := creds.Purge(ctx, bucket.LeaseKey(l.appid, l.kind), jetstream.LastRevision(l.revision), jetstream.PurgeTTL(time.Second))
-		// 10164: with replicas, the record that this lease has just published counts as a write in flight for a moment.
-		// Without another try the lease would be held for its whole TTL.
-		var ae *jetstream.APIError
-		if !errors.As(err, &ae) || ae.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequenceConstant {
+		key := bucket.LeaseKey(l.appid, l.kind)
+		err := creds.Purge(ctx, key, jetstream.LastRevision(l.revision), jetstream.PurgeTTL(time.Second))
+		// With replicas, the record that this lease has just published counts as a write in flight for a moment
+		// (10164). Without another try the lease would last for its whole TTL.
+		if !hasCode(err, jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
 			return
 		}
 		select {

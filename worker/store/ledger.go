@@ -1,20 +1,22 @@
 package store
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// Ledger is the ledger entry of one credential: what the fleet remembers of refreshing it. It is written by the worker that
-// holds the credential's lease, and outlives workers, records and restarts. It contains no secret.
+// Ledger is the ledger entry of one credential: what the fleet remembers of refreshing it. It is written by the
+// worker that holds the credential's lease, and outlives workers, records and restarts. It contains no secret.
 type Ledger struct {
 	AppID string        `json:"appid"`
 	Kind  messages.Kind `json:"kind"`
 
-	// Generation is the highest generation that was given to a value of this key. ValueSHA256 (hex), FirstSeen and ExpiresAt
-	// are those of that value. They are written before the value is published, so that no generation is given twice.
+	// Generation is the highest generation that was given to a value of this key. ValueSHA256 (hexadecimal),
+	// FirstSeen and ExpiresAt describe that value. They are written before the value is published, so that no
+	// generation is given twice.
 	Generation  uint64    `json:"generation,omitempty"`
 	ValueSHA256 string    `json:"value_sha256,omitempty"`
 	FirstSeen   time.Time `json:"first_seen,omitzero"`
@@ -24,17 +26,17 @@ type Ledger struct {
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
 	LastAttempt time.Time `json:"last_attempt,omitzero"`
 	LastSuccess time.Time `json:"last_success,omitzero"`
-	// Attempts counts the failed attempts since the last success. An attempt counts as failed until it has succeeded: if
-	// its worker dies during the call, it stays counted.
+	// Attempts counts the failed attempts since the last success. An attempt counts as failed until it has
+	// succeeded: if its worker dies during the call, it stays counted.
 	Attempts int `json:"attempts,omitempty"`
 
-	// Day (2006-01-02, Asia/Shanghai) is the day of Calls (calls of WeChat for this credential), Forced (refreshes that
-	// reports caused) and HardForced.
+	// Day (2006-01-02, Asia/Shanghai) is the day of Calls (calls of WeChat for this credential), Forced
+	// (refreshes that reports caused) and HardForced.
 	Day    string `json:"day,omitempty"`
 	Calls  int    `json:"calls,omitempty"`
 	Forced int    `json:"forced,omitempty"`
-	// Pace is the level of the leaky bucket of scheduled calls, as a time: with each call it advances by a fixed step, and
-	// a call may be made while it is not too far in the future.
+	// Pace is the level of the leaky bucket of scheduled calls, as a time: with each call it advances by a
+	// fixed step, and a call may be made while it is not too far in the future.
 	Pace time.Time `json:"pace,omitzero"`
 
 	// LastForced is when a report last caused a refresh.
@@ -53,11 +55,12 @@ type Ledger struct {
 	// Expired is the last generation for which the event "expired" was published.
 	Expired uint64 `json:"expired,omitempty"`
 
-	// Refused are fingerprints of the settings of the account that WeChat has refused since the last success, the latest
-	// last, so that the refusal of a wrong secret does not delay the right one.
+	// Refused are fingerprints of the account's settings that WeChat has refused since the last success, the
+	// latest last, so that the refusal of a wrong secret does not delay the use of the right one.
 	Refused []string `json:"refused,omitempty"`
 
-	// Revision is the bucket's revision of the entry; 0: it is not stored yet. It is not part of the stored JSON.
+	// Revision is the bucket's revision of the entry; 0: it is not stored yet. It is not part of the stored
+	// JSON.
 	Revision uint64 `json:"-"`
 }
 
@@ -78,7 +81,7 @@ type Probe struct {
 	Verdict    Verdict   `json:"verdict"`
 }
 
-// IsEmpty reports whether nothing is remembered.
+// IsEmpty reports whether the entry remembers nothing.
 func (l *Ledger) IsEmpty() bool {
 	return l.Generation == 0 && l.Attempts == 0 && l.LastAttempt.IsZero()
 }
@@ -91,4 +94,22 @@ type Failure struct {
 	Errcode int          `json:"errcode,omitempty"`
 	RID     string       `json:"rid,omitempty"`
 	Advice  string       `json:"advice,omitempty"`
+}
+
+// UnmarshalJSON decodes a failure. A class that this version does not know counts as [wechat.ClassUnknown]:
+// the whole entry, with its generation, would otherwise count as empty to a worker that is older than the
+// worker which wrote it.
+func (f *Failure) UnmarshalJSON(data []byte) error {
+	type fields Failure // without this method
+	decoded := struct {
+		*fields
+		Class string `json:"class"`
+	}{fields: (*fields)(f)}
+	if err := json.Unmarshal(data, &decoded); err != nil {
+		return err
+	}
+	if f.Class.UnmarshalText([]byte(decoded.Class)) != nil {
+		f.Class = wechat.ClassUnknown
+	}
+	return nil
 }

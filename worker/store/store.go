@@ -17,21 +17,21 @@ import (
 
 // Errors that callers of a [Store] decide on.
 var (
-	// ErrNotFound: the bucket has no such record.
+	// ErrNotFound: the bucket does not have the record.
 	ErrNotFound = bucket.ErrNotFound
 	// ErrLeaseHeld: another worker is refreshing this credential.
-	ErrLeaseHeld = errors.New("the lease is held by another worker")
-	// ErrLeaseLost: the lease has ended or belongs to another worker. The server refused the publication, so nothing was
-	// written.
+	ErrLeaseHeld = errors.New("another worker holds the lease")
+	// ErrLeaseLost: the lease has ended or belongs to another worker. The server refused the publication, so
+	// nothing was written.
 	ErrLeaseLost = errors.New("lease lost")
-	// ErrConflict: another worker wrote the ledger entry since it was read.
-	ErrConflict = errors.New("another worker has written the ledger entry meanwhile")
+	// ErrConflict: another worker has written the ledger entry since it was read.
+	ErrConflict = errors.New("another worker has written the entry meanwhile")
 	// ErrUnavailable: JetStream did not answer. What was requested may or may not have happened.
 	ErrUnavailable = errors.New("JetStream does not answer")
 )
 
-// Store is the workers' side of the buckets. It is safe for concurrent use; its methods block for at most a few
-// [Config.Timeout], less if ctx ends earlier.
+// Store is the workers' side of the buckets. It is safe for concurrent use. Its methods block for at most a few
+// times [Config].Timeout, and return earlier if ctx ends.
 type Store struct {
 	cfg Config
 	nc  *nats.Conn
@@ -40,11 +40,12 @@ type Store struct {
 	mu          sync.RWMutex // guards what follows
 	creds       jetstream.KeyValue
 	ledgers     jetstream.KeyValue
-	tooFewSince time.Time // since when the cluster lacks servers for the replicas; zero: it is not known to
+	tooFewSince time.Time // since when creations fail because the cluster has too few servers; zero: they do not
 }
 
-// New makes a Store on a connection, which must have been made with nats.ReconnectBufSize(-1): a write that is buffered
-// while the connection is down would be sent after its worker has lost the lease. New sends nothing; [Store.Ensure] does.
+// New makes a Store on a connection, which must have been made with nats.ReconnectBufSize(-1): a write that is
+// buffered while the connection is down would be sent after its worker has lost the lease. New sends nothing;
+// [Store.Ensure] does.
 func New(nc *nats.Conn, cfg Config) (*Store, error) {
 	if nc.Opts.ReconnectBufSize >= 0 {
 		return nil, errors.New("the connection of a Store needs nats.ReconnectBufSize(-1)")
@@ -57,8 +58,15 @@ func New(nc *nats.Conn, cfg Config) (*Store, error) {
 	return &Store{cfg: cfg, nc: nc, js: js}, nil
 }
 
-// Ensure creates the buckets that do not exist, and verifies those that exist ([ErrBucket]). It is called at the start, and
-// again when a bucket has disappeared.
+// Connected reports whether the Store has a connection to a NATS server now. JetStream may be unavailable all
+// the same.
+func (s *Store) Connected() bool { return s.nc.IsConnected() }
+
+// Ensure creates the buckets that do not exist, and verifies the settings of the buckets that exist
+// ([ErrBucket]). It is called at the start, again after an error, and when a bucket has disappeared.
+//
+// If the servers of a cluster are too few for the default number of replicas, Ensure fails for half a minute;
+// after that it creates the buckets with one replica and calls [Config].OnFewReplicas.
 func (s *Store) Ensure(ctx context.Context) error {
 	replicas := s.cfg.replicas(s.nc)
 	creds, err := s.ensureBucket(ctx, s.cfg.credentials(replicas))
@@ -84,8 +92,8 @@ func (s *Store) buckets() (creds, ledgers jetstream.KeyValue, err error) {
 	return s.creds, s.ledgers, nil
 }
 
-// Get reads a record from the leader of the stream. [ErrNotFound] if there is none (never obtained, deleted, expired),
-// messages.ErrInvalidCredential for one that no worker can have written, [ErrUnavailable].
+// Get reads a record from the leader of the stream. [ErrNotFound] if there is none (never obtained, deleted,
+// expired), messages.ErrInvalidCredential for one that no worker can have written, [ErrUnavailable].
 func (s *Store) Get(ctx context.Context, appid string, kind messages.Kind) (messages.Credential, error) {
 	data, rev, err := s.leaderGet(ctx, s.cfg.Bucket, messages.Key(appid, kind))
 	if err != nil {
@@ -94,12 +102,13 @@ func (s *Store) Get(ctx context.Context, appid string, kind messages.Kind) (mess
 	return bucket.DecodeRecord(data, appid, kind, rev)
 }
 
-// Ledger reads the ledger entry of a credential from the leader. If there is none, or what is stored cannot be decoded, it
-// returns an empty entry with the revision of what is stored. [ErrUnavailable].
+// Ledger reads the ledger entry of a credential from the leader. If there is none, or the key has something
+// else, it returns an empty entry with the revision of what is stored, so that PutLedger replaces it.
+// [ErrUnavailable].
 func (s *Store) Ledger(ctx context.Context, appid string, kind messages.Kind) (Ledger, error) {
 	data, rev, err := s.leaderGet(ctx, bucket.LedgerOf(s.cfg.Bucket), messages.Key(appid, kind))
 	switch {
-	case errors.Is(err, ErrNotFound): // rev is that of a marker if the entry was deleted
+	case errors.Is(err, ErrNotFound): // rev is the revision of the marker if the entry was deleted
 		return Ledger{AppID: appid, Kind: kind, Revision: rev}, nil
 	case err != nil:
 		return Ledger{AppID: appid, Kind: kind}, err
@@ -107,7 +116,8 @@ func (s *Store) Ledger(ctx context.Context, appid string, kind messages.Kind) (L
 	return decodeLedger(data, appid, kind, rev), nil
 }
 
-// decodeLedger decodes the entry of a credential. It is empty if what is stored is not an entry of this key.
+// decodeLedger decodes the entry of a credential. It returns an empty entry if data is not an entry of this
+// key.
 func decodeLedger(data []byte, appid string, kind messages.Kind, revision uint64) Ledger {
 	var l Ledger
 	if json.Unmarshal(data, &l) != nil || l.AppID != appid || l.Kind != kind {
@@ -117,8 +127,8 @@ func decodeLedger(data []byte, appid string, kind messages.Kind, revision uint64
 	return l
 }
 
-// PutLedger writes l if the entry is still at l.Revision, and returns it with its new revision. [ErrConflict] if another
-// worker wrote meanwhile, [ErrUnavailable] if the outcome is unknown.
+// PutLedger writes l if the entry is still at l.Revision, and returns it with its new revision. [ErrConflict]
+// if another worker wrote meanwhile, [ErrUnavailable] if the outcome is unknown.
 func (s *Store) PutLedger(ctx context.Context, l Ledger) (Ledger, error) {
 	_, ledgers, err := s.buckets()
 	if err != nil {
@@ -136,14 +146,14 @@ func (s *Store) PutLedger(ctx context.Context, l Ledger) (Ledger, error) {
 		l.Revision = rev
 		return l, nil
 	case errors.Is(err, jetstream.ErrKeyRevisionMismatch), errors.Is(err, jetstream.ErrKeyExists), isConflict(err):
-		return l, fmt.Errorf("%w: ledger %s", ErrConflict, messages.Key(l.AppID, l.Kind))
+		return l, fmt.Errorf("write the ledger entry of %s: %w", messages.Key(l.AppID, l.Kind), ErrConflict)
 	default:
-		return l, unavailable("write the ledger of "+messages.Key(l.AppID, l.Kind), err)
+		return l, unavailable("write the ledger entry of "+messages.Key(l.AppID, l.Kind), err)
 	}
 }
 
 func unavailable(doing string, err error) error {
-	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
+	return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
 }
 
 // Codes of the server's answers to a leader read.
@@ -152,8 +162,8 @@ const (
 	errCodeStreamNotFound = 10059
 )
 
-// leaderGet reads the last message of a key from the leader of the bucket's stream. Get of the KV client would ask any
-// replica (direct get) and may return an old value.
+// leaderGet reads the last message of a key from the leader of the bucket's stream. Get of the KV client would
+// ask any replica (direct get) and may return an old value.
 func (s *Store) leaderGet(ctx context.Context, name, key string) ([]byte, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -193,6 +203,3 @@ func (s *Store) leaderGet(ctx context.Context, name, key string) ([]byte, uint64
 	}
 	return reply.Message.Data, reply.Message.Seq, nil
 }
-
-// Connected reports whether the Store has a connection to a NATS server now. It does not say that JetStream answers.
-func (s *Store) Connected() bool { return s.nc.IsConnected() }

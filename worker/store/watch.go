@@ -8,13 +8,13 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// watchCheckEvery is the time between two checks whether a bucket was recreated or purged. It is shorter than that of
-// consumers: workers republish what was lost, and there are few of them.
+// watchCheckEvery is the time between two checks whether a bucket was recreated or purged. Workers check more
+// often than consumers: they republish what was lost, and there are few of them.
 const watchCheckEvery = 5 * time.Second
 
-// WatchRecords delivers the records of all credentials, first a snapshot and then each change, until ctx ends. emit is
-// called from one goroutine and must not block. The watch restarts after any error, which it emits (Event.Down), and
-// creates the buckets again if they were deleted.
+// WatchRecords delivers the records of all credentials, first a snapshot and then each change, until ctx ends.
+// emit is called from one goroutine and must not block. The watch restarts after any error, which it emits
+// (Event.Down), and creates the buckets again if they were deleted.
 func (s *Store) WatchRecords(ctx context.Context, emit func(bucket.Event)) {
 	s.watch(ctx, s.cfg.Bucket, emit)
 }
@@ -24,13 +24,14 @@ type LedgerEvent struct {
 	Reset bool  // a snapshot begins: revisions may be lower than before
 	Ready bool  // the snapshot is complete
 	Down  error // why the watch had to restart
-	// Entry is an entry of the snapshot, or a change after it. It is empty ([Ledger.IsEmpty]) if the entry was removed.
+	// Entry is an entry of the snapshot, or a change after it. It is empty ([Ledger.IsEmpty]) if the entry was
+	// removed.
 	Entry *Ledger
 }
 
-// WatchLedgers delivers the ledger entries of all credentials, first a snapshot and then each change, until ctx ends. emit is
-// called from one goroutine and must not block. The watch restarts after any error, and creates the buckets again if they
-// were deleted.
+// WatchLedgers delivers the ledger entries of all credentials, first a snapshot and then each change, until ctx
+// ends. emit is called from one goroutine and must not block. The watch restarts after any error, and creates
+// the buckets again if they were deleted.
 func (s *Store) WatchLedgers(ctx context.Context, emit func(LedgerEvent)) {
 	s.watch(ctx, bucket.LedgerOf(s.cfg.Bucket), func(e bucket.Event) {
 		switch {
@@ -52,7 +53,8 @@ func (s *Store) WatchLedgers(ctx context.Context, emit func(LedgerEvent)) {
 
 func (s *Store) watch(ctx context.Context, name string, emit func(bucket.Event)) {
 	w := bucket.Watch{
-		JS: s.js, Bucket: name, Keys: []string{bucket.AllKeys}, CheckEvery: watchCheckEvery, Missing: s.Ensure, Emit: emit,
+		JS: s.js, Bucket: name, Keys: []string{bucket.AllKeys}, CheckEvery: watchCheckEvery, Missing: s.Ensure,
+		Emit: emit,
 	}
 	w.Run(ctx)
 }

@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -35,8 +36,12 @@ func TestNeverPublishesExpired(t *testing.T) {
 	t.Parallel()
 	lives(t, anything, 200, func(f *fleet) {
 		f.choosing = func(w *virtualWorker, c messages.Credential) {
-			if !c.Valid(w.now()) {
-				f.violated("%s would publish what is dead: %v", w.name, c)
+			decided := w.now()
+			if !w.chose.IsZero() { // before its ledger entry was written
+				decided = w.chose
+			}
+			if !c.Valid(decided) {
+				f.violated("%s would publish what has expired: %v", w.name, c)
 			}
 		}
 	})
@@ -49,27 +54,27 @@ func TestNoTokenIsSaidToOutliveItsEnd(t *testing.T) {
 	may.odd, may.skew = false, 0
 	lives(t, may, 200, func(f *fleet) {
 		f.publishing = func(w *virtualWorker, c messages.Credential) {
-			if end := f.wechat.ended[c.Value]; f.wechat.rule != ticketRule && c.ExpiresAt.After(end) {
+			if end := f.wechat.ended[c.Value]; f.wechat.rule != policy.Ticket && c.ExpiresAt.After(end) {
 				f.violated("%s publishes %s, which WeChat ends at %s: %v", w.name, c.Value, f.since(end), c)
 			}
 		}
 	})
 }
 
-// While the ledger is there, the generations of a key never decrease, and each is given to one value (design §3), unless
-// WeChat gives no other value than the older one that a worker holds. Where it is lost, or could not be written, a worker
-// still publishes nothing older than what it holds.
+// While the ledger is there, the generations of a key never decrease, and each is given to one value (design
+// §3), unless WeChat gives no other value than the older one that a worker holds. Where it is lost, or could
+// not be written, a worker still publishes nothing older than what it holds.
 func TestGenerationNeverDecreases(t *testing.T) {
 	t.Parallel()
 	lives(t, anything, 200, func(f *fleet) {
 		f.may.forget = rapid.Bool().Draw(f.T, "the ledger may be lost")
 		newest, values := uint64(0), map[uint64]string{}
 		f.publishing = func(w *virtualWorker, c messages.Credential) {
-			held := w.reader.Held("wx1", f.kind)
+			held := w.memory.held("wx1", f.kind)
 			switch {
 			case held != nil && held.Valid(w.now()) && c.Generation < held.Generation:
 				f.violated("%s publishes generation %d and holds %d", w.name, c.Generation, held.Generation)
-			case f.may.forget, f.unwritten, f.nats.ledger.Attempts > 0:
+			case f.may.forget, f.unwritten, f.nats.Ledger(f.key()).Attempts > 0:
 				return
 			case c.Generation < newest:
 				f.violated("%s publishes generation %d after %d", w.name, c.Generation, newest)
@@ -89,12 +94,12 @@ func TestAtMostOneRefreshPerDueWindow(t *testing.T) {
 	lives(t, may, 200, func(f *fleet) {
 		early := 0
 		planned := time.Time{}
-		f.calling = func(c *call) {
+		f.callMade = func(c *call) {
 			if c.at.Before(planned) {
 				early++
 			}
 			if early > 2*f.mishaps {
-				f.violated("%s asks WeChat (%s), though the last answer said to ask at %s; %d such calls after %d mishaps", c.worker, c.reason, f.since(planned), early, f.mishaps)
+				f.violated("%s asks WeChat, though the last answer said to ask at %s; %d such calls after %d mishaps", c.worker, f.since(planned), early, f.mishaps)
 			}
 		}
 		f.settling = func(next time.Time) { planned = next }
@@ -109,25 +114,25 @@ func TestOldValueServedWhileRefreshFails(t *testing.T) {
 	may.idle = false
 	lives(t, may, 150, func(f *fleet) {
 		busy := func(w *virtualWorker) bool { return w.next != nil }
-		for f.nats.record == nil || slices.ContainsFunc(f.workers, busy) {
+		for f.record() == nil || slices.ContainsFunc(f.workers, busy) {
 			f.event()
 		}
 		f.mishaps, f.calm = 0, f.now
-		f.wechat.fails(rapid.SampledFrom(wechat.Classes[:]).Draw(f.T, "class"), 100*time.Hour)
-		old := *f.nats.record
+		f.wechat.fails(rapid.SampledFrom(f.classes()).Draw(f.T, "class"), 100*time.Hour)
+		old := *f.record()
 		f.check = func() {
 			if !f.now.Before(old.ExpiresAt.Add(-time.Second)) {
 				return
 			}
 			holders := 0
 			for _, w := range f.workers {
-				if c, err := w.reader.Get("wx1", f.kind); err == nil && c.Value == old.Value {
+				if c, err := w.memory.get("wx1", f.kind); err == nil && c.Value == old.Value {
 					holders++
-				} else if f.nats.record != nil && !f.now.Before(f.calm) {
+				} else if f.record() != nil && !f.now.Before(f.calm) {
 					f.violated("%s does not hand out %v", w.name, old)
 				}
 			}
-			switch r := f.nats.record; {
+			switch r := f.record(); {
 			case r != nil && r.Value != old.Value:
 				f.violated("%v stands in place of %v", *r, old)
 			case r == nil && holders > 0 && f.now.After(f.calm.Add(time.Minute)):
@@ -142,7 +147,7 @@ func TestOldValueServedWhileRefreshFails(t *testing.T) {
 func TestBackoffGapsGrowAndCap(t *testing.T) {
 	t.Parallel()
 	lives(t, mischief{fail: true}, 200, func(f *fleet) {
-		f.calling = func(c *call) {
+		f.callMade = func(c *call) {
 			if len(f.calls) < 2 {
 				return
 			}
@@ -158,7 +163,8 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 	})
 }
 
-// begins is how long a turn that is not disturbed takes at most from its beginning, which spacing counts from, to its call.
+// begins is how long a turn that is not disturbed takes at most from its beginning, which spacing counts from,
+// to its call.
 const begins = 500 * time.Millisecond
 
 // spacing says in what time the try after the n-th failure in a row comes.
@@ -185,7 +191,7 @@ func spacing(class wechat.Class, n int) (least, most time.Duration) {
 func TestRestartKeepsBackoff(t *testing.T) {
 	t.Parallel()
 	lives(t, mischief{fail: true, die: true}, 200, func(f *fleet) {
-		f.calling = func(c *call) {
+		f.callMade = func(c *call) {
 			if len(f.calls) < 2 {
 				return
 			}
@@ -201,26 +207,26 @@ func TestRestartKeepsBackoff(t *testing.T) {
 	})
 }
 
-// No answer of WeChat, no setting and no mishap makes a storm (design §5.10). The scheduled calls of any time are bounded by
-// the leaky bucket, those that reports cause by the minute, of which one may need two. Two scheduled calls are a second
-// apart, but for the steps of a turn.
+// No answer of WeChat, no setting and no mishap makes a storm (design §5.10). The scheduled calls of any time
+// are bounded by the leaky bucket, those that reports cause by the minute, of which one may need two. Two
+// scheduled calls are a second apart, but for the steps of a turn.
 func TestNoAnswerMakesAStorm(t *testing.T) {
 	t.Parallel()
 	watch := func(f *fleet) {
 		forced := 0
-		f.calling = func(c *call) {
-			if c.reason == reasonReported {
+		f.callMade = func(c *call) {
+			if c.forced {
 				forced++
 			}
 			d := f.now.Sub(f.began)
-			if n := len(f.calls) - forced; n > paceBurst+1+int(d/paceEvery) {
+			if n := len(f.calls) - forced; n > 120+1+int(d/time.Minute) {
 				f.violated("%d scheduled calls in %s", n, d)
 			}
-			if forced > 2*(1+int(d/forcedGap)) {
+			if forced > 2*(1+int(d/time.Minute)) {
 				f.violated("%d calls in %s for reports", forced, d)
 			}
-			if len(f.calls) > 1 && c.reason != reasonReported {
-				if gap := c.at.Sub(f.calls[len(f.calls)-2].at); gap+2*begins < minGap {
+			if len(f.calls) > 1 && !c.forced {
+				if gap := c.at.Sub(f.calls[len(f.calls)-2].at); gap+2*begins < policy.MinGap {
 					f.violated("two calls are %s apart", gap)
 				}
 			}
@@ -238,24 +244,24 @@ func TestNoAnswerMakesAStorm(t *testing.T) {
 	})
 }
 
-// While WeChat answers, no consumer is without a living value once there was one, with few calls; and though workers come,
-// go, stand still and lose NATS, each for less than the time that is kept for that.
+// While WeChat answers, no consumer is without a living value once there was one, with few calls; and though
+// workers come, go, stand still and lose NATS, each for less than the time that is kept for that.
 func TestNoGapWhileWeChatAnswers(t *testing.T) {
 	t.Parallel()
 	watch := func(f *fleet) {
 		if !f.may.brisk {
-			f.policy.refreshBefore = max(f.policy.refreshBefore, 10*time.Minute)
+			f.policy.RefreshBefore = max(f.policy.RefreshBefore, 10*time.Minute)
 		}
 		var consumer messages.Credential
 		f.check = func() {
-			if r := f.nats.record; r != nil && r.Generation >= consumer.Generation {
+			if r := f.record(); r != nil && r.Generation >= consumer.Generation {
 				consumer = *r
 			}
 			if consumer.Generation > 0 && !consumer.Valid(f.now) {
 				f.violated("consumers have nothing but %v", consumer)
 			}
 			lived := float64(f.now.Sub(f.began)) / float64(f.wechat.life)
-			if f.may.brisk && f.wechat.rule != ticketRule && float64(len(f.calls)) > 2+1.6*lived {
+			if f.may.brisk && f.wechat.rule != policy.Ticket && float64(len(f.calls)) > 2+1.6*lived {
 				f.violated("%d calls in %.1f lives", len(f.calls), lived)
 			}
 		}
@@ -270,22 +276,75 @@ func TestNoGapWhileWeChatAnswers(t *testing.T) {
 	})
 }
 
-// A late writer never wins (design §5.2): when a mishap is a minute ago, what stands in the bucket is what WeChat accepts,
-// though workers have minted tokens that they could not publish, and published late.
+// A late writer never wins (design §5.2): when a mishap is a minute ago, what stands in the bucket is what
+// WeChat accepts, though workers have minted tokens that they could not publish, and published late.
 func TestPublishedTokenIsTheOneThatLives(t *testing.T) {
 	t.Parallel()
 	lives(t, mishaps, 200, func(f *fleet) {
-		f.policy.refreshBefore = max(f.policy.refreshBefore, 10*time.Minute)
+		f.policy.RefreshBefore = max(f.policy.RefreshBefore, 10*time.Minute)
 		f.calm = f.now
 		f.check = func() {
 			if !f.now.After(f.calm.Add(time.Minute)) {
 				return
 			}
-			switch r := f.nats.record; {
+			switch r := f.record(); {
 			case r == nil:
 				f.violated("there is no record")
-			case f.wechat.rule != ticketRule && !f.wechat.accepts(r.Value):
+			case f.wechat.rule != policy.Ticket && !f.wechat.accepts(r.Value):
 				f.violated("%v is published, and WeChat accepts %s", *r, f.wechat.value)
+			}
+		}
+	})
+}
+
+// An attempt that could not be made, because NATS left too little time of the lease, is taken back: WeChat has
+// not failed, and has not been called. See virtualWorker.checkTurn, which checks every turn of every test.
+func TestAttemptThatWasNotMadeIsTakenBack(t *testing.T) {
+	t.Parallel()
+	lives(t, mischief{slow: true}, 200, func(*fleet) {})
+}
+
+// A lost record is left to a worker that holds its value: a worker without the value does not call WeChat for 8
+// s, because its call would be wasted, and with the classic interface would kill that value
+// (docs/architecture.md#refresh-7).
+func TestLostRecordIsLeftToTheOthers(t *testing.T) {
+	t.Parallel()
+	lives(t, mischief{die: true, lose: true, freeze: true, longest: 3 * time.Second}, 200, func(f *fleet) {
+		f.check = func() { // reports arrive while the record is lost
+			if f.record() == nil && f.now.Sub(f.lostRecord) < 7*time.Second {
+				f.workers[rapid.IntRange(0, len(f.workers)-1).Draw(f.T, "reported to")].report()
+			}
+		}
+		f.calling = func(w *virtualWorker, c *call) {
+			l := c.ledger
+			if f.record() != nil || f.now.Sub(f.lostRecord) > 7*time.Second || policy.HasExpired(f.now, l) || l.Attempts > 0 || !l.NextAttempt.After(f.now) {
+				return
+			}
+			if _, err := w.memory.get("wx1", f.kind); err == nil {
+				return
+			}
+			for _, o := range f.workers {
+				if held, err := o.memory.get("wx1", f.kind); err == nil && o != w && messages.ValueSHA256(held.Value) == l.ValueSHA256 {
+					f.violated("%s calls WeChat %s after the record was lost, and %s holds it", w.name, f.now.Sub(f.lostRecord), o.name)
+				}
+			}
+		}
+	})
+}
+
+// A ledger entry that the bucket has lost is written again by a worker that remembers it, and nothing of it is
+// forgotten; see also virtualWorker.wrote, which checks every write of every test.
+func TestLostLedgerEntryIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	lives(t, mischief{forget: true, lose: true, fail: true, report: true}, 200, func(f *fleet) {
+		f.check = func() {
+			if l := f.nats.Ledger(f.key()); !l.IsEmpty() || f.now.Before(f.lostEntry.Add(time.Minute)) {
+				return
+			}
+			for _, w := range f.workers {
+				if !w.known.IsEmpty() {
+					f.violated("the ledger entry was lost at %s, %s remembers it, and nobody writes it again", f.since(f.lostEntry), w.name)
+				}
 			}
 		}
 	})

@@ -6,19 +6,20 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// virtualWeChat issues one credential, by the rule of its kind (see rule).
+// virtualWeChat issues one credential, by the rule of its kind.
 type virtualWeChat struct {
 	*fleet
-	rule   rule
+	rule   policy.Rule
 	life   time.Duration
-	odd    []time.Duration // what it says in place of life, if it may
+	odd    []time.Duration // lives that it answers instead, if it may be odd
 	issued int
-	ended  map[string]time.Time // when each value dies of age
+	ended  map[string]time.Time // when the life of each value ends
 
-	value, before   string // the living value, and the one that it has replaced
+	value, before   string // the valid value, and the one that it has replaced
 	ends, beforeEnd time.Time
 
 	class      wechat.Class // of its failures
@@ -33,8 +34,8 @@ func (u *virtualWeChat) fails(class wechat.Class, d time.Duration) {
 // ask is one call. hard is force_refresh.
 func (u *virtualWeChat) ask(hard bool) (wechat.Issued, *wechat.Error) {
 	if u.now.Before(u.failsUntil) {
-		e := &wechat.Error{Class: u.class}
-		if u.class == wechat.ClassDailyQuota && rapid.Bool().Draw(u.T, "says when") {
+		e := &wechat.Error{Class: u.class, Sent: true}
+		if u.class == wechat.ClassDailyQuota && rapid.Bool().Draw(u.T, "asks to wait") {
 			e.Wait = time.Hour
 		}
 		return wechat.Issued{}, e
@@ -46,19 +47,22 @@ func (u *virtualWeChat) ask(hard bool) (wechat.Issued, *wechat.Error) {
 		}, nil
 	}
 	left := u.ends.Sub(u.now)
-	if left < time.Second || hard || u.rule == classicRule || u.rule == stableRule && left <= min(stableWindow, u.life/3) {
+	if left < time.Second || hard || u.rule == policy.Classic || u.rule == policy.Stable && left <= min(overlap, u.life/3) {
 		u.mint()
 	}
 	issued := wechat.Issued{Value: u.value, ExpiresIn: u.ends.Sub(u.now).Truncate(time.Second)}
-	if u.rule == ticketRule {
+	if u.rule == policy.Ticket {
 		issued.ExpiresIn = u.life // constant, however old it is
 	}
 	return issued, nil
 }
 
-// mint replaces the living value. The old one is good for 5 minutes more, though not beyond its end.
+// overlap is for how long a token stays valid after it was replaced (docs/wechat-api.md).
+const overlap = 5 * time.Minute
+
+// mint replaces the valid value. The old one stays valid for the overlap, but not beyond its end.
 func (u *virtualWeChat) mint() {
-	u.before, u.beforeEnd = u.value, u.now.Add(stableWindow)
+	u.before, u.beforeEnd = u.value, u.now.Add(overlap)
 	if u.ends.Before(u.beforeEnd) {
 		u.beforeEnd = u.ends
 	}
@@ -67,14 +71,14 @@ func (u *virtualWeChat) mint() {
 	u.ended[u.value] = u.ends
 }
 
-// foreign is another system that refreshes, so that the living value dies at once.
+// foreign is a refresh by another system, so that the valid value dies at once.
 func (u *virtualWeChat) foreign() {
 	u.mint()
 	u.before = ""
-	u.Logf("%s another system refreshes: %s lives now", u.clock(), u.value)
+	u.Logf("%s another system refreshes: %s is valid now", u.clock(), u.value)
 }
 
-// accepts says whether a value may be used.
+// accepts reports whether a value may be used.
 func (u *virtualWeChat) accepts(value string) bool {
 	return value == u.value && u.now.Before(u.ends) || value == u.before && u.now.Before(u.beforeEnd)
 }

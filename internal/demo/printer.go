@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// narrator writes lines: the time, what happened, and to what.
-type narrator struct {
+// printer prints lines: the time, a word that names what happened, and a text.
+type printer struct {
 	color bool
 
 	mu    sync.Mutex
@@ -17,10 +17,10 @@ type narrator struct {
 	ended bool
 }
 
-// What happens. The chapters have the same names.
+// The first words of the lines. The steps of the story have the same names.
 const (
 	wordPublished = "published"
-	wordRenewed   = "renewed"
+	wordRefreshed = "refreshed"
 	wordResolved  = "resolved"
 	wordRefused   = "refused"
 	wordKilled    = "killed"
@@ -29,52 +29,52 @@ const (
 	wordFailed    = "failed"
 	wordRecovered = "recovered"
 	wordExpired   = "expired"
-	wordGone      = "gone"
+	wordRemoved   = "removed"
 	wordEnded     = "ended"
 )
 
-// colors are SGR parameters.
+// colors are SGR parameters of terminals.
 var colors = map[string]string{
-	wordPublished: "32", wordRenewed: "32", wordResolved: "36", wordHealed: "1;32", wordRecovered: "32",
-	wordRefused: "33", wordFailed: "33", wordExpired: "31", wordGone: "31", wordKilled: "1;31", wordConflict: "1;31",
+	wordPublished: "32", wordRefreshed: "32", wordResolved: "36", wordHealed: "1;32", wordRecovered: "32",
+	wordRefused: "33", wordFailed: "33", wordExpired: "31", wordRemoved: "31", wordKilled: "1;31", wordConflict: "1;31",
 }
 
 const (
 	columns = 120 // of a line
-	margin  = 21  // of the text: a clock, a word, and what separates them
+	margin  = 21  // before the text: the time, the word, and the spaces after them
 )
 
-// say writes one line, or more where the text is long.
-func (n *narrator) say(word, format string, args ...any) {
-	n.print(n.line(word, fmt.Sprintf(format, args...)))
+// printLine prints one line, or several if the text is long.
+func (p *printer) printLine(word, format string, args ...any) {
+	p.print(p.line(word, fmt.Sprintf(format, args...)))
 }
 
-func (n *narrator) line(word, text string) string {
+func (p *printer) line(word, text string) string {
 	clock, shown := time.Now().Format(time.TimeOnly), fmt.Sprintf("%-9s", word)
-	if sgr := colors[word]; n.color && sgr != "" {
+	if sgr := colors[word]; p.color && sgr != "" {
 		clock, shown = "\x1b[2m"+clock+"\x1b[0m", "\x1b["+sgr+"m"+shown+"\x1b[0m"
 	}
 	return clock + "  " + shown + "  " + fold(text) + "\n"
 }
 
-// print writes a text as it is, unless the end has been told.
-func (n *narrator) print(text string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.ended {
-		fmt.Fprint(n.out, text)
+// print prints a text unchanged. After the last text it prints nothing.
+func (p *printer) print(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		fmt.Fprint(p.out, text)
 	}
 }
 
-// end writes the last text.
-func (n *narrator) end(text string) {
-	n.print(text)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.ended = true
+// printLast prints the last text.
+func (p *printer) printLast(text string) {
+	p.print(text)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
 }
 
-// fold breaks a text between words, so that its lines stand below each other in the text's column.
+// fold breaks a long text between words and indents the new lines to the column of the text.
 func fold(text string) string {
 	var b strings.Builder
 	used := 0
@@ -94,10 +94,10 @@ func fold(text string) string {
 	return b.String()
 }
 
-// mask shows enough of a value to tell it from another.
+// mask shows enough of a value to distinguish it from another value.
 func mask(value string) string { return value[:min(6, len(value)/2)] + "…" }
 
-// span is a duration as people say it.
+// span formats a duration for people.
 func span(d time.Duration) string {
 	switch {
 	case d >= 10*time.Second:

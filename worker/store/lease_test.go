@@ -1,0 +1,192 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+// A message that no worker wrote has no TTL, and would stay there permanently.
+func TestJunkInPlaceOfALeaseDoesNotPreventRefreshes(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w 1")
+	ctx := testContext(t)
+	subject := bucket.Subject("wechat", bucket.LeaseKey("wx1", messages.AccessToken))
+	for _, junk := range []string{"", `{"errcode":0,"errmsg":"ok"}`, "other worker", "w ABCDEFGHIJKLMNOPQRSTUVWXY1"} {
+		if _, err := s.js.Publish(ctx, subject, []byte(junk)); err != nil {
+			t.Fatal(err)
+		}
+		l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 5*time.Second)
+		if err != nil {
+			t.Fatalf("%q: %v", junk, err)
+		}
+		if _, err := s.Acquire(ctx, "wx1", messages.AccessToken, 5*time.Second); !errors.Is(err, ErrLeaseHeld) {
+			t.Errorf("%q: a second Acquire returns %v, want ErrLeaseHeld", junk, err)
+		}
+		l.Release(ctx)
+	}
+}
+
+func TestOnlyOneOfManyWorkersGetsTheLease(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	const workers = 16
+	var acquired, refused atomic.Int32
+	var all sync.WaitGroup
+	for i := range workers {
+		s := newStore(t, srv, fmt.Sprint("w", i))
+		all.Go(func() {
+			_, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, time.Minute)
+			switch {
+			case err == nil:
+				acquired.Add(1)
+			case errors.Is(err, ErrLeaseHeld):
+				refused.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := acquired.Load(); n != 1 {
+		t.Errorf("%d workers got the lease, want 1", n)
+	}
+	if n := refused.Load(); n != workers-1 {
+		t.Errorf("%d workers got ErrLeaseHeld, want %d", n, workers-1)
+	}
+}
+
+func TestReleasedLeaseIsFreeAtOnce(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	a, b := newStore(t, srv, "a"), newStore(t, srv, "b")
+	ctx := testContext(t)
+	for range 3 {
+		for _, s := range []*Store{a, b} {
+			l, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Release(ctx)
+		}
+	}
+}
+
+// A holder was frozen for longer than its lease, and publishes when it continues.
+func TestLateWriterNeverWins(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	late, next := newStore(t, srv, "late"), newStore(t, srv, "next")
+	ctx := testContext(t)
+	l, err := late.Acquire(ctx, "wx1", messages.AccessToken, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	freeze(t, l)
+	want := credential(2, time.Hour)
+	revision := publishSoon(t, next, want) // when the server has ended the lease
+	if _, err := l.Publish(ctx, credential(3, time.Hour)); !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("the late Publish returns %v, want ErrLeaseLost", err)
+	}
+	checkStored(t, next, want, revision)
+}
+
+func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w")
+	ctx := testContext(t)
+	l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 15*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*messages.Credential){
+		"empty":        func(c *messages.Credential) { c.Value = "" },
+		"unprintable":  func(c *messages.Credential) { c.Value = "a\x00b" },
+		"with a space": func(c *messages.Credential) { c.Value = "a b" },
+		"too long":     func(c *messages.Credential) { c.Value = strings.Repeat("x", messages.MaxValueSize+1) },
+		"expired": func(c *messages.Credential) {
+			c.ExpiresAt = time.Now().Add(-time.Minute)
+			c.ObtainedAt = c.ExpiresAt.Add(-time.Hour)
+		},
+		"no life":       func(c *messages.Credential) { c.ExpiresAt = c.ObtainedAt },
+		"no generation": func(c *messages.Credential) { c.Generation = 0 },
+		"other account": func(c *messages.Credential) { c.AppID = "wx2" },
+	} {
+		c := credential(1, time.Hour)
+		spoil(&c)
+		_, err := l.Publish(ctx, c)
+		if !errors.Is(err, messages.ErrInvalidCredential) {
+			t.Errorf("%s: %v, want ErrInvalidCredential", name, err)
+			continue
+		}
+		if len(c.Value) > 2 && strings.Contains(err.Error(), c.Value) {
+			t.Errorf("%s: the error shows the value: %v", name, err)
+		}
+	}
+}
+
+// The publication is lost on its way. The holder publishes again before its lease ends, however short the lease is.
+func TestLostPublicationIsPublishedAgainWithinTheLease(t *testing.T) {
+	t.Parallel()
+	srv, gate := natstest.Start(t), natstest.NewGate()
+	s := ensured(t, srv.Connect(gate.Option()), Config{})
+	c := credential(1, time.Hour)
+	l, err := s.Acquire(testContext(t), c.AppID, c.Kind, 3*time.Second) // one request may take as long
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := gate.Lose("$KV.wechat.wx1.access_token", 1)
+	revision, err := l.Publish(testContext(t), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-lost
+	checkStored(t, s, c, revision)
+}
+
+// A ticket keeps its value and its generation when its life becomes longer: the record before is not that
+// publication.
+func TestLongerLifeIsNotTakenForPublished(t *testing.T) {
+	t.Parallel()
+	srv, gate := natstest.Start(t), natstest.NewGate()
+	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: 500 * time.Millisecond})
+	c := credential(1, time.Minute)
+	publish(t, s, c)
+	c.ExpiresAt = c.ExpiresAt.Add(30 * time.Minute)
+	lost := gate.Lose("$KV.wechat.wx1.access_token", 1)
+	revision := publish(t, s, c)
+	<-lost
+	checkStored(t, s, c, revision)
+}
+
+// The answer to the request for a lease is lost. The lease is this worker's all the same, and no worker waits
+// for its end.
+func TestLeaseWhoseAnswerWasLostIsReadBack(t *testing.T) {
+	t.Parallel()
+	srv, gate := natstest.Start(t), natstest.NewGate()
+	s := ensured(t, srv.Connect(gate.Option()), Config{Worker: "w", Timeout: time.Second})
+	taken := gate.After("$KV.wechat.lease.wx1.access_token", 1)
+	go func() {
+		<-taken
+		gate.Cut() // and the client connects again
+	}()
+	l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Publish(testContext(t), credential(1, time.Hour)); err != nil {
+		t.Error(err)
+	}
+	_, err = s.Acquire(testContext(t), "wx1", messages.AccessToken, 10*time.Second)
+	if !errors.Is(err, ErrLeaseHeld) {
+		t.Errorf("a second Acquire of the same worker returns %v, want ErrLeaseHeld", err)
+	}
+}

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+func TestWatchOfLedgersDeliversASnapshotAndThenEachChange(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w")
+	ctx := testContext(t)
+	entry, err := s.PutLedger(ctx, Ledger{AppID: "wx1", Kind: messages.AccessToken, Generation: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := followLedgers(t, s)
+	expect := func(want LedgerEvent) {
+		t.Helper()
+		got := await(t, events, "an event does not come", func(LedgerEvent) bool { return true })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	expect(LedgerEvent{Reset: true})
+	expect(LedgerEvent{Entry: &entry})
+	expect(LedgerEvent{Ready: true})
+
+	entry.Attempts = 1
+	if entry, err = s.PutLedger(ctx, entry); err != nil {
+		t.Fatal(err)
+	}
+	expect(LedgerEvent{Entry: &entry})
+
+	if err := s.ledgers.Delete(ctx, ledgerKey); err != nil {
+		t.Fatal(err)
+	}
+	expect(LedgerEvent{Entry: &Ledger{AppID: "wx1", Kind: messages.AccessToken, Revision: entry.Revision + 1}})
+}
+
+func TestWatchOfRecordsDoesNotDeliverLeases(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w")
+	events := followRecords(t, s)
+	revision := publish(t, s, credential(1, time.Hour)) // which writes a lease before
+	e := await(t, events, "the record is not delivered", func(e bucket.Event) bool { return e.Key != "" })
+	if want := messages.Key("wx1", messages.AccessToken); e.Key != want {
+		t.Errorf("%s was delivered, want %s", e.Key, want)
+	}
+	if e.Revision != revision {
+		t.Errorf("revision %d was delivered, want %d", e.Revision, revision)
+	}
+}
+
+func TestWatchesCreateADeletedBucketAgain(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w")
+	records, ledgers := followRecords(t, s), followLedgers(t, s)
+	await(t, records, "no snapshot of the records", func(e bucket.Event) bool { return e.Ready })
+	await(t, ledgers, "no snapshot of the ledger", func(e LedgerEvent) bool { return e.Ready })
+	for _, name := range []string{"wechat", "wechat_ledger"} {
+		if err := s.js.DeleteKeyValue(testContext(t), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, records, "the loss of the records is not emitted", func(e bucket.Event) bool { return e.Down != nil })
+	e := await(t, records, "no second snapshot of the records", func(e bucket.Event) bool { return e.Reset })
+	if !e.Recreated {
+		t.Error("the second snapshot of the records is not one of a recreated bucket")
+	}
+	await(t, ledgers, "the loss of the ledger is not emitted", func(e LedgerEvent) bool { return e.Down != nil })
+	await(t, ledgers, "no second snapshot of the ledger", func(e LedgerEvent) bool { return e.Ready })
+}
