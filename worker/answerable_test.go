@@ -24,7 +24,8 @@ func TestReplyGoesNeitherIntoABucketNorToAService(t *testing.T) {
 	ticket := messages.Key(appid, messages.JSAPITicket)
 	inBuckets := map[string]string{"wechat": "$KV.wechat." + ticket, "wechat_ledger": "$KV.wechat_ledger." + ticket}
 	replies := []string{
-		inBuckets["wechat"], inBuckets["wechat_ledger"], "$KV.wechat.lease." + messages.Key(appid, messages.AccessToken),
+		inBuckets["wechat"], inBuckets["wechat_ledger"], "$KV.wechat.lease." +
+			messages.Key(appid, messages.AccessToken),
 		"$JS.API.STREAM.DELETE.KV_wechat", "wechat.elsewhere",
 	}
 	for _, subject := range messages.Subjects {

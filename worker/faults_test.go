@@ -15,8 +15,9 @@ import (
 type fault string
 
 const (
-	dies   fault = "dies"   // it never acts again
-	stalls fault = "stalls" // nothing goes in or out until its lease has ended and another worker has refreshed the credential
+	dies fault = "dies" // it never acts again
+	// nothing goes in or out until its lease has ended and another worker has refreshed the credential
+	stalls fault = "stalls"
 	frozen fault = "frozen" // it stalls, and its own clock stops, as in a virtual machine that is suspended
 	cut    fault = "cut"    // its connection to NATS breaks, and it connects again
 )
@@ -104,14 +105,16 @@ func TestAnyStepOfARefreshMayFail(t *testing.T) {
 		r.account = f.account(fmt.Sprintf("wx-%02d", i), r.api, r.kind)
 	}
 	f.age()
-	starting := make(chan struct{}, 6) // if all started at once, leases would end before the victims have reached their step
+	// if all started at once, leases would end before the victims have reached their step
+	starting := make(chan struct{}, 6)
 	var wg sync.WaitGroup
 	for _, r := range rows {
 		wg.Go(func() {
 			starting <- struct{}{}
 			struck := sync.OnceFunc(func() { <-starting })
 			defer struck()
-			t.Run(fmt.Sprintf("%s/%s/%s/%s", r.api, r.kind, r.step, r.fault), func(t *testing.T) { r.run(t, f, struck) })
+			t.Run(fmt.Sprintf("%s/%s/%s/%s", r.api, r.kind, r.step, r.fault),
+				func(t *testing.T) { r.run(t, f, struck) })
 		})
 	}
 	wg.Wait()
@@ -247,7 +250,8 @@ func TestTheLeaderMayStopAtAnyStepOfARefresh(t *testing.T) {
 	var rows []*faultRow
 	for i, s := range steps {
 		r := &faultRow{
-			step: s, fault: "the leader stops", api: messages.SourceToken, kind: messages.AccessToken, want: result{1, "any"},
+			step: s, fault: "the leader stops", api: messages.SourceToken, kind: messages.AccessToken,
+			want: result{1, "any"},
 		}
 		r.account = f.account(fmt.Sprintf("wx-%02d", i), r.api, r.kind)
 		rows = append(rows, r)

@@ -47,7 +47,8 @@ func (u *virtualWeChat) ask(hard bool) (wechat.Issued, *wechat.Error) {
 		}, nil
 	}
 	left := u.ends.Sub(u.now)
-	if left < time.Second || hard || u.rule == policy.Classic || u.rule == policy.Stable && left <= min(bothValid, u.life/3) {
+	if left < time.Second || hard || u.rule == policy.Classic || u.rule == policy.Stable &&
+		left <= min(bothValid, u.life/3) {
 		u.mint()
 	}
 	issued := wechat.Issued{Value: u.value, ExpiresIn: u.ends.Sub(u.now).Truncate(time.Second)}

@@ -121,7 +121,8 @@ func TestExpiryIsPublishedWhenItHappens(t *testing.T) {
 	token := w.await(messages.AccessToken, 0)
 	tickets := []messages.Credential{w.await(messages.JSAPITicket, 0), w.await(messages.WXCardTicket, 0)}
 	w.awaitIdle()
-	f.wechat.Inject(wechattest.Fault{Errcode: 40164}) // an operator must act, so the next attempt is at least 10 minutes later
+	// an operator must act, so the next attempt is at least 10 minutes later
+	f.wechat.Inject(wechattest.Fault{Errcode: 40164})
 	f.advanceTo(token.RefreshAt)
 	for failed := events.next(messages.EventFailed); failed.Kind != messages.AccessToken; {
 		failed = events.next(messages.EventFailed)
@@ -362,7 +363,8 @@ func TestRefusedWriteOfAReportIsFollowedByOneMoreRefresh(t *testing.T) {
 	f.wechat.Revoke(first.Value)
 	between.strike = func() {
 		f.endLease(messages.Key(appid, messages.AccessToken))
-		if _, err := rival.Acquire(f.context(), appid, messages.AccessToken, time.Second); err != nil { // and the rival dies
+		// and the rival dies
+		if _, err := rival.Acquire(f.context(), appid, messages.AccessToken, time.Second); err != nil {
 			t.Error(err)
 		}
 	}

@@ -204,7 +204,8 @@ func TestReportAfterAFailedRefreshIsAnsweredWithTheNextAttempt(t *testing.T) {
 	_, err = w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 	e := checkSymbol(t, "the next report", err, messages.Throttled)
 	wait := w.statusOf(appid)[0].NextAttempt.Sub(f.clock.Now())
-	if got := time.Duration(e.RetryAfterMS) * time.Millisecond; got < wait.Truncate(time.Millisecond) || got > wait+policy.RetryMin {
+	if got := time.Duration(e.RetryAfterMS) * time.Millisecond; got < wait.Truncate(time.Millisecond) ||
+		got > wait+policy.RetryMin {
 		t.Errorf("the reporter is asked to wait for %s, and the next attempt is in %s", got, wait)
 	}
 	f.advance(wait)

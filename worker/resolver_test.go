@@ -75,7 +75,8 @@ func TestRejectedRequestIsNeverRetriedAndRefreshesNothing(t *testing.T) {
 	w := f.worker(nil)
 	w.await(messages.AccessToken, 0)
 	before := f.calls("")
-	_, err := w.client.ResolveCode(f.context(), messages.ResolveCodeRequest{OpenID: openid, CodeTicket: "no-such-ticket"})
+	_, err := w.client.ResolveCode(f.context(), messages.ResolveCodeRequest{OpenID: openid,
+		CodeTicket: "no-such-ticket"})
 	e := checkSymbol(t, "an unknown ticket", err, messages.Rejected)
 	if e.Errcode != 40097 {
 		t.Errorf("the error has errcode %d, want 40097", e.Errcode)

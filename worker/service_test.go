@@ -30,7 +30,8 @@ func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 		{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: secret},
 	}})
 	w := f.worker(func(c *Config) {
-		c.Accounts = append(c.Accounts, Account{AppID: "wx2", Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket}})
+		c.Accounts = append(c.Accounts, Account{AppID: "wx2", Secret: secret,
+			Tickets: []messages.Kind{messages.JSAPITicket}})
 	})
 	for _, id := range []string{appid, "wx2"} {
 		w.awaitOf(id, messages.AccessToken, 0)
@@ -82,7 +83,8 @@ func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 		{"jssdk.sign.wx2", "{\"url\":\"https://a.example/\xff\"}", invalid, "unprintable"},
 		{"jssdk.sign.wx2", `{"url":"https://a.example/` + longURL + `"}`, invalid, "at most 8192"},
 		{"jssdk.sign.wx2", `{"appid":"` + appid + `","url":"https://a.example/"}`, invalid, "appid of the body"},
-		{"jssdk.sign", `{"appid":"` + appid + `","url":"https://a.example/"}`, messages.NotConfigured, "WECHAT_TICKETS"},
+		{"jssdk.sign", `{"appid":"` + appid + `","url":"https://a.example/"}`, messages.NotConfigured,
+			"WECHAT_TICKETS"},
 		{"jssdk.sign.wx3", `{"url":"https://a.example/"}`, messages.UnknownAccount, "wx3"},
 		{"card.sign.wx2", `{}`, invalid, "card_id is missing"},
 		{"card.sign.wx2", `{"action":"openCard"}`, invalid, "addCard or chooseCard"},

@@ -17,7 +17,7 @@ func TestReliabilityNamesRealTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	there := declaredTests(t)
-	properties := declaredIn(t, func(path string) bool { return filepath.Base(path) == "policy_property_test.go" })
+	properties := declaredIn(t, func(path string) bool { return filepath.Base(path) == "fleet_property_test.go" })
 	named := map[string]bool{}
 	for _, g := range regexp.MustCompile("`((?:Test|Benchmark)\\w+)`").FindAllStringSubmatch(string(doc), -1) {
 		named[g[1]] = true
