@@ -9,9 +9,10 @@ import (
 
 // TestMain checks that no goroutine of the stopped verb is left.
 func TestRunStopsCleanly(t *testing.T) {
+	t.Setenv("NATS_URL", "")
 	sim := wechattest.Start(t, wechattest.Config{Accounts: []wechattest.Account{{AppID: mine, Secret: canary}}})
 	for name, value := range map[string]string{
-		"WECHAT_API_URL": sim.URL, "WECHAT_APPID": mine, "WECHAT_SECRET": canary, "NATS_URL": "",
+		"WECHAT_API_URL": sim.URL, "WECHAT_APPID": mine, "WECHAT_SECRET": canary,
 		"WXKEEPER_NATS_LISTEN": "127.0.0.1:0", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0", "WXKEEPER_DATA_DIR": t.TempDir(),
 	} {
 		t.Setenv(name, value)
@@ -27,8 +28,9 @@ func TestRunStopsCleanly(t *testing.T) {
 
 // The pages are served already when the start fails: they must be closed, and the error be the only line.
 func TestRunThatCannotStartStopsWhatItHasStarted(t *testing.T) {
+	t.Setenv("NATS_URL", "")
 	for name, value := range map[string]string{
-		"WECHAT_APPID": mine, "WECHAT_SECRET": canary, "NATS_URL": "",
+		"WECHAT_APPID": mine, "WECHAT_SECRET": canary,
 		"WXKEEPER_NATS_LISTEN": "0.0.0.0:0", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0", "WXKEEPER_DATA_DIR": t.TempDir(),
 	} {
 		t.Setenv(name, value)
