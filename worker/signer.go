@@ -162,7 +162,7 @@ func checkCard(req messages.SignCardRequest) error {
 	return nil
 }
 
-// ofAnotherAction refuses a field that the signature would not cover: who sent it believes that it does.
+// ofAnotherAction refuses a field that the signature would not cover, because the caller believes that it does.
 func ofAnotherAction(name, action string) error {
-	return messages.Errorf(messages.InvalidRequest, "%s belongs to the action %s alone", name, action)
+	return messages.Errorf(messages.InvalidRequest, "%s is allowed for only the action %s", name, action)
 }

@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/store"
@@ -11,267 +14,395 @@ import (
 
 var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-func testPolicy(random float64) *policy {
-	return &policy{refreshBefore: 10 * time.Minute, random: func() float64 { return random }}
+// testPolicy is a Policy whose jitter is always the same part of its range.
+func testPolicy(random float64) *Policy {
+	return &Policy{RefreshBefore: 10 * time.Minute, Random: func() float64 { return random }}
 }
 
+// record is an access_token of the account wx1. Each generation has a value of its own.
 func record(generation uint64, obtained time.Time, life time.Duration) *messages.Credential {
 	return &messages.Credential{
-		AppID: "wx1", Kind: messages.AccessToken, Value: "v" + string(rune('0'+generation)), ObtainedAt: obtained, ExpiresAt: obtained.Add(life),
-		RefreshAt: obtained.Add(life - life/3), Generation: generation, Source: messages.SourceStableToken,
+		AppID: "wx1", Kind: messages.AccessToken, Value: fmt.Sprint("v", generation),
+		ObtainedAt: obtained, ExpiresAt: obtained.Add(life), RefreshAt: obtained.Add(life - life/3),
+		Generation: generation, Source: messages.SourceStableToken,
 	}
+}
+
+// with returns a changed copy of a ledger entry.
+func with(l store.Ledger, change func(*store.Ledger)) store.Ledger {
+	change(&l)
+	return l
 }
 
 func TestNextDecides(t *testing.T) {
 	t.Parallel()
-	rec := record(5, t0, 2*time.Hour)
-	planned := store.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), NextAttempt: t0.Add(time.Hour), ExpiresAt: rec.ExpiresAt, LastAttempt: t0}
-	failing := planned
-	failing.Attempts, failing.NextAttempt = 3, t0.Add(30*time.Second)
-	refused := failing
-	refused.Failure, refused.Refused = &store.Failure{Class: wechat.ClassAccount.String()}, []string{"older", "old"}
-	paced := planned
-	paced.Pace = t0.Add(90 * time.Minute).Add(paceBurst * paceEvery)
-	ahead := planned
-	ahead.Generation = 6
-	longer := planned
-	longer.ExpiresAt = rec.ExpiresAt.Add(15 * time.Minute)
-	other := planned
-	other.ValueSHA256 = messages.ValueSHA256("minted by another worker")
-	aheadAndFailing := failing
-	aheadAndFailing.Generation = 6
-	clock := planned
-	clock.NextAttempt = t0.AddDate(10, 0, 0)
-	dead := store.Ledger{Generation: 5, ExpiresAt: t0.Add(-time.Second)}
-	deadAndWaiting := dead
-	deadAndWaiting.Attempts, deadAndWaiting.NextAttempt = 2, t0.Add(time.Hour)
-	told := deadAndWaiting
-	told.Expired = 5
-	waitingLong := failing
-	waitingLong.NextAttempt = t0.Add(5 * time.Hour)
-	probedDead := planned
-	probedDead.Probe = &store.Probe{At: t0, Generation: 5, Verdict: verdictDead}
-	throttled := probedDead
-	throttled.LastForced = t0.Add(-10 * time.Second)
-	unwritten := store.Ledger{Generation: 4, Attempts: 1, LastAttempt: t0, NextAttempt: t0.Add(time.Second)}
-	long := store.Ledger{Generation: 5, NextAttempt: t0.Add(47 * time.Hour), ExpiresAt: t0.Add(48 * time.Hour), LastAttempt: t0}
-	fromTheFuture := store.Ledger{Attempts: 3, LastAttempt: t0.Add(3 * time.Hour), NextAttempt: t0.Add(3*time.Hour + time.Minute), Pace: t0.Add(9 * time.Hour)}
+	const soon = 2 * time.Second
+	rec, older := record(5, t0, 2*time.Hour), record(4, t0, time.Hour)
+	end := rec.ExpiresAt
 
+	// The last refresh succeeded; the next one is planned in an hour.
+	planned := store.Ledger{
+		Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value),
+		NextAttempt: t0.Add(time.Hour), ExpiresAt: end, LastAttempt: t0,
+	}
+	failing := with(planned, func(l *store.Ledger) { l.Attempts, l.NextAttempt = 3, t0.Add(30*time.Second) })
+	waitingLong := with(failing, func(l *store.Ledger) { l.NextAttempt = t0.Add(5 * time.Hour) })
+	refusedAccount := with(failing, func(l *store.Ledger) {
+		l.Failure, l.Refused = &store.Failure{Class: wechat.ClassAccount}, []string{"older", "old"}
+	})
+	paced := with(planned, func(l *store.Ledger) { l.Pace = t0.Add(90 * time.Minute).Add(paceBurst * paceEvery) })
+	// Another worker obtained generation 6 and did not publish it.
+	ahead := with(planned, func(l *store.Ledger) { l.Generation = 6 })
+	aheadAndFailing := with(failing, func(l *store.Ledger) { l.Generation = 6 })
+	longerLife := with(planned, func(l *store.Ledger) { l.ExpiresAt = end.Add(15 * time.Minute) })
+	otherValue := with(planned, func(l *store.Ledger) { l.ValueSHA256 = messages.ValueSHA256("of another worker") })
+	expired := store.Ledger{Generation: 5, ExpiresAt: t0.Add(-time.Second)}
+	expiredAndWaiting := with(expired, func(l *store.Ledger) { l.Attempts, l.NextAttempt = 2, t0.Add(time.Hour) })
+	expiryNoted := with(expiredAndWaiting, func(l *store.Ledger) { l.Expired = 5 })
+	probedDead := with(planned, func(l *store.Ledger) {
+		l.Probe = &store.Probe{At: t0, Generation: 5, Verdict: store.Dead}
+	})
+	throttled := with(probedDead, func(l *store.Ledger) { l.LastForced = t0.Add(-10 * time.Second) })
+	unwritten := store.Ledger{Generation: 4, Attempts: 1, LastAttempt: t0, NextAttempt: t0.Add(time.Second)}
+	lostAndDueSoon := store.Ledger{Generation: 5, ExpiresAt: end, NextAttempt: t0.Add(time.Second)}
+	twoDays := store.Ledger{
+		Generation: 5, NextAttempt: t0.Add(47 * time.Hour), ExpiresAt: t0.Add(48 * time.Hour), LastAttempt: t0,
+	}
+	farNextAttempt := with(planned, func(l *store.Ledger) { l.NextAttempt = t0.AddDate(10, 0, 0) })
+	clockAhead := store.Ledger{
+		Attempts: 3, LastAttempt: t0.Add(3 * time.Hour), NextAttempt: t0.Add(3*time.Hour + time.Minute),
+		Pace: t0.Add(9 * time.Hour),
+	}
+	justCalled := store.Ledger{LastAttempt: t0.Add(-MinGap / 2)}
+
+	wait := func(at time.Time, why messages.Reason) Decision { return Decision{Wait, at, why} }
+	now := func(what Action, why messages.Reason) Decision { return Decision{what, time.Time{}, why} }
 	for name, tc := range map[string]struct {
-		at   time.Duration
-		view view
-		want decision
+		at   time.Duration // after t0
+		view View
+		want Decision // At is the time of the decision, unless it is to wait
 	}{
-		"nothing known":                      {0, view{}, decision{fetch, t0, reasonMissing}},
-		"ticket without a token":             {0, view{rule: ticketRule}, decision{wait, time.Time{}, reasonNoToken}},
-		"ticket with a token":                {0, view{rule: ticketRule, hasToken: true}, decision{fetch, t0, reasonMissing}},
-		"fresh":                              {0, view{record: rec, ledger: planned}, decision{wait, t0.Add(time.Hour), reasonFresh}},
-		"due":                                {time.Hour, view{record: rec, ledger: planned}, decision{fetch, t0.Add(time.Hour), reasonDue}},
-		"ledger lost":                        {0, view{record: rec}, decision{wait, rec.RefreshAt, reasonFresh}},
-		"ledger behind":                      {0, view{record: rec, ledger: store.Ledger{Generation: 4, NextAttempt: t0}}, decision{wait, rec.RefreshAt, reasonFresh}},
-		"obtained but not published":         {2 * time.Second, view{record: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
-		"longer life not published":          {2 * time.Second, view{rule: ticketRule, hasToken: true, record: rec, ledger: longer}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
-		"failed, waiting":                    {0, view{record: rec, ledger: failing}, decision{wait, t0.Add(30 * time.Second), reasonBackoff}},
-		"failed, waited":                     {30 * time.Second, view{record: rec, ledger: failing}, decision{fetch, t0.Add(30 * time.Second), reasonRetry}},
-		"failed and no record":               {0, view{ledger: failing}, decision{wait, t0.Add(30 * time.Second), reasonBackoff}},
-		"refused, settings as then":          {2 * time.Second, view{ledger: refused, settings: "old"}, decision{wait, t0.Add(30 * time.Second), reasonBackoff}},
-		"refused, settings changed":          {2 * time.Second, view{ledger: refused, settings: "new"}, decision{fetch, t0.Add(2 * time.Second), reasonNewSettings}},
-		"expired in the bucket":              {3 * time.Hour, view{record: rec, ledger: planned}, decision{fetch, t0.Add(3 * time.Hour), reasonExpired}},
-		"expired and removed":                {0, view{ledger: dead}, decision{fetch, t0, reasonExpired}},
-		"due but paced":                      {time.Hour, view{record: rec, ledger: paced}, decision{wait, t0.Add(90 * time.Minute), reasonPaced}},
-		"called a moment ago":                {0, view{ledger: store.Ledger{LastAttempt: t0.Add(-minGap / 2)}}, decision{wait, t0.Add(minGap / 2), reasonPaced}},
-		"a wrong clock wrote the ledger":     {2 * time.Second, view{record: rec, ledger: clock}, decision{fetch, t0.Add(2 * time.Second), reasonDue}},
-		"expired, and the next try far away": {0, view{ledger: deadAndWaiting}, decision{tell, t0, reasonBackoff}},
-		"expired and told":                   {0, view{ledger: told}, decision{wait, t0.Add(time.Hour), reasonBackoff}},
-		"expires before the next try":        {2 * time.Second, view{record: rec, ledger: waitingLong}, decision{wait, rec.ExpiresAt, reasonBackoff}},
-		"ticket expired, no token":           {0, view{rule: ticketRule, ledger: deadAndWaiting}, decision{tell, t0, reasonNoToken}},
-		"WeChat refuses it":                  {2 * time.Second, view{record: rec, ledger: probedDead}, decision{fetch, t0.Add(2 * time.Second), reasonReported}},
-		"WeChat refuses it, throttled":       {0, view{record: rec, ledger: throttled}, decision{wait, t0.Add(50 * time.Second), reasonRefused}},
-		"success not written down":           {2 * time.Second, view{record: rec, ledger: unwritten}, decision{wait, rec.RefreshAt, reasonFresh}},
-		"a life of two days":                 {2 * time.Second, view{record: record(5, t0, 48*time.Hour), ledger: long}, decision{wait, t0.Add(47 * time.Hour), reasonFresh}},
-		"a clock ahead wrote the ledger":     {0, view{ledger: fromTheFuture}, decision{fetch, t0, reasonRetry}},
-		"record lost, value held":            {0, view{held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
-		"record lost, others may hold it":    {0, view{ledger: planned, lostAt: t0}, decision{wait, t0.Add(othersPublish), reasonOthers}},
-		"record lost, nobody publishes it":   {othersPublish, view{ledger: planned, lostAt: t0}, decision{fetch, t0.Add(othersPublish), reasonMissing}},
-		"record lost, and due soon":          {0, view{ledger: store.Ledger{Generation: 5, ExpiresAt: rec.ExpiresAt, NextAttempt: t0.Add(time.Second)}, lostAt: t0}, decision{wait, t0.Add(time.Second), reasonOthers}},
-		"record gone backwards, value held":  {0, view{record: record(4, t0, time.Hour), held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
-		"record lost, held value replaced":   {2 * time.Second, view{held: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonMissing}},
-		"record older, held value replaced":  {2 * time.Second, view{record: record(4, t0, time.Hour), held: rec, ledger: ahead}, decision{fetch, t0.Add(2 * time.Second), reasonUnpublished}},
-		"lost, held value not the latest":    {2 * time.Second, view{held: rec, ledger: other}, decision{fetch, t0.Add(2 * time.Second), reasonMissing}},
-		"lost, replaced, and WeChat fails":   {0, view{held: rec, ledger: aheadAndFailing}, decision{publish, t0, reasonLost}},
-		"record lost, held value dead":       {3 * time.Hour, view{held: rec, ledger: planned}, decision{fetch, t0.Add(3 * time.Hour), reasonExpired}},
-		"record newer than what is held":     {0, view{record: rec, held: record(4, t0, time.Hour), ledger: planned}, decision{wait, t0.Add(time.Hour), reasonFresh}},
-		"lost, held, and a ticket, no token": {0, view{rule: ticketRule, held: rec, ledger: planned}, decision{publish, t0, reasonLost}},
+		"nothing known": {0, View{}, now(Fetch, messages.ReasonMissing)},
+		"fresh": {
+			0, View{Record: rec, Ledger: planned}, wait(t0.Add(time.Hour), messages.ReasonFresh),
+		},
+		"due": {time.Hour, View{Record: rec, Ledger: planned}, now(Fetch, messages.ReasonDue)},
+		"a life of two days": {
+			soon, View{Record: record(5, t0, 48*time.Hour), Ledger: twoDays},
+			wait(t0.Add(47*time.Hour), messages.ReasonFresh),
+		},
+		"record newer than the held value": {
+			0, View{Record: rec, Held: older, Ledger: planned}, wait(t0.Add(time.Hour), messages.ReasonFresh),
+		},
+
+		"ticket without a token": {0, View{Rule: Ticket}, wait(time.Time{}, messages.ReasonNoToken)},
+		"ticket with a token":    {0, View{Rule: Ticket, HasToken: true}, now(Fetch, messages.ReasonMissing)},
+
+		"failed, waiting": {
+			0, View{Record: rec, Ledger: failing}, wait(t0.Add(30*time.Second), messages.ReasonBackoff),
+		},
+		"failed, waited": {30 * time.Second, View{Record: rec, Ledger: failing}, now(Fetch, messages.ReasonRetry)},
+		"failed, no record": {
+			0, View{Ledger: failing}, wait(t0.Add(30*time.Second), messages.ReasonBackoff),
+		},
+		"account refused, settings unchanged": {
+			soon, View{Ledger: refusedAccount, Settings: "old"}, wait(t0.Add(30*time.Second), messages.ReasonBackoff),
+		},
+		"account refused, settings changed": {
+			soon, View{Ledger: refusedAccount, Settings: "new"}, now(Fetch, messages.ReasonNewSettings),
+		},
+		"due, but paced": {
+			time.Hour, View{Record: rec, Ledger: paced}, wait(t0.Add(90*time.Minute), messages.ReasonPaced),
+		},
+		"called a moment ago": {0, View{Ledger: justCalled}, wait(t0.Add(MinGap/2), messages.ReasonPaced)},
+
+		"expired in the bucket": {3 * time.Hour, View{Record: rec, Ledger: planned}, now(Fetch, messages.ReasonExpired)},
+		"expired and removed":   {0, View{Ledger: expired}, now(Fetch, messages.ReasonExpired)},
+		"expired, next attempt far away": {
+			0, View{Ledger: expiredAndWaiting}, now(NoteExpiry, messages.ReasonBackoff),
+		},
+		"expired, and noted": {0, View{Ledger: expiryNoted}, wait(t0.Add(time.Hour), messages.ReasonBackoff)},
+		"expires before the next attempt": {
+			soon, View{Record: rec, Ledger: waitingLong}, wait(end, messages.ReasonBackoff),
+		},
+		"ticket expired, no token": {
+			0, View{Rule: Ticket, Ledger: expiredAndWaiting}, now(NoteExpiry, messages.ReasonNoToken),
+		},
+
+		"WeChat refuses it": {soon, View{Record: rec, Ledger: probedDead}, now(Fetch, messages.ReasonReported)},
+		"WeChat refuses it, throttled": {
+			0, View{Record: rec, Ledger: throttled}, wait(t0.Add(50*time.Second), messages.ReasonRefused),
+		},
+
+		"ledger entry lost": {0, View{Record: rec}, wait(rec.RefreshAt, messages.ReasonFresh)},
+		"ledger entry lost, and remembered": {
+			0, View{Record: rec, Ledger: planned, EntryLost: true}, now(RewriteEntry, messages.ReasonForgotten),
+		},
+		"ledger entry behind": {
+			0, View{Record: rec, Ledger: store.Ledger{Generation: 4, NextAttempt: t0}},
+			wait(rec.RefreshAt, messages.ReasonFresh),
+		},
+		"success not written down": {
+			soon, View{Record: rec, Ledger: unwritten}, wait(rec.RefreshAt, messages.ReasonFresh),
+		},
+		"obtained but not published": {soon, View{Record: rec, Ledger: ahead}, now(Fetch, messages.ReasonUnpublished)},
+		"longer life not published": {
+			soon, View{Rule: Ticket, HasToken: true, Record: rec, Ledger: longerLife},
+			now(Fetch, messages.ReasonUnpublished),
+		},
+		"a wrong clock wrote the next attempt": {
+			soon, View{Record: rec, Ledger: farNextAttempt}, now(Fetch, messages.ReasonDue),
+		},
+		"a clock ahead wrote the ledger entry": {0, View{Ledger: clockAhead}, now(Fetch, messages.ReasonRetry)},
+
+		"record lost, value held": {0, View{Held: rec, Ledger: planned}, now(Publish, messages.ReasonLost)},
+		"record lost, value held, ticket without a token": {
+			0, View{Rule: Ticket, Held: rec, Ledger: planned}, now(Publish, messages.ReasonLost),
+		},
+		"record gone back, value held": {
+			0, View{Record: older, Held: rec, Ledger: planned}, now(Publish, messages.ReasonLost),
+		},
+		"record lost, others may hold it": {
+			0, View{Ledger: planned, LostAt: t0}, wait(t0.Add(othersPublish), messages.ReasonOthers),
+		},
+		"record lost, no other worker publishes it": {
+			othersPublish, View{Ledger: planned, LostAt: t0}, now(Fetch, messages.ReasonMissing),
+		},
+		"record lost, and due soon": {
+			0, View{Ledger: lostAndDueSoon, LostAt: t0}, wait(t0.Add(time.Second), messages.ReasonOthers),
+		},
+		"record lost, held value replaced": {soon, View{Held: rec, Ledger: ahead}, now(Fetch, messages.ReasonMissing)},
+		"record older, held value replaced": {
+			soon, View{Record: older, Held: rec, Ledger: ahead}, now(Fetch, messages.ReasonUnpublished),
+		},
+		"record lost, held value not the latest": {
+			soon, View{Held: rec, Ledger: otherValue}, now(Fetch, messages.ReasonMissing),
+		},
+		"record lost, held value replaced, WeChat fails": {
+			0, View{Held: rec, Ledger: aheadAndFailing}, now(Publish, messages.ReasonLost),
+		},
+		"record lost, held value expired": {
+			3 * time.Hour, View{Held: rec, Ledger: planned}, now(Fetch, messages.ReasonExpired),
+		},
 	} {
-		now := t0.Add(tc.at)
-		got := testPolicy(0).next(now, tc.view)
-		if got.action != tc.want.action || got.reason != tc.want.reason || got.action == wait && !got.at.Equal(tc.want.at) || got.action != wait && (got.at.After(now) || got.at.IsZero()) {
-			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		at := t0.Add(tc.at)
+		if tc.want.Action != Wait {
+			tc.want.At = at
+		}
+		if diff := cmp.Diff(tc.want, testPolicy(0).Next(at, tc.view)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }
 
-// Each kind by its own rule (design §5.8).
+// Each kind has a rule of its own (docs/architecture.md#refresh-8).
 func TestPlanFollowsTheRuleOfEachKind(t *testing.T) {
 	t.Parallel()
 	const life = 2 * time.Hour
+	end := t0.Add(life)
 	for _, random := range []float64{0, 0.5, 0.999} {
 		p := testPolicy(random)
-		if end, at := p.plan(classicRule, t0, t0, life, false); !end.Equal(t0.Add(life)) || at.After(end.Add(-10*time.Minute)) || at.Before(end.Add(-13*time.Minute)) {
-			t.Errorf("classic: ends %s, refreshed %s", end.Sub(t0), at.Sub(t0))
-		}
-		if end, at := p.plan(stableRule, t0, t0, life, false); !end.Equal(t0.Add(life)) || at.Before(end.Add(-stableWindow)) || at.After(end.Add(-3*time.Minute)) {
-			t.Errorf("stable: ends %s, refreshed %s: want within its last five minutes", end.Sub(t0), at.Sub(t0))
-		}
-		// The same token, 4 minutes before its end: half of what is left.
-		sent := t0.Add(life - 4*time.Minute)
-		if _, at := p.plan(stableRule, t0, sent, 4*time.Minute, true); !at.Equal(sent.Add(2*time.Minute)) && at.Before(sent) {
-			t.Errorf("stable, same token: asked again after %s", at.Sub(sent))
-		}
-		// A ticket: looked at every 15 minutes, dead 2 h after its first sight …
-		end, at := p.plan(ticketRule, t0, t0, life, false)
-		if !end.Equal(t0.Add(life)) || at.After(t0.Add(15*time.Minute)) || at.Before(t0.Add(13*time.Minute)) {
-			t.Errorf("ticket: ends %s, looked at %s", end.Sub(t0), at.Sub(t0))
-		}
-		if again, _ := p.plan(ticketRule, t0, t0.Add(time.Hour), life, true); !again.Equal(end) {
-			t.Errorf("ticket seen again after an hour: ends %s, its age counts from the first sight", again.Sub(t0))
-		}
-		// … and looked at just after that, however the looks before it fell: WeChat turns to a new one then.
-		for before := time.Duration(0); before < 14*time.Minute; before += time.Minute {
-			if _, at := p.plan(ticketRule, t0, end.Add(-before-time.Second), life, true); at.Before(end) || at.After(end.Add(time.Minute)) {
-				t.Errorf("ticket, seen %s before its end: looked at %s after it", before, at.Sub(end))
+		// within checks a time that depends on the jitter.
+		within := func(what string, got, from, to time.Time) {
+			t.Helper()
+			if got.Before(from) || got.After(to) {
+				t.Errorf("%s, jitter %v: %s after the first sight, want %s to %s",
+					what, random, got.Sub(t0), from.Sub(t0), to.Sub(t0))
 			}
 		}
-		// But it is good for as long as WeChat gives it out.
-		if later, _ := p.plan(ticketRule, t0, t0.Add(life), life, true); !later.Equal(t0.Add(life + 30*time.Minute)) {
-			t.Errorf("ticket still given out at its end: ends %s", later.Sub(t0))
+		exactly := func(what string, got, want time.Time) {
+			t.Helper()
+			within(what, got, want, want)
 		}
+
+		expires, refresh := p.plan(Classic, t0, t0, life, false)
+		exactly("the end of a classic token", expires, end)
+		within("the renewal of a classic token", refresh, end.Add(-13*time.Minute), end.Add(-10*time.Minute))
+
+		expires, refresh = p.plan(Stable, t0, t0, life, false)
+		exactly("the end of a stable token", expires, end)
+		within("the renewal of a stable token", refresh, end.Add(-stableWindow), end.Add(-3*time.Minute))
+		// WeChat repeated the token 4 minutes before its end. With little jitter the planned renewal is over already:
+		// WeChat is then asked after half of the time that is left.
+		sent := end.Add(-4 * time.Minute)
+		_, refresh = p.plan(Stable, t0, sent, 4*time.Minute, true)
+		within("the renewal of a stable token that WeChat repeated", refresh, sent, sent.Add(2*time.Minute))
+
+		// WeChat is asked for a ticket every 15 minutes, and the ticket ends 2 h after its first sight.
+		expires, refresh = p.plan(Ticket, t0, t0, life, false)
+		exactly("the end of a ticket", expires, end)
+		within("the next call for a ticket", refresh, t0.Add(13*time.Minute), t0.Add(15*time.Minute))
+		expires, _ = p.plan(Ticket, t0, t0.Add(time.Hour), life, true)
+		exactly("the end of a ticket that WeChat repeated after an hour", expires, end)
+		// WeChat rotates to a new ticket at that end, so it is asked just after it, whenever the last call was.
+		for before := time.Duration(0); before < 14*time.Minute; before += time.Minute {
+			_, refresh = p.plan(Ticket, t0, end.Add(-before-time.Second), life, true)
+			within("the first call after the end of a ticket", refresh, end, end.Add(time.Minute))
+		}
+		// A ticket that WeChat still issues is valid, even after that end.
+		expires, _ = p.plan(Ticket, t0, end, life, true)
+		exactly("the end of a ticket that WeChat repeated at its end", expires, end.Add(30*time.Minute))
 	}
 }
 
-func TestSettlePublishesOnChangeOnly(t *testing.T) {
+func TestSucceedPublishesOnChangeOnly(t *testing.T) {
 	t.Parallel()
 	p := testPolicy(0.5)
-	rec := record(5, t0, 2*time.Hour)
-	ledger := store.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0, Attempts: 2, Failure: &store.Failure{}}
+	rec, older := record(5, t0, 2*time.Hour), record(4, t0, 2*time.Hour)
+	before := store.Ledger{
+		Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0, Attempts: 2, Failure: &store.Failure{},
+	}
 	sent := t0.Add(time.Hour)
 	for name, tc := range map[string]struct {
-		view       view
-		issued     wechat.Issued
+		view       View
+		value      string
+		expiresIn  time.Duration
 		generation uint64
-		changed    bool
+		isNew      bool
 	}{
-		"same value, same end":           {view{rule: stableRule, record: rec}, wechat.Issued{Value: rec.Value, ExpiresIn: time.Hour, SentAt: sent}, 5, false},
-		"same value, other end":          {view{rule: stableRule, record: rec}, wechat.Issued{Value: rec.Value, ExpiresIn: 50 * time.Minute, SentAt: sent}, 5, true},
-		"new value":                      {view{rule: stableRule, record: rec}, wechat.Issued{Value: "new", ExpiresIn: 2 * time.Hour, SentAt: sent}, 6, true},
-		"same value, record lost":        {view{rule: stableRule}, wechat.Issued{Value: rec.Value, ExpiresIn: time.Hour, SentAt: sent}, 5, true},
-		"ticket repeated, constant life": {view{rule: ticketRule, record: rec}, wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: sent}, 5, false},
-		"ticket repeated, record lost":   {view{rule: ticketRule}, wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: sent}, 5, true},
-		"an older record's value again":  {view{rule: stableRule, record: record(4, t0, 2*time.Hour)}, wechat.Issued{Value: record(4, t0, 0).Value, ExpiresIn: time.Hour, SentAt: sent}, 6, true},
-		"first value":                    {view{rule: classicRule}, wechat.Issued{Value: "new", ExpiresIn: 2 * time.Hour, SentAt: sent}, 6, true},
+		"same value, same end":         {View{Rule: Stable, Record: rec}, rec.Value, time.Hour, 5, false},
+		"same value, other end":        {View{Rule: Stable, Record: rec}, rec.Value, 50 * time.Minute, 5, true},
+		"same value, record lost":      {View{Rule: Stable}, rec.Value, time.Hour, 5, true},
+		"new value":                    {View{Rule: Stable, Record: rec}, "new", 2 * time.Hour, 6, true},
+		"first value":                  {View{Rule: Classic}, "new", 2 * time.Hour, 6, true},
+		"an older record's value":      {View{Rule: Stable, Record: older}, older.Value, time.Hour, 6, true},
+		"repeated ticket":              {View{Rule: Ticket, Record: rec}, rec.Value, 2 * time.Hour, 5, false},
+		"repeated ticket, record lost": {View{Rule: Ticket}, rec.Value, 2 * time.Hour, 5, true},
 	} {
-		c, changed, l := p.settle(tc.view, ledger, "wx1", messages.AccessToken, tc.issued)
-		if c.Generation != tc.generation || changed != tc.changed {
-			t.Errorf("%s: generation %d, changed %t; want %d, %t", name, c.Generation, changed, tc.generation, tc.changed)
+		issued := wechat.Issued{Value: tc.value, ExpiresIn: tc.expiresIn, SentAt: sent}
+		c, isNew, after := p.Succeed(tc.view, before, "wx1", messages.AccessToken, issued)
+		if c.Generation != tc.generation {
+			t.Errorf("%s: generation %d, want %d", name, c.Generation, tc.generation)
 		}
-		if l.Attempts != 0 || l.Failure != nil || !l.NextAttempt.After(sent) || l.Generation != c.Generation {
-			t.Errorf("%s: the ledger after a success is %+v", name, l)
+		if isNew != tc.isNew {
+			t.Errorf("%s: the record must be published: %t, want %t", name, isNew, tc.isNew)
 		}
-		if tc.view.rule == ticketRule && !c.ExpiresAt.Equal(t0.Add(2*time.Hour)) {
-			t.Errorf("%s: ends %s, want two hours after the first sight", name, c.ExpiresAt.Sub(t0))
+		// The expiry of a ticket counts from its first sight, whether the record was lost or not.
+		wantEnd := sent.Add(tc.expiresIn)
+		if tc.view.Rule == Ticket {
+			wantEnd = t0.Add(tc.expiresIn)
+		}
+		if !c.ExpiresAt.Equal(wantEnd) {
+			t.Errorf("%s: the value ends at %s, want %s", name, c.ExpiresAt, wantEnd)
+		}
+		if !after.NextAttempt.After(sent) {
+			t.Errorf("%s: the next attempt is at %s, which is not after the call", name, after.NextAttempt)
+		}
+		want := store.Ledger{
+			Generation: tc.generation, ValueSHA256: messages.ValueSHA256(tc.value), FirstSeen: c.ObtainedAt,
+			ExpiresAt: wantEnd, NextAttempt: after.NextAttempt,
+		}
+		if diff := cmp.Diff(want, after); diff != "" {
+			t.Errorf("%s: the ledger entry after the success (-want +got):\n%s", name, diff)
 		}
 	}
 }
 
-// Nobody knows of one, and nobody knows that there is none.
-func TestValueThatWeChatGivesOutForMonthsIsPublishedAllTheTime(t *testing.T) {
+// WeChat's documents say neither that this happens nor that it does not.
+func TestValueThatWeChatRepeatsForMonthsStaysPublished(t *testing.T) {
 	t.Parallel()
-	for _, r := range []rule{classicRule, stableRule, ticketRule} {
+	for _, rule := range []Rule{Classic, Stable, Ticket} {
 		rec := record(5, t0, 2*time.Hour)
 		ledger := store.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0}
 		for day := range 100 {
 			issued := wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: t0.AddDate(0, 0, day)}
-			c, _, l := testPolicy(0).settle(view{rule: r, record: rec}, ledger, "wx1", messages.AccessToken, issued)
-			if err := c.Validate(); err != nil || !c.Valid(issued.SentAt) || c.Generation != 5 {
-				t.Fatalf("%v, on day %d: %v, %v", r, day, c, err)
+			c, _, after := testPolicy(0).Succeed(View{Rule: rule, Record: rec}, ledger, "wx1", messages.AccessToken, issued)
+			if err := c.Validate(); err != nil {
+				t.Fatalf("rule %v, day %d: %v", rule, day, err)
 			}
-			rec, ledger = &c, l
+			if !c.Valid(issued.SentAt) {
+				t.Fatalf("rule %v, day %d: the value has expired: %v", rule, day, c)
+			}
+			if c.Generation != 5 {
+				t.Fatalf("rule %v, day %d: generation %d, want 5", rule, day, c.Generation)
+			}
+			rec, ledger = &c, after
 		}
 	}
 }
 
-func TestRestorePublishesTheNewerValueUnderAHigherGeneration(t *testing.T) {
+func TestRestoredIsTheNewerValueWithAHigherGeneration(t *testing.T) {
 	t.Parallel()
 	held := record(17, t0, 2*time.Hour)
-	if c := restore(t0, view{held: held}); c.Value != held.Value || c.Generation != 17 {
-		t.Errorf("bucket empty: %v", c)
-	}
 	older := record(1, t0.Add(-time.Hour), 2*time.Hour)
-	if c := restore(t0, view{held: held, record: older}); c.Value != held.Value || c.Generation != 17 {
-		t.Errorf("an older value in the bucket: %v", c)
-	}
-	// Another worker, which knew nothing, fetched anew: its value is the one that WeChat accepts.
+	// A worker that knew nothing fetched this one, so it is the value that WeChat accepts.
 	newer := record(1, t0.Add(time.Minute), 2*time.Hour)
-	if c := restore(t0.Add(2*time.Minute), view{held: held, record: newer}); c.Value != newer.Value || c.Generation != 18 {
-		t.Errorf("a newer value in the bucket: %v", c)
+	wanted := *newer
+	wanted.Generation = 18
+	for name, tc := range map[string]struct {
+		record *messages.Credential
+		want   messages.Credential
+	}{
+		"the bucket is empty":           {nil, *held},
+		"the bucket has an older value": {older, *held},
+		"the bucket has a newer value":  {newer, wanted},
+	} {
+		got := Restored(t0.Add(2*time.Minute), View{Held: held, Record: tc.record})
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }
 
 func TestReportsKeepAReserveOfTheQuota(t *testing.T) {
 	t.Parallel()
 	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, shanghai)
-	ledger := func(calls int) store.Ledger {
-		return store.Ledger{Day: day(noon), Calls: calls, LastForced: noon}
+	midnight := noon.Add(12 * time.Hour)
+	forced := func(calls int, day string) store.Ledger {
+		return store.Ledger{Day: day, Calls: calls, LastForced: noon}
 	}
-	if at := forcedAt(noon, store.Ledger{}, classicRule); !at.IsZero() {
-		t.Errorf("the first report has to wait until %s", at)
-	}
-	if at := forcedAt(noon, ledger(10), classicRule); !at.Equal(noon.Add(forcedGap)) {
-		t.Errorf("the second may be served at %s, want a minute later", at)
-	}
-	if at := forcedAt(noon, ledger(1700), classicRule); !at.After(noon.Add(5 * time.Minute)) {
-		t.Errorf("with 100 calls left for 12 hours the next is at %s", at)
-	}
-	if at := forcedAt(noon, ledger(1800), classicRule); !at.Equal(noon.Add(12 * time.Hour)) {
-		t.Errorf("with the reserve reached the next is at %s, want the next day", at)
-	}
-	yesterday := ledger(1900)
-	yesterday.Day = "2026-01-01"
-	if at := forcedAt(noon, yesterday, classicRule); at.After(noon.Add(forcedGap)) {
-		t.Errorf("yesterday's calls count today: %s", at)
+	const today, yesterday = "2026-01-02", "2026-01-01"
+	for name, tc := range map[string]struct {
+		ledger   store.Ledger
+		from, to time.Time
+	}{
+		"the first report":                     {store.Ledger{}, time.Time{}, time.Time{}},
+		"the second report":                    {forced(10, today), noon.Add(forcedGap), noon.Add(forcedGap)},
+		"half of the quota is used":            {forced(1000, today), noon.Add(forcedGap), noon.Add(forcedGap)},
+		"100 calls are left for 12 hours":      {forced(1700, today), noon.Add(5 * time.Minute), midnight},
+		"the reserve is reached":               {forced(1800, today), midnight, midnight},
+		"the calls were made yesterday":        {forced(1900, yesterday), noon, noon.Add(forcedGap)},
+		"a clock that is ahead wrote the time": {store.Ledger{LastForced: midnight}, time.Time{}, time.Time{}},
+	} {
+		if at := forcedAt(noon, tc.ledger, Classic); at.Before(tc.from) || at.After(tc.to) {
+			t.Errorf("%s: the next report may cause a refresh at %s, want %s to %s", name, at, tc.from, tc.to)
+		}
 	}
 }
 
 func TestRetryAtGrowsAndCaps(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
-		class     wechat.Class
-		first, hi time.Duration
+		class      wechat.Class
+		first, cap time.Duration
 	}{
-		{wechat.ClassBusy, retryMin, retryMin + retryMax},
-		{wechat.ClassTransport, retryMin, retryMin + retryMax},
-		{wechat.ClassBroken, retryMin, retryMin + retryMax},
+		{wechat.ClassBusy, RetryMin, RetryMin + retryMax},
+		{wechat.ClassTransport, RetryMin, RetryMin + retryMax},
+		{wechat.ClassBroken, RetryMin, RetryMin + retryMax},
 		{wechat.ClassUnknown, unknownMin, unknownMax + unknownMax/4},
-		{wechat.ClassAccount, permanentMin, permanentMax + permanentMax/4},
-		{wechat.ClassDailyQuota, quotaWait, quotaWait + quotaWait/4},
+		{wechat.ClassAccount, PermanentMin, permanentMax + permanentMax/4},
+		{wechat.ClassDailyQuota, QuotaWait, QuotaWait + QuotaWait/4},
 	} {
-		p := testPolicy(1)
-		gap := time.Duration(0)
+		mostJitter, noJitter := testPolicy(1), testPolicy(0)
+		previous := time.Duration(0)
 		for attempt := 1; attempt < 20; attempt++ {
-			next := p.retryAt(t0, tc.class, 0, attempt).Sub(t0)
-			if next < gap || next < tc.first || next > tc.hi {
-				t.Errorf("%s, attempt %d: %s after %s, want growing within [%s, %s]", tc.class, attempt, next, gap, tc.first, tc.hi)
+			wait := mostJitter.retryAt(t0, tc.class, 0, attempt).Sub(t0)
+			if wait < previous {
+				t.Errorf("%s, attempt %d: a wait of %s after one of %s", tc.class, attempt, wait, previous)
 			}
-			gap = next
+			if wait < tc.first || wait > tc.cap {
+				t.Errorf("%s, attempt %d: a wait of %s, want %s to %s", tc.class, attempt, wait, tc.first, tc.cap)
+			}
+			previous = wait
 		}
-		if gap != tc.hi {
-			t.Errorf("%s: grown to %s, want the cap %s", tc.class, gap, tc.hi)
+		if previous != tc.cap {
+			t.Errorf("%s: the wait has grown to %s, want %s", tc.class, previous, tc.cap)
 		}
-		if soonest := testPolicy(0).retryAt(t0, tc.class, 0, 19).Sub(t0); soonest < min(tc.first, retryMin) {
-			t.Errorf("%s: jitter brings a retry after %s", tc.class, soonest)
+		if wait := noJitter.retryAt(t0, tc.class, 0, 19).Sub(t0); wait < min(tc.first, RetryMin) {
+			t.Errorf("%s: without jitter a wait of %s, want at least %s", tc.class, wait, min(tc.first, RetryMin))
 		}
-		if asked := p.retryAt(t0, tc.class, 24*time.Hour, 1).Sub(t0); asked < 24*time.Hour {
-			t.Errorf("%s: WeChat asked for a day, the retry comes after %s", tc.class, asked)
+		if wait := mostJitter.retryAt(t0, tc.class, 24*time.Hour, 1).Sub(t0); wait < 24*time.Hour {
+			t.Errorf("%s: WeChat asked for a wait of a day, got %s", tc.class, wait)
 		}
 	}
 }

@@ -133,7 +133,8 @@ func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
 	}
 }
 
-// The publication is lost on its way. The holder publishes again before its lease ends, however short the lease is.
+// The publication is lost on its way. The holder publishes again before its lease ends, however short the lease
+// is.
 func TestLostPublicationIsPublishedAgainWithinTheLease(t *testing.T) {
 	t.Parallel()
 	srv, gate := natstest.Start(t), natstest.NewGate()

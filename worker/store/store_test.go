@@ -67,7 +67,8 @@ func TestRepublishesEachChangeOfARecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Between the two records, each publication has written a lease and released it: leases are not republished.
+	// Between the two records, each publication has written a lease and released it: leases are not
+	// republished.
 	for generation := uint64(1); generation <= 2; generation++ {
 		want := credential(generation, time.Hour)
 		publish(t, s, want)
