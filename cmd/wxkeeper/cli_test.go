@@ -351,7 +351,7 @@ func TestVerbs(t *testing.T) {
 		for _, want := range []string{
 			`(?m)^STATE +ACCOUNT +KIND`, `(?m)^MISSING +wx2 +access_token`,
 			`(?m)^fresh +` + appid + ` \(shop\) +access_token +in 1h5\dm`,
-			`(?m)^fresh +` + appid + ` \(shop\) +jsapi_ticket +in 1h5\dm +look in 1\dm`,
+			`(?m)^fresh +` + appid + ` \(shop\) +jsapi_ticket +in 1h5\dm +check in 1\dm`,
 			`(?m)^    why: .*40125`, `(?m)^    do: `, `(?m)^2 accounts, 6 credentials: 3 missing, 3 fresh; worker `,
 		} {
 			if !regexp.MustCompile(want).MatchString(r.out) {

@@ -54,7 +54,7 @@ func TestConsumersHasEachErrorAndWhetherToAskAgain(t *testing.T) {
 		string(messages.ReasonUnchanged),
 	} {
 		if !strings.Contains(text, "`"+word+"`") {
-			t.Errorf("docs/consumers.md does not say `%s`", word)
+			t.Errorf("docs/consumers.md does not name `%s`", word)
 		}
 	}
 }

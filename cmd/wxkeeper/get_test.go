@@ -20,7 +20,7 @@ func TestGetMasksOnATerminalOnly(t *testing.T) {
 		tty    bool
 		verb   getVerb
 		shown  bool
-		alone  bool
+		only   bool // only the value is printed
 		phrase string
 	}{
 		{"pipe", false, getVerb{}, true, true, ""},
@@ -39,7 +39,7 @@ func TestGetMasksOnATerminalOnly(t *testing.T) {
 		if shown := strings.Contains(got, canary); shown != tt.shown {
 			t.Errorf("%s: the value is shown: %t, want %t: %q", tt.name, shown, tt.shown, got)
 		}
-		if tt.alone && got != c.Value+"\n" {
+		if tt.only && got != c.Value+"\n" {
 			t.Errorf("%s: %q is not only the value", tt.name, got)
 		}
 		if !strings.Contains(got, tt.phrase) {

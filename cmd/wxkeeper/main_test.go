@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,4 +55,48 @@ func screen(tty bool) (t *terminal, out, errs *bytes.Buffer) {
 	out, errs = new(bytes.Buffer), new(bytes.Buffer)
 	return &terminal{in: strings.NewReader(""), out: out, err: errs, tty: tty, now: func() time.Time { return noon }},
 		out, errs
+}
+
+// writer calls a function with each text that is written.
+type writer func(string)
+
+func (w writer) Write(p []byte) (int, error) { w(string(p)); return len(p), nil }
+
+// startVerb runs a verb, and waits until it has printed text to the standard output or the standard error.
+func startVerb(t *testing.T, text string, args ...string) (stop func() (exitCode int, printed string)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	term, _, _ := screen(false)
+	var mu sync.Mutex
+	var all strings.Builder
+	printed := make(chan struct{})
+	w := writer(func(s string) {
+		mu.Lock()
+		defer mu.Unlock()
+		before := strings.Contains(all.String(), text)
+		all.WriteString(s)
+		if !before && strings.Contains(all.String(), text) {
+			close(printed)
+		}
+	})
+	term.out, term.err = w, w
+	ended := make(chan int, 1)
+	go func() { ended <- execute(ctx, term, args) }()
+	output := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return all.String()
+	}
+	select {
+	case <-printed:
+	case code := <-ended:
+		t.Fatalf("%v: exit code %d: %s", args, code, output())
+	case <-ctx.Done():
+		t.Fatalf("%v does not print %q: %s", args, text, output())
+	}
+	return func() (int, string) {
+		cancel()
+		return <-ended, output()
+	}
 }

@@ -22,7 +22,7 @@ func operations(t *testing.T) string {
 	return page(t, "operations.md")
 }
 
-// page is a page of docs.
+// page returns a page of docs.
 func page(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/" + name)
@@ -32,7 +32,7 @@ func page(t *testing.T, name string) string {
 	return string(b)
 }
 
-// catalogue is a Registerer that writes down what is registered: also what has no series yet.
+// catalogue is a Registerer that lists the registered metrics, also those without a series.
 type catalogue struct {
 	prometheus.Registerer
 	rows []string
@@ -55,7 +55,7 @@ func (c *catalogue) Register(collector prometheus.Collector) error {
 	for d := range descs {
 		m := descOf.FindStringSubmatch(d.String())
 		if m == nil {
-			return fmt.Errorf("what is %s?", d)
+			return fmt.Errorf("the description is not understood: %s", d)
 		}
 		labels := ""
 		if m[3] != "" {
@@ -98,7 +98,7 @@ func TestOperationsHasTheTableOfMetrics(t *testing.T) {
 	}
 }
 
-// What the page says of states, events and errors is what the contract has: all, with their codes.
+// The page has every state, every event, and every error with its code.
 func TestOperationsNamesEveryStateEventAndError(t *testing.T) {
 	t.Parallel()
 	text := operations(t)

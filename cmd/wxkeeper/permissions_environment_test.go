@@ -80,11 +80,6 @@ func TestOperatorLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	g.deniesSubscribe(nc, strings.Fields(`> $KV.> $JS.> $SRV.> corp.> corp.code.resolve corp.published.*.* _INBOX.> _INBOX_worker.> orders.new`)...)
 }
 
-// writer calls a function with each text that is written.
-type writer func(string)
-
-func (w writer) Write(p []byte) (int, error) { w(string(p)); return len(p), nil }
-
 // Two lists of the permissions of a worker were written independently and must agree: what `wxkeeper
 // permissions` prints, and what `wxkeeper check` tries.
 func TestCheckFindsNothingMissingInTheListOfAWorker(t *testing.T) {

@@ -31,11 +31,12 @@ Examples:
 `
 }
 
-var reasons = map[messages.Reason]string{
+// outcomes explains the outcomes of a report.
+var outcomes = map[messages.Reason]string{
 	messages.ReasonRefreshed:  "WeChat issued a new value",
-	messages.ReasonNotCurrent: "the reported one is not the current one; use the current one",
-	messages.ReasonAlive:      "WeChat accepts it (asked within the last seconds)",
-	messages.ReasonUnchanged:  "WeChat still gives it out",
+	messages.ReasonNotCurrent: "the reported credential is not the current one; use the current one",
+	messages.ReasonAlive:      "WeChat accepts the value (asked within the last seconds)",
+	messages.ReasonUnchanged:  "WeChat still issues the same value",
 }
 
 func (v *refreshVerb) Run(ctx context.Context, t *terminal) error {
@@ -53,6 +54,6 @@ func (v *refreshVerb) Run(ctx context.Context, t *terminal) error {
 		return t.json(r)
 	}
 	fmt.Fprintf(t.out, "%s: %s\n%s of %s is generation %d, revision %d, expires %s\n",
-		r.Reason, reasons[r.Reason], r.Kind, r.AppID, r.Generation, r.Revision, relative(t.now(), r.ExpiresAt))
+		r.Reason, outcomes[r.Reason], r.Kind, r.AppID, r.Generation, r.Revision, relative(t.now(), r.ExpiresAt))
 	return nil
 }

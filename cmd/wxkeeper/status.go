@@ -61,15 +61,15 @@ func dead(st messages.Status) bool {
 	return st.Summary[messages.StateExpired]+st.Summary[messages.StateMissing]+st.Summary[messages.StateRefused] > 0
 }
 
-// states are the states from the worst to the best, and what each means to those who use the credential.
+// states are all states from the worst to the best, and what each means for consumers.
 var states = []struct {
 	name  messages.State
 	means string
 }{
-	{messages.StateExpired, "the last value is dead and nothing has replaced it: consumers get none"},
-	{messages.StateMissing, "there was never a value: consumers get none"},
-	{messages.StateRefused, "WeChat refuses it though its life is not over"},
-	{messages.StateFailing, "the old value is served until its end; renewing it fails"},
+	{messages.StateExpired, "the last value has expired and was not replaced yet: consumers get no value"},
+	{messages.StateMissing, "there was never a value: consumers get no value"},
+	{messages.StateRefused, "WeChat refuses the value although it has not expired"},
+	{messages.StateFailing, "refreshing fails; consumers get the old value until it expires"},
 	{messages.StateFresh, ""},
 }
 
@@ -117,24 +117,24 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 	}
 	switch c.Reason {
 	case messages.ReasonFresh:
-		if c.Kind != messages.AccessToken { // WeChat repeats a ticket: it is looked at, and seldom a new one
-			return "look" + at
+		if c.Kind != messages.AccessToken { // WeChat repeats a ticket, so that most attempts find no new value
+			return "check" + at
 		}
-		return "renewal" + at
+		return "refresh" + at
 	case messages.ReasonBackoff:
-		return "new try" + at
+		return "next attempt" + at
 	case messages.ReasonNoToken:
 		return "waits for the access_token"
 	case messages.ReasonPaced:
-		return "slowed down, new try" + at
+		return "too many calls, next attempt" + at
 	case messages.ReasonOthers:
-		return "lost by the bucket; if nobody publishes it again, new try" + at
+		return "lost by the bucket; if no worker publishes it again, next attempt" + at
 	case messages.ReasonForgotten:
-		return "its ledger was lost and is written again"
+		return "its ledger entry was lost, a worker writes it again"
 	case messages.ReasonRefused:
-		return "renewal" + at
+		return "refresh" + at
 	case messages.ReasonRefreshing:
-		return "being renewed now"
+		return "being refreshed now"
 	default:
 		return string(c.Reason) + at
 	}
@@ -157,11 +157,11 @@ func explanation(now time.Time, c messages.CredentialStatus, again bool) (lines 
 		lines = append(lines, line)
 	}
 	if c.Attempts > 0 {
-		lines = append(lines, fmt.Sprintf("tries: %d failed in a row, the last %s", c.Attempts,
+		lines = append(lines, fmt.Sprintf("attempts: %d failed in a row, the last %s", c.Attempts,
 			relative(now, c.LastAttempt)))
 	}
 	if c.Conflicts > 0 {
-		line := "conflicts: WeChat refused it long before its end " + times(c.Conflicts)
+		line := "conflicts: WeChat refused the value long before its expiry " + times(c.Conflicts)
 		if !c.LastConflict.IsZero() {
 			line += ", last conflict " + relative(now, c.LastConflict)
 		}

@@ -40,24 +40,24 @@ func TestStatusPrintsWhatIsWrongAndWhatToDo(t *testing.T) {
 		},
 	}
 	const want = `STATE    ACCOUNT     KIND            EXPIRES   NEXT                        CALLS TODAY
-EXPIRED  wx2 (shop)  access_token    12m ago   new try in 34s              41
-    the last value is dead and nothing has replaced it: consumers get none
+EXPIRED  wx2 (shop)  access_token    12m ago   next attempt in 34s         41
+    the last value has expired and was not replaced yet: consumers get no value
     why: stable_token: WeChat refused: errcode 40164 "invalid ip" (rid 6789)
-    tries: 5 failed in a row, the last 26s ago
+    attempts: 5 failed in a row, the last 26s ago
     do: put 203.0.113.7 on the IP white list
 MISSING  wx2 (shop)  jsapi_ticket    -         waits for the access_token  0
-    there was never a value: consumers get none
+    there was never a value: consumers get no value
 MISSING  wx2 (shop)  wx_card_ticket  -         waits for the access_token  0
 MISSING  wx3         jsapi_ticket    -         waits for the access_token  0
-    there was never a value: consumers get none
-REFUSED  wx3         access_token    in 1h00m  renewal in 1m00s            0
-    WeChat refuses it though its life is not over
-    conflicts: WeChat refused it long before its end 2 times, last conflict 3m20s ago
-FAILING  wx1         jsapi_ticket    in 1m00s  being renewed now           0
-    the old value is served until its end; renewing it fails
-    tries: 1 failed in a row, the last 1.0s ago
-fresh    wx1         access_token    in 1h52m  renewal in 1h42m            7
-fresh    wx1         wx_card_ticket  in 1h52m  look in 14m                 9
+    there was never a value: consumers get no value
+REFUSED  wx3         access_token    in 1h00m  refresh in 1m00s            0
+    WeChat refuses the value although it has not expired
+    conflicts: WeChat refused the value long before its expiry 2 times, last conflict 3m20s ago
+FAILING  wx1         jsapi_ticket    in 1m00s  being refreshed now         0
+    refreshing fails; consumers get the old value until it expires
+    attempts: 1 failed in a row, the last 1.0s ago
+fresh    wx1         access_token    in 1h52m  refresh in 1h42m            7
+fresh    wx1         wx_card_ticket  in 1h52m  check in 14m                9
 
 2 accounts, 8 credentials: 1 expired, 3 missing, 1 refused, 1 failing, 2 fresh; worker host-1, version 1.2.3
 `

@@ -19,9 +19,9 @@ type entry struct {
 	AppID      string        `json:"appid" env:"APPID" help:"AppID of the first of several accounts; the second has WECHAT_ACCOUNTS_1_APPID and so on, without a gap"`
 	Secret     redact.Secret `json:"secret" env:"SECRET" help:"its AppSecret, or:"`
 	SecretFile string        `json:"secret_file" env:"SECRET_FILE" help:"file that holds its AppSecret"` // relative to the directory of the accounts file
-	Name       string        `json:"name" env:"NAME" help:"its name, for people"`
-	TokenAPI   string        `json:"token_api" env:"TOKEN_API" help:"its WECHAT_TOKEN_API; not set: that one's value"`
-	Tickets    []string      `json:"tickets" env:"TICKETS" help:"its WECHAT_TICKETS; not set: that one's value"` // [] and ["none"]: no tickets
+	Name       string        `json:"name" env:"NAME" help:"its name, shown in the status and in events"`
+	TokenAPI   string        `json:"token_api" env:"TOKEN_API" help:"its token API; not set: the value of WECHAT_TOKEN_API"`
+	Tickets    []string      `json:"tickets" env:"TICKETS" help:"its kinds of ticket; not set: the value of WECHAT_TICKETS"` // [] and ["none"]: no tickets
 }
 
 // ErrNoAccount is returned if no variable configures an account.

@@ -21,40 +21,40 @@ import (
 // meaning, min and max its bounds. Numbered has the variables of [entry], with the prefixes
 // WECHAT_ACCOUNTS_0_, WECHAT_ACCOUNTS_1_ and so on.
 type Config struct {
-	AppID        string        `env:"WECHAT_APPID" help:"AppID of the one account of a small installation"`
+	AppID        string        `env:"WECHAT_APPID" help:"AppID of the account, if there is only one"`
 	Secret       redact.Secret `env:"WECHAT_SECRET" help:"its AppSecret, or:"`
 	SecretFile   string        `env:"WECHAT_SECRET_FILE" help:"file that holds its AppSecret"`
 	Numbered     []entry       `envPrefix:"WECHAT_ACCOUNTS_"`
-	AccountsFile string        `env:"WECHAT_ACCOUNTS_FILE" help:"JSON file of many accounts: [{\"appid\", \"secret\" or \"secret_file\", \"name\", \"token_api\", \"tickets\"}]; read again on SIGHUP, on change, and when WeChat refuses an account"`
+	AccountsFile string        `env:"WECHAT_ACCOUNTS_FILE" help:"JSON file of many accounts: [{\"appid\", \"secret\" or \"secret_file\", \"name\", \"token_api\", \"tickets\"}]; read again on SIGHUP, after a change, and when WeChat refuses an account"`
 
 	APIURLs     []string      `env:"WECHAT_API_URL" help:"WeChat server API; a comma-separated list: the next host serves when one fails"`
 	APIInsecure bool          `env:"WECHAT_API_INSECURE" help:"allow http:// beyond loopback in WECHAT_API_URL: secrets and tokens then cross the network in the clear"`
-	TokenAPI    string        `env:"WECHAT_TOKEN_API" help:"stable_token (isolated from every other system of the account, safe to switch on beside one) or token (GET /cgi-bin/token)"`
-	HTTPTimeout time.Duration `env:"WECHAT_HTTP_TIMEOUT" min:"100ms" max:"10s" help:"one call of the WeChat server API"`
+	TokenAPI    string        `env:"WECHAT_TOKEN_API" help:"stable_token (does not affect other systems that use the account) or token (GET /cgi-bin/token)"`
+	HTTPTimeout time.Duration `env:"WECHAT_HTTP_TIMEOUT" min:"100ms" max:"10s" help:"time limit of one call of the WeChat server API"`
 	Tickets     []string      `env:"WECHAT_TICKETS" help:"kinds of ticket to keep (jsapi, wx_card), or none"`
 
 	NATSURL      string        `env:"NATS_URL" help:"NATS server, or a comma-separated list; not set: the worker starts an embedded server"`
 	NATSCreds    string        `env:"NATS_CREDS" help:"credentials file for NATS_URL"`
 	NATSNKey     string        `env:"NATS_NKEY" help:"file with an nkey seed for NATS_URL"`
-	NATSUser     string        `env:"NATS_USER" help:"user for NATS_URL; without NATS_URL the embedded server demands it"`
+	NATSUser     string        `env:"NATS_USER" help:"user for NATS_URL; without NATS_URL the embedded server requires it"`
 	NATSPassword redact.Secret `env:"NATS_PASSWORD" help:"password of NATS_USER"`
-	NATSToken    redact.Secret `env:"NATS_TOKEN" help:"token for NATS_URL; without NATS_URL the embedded server demands it"`
+	NATSToken    redact.Secret `env:"NATS_TOKEN" help:"token for NATS_URL; without NATS_URL the embedded server requires it"`
 	NATSCA       string        `env:"NATS_CA" help:"PEM file of the authorities that signed the certificate of NATS_URL"`
 	NATSCert     string        `env:"NATS_CERT" help:"PEM file of the client's certificate for NATS_URL"`
 	NATSKey      string        `env:"NATS_KEY" help:"PEM file of that certificate's key"`
-	NATSInbox    string        `env:"NATS_INBOX_PREFIX" help:"first tokens of the subjects on which this process gets its replies, where its NATS user has some of its own (wxkeeper permissions): for example _INBOX_worker; not set: _INBOX"`
+	NATSInbox    string        `env:"NATS_INBOX_PREFIX" help:"first tokens of the subjects on which this process receives replies, as in the output of wxkeeper permissions, for example _INBOX_worker; not set: _INBOX"`
 
-	NATSListen string `env:"WXKEEPER_NATS_LISTEN" help:"where the embedded server listens; beyond loopback only with NATS_USER and NATS_PASSWORD, or NATS_TOKEN"`
-	DataDir    string `env:"WXKEEPER_DATA_DIR" help:"store of the embedded server; kept at mode 0700"`
-	HTTPAddr   string `env:"WXKEEPER_HTTP_ADDR" help:"where health, metrics and the status page are served, or none"`
+	NATSListen string `env:"WXKEEPER_NATS_LISTEN" help:"address on which the embedded server listens; beyond loopback only with NATS_USER and NATS_PASSWORD, or NATS_TOKEN"`
+	DataDir    string `env:"WXKEEPER_DATA_DIR" help:"directory for the store of the embedded server; it gets mode 0700"`
+	HTTPAddr   string `env:"WXKEEPER_HTTP_ADDR" help:"address of the pages for health, metrics and status, or none"`
 
 	SubjectPrefix string `env:"WXKEEPER_SUBJECT_PREFIX" help:"first token of every subject"`
 	Bucket        string `env:"WXKEEPER_BUCKET" help:"name of the credential bucket"`
 	Replicas      int    `env:"WXKEEPER_REPLICAS" min:"0" max:"5" help:"replicas of the buckets; 0: 3 in a cluster of three or more, else 1"`
 
-	RefreshBefore      time.Duration `env:"WXKEEPER_REFRESH_BEFORE" min:"1s" max:"1h" help:"how long before its end a token of WECHAT_TOKEN_API=token is renewed, at most a third of its life; a token of stable_token is renewed in its last 5 minutes, tickets are looked at every 15 minutes"`
-	ResolveConcurrency int           `env:"WXKEEPER_RESOLVE_CONCURRENCY" min:"1" max:"65536" help:"code resolutions in flight in one worker"`
-	ResolveTimeout     time.Duration `env:"WXKEEPER_RESOLVE_TIMEOUT" min:"100ms" max:"60s" help:"a reply is sent within this time, whatever WeChat does"`
+	RefreshBefore      time.Duration `env:"WXKEEPER_REFRESH_BEFORE" min:"1s" max:"1h" help:"how long before its expiry a token of WECHAT_TOKEN_API=token is refreshed, at most a third of its life; a token of stable_token is refreshed in its last 5 minutes, tickets are checked every 15 minutes"`
+	ResolveConcurrency int           `env:"WXKEEPER_RESOLVE_CONCURRENCY" min:"1" max:"65536" help:"maximum number of code resolutions in flight in one worker"`
+	ResolveTimeout     time.Duration `env:"WXKEEPER_RESOLVE_TIMEOUT" min:"100ms" max:"60s" help:"time limit for the reply to a code resolution"`
 
 	LogFormat string `env:"WXKEEPER_LOG_FORMAT" help:"text or json; not set: text on a terminal, else json"`
 	LogLevel  string `env:"WXKEEPER_LOG_LEVEL" help:"debug, info, warn or error"`

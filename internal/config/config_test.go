@@ -258,7 +258,7 @@ func TestTableNamesEveryVariableOnce(t *testing.T) {
 	if got := strings.Count(md, "\n"); got != len(names)+2 {
 		t.Errorf("%d lines for %d variables", got, len(names))
 	}
-	if !strings.Contains(md, "| `WECHAT_HTTP_TIMEOUT` | `5s` | one call of the WeChat server API (100ms to 10s) |\n") {
+	if !strings.Contains(md, "| `WECHAT_HTTP_TIMEOUT` | `5s` | time limit of one call of the WeChat server API (100ms to 10s) |\n") {
 		t.Errorf("Markdown:\n%s", md)
 	}
 	numbered := slices.DeleteFunc(slices.Clone(names),
