@@ -85,7 +85,7 @@ func TestReaderSeesWhatIsThereAndWhatComes(t *testing.T) {
 func TestSecondCallOfRunReturnsAnError(t *testing.T) {
 	t.Parallel()
 	r, events, stop := scriptedReader(t, ReaderConfig{})
-	events <- recordEvent(t, credential(1, time.Hour)) // it is taken by the running Reader
+	events <- recordEvent(t, credential(1, time.Hour))           // it is taken by the running Reader
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // only a Run that runs would need it
 	defer cancel()
 	if err := r.Run(ctx); !errors.Is(err, ErrRunning) {
