@@ -98,7 +98,7 @@ func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[message
 	}
 }
 
-// followed returns those of the accounts of which there can be a credential.
+// followed returns the accounts of the list of which there can be a credential.
 func (r *Reader) followed(appids []string) []string {
 	return slices.DeleteFunc(slices.Clone(appids), func(id string) bool { return r.checkAccount(id) != nil })
 }

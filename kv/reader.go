@@ -48,7 +48,7 @@ type ReaderConfig struct {
 	CacheFile string
 	// OnChange is called with every change of the bucket, after Get returns it. It is called from one
 	// goroutine and must not block: that goroutine keeps the Reader current. nil: it is not called.
-	// [Reader.Changes] may be slow.
+	// A loop over [Reader.Changes] may be slow.
 	OnChange func(Change)
 	// OnError is called with each problem that the Reader handles itself: changes are not received (after
 	// each attempt), a record is invalid, CacheFile is not used or not written, a Transport could not report

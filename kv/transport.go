@@ -39,7 +39,7 @@ const defaultPatience = 5 * time.Second
 // GetBody, which http.NewRequest sets for a bytes.Reader, bytes.Buffer and strings.Reader. If no new token
 // arrives, or the body cannot be sent again, the caller gets WeChat's answer.
 //
-// The Transport sends unchanged, without a token:
+// It sends these requests unchanged, without the token:
 //   - requests to other hosts,
 //   - requests to which another host has redirected an http.Client, because that host would act in the
 //     account's name,
