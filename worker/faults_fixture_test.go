@@ -39,13 +39,13 @@ const (
 	usualLease = 12 * time.Second
 	// longLease is for a worker whose lease the test ends.
 	longLease = patience
-	// overlap is for how long WeChat accepts an old token and already issues a new one.
-	overlap = time.Hour
+	// faultOverlap is for how long WeChat accepts an old token and already issues a new one.
+	faultOverlap = time.Hour
 	// seedLeft is what the first tokens have left of their life: so little that stable_token issues a new token, and enough
 	// for the whole test on a busy machine.
 	seedLeft = 40 * time.Minute
-	// tokenLife is the life of WeChat's tokens.
-	tokenLife = 2 * time.Hour
+	// faultTokenLife is the life of WeChat's tokens.
+	faultTokenLife = 2 * time.Hour
 )
 
 func newFaultFixture(t *testing.T, lease time.Duration) *faultFixture {
@@ -56,7 +56,7 @@ func newFaultFixture(t *testing.T, lease time.Duration) *faultFixture {
 	f.fixture = newClusterFixture(t, wechattest.Config{
 		Accounts:  []wechattest.Account{{AppID: first.AppID, Secret: secret}},
 		Now:       func() time.Time { return time.Now().Add(time.Duration(f.ahead.Load())) },
-		TokenLife: tokenLife, Overlap: overlap,
+		TokenLife: faultTokenLife, Overlap: faultOverlap,
 	})
 	f.fixture.lease = lease
 	for _, name := range []string{"other-1", "other-2"} {
@@ -108,7 +108,7 @@ func (f *faultFixture) account(id, api string, kind messages.Kind) Account {
 }
 
 // age makes the tokens that were issued until now as old as their records say.
-func (f *faultFixture) age() { f.ahead.Add(int64(tokenLife - seedLeft)) }
+func (f *faultFixture) age() { f.ahead.Add(int64(faultTokenLife - seedLeft)) }
 
 // addAccount makes the fleet keep one more account.
 func (f *faultFixture) addAccount(a Account) {
@@ -144,12 +144,12 @@ const (
 // of the one before it.
 type received struct {
 	messages.Credential
-	held            uint64
-	verdict, former wechattest.Validity
+	held             uint64
+	validity, former validity
 }
 
 func (r received) String() string {
-	return fmt.Sprintf("generation %d of %s, %s", r.Generation, r.Worker, r.verdict)
+	return fmt.Sprintf("generation %d of %s, %s", r.Generation, r.Worker, r.validity)
 }
 
 func (f *faultFixture) consume() *consumer {
@@ -160,8 +160,7 @@ func (f *faultFixture) consume() *consumer {
 		if ch.Record == nil {
 			return
 		}
-		verdict := func(value string) wechattest.Validity { return f.verdict(ch.AppID, ch.Kind, value) }
-		r := received{Credential: *ch.Record, verdict: verdict(ch.Record.Value)}
+		r := received{Credential: *ch.Record, validity: f.validity(ch.AppID, ch.Kind, ch.Record.Value)}
 		if held, err := c.Get(ch.AppID, ch.Kind); err == nil {
 			r.held = held.Generation
 		}
@@ -169,7 +168,7 @@ func (f *faultFixture) consume() *consumer {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if before := c.received[key]; len(before) > 0 {
-			r.former = verdict(before[len(before)-1].Value)
+			r.former = f.validity(ch.AppID, ch.Kind, before[len(before)-1].Value)
 		}
 		c.received[key] = append(c.received[key], r)
 	}})

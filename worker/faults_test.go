@@ -205,7 +205,7 @@ func (r *faultRow) check(t *testing.T, f *faultFixture, workers []*testWorker) {
 			t.Error(err)
 		}
 	}
-	if v := f.verdict(id, r.kind, stored.Value); v != wechattest.Valid {
+	if v := f.validity(id, r.kind, stored.Value); v != valid {
 		t.Errorf("the published value is not the newest: WeChat says %s", v)
 	}
 }
@@ -219,10 +219,10 @@ func checkRecords(t *testing.T, records []received, minted int) (by []string) {
 			t.Errorf("the consumer went back from generation %d to %d", held, r.held)
 		}
 		held = r.held
-		if r.verdict != wechattest.Valid {
-			t.Errorf("WeChat says of generation %d when it arrives: %s", r.Generation, r.verdict)
+		if r.validity != valid {
+			t.Errorf("WeChat says of generation %d when it arrives: %s", r.Generation, r.validity)
 		}
-		if minted == 1 && i > 0 && r.former != wechattest.Valid {
+		if minted == 1 && i > 0 && r.former != valid {
 			t.Errorf("WeChat says of the value that the consumer had before generation %d: %s", r.Generation, r.former)
 		}
 		switch {

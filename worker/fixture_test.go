@@ -186,15 +186,20 @@ func (f *fixture) killToken() {
 	f.foreignRefresh(messages.SourceToken)
 }
 
-// verdict is what WeChat says now of a value.
-func (f *fixture) verdict(appid string, kind messages.Kind, value string) wechattest.Validity {
+// validity is what WeChat says of a value.
+type validity = wechattest.Validity
+
+const valid = wechattest.Valid
+
+// validity is what WeChat says now of a value.
+func (f *fixture) validity(appid string, kind messages.Kind, value string) validity {
 	return f.wechat.Validity(appid, string(kind), value)
 }
 
 // checkValid checks that WeChat accepts a credential.
 func (f *fixture) checkValid(c messages.Credential) {
 	f.Helper()
-	if v := f.verdict(c.AppID, c.Kind, c.Value); v != wechattest.Valid {
+	if v := f.validity(c.AppID, c.Kind, c.Value); v != valid {
 		f.Errorf("WeChat says of %s, generation %d: %s, want valid", messages.Key(c.AppID, c.Kind), c.Generation, v)
 	}
 }

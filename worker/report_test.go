@@ -368,6 +368,8 @@ func TestOperatorsReportDoesNotShareTheRefusalOfAConsumersReport(t *testing.T) {
 	w := f.workerOn(f.connect(), classic, func(w *Worker) {
 		upstream.turnUpstream, w.refresher.upstream = w.refresher.upstream, upstream
 	})
+	openAll := sync.OnceFunc(func() { close(upstream.open) })
+	t.Cleanup(openAll)
 	c := w.await(messages.AccessToken, 0)
 	w.awaitQuiet(messages.AccessToken)
 	f.wechat.Revoke(c.Value)
@@ -396,7 +398,7 @@ func TestOperatorsReportDoesNotShareTheRefusalOfAConsumersReport(t *testing.T) {
 		defer w.refresher.reports.mu.Unlock()
 		return len(w.refresher.reports.m) == 2
 	})
-	close(upstream.open)
+	openAll()
 	checkSymbol(t, "the consumer's report", <-consumers, messages.NoCredential)
 	if err := <-operators; err != nil {
 		t.Errorf("the operator's report was refused: %v", err)
