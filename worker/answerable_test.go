@@ -10,8 +10,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// NATS checks no permission for the reply subject of a request: with the worker's permissions the reply would be written into
-// a bucket.
+// NATS checks no permission for the reply subject of a request: with the worker's permissions the reply would
+// be written into a bucket.
 func TestReplyGoesNeitherIntoABucketNorToAService(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

@@ -39,13 +39,14 @@ type faultRow struct {
 	upstream wechattest.Fault // instead of a fault of a worker
 }
 
-// Whatever step a worker is at when it fails, and however it fails: the other workers finish its work, it does no harm when it
-// comes back, and consumers receive only values that WeChat accepts, of growing generations (docs/architecture.md#refresh-1,
-// docs/architecture.md#refresh-2).
+// Whatever step a worker is at when it fails, and however it fails: the other workers finish its work, it does
+// no harm when it comes back, and consumers receive only values that WeChat accepts, of growing generations
+// (docs/architecture.md#refresh-1, docs/architecture.md#refresh-2).
 //
-// The fleet makes a second call only if WeChat issued a value and its worker could not publish it. A second classic token kills
-// the token before the first one: a consumer then has a dead token until the second one is published some milliseconds later,
-// and its report is answered with the new token. The fleet makes a third call if it does not know which of two tokens is newer.
+// The fleet makes a second call only if WeChat issued a value and its worker could not publish it. A second
+// classic token kills the token before the first one: a consumer then has a dead token until the second one is
+// published some milliseconds later, and its report is answered with the new token. The fleet makes a third
+// call if it does not know which of two tokens is newer.
 func TestAnyStepOfARefreshMayFail(t *testing.T) {
 	t.Parallel()
 	once := func(by string) result { return result{1, by} }
@@ -120,8 +121,8 @@ func TestAnyStepOfARefreshMayFail(t *testing.T) {
 	wg.Wait()
 }
 
-// run makes the fault happen and waits until the whole fleet has nothing more to do. It calls struck when the victim has reached
-// its step.
+// run makes the fault happen and waits until the whole fleet has nothing more to do. It calls struck when the
+// victim has reached its step.
 func (r *faultRow) run(t *testing.T, f *faultFixture, struck func()) {
 	t.Helper()
 	if r.step == "WeChat" {
@@ -238,8 +239,8 @@ func checkRecords(t *testing.T, records []received, minted int) (by []string) {
 	return by
 }
 
-// The server that leads the bucket's stream is stopped, with a worker at each step of a refresh. A write that only this server
-// had is lost with it, and may cost one more call.
+// The server that leads the bucket's stream is stopped, with a worker at each step of a refresh. A write that
+// only this server had is lost with it, and may cost one more call.
 func TestTheLeaderMayStopAtAnyStepOfARefresh(t *testing.T) {
 	t.Parallel()
 	f := newFaultFixture(t, usualLease)

@@ -178,8 +178,8 @@ func (f *fixture) foreignRefresh(endpoint string) string {
 	return token
 }
 
-// killToken makes the published classic token die as another system does: with two calls, because WeChat accepts the last
-// token for some minutes after the first.
+// killToken makes the published classic token die as another system does: with two calls, because WeChat
+// accepts the last token for some minutes after the first.
 func (f *fixture) killToken() {
 	f.Helper()
 	f.foreignRefresh(messages.SourceToken)
@@ -215,8 +215,8 @@ func (f *fixture) checkCalls(endpoint string, want int) {
 	}
 }
 
-// advance advances the clock, and lets the workers notice it. Before that it waits until no turn is running or due: the turn
-// that follows would otherwise be planned from the new time.
+// advance advances the clock, and lets the workers notice it. Before that it waits until no turn is running or
+// due: the turn that follows would otherwise be planned from the new time.
 func (f *fixture) advance(d time.Duration) {
 	f.Helper()
 	for _, w := range f.workers {
@@ -362,8 +362,8 @@ func (w *testWorker) awaitOf(appid string, kind messages.Kind, generation uint64
 	}
 }
 
-// awaitRetried waits until the worker holds the generation after generation. Meanwhile it advances the clock: a turn that was
-// given up is tried again some seconds later.
+// awaitRetried waits until the worker holds the generation after generation. Meanwhile it advances the clock: a
+// turn that was given up is tried again some seconds later.
 func (w *testWorker) awaitRetried(generation uint64) {
 	w.Helper()
 	w.eventually("a newer credential", func() bool {

@@ -15,7 +15,8 @@ import (
 // errStopping is the error of a request that a stopping worker does not begin.
 var errStopping = errors.New("the worker is stopping")
 
-// asRefusal turns any error of a request into an error of the contract (docs/architecture.md#subjects). It returns a *messages.Error.
+// asRefusal turns any error of a request into an error of the contract (docs/architecture.md#subjects). It
+// returns a *messages.Error.
 func asRefusal(err error) error {
 	var refusal *messages.Error
 	var we *wechat.Error

@@ -234,8 +234,8 @@ func TestFullWorkerRefusesAtOnce(t *testing.T) {
 	f.wechat.Release()
 }
 
-// While WeChat hangs, the number of requests that wait for it is limited, whether they are equal or not. A request that is
-// cancelled leaves nothing behind.
+// While WeChat hangs, the number of requests that wait for it is limited, whether they are equal or not. A
+// request that is cancelled leaves nothing behind.
 func TestSlowUpstreamBoundsWhatWaits(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

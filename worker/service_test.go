@@ -22,8 +22,8 @@ import (
 
 const sample = `{"openid":"` + openid + `","code_ticket":"` + codeTicket + `"}`
 
-// Each error of docs/architecture.md#subjects that a request alone can cause, on the wire: headers, symbol, and no call of WeChat.
-// The errors that WeChat causes are in resolver_test.go.
+// Each error of docs/architecture.md#subjects that a request alone can cause, on the wire: headers, symbol, and
+// no call of WeChat. The errors that WeChat causes are in resolver_test.go.
 func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{Accounts: []wechattest.Account{
@@ -315,7 +315,8 @@ func TestStopEndsTheRefreshThatHasBegun(t *testing.T) {
 	f.checkCalls("token", 1)
 }
 
-// The flight of a report outlives the requests that joined it. A stop waits for it: the token that WeChat issues is published.
+// The flight of a report outlives the requests that joined it. A stop waits for it: the token that WeChat
+// issues is published.
 func TestStopWaitsForTheReportThatIsInFlight(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

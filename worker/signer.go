@@ -60,7 +60,8 @@ func (s *signer) card(ctx context.Context, a *Account, req messages.SignCardRequ
 	return sig, nil
 }
 
-// signCard is the signature of the cards: over the values alone, in the order of their bytes. An empty value adds nothing.
+// signCard is the signature of the cards: over the values alone, in the order of their bytes. An empty value
+// adds nothing.
 func signCard(values ...string) string {
 	slices.Sort(values)
 	return sha1Hex(strings.Join(values, ""))
@@ -87,9 +88,9 @@ func (s *service) jssdkSign(ctx context.Context, ofSubject string, body []byte) 
 	return s.signer.jssdk(ctx, a, url)
 }
 
-// signedURL is the part of a page's URL that is signed. What no browser has in location.href is refused, without showing
-// it: a signature over it would be refused by WeChat, which says no more than "invalid signature". The rest is left as it
-// is: net/url would refuse, or write in another way, what browsers let pass.
+// signedURL is the part of a page's URL that is signed. What no browser has in location.href is refused,
+// without showing it: a signature over it would be refused by WeChat, which says no more than "invalid
+// signature". The rest is left as it is: net/url would refuse, or write in another way, what browsers let pass.
 func signedURL(url string) (string, error) {
 	url, _, _ = strings.Cut(url, "#")
 	scheme, rest, _ := strings.Cut(url, "://")

@@ -50,7 +50,8 @@ func replyText(t *testing.T, f answer, request string) string {
 	return string(text)
 }
 
-// The examples of WeChat's JS-SDK page, appendix 1: as it is now, and as it was in 2015. The other rows are derived from them.
+// The examples of WeChat's JS-SDK page, appendix 1: as it is now, and as it was in 2015. The other rows are
+// derived from them.
 func TestJSSDKSignaturesAreThoseOfWeChatsExamples(t *testing.T) {
 	t.Parallel()
 	const ticket = "sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg"
@@ -69,8 +70,8 @@ func TestJSSDKSignaturesAreThoseOfWeChatsExamples(t *testing.T) {
 	}
 }
 
-// The first row is the example of appendix 4. The other rows add the other values that are signed; their signatures were made with
-// sha1sum.
+// The first row is the example of appendix 4. The other rows add the other values that are signed; their
+// signatures were made with sha1sum.
 func TestCardSignaturesAreThoseOfWeChatsExample(t *testing.T) {
 	t.Parallel()
 	s := newSigningService(t, "x", "ojZ8YtyVyr30HheH3CM73y7h4jJE", 1404896688, "123")

@@ -93,7 +93,8 @@ func TestHelpOfSimulateNamesTheControlAPI(t *testing.T) {
 	rec := httptest.NewRecorder()
 	wechattest.New(wechattest.Config{}).Control().ServeHTTP(rec, httptest.NewRequest("GET", "http://c/", nil))
 	exist := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^curl .*http://c(/\S+?)(?:/wx1)?$`).FindAllStringSubmatch(rec.Body.String(), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^curl .*http://c(/\S+?)(?:/wx1)?$`).
+		FindAllStringSubmatch(rec.Body.String(), -1) {
 		exist[m[1]] = true
 	}
 	help := strings.Join(strings.Fields(helpOf(t, "simulate")), " ")

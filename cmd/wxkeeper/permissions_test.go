@@ -18,7 +18,8 @@ func ofDocs(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	blocks := map[string]string{}
-	for _, m := range regexp.MustCompile("(?s)\n    wxkeeper permissions ([^\n]*)\n\n```conf\n(.*?)```\n").FindAllStringSubmatch(string(doc), -1) {
+	for _, m := range regexp.MustCompile("(?s)\n    wxkeeper permissions ([^\n]*)\n\n```conf\n(.*?)```\n").
+		FindAllStringSubmatch(string(doc), -1) {
 		blocks[m[1]] = m[2]
 	}
 	return blocks

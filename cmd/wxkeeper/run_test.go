@@ -39,7 +39,8 @@ func TestRunThatCannotStartStopsWhatItHasStarted(t *testing.T) {
 	if code := execute(t.Context(), term, []string{"run"}); code != exitUsage {
 		t.Errorf("exit code %d", code)
 	}
-	if got := errs.String(); !strings.HasPrefix(got, "wxkeeper: WXKEEPER_NATS_LISTEN: ") || strings.Count(got, "\n") != 1 {
+	if got := errs.String(); !strings.HasPrefix(got, "wxkeeper: WXKEEPER_NATS_LISTEN: ") ||
+		strings.Count(got, "\n") != 1 {
 		t.Errorf("standard error: %q", got)
 	}
 }

@@ -64,7 +64,8 @@ func (r *run) addAccounts(results []examined, clocks *clocks) {
 		others = append(others, x.others...)
 	}
 	if unasked > 0 {
-		r.add(Warn, Account, fmt.Sprintf("the time was over before WeChat had answered for %s", count(unasked, "account")),
+		r.add(Warn, Account, fmt.Sprintf("the time was over before WeChat had answered for %s",
+			count(unasked, "account")),
 			"give the check more time with --timeout, or choose accounts with --appid")
 	}
 	r.findings = append(r.findings, clocks.finding())

@@ -58,7 +58,8 @@ func TestFaultsOfNATSAreFoundWithAdvice(t *testing.T) {
 			configOf("nats://127.0.0.1:1", ""),
 			[]string{"no server can be reached", "connection refused", "NATS_URL"},
 		},
-		"wrong password":               {withUser(whole.URL(), "S3CRET"), []string{"refuses this client", "NATS_PASSWORD"}},
+		"wrong password": {withUser(whole.URL(), "S3CRET"), []string{"refuses this client",
+			"NATS_PASSWORD"}},
 		"no JetStream":                 {configOf(none, ""), []string{"has no JetStream", "nats-server -js"}},
 		"no JetStream for the account": {withUser(off, "p"), []string{"JetStream is off for the NATS account"}},
 		"another server at the address of the worker's own": {
@@ -122,7 +123,8 @@ func TestUnencryptedConnectionBeyondLoopbackIsAWarning(t *testing.T) {
 		r.checkEncryption(tt.addr, tt.encrypted)
 		warnings := slices.DeleteFunc(slices.Clone(r.findings), func(f Finding) bool { return f.Level != Warn })
 		if len(warnings) != tt.warns {
-			t.Errorf("%s, encrypted %t: want %d warnings, got %s", tt.addr, tt.encrypted, tt.warns, describe(r.findings))
+			t.Errorf("%s, encrypted %t: want %d warnings, got %s", tt.addr, tt.encrypted, tt.warns,
+				describe(r.findings))
 		}
 	}
 }
@@ -238,7 +240,8 @@ func TestHealthOfABucketIsDescribed(t *testing.T) {
 			Fail, []string{"bucket b has no leader", "nats server report"},
 		},
 		{
-			store.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c", Leader: "n1", Behind: []string{"n2 is away"}},
+			store.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c", Leader: "n1",
+				Behind: []string{"n2 is away"}},
 			Warn, []string{"lag behind: n2 is away", "the loss of one more"},
 		},
 		{

@@ -148,7 +148,8 @@ func (a *answer) issued(name string) (Issued, error) {
 	case seconds <= 0:
 		return Issued{}, fmt.Errorf("expires_in is %d", seconds)
 	case seconds > int64(maxExpiresIn/time.Second):
-		return Issued{}, fmt.Errorf("expires_in is %d, at most %d is plausible", seconds, int64(maxExpiresIn/time.Second))
+		return Issued{}, fmt.Errorf("expires_in is %d, at most %d is plausible", seconds,
+			int64(maxExpiresIn/time.Second))
 	}
 	return Issued{Value: value, ExpiresIn: time.Duration(seconds) * time.Second}, nil
 }

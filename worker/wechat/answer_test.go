@@ -41,14 +41,16 @@ func TestUndocumentedAnswersAreBroken(t *testing.T) {
 	}
 	special := map[Endpoint]map[string]testCase{
 		EndpointToken: {
-			"nothing":             {`{}`, "it has no access_token"},
-			"other case":          {`{"Access_Token":"A","expires_in":1}`, "it has no access_token"},
-			"errcode 0 only":      {`{"errcode":0,"errmsg":"ok"}`, "it has no access_token"},
-			"null":                {`{"access_token":null,"expires_in":1}`, "access_token is not a string"},
-			"number":              {`{"access_token":1,"expires_in":1}`, "access_token is not a string"},
-			"empty":               {`{"access_token":"","expires_in":1}`, "access_token is empty"},
-			"space":               {`{"access_token":"a b","expires_in":1}`, "access_token has an unprintable byte at 1"},
-			"newline":             {`{"access_token":"a\n","expires_in":1}`, "access_token has an unprintable byte at 1"},
+			"nothing":        {`{}`, "it has no access_token"},
+			"other case":     {`{"Access_Token":"A","expires_in":1}`, "it has no access_token"},
+			"errcode 0 only": {`{"errcode":0,"errmsg":"ok"}`, "it has no access_token"},
+			"null":           {`{"access_token":null,"expires_in":1}`, "access_token is not a string"},
+			"number":         {`{"access_token":1,"expires_in":1}`, "access_token is not a string"},
+			"empty":          {`{"access_token":"","expires_in":1}`, "access_token is empty"},
+			"space": {`{"access_token":"a b","expires_in":1}`,
+				"access_token has an unprintable byte at 1"},
+			"newline": {`{"access_token":"a\n","expires_in":1}`,
+				"access_token has an unprintable byte at 1"},
 			"not ASCII":           {`{"access_token":"é","expires_in":1}`, "access_token has an unprintable byte at 0"},
 			"long":                {`{"access_token":"` + long + `","expires_in":1}`, "access_token has 2049 bytes"},
 			"no expires_in":       {`{"access_token":"A"}`, "it has no expires_in"},
@@ -57,8 +59,9 @@ func TestUndocumentedAnswersAreBroken(t *testing.T) {
 			"expires_in string":   {`{"access_token":"A","expires_in":"7200"}`, "expires_in is not an integer"},
 			"expires_in fraction": {`{"access_token":"A","expires_in":7200.0}`, "expires_in is not an integer"},
 			"expires_in null":     {`{"access_token":"A","expires_in":null}`, "expires_in is not an integer"},
-			"expires_in huge":     {`{"access_token":"A","expires_in":99999999999999999999}`, "expires_in is not an integer"},
-			"expires_in 31 days":  {`{"access_token":"A","expires_in":2678400}`, "expires_in is 2678400"},
+			"expires_in huge": {`{"access_token":"A","expires_in":99999999999999999999}`,
+				"expires_in is not an integer"},
+			"expires_in 31 days": {`{"access_token":"A","expires_in":2678400}`, "expires_in is 2678400"},
 		},
 		EndpointTicket: {
 			"a token":   {`{"errcode":0,"access_token":"A","expires_in":1}`, "it has no ticket"},
@@ -156,7 +159,8 @@ func TestAnotherStatusIsAServerFailure(t *testing.T) {
 			equal(t, "Sent"+what, e.Sent, true)
 			equal(t, "errcode"+what, e.Errcode, 0)
 			equal(t, "redirect followed"+what, followed.Load(), false)
-			equal(t, "redirect in the error"+what, strings.Contains(err.Error(), "a redirect, not followed"), isRedirect)
+			equal(t, "redirect in the error"+what, strings.Contains(err.Error(), "a redirect, not followed"),
+				isRedirect)
 			equal(t, "advice"+what, e.Advice != "", isRedirect)
 		}
 	}

@@ -73,7 +73,8 @@ func TestRequestsAreAsDocumented(t *testing.T) {
 				_, err := c.TicketToCode(t.Context(), "ACCESS_TOKEN", "OPENID", "CODE_TICKET")
 				return err
 			},
-			method: "POST", uri: "/intp/marketcode/tickettocode?access_token=ACCESS_TOKEN", wantType: "application/json",
+			method: "POST", uri: "/intp/marketcode/tickettocode?access_token=ACCESS_TOKEN",
+			wantType:   "application/json",
 			body:       `{"openid":"OPENID","code_ticket":"CODE_TICKET"}`,
 			answerWith: sample(t, "tickettocode_repaired.json"),
 		},

@@ -57,7 +57,8 @@ const (
 		"white list: calls from " + callerIP + " need the consent of the administrator"
 	adviceRefusedTwice = "call from another IP, or put " + callerIP + " on the API IP white list: the administrator " +
 		"refused its calls twice, and WeChat blocks it for 24 hours"
-	adviceRefused = "have the administrator approve the next request, or put " + callerIP + " on the API IP white list: " +
+	adviceRefused = "have the administrator approve the next request, or put " + callerIP +
+		" on the API IP white list: " +
 		"the administrator refused its calls, and WeChat blocks it for 1 hour"
 
 	adviceQuota = "wait until 00:00 Asia/Shanghai, when a new day is assumed to begin; if the account uses " +

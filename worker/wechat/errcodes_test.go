@@ -66,7 +66,8 @@ func TestEveryErrcodeHasItsClassAtEveryEndpoint(t *testing.T) {
 					for _, status := range []int{200, 400, 503} {
 						want.HTTPStatus = status
 						for _, form := range []string{"%d", `"%d"`} { // a number, or a numeric string
-							body := fmt.Sprintf(`{"errmsg":"`+want.Errmsg+` rid: `+want.RID+`","errcode":`+form+`}`, code)
+							body := fmt.Sprintf(`{"errmsg":"`+want.Errmsg+` rid: `+want.RID+`","errcode":`+form+`}`,
+								code)
 							_, err := call(serveBody(t, status, body), t.Context())
 							got := *failure(t, err)
 							if endpoint == EndpointToken {
@@ -152,7 +153,8 @@ func TestUnknownErrcode(t *testing.T) {
 		_, err = call(serveBody(t, 502, body), t.Context())
 		got := *failure(t, err)
 		got.Host = ""
-		equal(t, "error", got, Error{Endpoint: endpoint, Class: ClassServer, HTTPStatus: 502, Sent: true, Excerpt: body})
+		equal(t, "error", got, Error{Endpoint: endpoint, Class: ClassServer, HTTPStatus: 502, Sent: true,
+			Excerpt: body})
 	}
 }
 

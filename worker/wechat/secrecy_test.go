@@ -71,7 +71,8 @@ func spelled(r *http.Request) []string {
 		}
 		js, _ := json.Marshal(s)
 		in := string(js[1 : len(js)-1])
-		all = append(all, s, in, strings.ReplaceAll(in, "/", `\/`), url.QueryEscape(s), url.PathEscape(s), strconv.Quote(s))
+		all = append(all, s, in, strings.ReplaceAll(in, "/", `\/`), url.QueryEscape(s), url.PathEscape(s),
+			strconv.Quote(s))
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
@@ -87,7 +88,8 @@ var errorPaths = map[string]func(w http.ResponseWriter, echo string){
 		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 99999, "errmsg": echo})
 	},
 	"long errmsg": func(w http.ResponseWriter, echo string) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 40164, "errmsg": strings.Repeat("x", maxErrmsg-12) + echo})
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 40164, "errmsg": strings.Repeat("x", maxErrmsg-12) +
+			echo})
 	},
 	"errmsg and status": func(w http.ResponseWriter, echo string) {
 		w.WriteHeader(500)
@@ -102,7 +104,8 @@ var errorPaths = map[string]func(w http.ResponseWriter, echo string){
 	},
 	"field mistyped": func(w http.ResponseWriter, echo string) {
 		list := []string{echo}
-		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": list, "ticket": list, "code": list, "ip_list": echo})
+		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": list, "ticket": list, "code": list,
+			"ip_list": echo})
 	},
 	"bad IP": func(w http.ResponseWriter, echo string) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"ip_list": []string{echo}})

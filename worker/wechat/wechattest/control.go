@@ -90,7 +90,8 @@ func (c controlRoute) curl(base string) string {
 func (s *Simulator) Control() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, http.StatusNotFound, fmt.Errorf("the control API has no %s %s: GET / lists all calls", r.Method, r.URL.Path))
+		fail(w, http.StatusNotFound, fmt.Errorf("the control API has no %s %s: GET / lists all calls", r.Method,
+			r.URL.Path))
 	})
 	routes := s.controlRoutes()
 	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {

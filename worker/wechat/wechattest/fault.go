@@ -231,7 +231,8 @@ type faultJSON struct {
 // MarshalJSON writes Delay as delay_ms, whole milliseconds.
 func (f Fault) MarshalJSON() ([]byte, error) {
 	return json.Marshal(faultJSON{
-		f.AppID, f.Endpoint, f.Times, f.Errcode, f.Errmsg, f.Status, f.Body, f.Delay.Milliseconds(), f.Hang, f.Drop, f.After,
+		f.AppID, f.Endpoint, f.Times, f.Errcode, f.Errmsg, f.Status, f.Body, f.Delay.Milliseconds(), f.Hang, f.Drop,
+		f.After,
 	})
 }
 

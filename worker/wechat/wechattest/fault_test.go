@@ -99,7 +99,8 @@ func TestFaultErrcodeWithoutErrmsgHasTheTextOfItsEndpoint(t *testing.T) {
 	fx := newFixture(t)
 	token := fx.ok(fx.classic()).AccessToken
 	for errcode, text := range map[int]string{
-		40001: "access_token is invalid or not latest", 40097: "invalid args", 48001: "api unauthorized", 99999: "error",
+		40001: "access_token is invalid or not latest", 40097: "invalid args", 48001: "api unauthorized",
+		99999: "error",
 	} {
 		fx.ClearFaults()
 		fx.Inject(Fault{Errcode: errcode})

@@ -103,7 +103,8 @@ func TestWhiteListNamesTheCallersIP(t *testing.T) {
 	for _, remote := range allowed {
 		value = fx.ok(token(remote)).AccessToken
 	}
-	fx.refused(token("203.0.113.9:4711"), 40164, "invalid ip 203.0.113.9 ipv6 ::ffff:203.0.113.9, not in whitelist rid: ")
+	fx.refused(token("203.0.113.9:4711"), 40164,
+		"invalid ip 203.0.113.9 ipv6 ::ffff:203.0.113.9, not in whitelist rid: ")
 	fx.refused(token("[2001:db9::1]:4711"), 40164, "invalid ip 2001:db9::1 ipv6 2001:db9::1, not")
 	fx.refused(fx.domainIP(value), 40164, "invalid ip 192.0.2.1 ") // httptest's address
 }
