@@ -38,9 +38,7 @@ func TestDirectReaderReadsWhatItHasNotReceived(t *testing.T) {
 	p.publish(credential(3, time.Hour))
 	awaitToken(t, r.Reader, 2)
 	for _, want := range []uint64{2, 3} {
-		if c := nextChange(t, changes); c.Record == nil || c.Record.Generation != want {
-			t.Errorf("the change is %+v, want generation %d", c, want)
-		}
+		checkRecord(t, awaitChange(t, changes, "there is no change", func(Change) bool { return true }), want)
 	}
 }
 
@@ -52,18 +50,14 @@ func TestDirectReaderNoticesThatARecordIsGone(t *testing.T) {
 	changes := r.observe()
 	isGone := func(c Change) bool { return c.Kind == messages.AccessToken && c.Record == nil }
 
-	p.publish(credential(1, time.Hour))
-	nextChange(t, changes)
+	awaitRevision(t, changes, p.publish(credential(1, time.Hour)))
 	kv, _ := p.credentials()
 	if err := kv.Delete(testContext(t), "wx1.access_token"); err != nil {
 		t.Fatal(err)
 	}
-	if c := nextChange(t, changes); !isGone(c) {
-		t.Errorf("the change after the deletion is %+v", c)
-	}
+	awaitChange(t, changes, "the deletion is not noticed", isGone)
 
-	p.publish(credential(2, time.Hour))
-	nextChange(t, changes)
+	awaitRevision(t, changes, p.publish(credential(2, time.Hour)))
 	p.purge()
 	srv.gate.Cut() // so that the Reader reads at once
 	awaitChange(t, changes, "the purge is not noticed", isGone)

@@ -223,10 +223,20 @@ func awaitChange(tb testing.TB, changes <-chan Change, problem string, is func(C
 	}
 }
 
-// nextChange waits for the next change.
-func nextChange(tb testing.TB, changes <-chan Change) Change {
+// awaitRevision waits for the change of a revision. Other changes may come before: on a busy machine a watch
+// may begin another session, with a snapshot.
+func awaitRevision(tb testing.TB, changes <-chan Change, revision uint64) Change {
 	tb.Helper()
-	return awaitChange(tb, changes, "there is no change", func(Change) bool { return true })
+	is := func(c Change) bool { return c.Revision == revision }
+	return awaitChange(tb, changes, "the change is not delivered", is)
+}
+
+// checkRecord checks that a change has the record of a generation.
+func checkRecord(tb testing.TB, c Change, generation uint64) {
+	tb.Helper()
+	if c.Record == nil || c.Record.Generation != generation {
+		tb.Errorf("the change has the record %v, want generation %d", c.Record, generation)
+	}
 }
 
 // scripted is a source that emits the events that a test sends.

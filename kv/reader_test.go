@@ -130,12 +130,9 @@ func TestReaderNeverGoesBackToALowerGeneration(t *testing.T) {
 	p := newPublisher(t, srv)
 	r := startReader(t, srv, ReaderConfig{})
 	changes := r.observe()
-	p.publish(credential(5, time.Hour))
-	nextChange(t, changes)
-	p.publish(credential(4, time.Hour))
-	if c := nextChange(t, changes); c.Record == nil || c.Record.Generation != 4 {
-		t.Errorf("the change has the record %v, want generation 4, which the bucket has", c.Record)
-	}
+	awaitRevision(t, changes, p.publish(credential(5, time.Hour)))
+	c := awaitRevision(t, changes, p.publish(credential(4, time.Hour)))
+	checkRecord(t, c, 4) // which the bucket has
 	checkGeneration(t, r.Reader, "after the lower generation", 5)
 }
 
@@ -148,10 +145,8 @@ func TestReaderTakesALowerGenerationWhenItsOwnHasEnded(t *testing.T) {
 	var ahead atomic.Int64
 	r := startReader(t, srv, ReaderConfig{Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 	changes := r.observe()
-	p.publish(credential(5, time.Hour))
-	nextChange(t, changes)
-	p.publish(credential(1, 3*time.Hour))
-	nextChange(t, changes)
+	awaitRevision(t, changes, p.publish(credential(5, time.Hour)))
+	awaitRevision(t, changes, p.publish(credential(1, 3*time.Hour)))
 	checkGeneration(t, r.Reader, "while generation 5 is valid", 5)
 	ahead.Store(int64(2 * time.Hour))
 	checkGeneration(t, r.Reader, "when generation 5 has expired", 1)
@@ -246,15 +241,15 @@ func TestReaderIgnoresWhatIsNotACredential(t *testing.T) {
 	p := newPublisher(t, srv)
 	r := startReader(t, srv, ReaderConfig{})
 	changes := r.observe()
-	p.publish(credential(1, time.Hour))
-	nextChange(t, changes)
+	awaitRevision(t, changes, p.publish(credential(1, time.Hour)))
 	kv, _ := p.credentials()
 	otherKey := `{"appid":"wx9","kind":"access_token"}`
 	for _, junk := range []string{"", "{", "null", otherKey, strings.Repeat("x", 1000)} {
-		if _, err := kv.Put(testContext(t), "wx1.access_token", []byte(junk)); err != nil {
+		revision, err := kv.Put(testContext(t), "wx1.access_token", []byte(junk))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if c := nextChange(t, changes); c.Record != nil {
+		if c := awaitRevision(t, changes, revision); c.Record != nil {
 			t.Errorf("%.20q counts as the record %v", junk, c.Record)
 		}
 		checkGeneration(t, r.Reader, fmt.Sprintf("after %.20q", junk), 1)

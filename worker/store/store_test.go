@@ -46,7 +46,7 @@ func TestExpiredRecordRemovesItselfAndNotifiesWatchers(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, natstest.Start(t), "w")
 	events := followRecords(t, s)
-	publish(t, s, credential(1, 2500*time.Millisecond))
+	publish(t, s, credential(1, 5*time.Second))
 	await(t, events, "the removal is not delivered", func(e bucket.Event) bool {
 		return e.Key == messages.Key("wx1", messages.AccessToken) && e.Removed
 	})
