@@ -36,7 +36,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "wxkeeper_reports_total", Help: "Reports of dead credentials, by outcome.",
 		}, []string{"outcome"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "wxkeeper_requests_total", Help: "Requests on the worker's subjects, by subject and outcome (ok, the symbol of the error, or dropped: its reply would have gone into a bucket or to a service).",
+			Name: "wxkeeper_requests_total",
+			Help: "Requests on the worker's subjects, by subject and outcome (ok, the symbol of the error, or " +
+				"dropped: its reply would have gone into a bucket or to a service).",
 		}, []string{"subject", "outcome"}),
 		resolveT: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "wxkeeper_resolve_seconds", Help: "Time from the arrival of a code.resolve request to its reply.",
