@@ -94,7 +94,7 @@ func (r *refresher) answerFromMemory(
 	if err == nil && report.Revision > current.Revision {
 		switch c, err := r.store.Get(ctx, a.AppID, kind); {
 		case err == nil:
-			r.memory.observeRecord(c)
+			r.memory.hold(c)
 			current = &c
 		case errors.Is(err, store.ErrNotFound): // the revision is made up, or the record was lost
 			current = nil
@@ -124,12 +124,12 @@ func (r *refresher) answerFromMemory(
 func (r *refresher) answerInTurn(
 	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
 ) (outcome, error) {
+	generation := uint64(0)
+	if held := r.memory.held(a.AppID, kind); held != nil {
+		generation = held.Generation
+	}
 	for {
-		generation := uint64(0)
-		if held := r.memory.held(a.AppID, kind); held != nil {
-			generation = held.Generation
-		}
-		replaced := r.memory.whenReplaced(messages.Key(a.AppID, kind))
+		replaced := r.memory.whenReplaced(messages.Key(a.AppID, kind)) // before the turn, so that no change is missed
 		var o outcome
 		err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) (err error) {
 			o, err = t.answer(ctx, report)
