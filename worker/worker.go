@@ -220,6 +220,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+	w.scheduler.start() // before requests arrive: status shows when the next turns are
 	if err := w.service.start(); err != nil {
 		return ignoreStop(ctx, err)
 	}
