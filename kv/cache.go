@@ -8,29 +8,29 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// cacheEvery is the least time between two writes of the file. A token that was replaced lives for five minutes more, so it
-// does no harm if a process is killed before the newest token is written.
+// cacheEvery is the shortest time between two writes of the file. WeChat accepts a replaced token for five more
+// minutes (docs/wechat-api.md#token), so it does no harm if a process is killed before it writes the newest
+// token.
 const cacheEvery = 10 * time.Second
 
-// cacheAhead is how far in the future a credential may have been obtained, because a worker's clock may be ahead by that much.
-// A credential of a later time would count as newer than everything in the bucket until that time.
+// cacheAhead is how far in the future a credential may have been obtained: a worker's clock may be ahead. A
+// credential of a later time would count as newer than everything in the bucket until that time.
 const cacheAhead = 24 * time.Hour
 
-// cacheLimit is the largest file that is read, in bytes. 30,000 credentials take about 12 MB.
+// cacheLimit is the size of the largest file that is read, in bytes. 30,000 credentials take about 12 MB.
 const cacheLimit = 256 << 20
 
-// cache is the file of a Reader, with mode 0600, which protects it on Unix only.
+// cache is the cache file of a Reader.
 type cache struct {
 	file   string
 	bucket string
-	dirty  chan struct{} // has an element while the file lacks something that the Reader holds
+	dirty  chan struct{} // has an element while the Reader holds something that the file lacks
 }
 
 // cached is the content of the file.
@@ -40,6 +40,7 @@ type cached struct {
 	Credentials []messages.Credential `json:"credentials"`
 }
 
+// changed notes that the Reader holds something that the file lacks.
 func (c *cache) changed() {
 	select {
 	case c.dirty <- struct{}{}:
@@ -47,8 +48,8 @@ func (c *cache) changed() {
 	}
 }
 
-// restore takes the valid credentials of the file. A file that cannot be used is passed to OnError, and replaced by the next
-// write.
+// restore takes the valid credentials of the file. If the file cannot be used, OnError is called, and the next
+// write replaces the file.
 func (r *Reader) restore() {
 	credentials, err := r.cache.load()
 	if err != nil {
@@ -59,16 +60,17 @@ func (r *Reader) restore() {
 	}
 	now := r.cfg.Now()
 	for _, c := range credentials {
-		if c.Validate() != nil || !c.Valid(now) || c.ObtainedAt.After(now.Add(cacheAhead)) || (len(r.cfg.AppIDs) > 0 && !slices.Contains(r.cfg.AppIDs, c.AppID)) {
-			continue
+		usable := c.Validate() == nil && c.Valid(now) && !c.ObtainedAt.After(now.Add(cacheAhead))
+		if usable && r.checkAccount(c.AppID) == nil {
+			c.Revision = 0 // the bucket may have been recreated since
+			r.latest.Restore(c)
 		}
-		c.Revision = 0 // the bucket may have been recreated since
-		r.latest.Restore(c)
 	}
 }
 
-// keep writes the file after each change, and once more when ctx has ended. It retries a write that failed.
-func (r *Reader) keep(ctx context.Context) {
+// saveChanges writes the file after each change, but at most every cacheEvery, and once more when ctx has
+// ended. It retries a write that failed.
+func (r *Reader) saveChanges(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for ctx.Err() == nil {
@@ -90,9 +92,12 @@ func (r *Reader) keep(ctx context.Context) {
 	}
 }
 
+// save writes the valid credentials into the file.
 func (r *Reader) save() {
 	now := r.cfg.Now()
-	content := cached{Bucket: r.cfg.Bucket, SavedAt: now.UTC().Truncate(time.Millisecond), Credentials: []messages.Credential{}}
+	content := cached{
+		Bucket: r.cfg.Bucket, SavedAt: now.UTC().Truncate(time.Millisecond), Credentials: []messages.Credential{},
+	}
 	r.latest.Each(func(n bucket.Name, s *bucket.Slot) {
 		if c, err := s.Get(now, n.AppID, n.Kind); err == nil {
 			content.Credentials = append(content.Credentials, *c)
@@ -104,6 +109,7 @@ func (r *Reader) save() {
 	}
 }
 
+// load reads the credentials of the file, if the file may be used.
 func (c *cache) load() ([]messages.Credential, error) {
 	if err := c.check(os.Stat(c.file)); err != nil { // before Open, which blocks if the file is a FIFO
 		return nil, err
@@ -113,7 +119,7 @@ func (c *cache) load() ([]messages.Credential, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if err := c.check(f.Stat()); err != nil { // again, of the file that was opened
+	if err := c.check(f.Stat()); err != nil { // again: the opened file may be another one
 		return nil, err
 	}
 	var content cached
@@ -121,12 +127,12 @@ func (c *cache) load() ([]messages.Credential, error) {
 		return nil, fmt.Errorf("%s is not the JSON of a cache file", c.file)
 	}
 	if content.Bucket != c.bucket {
-		return nil, fmt.Errorf("%s is a file of bucket %.64q, not of %q", c.file, content.Bucket, c.bucket)
+		return nil, fmt.Errorf("%s belongs to bucket %.64q, not to %q", c.file, content.Bucket, c.bucket)
 	}
 	return content.Credentials, nil
 }
 
-// check returns why a file must not be used.
+// check returns why a file must not be used, or nil.
 func (c *cache) check(info fs.FileInfo, err error) error {
 	switch {
 	case err != nil:
@@ -134,7 +140,7 @@ func (c *cache) check(info fs.FileInfo, err error) error {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", c.file)
 	case info.Size() > cacheLimit:
-		return fmt.Errorf("%s has %d bytes", c.file, info.Size())
+		return fmt.Errorf("%s has %d bytes, more than %d", c.file, info.Size(), int64(cacheLimit))
 	}
 	if err := checkPrivate(info); err != nil {
 		return fmt.Errorf("%s %w", c.file, err)
@@ -142,17 +148,17 @@ func (c *cache) check(info fs.FileInfo, err error) error {
 	return nil
 }
 
-// store replaces the file as a whole: a reader of the file sees the old content or the new.
+// store replaces the file as a whole: another process that reads it sees either the old content or the new.
 func (c *cache) store(content cached) (err error) {
 	data, err := json.Marshal(content)
 	if err != nil {
 		return err
 	}
-	// The name is fixed, so that killed processes leave at most one file behind.
+	// The name is always the same, so that killed processes leave at most one file behind.
 	next := filepath.Clean(c.file + ".next")
 	create := func() (*os.File, error) { return os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) }
 	f, err := create()
-	if errors.Is(err, fs.ErrExist) { // left behind; or a link that somebody has created: its target must not be overwritten
+	if errors.Is(err, fs.ErrExist) { // a file that was left behind, or a link whose target must not be overwritten
 		if err = os.Remove(next); err == nil {
 			f, err = create()
 		}

@@ -4,5 +4,6 @@ package kv
 
 import "io/fs"
 
-// checkPrivate checks nothing: the mode means nothing here. Who may read the file is decided by the folder's access list.
+// checkPrivate accepts every file: the mode of a file has no effect on this system, and the access list of
+// its folder decides which users may read it.
 func checkPrivate(fs.FileInfo) error { return nil }

@@ -12,58 +12,85 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
-	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
-// fileReader makes a Reader with a cache file, and what it tells as trouble until it runs.
-func fileReader(t *testing.T, cfg ReaderConfig) (*Reader, []error) {
-	t.Helper()
-	var troubles []error
-	cfg.OnError = func(err error) { troubles = append(troubles, err) }
-	if cfg.Source == nil {
-		cfg.Source = scripted{}
-	}
-	r, err := NewReader(nil, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r, troubles
+// cacheFile is the path of a cache file that does not exist yet.
+func cacheFile(tb testing.TB) string {
+	tb.Helper()
+	return filepath.Join(tb.TempDir(), "credentials.json")
+}
+
+// fileReader makes a Reader with a cache file, and returns the errors that OnError received.
+func fileReader(tb testing.TB, cfg ReaderConfig) (*Reader, []error) {
+	tb.Helper()
+	var problems []error
+	cfg.OnError = func(err error) { problems = append(problems, err) }
+	r := idleReader(tb, cfg)
+	return r, problems
 }
 
 // writeFile writes a cache file as another process would have left it.
-func writeFile(t *testing.T, file, bucket string, mode os.FileMode, credentials ...messages.Credential) {
-	t.Helper()
+func writeFile(tb testing.TB, file, bucket string, mode os.FileMode, credentials ...messages.Credential) {
+	tb.Helper()
 	body, err := json.Marshal(cached{Bucket: bucket, Credentials: credentials})
 	if err == nil {
 		err = os.WriteFile(file, body, mode)
 	}
 	if err == nil {
-		err = os.Chmod(file, mode)
+		err = os.Chmod(file, mode) // whatever the umask is
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-// awaitFile waits until a cache file has a generation.
-func awaitFile(t *testing.T, file string, generation uint64) {
-	t.Helper()
+// checkFile checks that a cache file has one credential of a generation.
+func checkFile(tb testing.TB, file string, generation uint64) {
+	tb.Helper()
+	credentials, err := (&cache{file: file, bucket: messages.DefaultBucket}).load()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var generations []uint64
+	for _, c := range credentials {
+		generations = append(generations, c.Generation)
+	}
+	if diff := cmp.Diff([]uint64{generation}, generations); diff != "" {
+		tb.Errorf("the generations in the file: %s", diff)
+	}
+}
+
+// awaitFile waits until a cache file has one credential of a generation.
+func awaitFile(tb testing.TB, file string, generation uint64) {
+	tb.Helper()
 	c := &cache{file: file, bucket: messages.DefaultBucket}
-	ctx := testContext(t)
-	for ctx.Err() == nil {
+	for ctx := testContext(tb); ctx.Err() == nil; {
 		credentials, err := c.load()
 		if err == nil && len(credentials) == 1 && credentials[0].Generation == generation {
 			return
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
-	t.Fatalf("generation %d does not come into the file", generation)
+	tb.Fatalf("the file does not get generation %d", generation)
+}
+
+// checkOnlyFile checks that a folder has only one file.
+func checkOnlyFile(tb testing.TB, file string) {
+	tb.Helper()
+	files, err := os.ReadDir(filepath.Dir(file))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if len(files) != 1 || files[0].Name() != filepath.Base(file) {
+		tb.Errorf("the folder has %v, want only the cache file", files)
+	}
 }
 
 func TestConsumerStartsFromItsFileWhileNATSIsAway(t *testing.T) {
@@ -72,27 +99,30 @@ func TestConsumerStartsFromItsFileWhileNATSIsAway(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			srv := natstest.Start(t)
-			s := newStore(t, srv, "w")
-			cfg.CacheFile = filepath.Join(t.TempDir(), "credentials.json")
-			publish(t, s, credential(1, time.Hour))
+			p := newPublisher(t, srv)
+			cfg.CacheFile = cacheFile(t)
+			p.publish(credential(1, time.Hour))
 			first, err := NewReader(srv.Connect(), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
 			stop := runReader(t, first)
-			awaitFile(t, cfg.CacheFile, 1) // at once, so that a process that is killed has it
-			publish(t, s, credential(2, time.Hour))
-			if _, err := first.WaitNewer(testContext(t), "wx1", messages.AccessToken, 1); err != nil {
+			awaitFile(t, cfg.CacheFile, 1) // before the end, so that a process that is killed has the file
+			p.publish(credential(2, time.Hour))
+			awaitToken(t, first, 1)
+			stop()
+			checkFile(t, cfg.CacheFile, 2)
+			info, err := os.Stat(cfg.CacheFile)
+			if err != nil {
 				t.Fatal(err)
 			}
-			stop()
-			awaitFile(t, cfg.CacheFile, 2)
-			info, err := os.Stat(cfg.CacheFile)
-			if err != nil || info.Mode() != 0o600 {
-				t.Errorf("the file's mode is %v, %v; want 0600", info.Mode(), err)
+			if info.Mode() != 0o600 {
+				t.Errorf("the mode of the file is %v, want 0600", info.Mode())
 			}
+
 			srv.Stop()
-			nc, err := nats.Connect(srv.URL(), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+			nc, err := nats.Connect(srv.URL(), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+				nats.ReconnectWait(20*time.Millisecond))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,14 +132,13 @@ func TestConsumerStartsFromItsFileWhileNATSIsAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			runReader(t, second)
-			if v, err := second.AccessToken("wx1"); err != nil || v != credential(2, time.Hour).Value || second.Health().Ready {
-				t.Errorf("while NATS is away: the value of generation 2 is %t, %v; the health %+v", v == credential(2, 1).Value, err, second.Health())
+			checkGeneration(t, second, "while NATS is not available", 2)
+			if second.Health().Ready {
+				t.Error("the Reader is ready without a snapshot")
 			}
 			srv.Restart()
-			publishSoon(t, s, credential(3, time.Hour))
-			if _, err := second.WaitNewer(testContext(t), "wx1", messages.AccessToken, 2); err != nil {
-				t.Error(err)
-			}
+			p.publish(credential(3, time.Hour))
+			awaitToken(t, second, 2)
 		})
 	}
 }
@@ -119,7 +148,7 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 	good := credential(1, time.Hour)
 	for name, tt := range map[string]struct {
 		write func(t *testing.T, file string)
-		says  string
+		text  string // of the error
 	}{
 		"others may read it": {func(t *testing.T, file string) {
 			t.Helper()
@@ -129,23 +158,24 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 			t.Helper()
 			writeFile(t, file, messages.DefaultBucket, 0o602, good)
 		}, "it must be 0600"},
-		"cut off": {func(t *testing.T, file string) {
+		"truncated": {func(t *testing.T, file string) {
 			t.Helper()
-			if err := os.WriteFile(file, []byte(`{"bucket":"wechat","credentials":[{"appid":"wx1","va`), 0o600); err != nil {
+			half := []byte(`{"bucket":"wechat","credentials":[{"appid":"wx1","va`)
+			if err := os.WriteFile(file, half, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, "not the JSON"},
 		"of another bucket": {func(t *testing.T, file string) {
 			t.Helper()
 			writeFile(t, file, "other", 0o600, good)
-		}, `of bucket "other"`},
+		}, `belongs to bucket "other"`},
 		"too large": {func(t *testing.T, file string) {
 			t.Helper()
 			writeFile(t, file, messages.DefaultBucket, 0o600, good)
-			if err := os.Truncate(file, cacheLimit+1); err != nil { // it takes no room: what is added is a hole
+			if err := os.Truncate(file, cacheLimit+1); err != nil { // the file is sparse: it takes no space
 				t.Fatal(err)
 			}
-		}, "bytes"},
+		}, "bytes, more than"},
 		"a folder": {func(t *testing.T, file string) {
 			t.Helper()
 			if err := os.Mkdir(file, 0o700); err != nil {
@@ -155,57 +185,68 @@ func TestFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			file := filepath.Join(t.TempDir(), "credentials.json")
-			tt.write(t, file)
-			cfg := ReaderConfig{CacheFile: file}
-			var troubles []error
-			cfg.OnError = func(err error) { troubles = append(troubles, err) }
-			cfg.Source = scripted{}
-			r, err := NewReader(nil, cfg)
-			if err != nil {
-				t.Fatal(err)
+			cfg := ReaderConfig{CacheFile: cacheFile(t)}
+			tt.write(t, cfg.CacheFile)
+			r, problems := fileReader(t, cfg)
+			if _, err := r.Get("wx1", messages.AccessToken); !errors.Is(err, ErrNotFound) {
+				t.Errorf("Get returns %v, want ErrNotFound", err)
 			}
-			if _, err := r.Get("wx1", messages.AccessToken); !errors.Is(err, store.ErrNotFound) {
-				t.Errorf("%v, want ErrNotFound", err)
+			if len(problems) != 1 {
+				t.Fatalf("OnError received %v, want one error", problems)
 			}
-			if len(troubles) != 1 || !strings.Contains(troubles[0].Error(), tt.says) || strings.Contains(troubles[0].Error(), good.Value) {
-				t.Errorf("the trouble is %v, want that it is %s", troubles, tt.says)
+			text := problems[0].Error()
+			if !strings.Contains(text, tt.text) {
+				t.Errorf("the error is %q, want one with %q", text, tt.text)
+			}
+			if strings.Contains(text, good.Value) {
+				t.Errorf("the error shows the value: %q", text)
 			}
 			if name == "a folder" {
-				return
+				return // the next write cannot replace it
 			}
-			r.Apply(credential(2, time.Hour))
+			put(t, r, credential(2, time.Hour))
 			r.save()
-			if r, troubles := fileReader(t, cfg); len(troubles) > 0 || r.Held("wx1", messages.AccessToken) == nil {
-				t.Errorf("the next write has not put it right: %v", troubles)
+			again, problems := fileReader(t, cfg)
+			if len(problems) > 0 {
+				t.Errorf("after the next write, OnError received %v", problems)
 			}
+			checkGeneration(t, again, "after the next write", 2)
 		})
 	}
 }
 
 func TestOnlyWhatIsValidAndFollowedIsTakenFromTheFile(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "credentials.json")
-	dead, broken, other, ahead := credential(1, time.Hour), credential(1, time.Hour), credential(1, time.Hour), credential(1, time.Hour)
-	dead.Kind, dead.ObtainedAt, dead.ExpiresAt = messages.JSAPITicket, dead.ObtainedAt.Add(-time.Hour), time.Now()
+	good := credential(1, time.Hour)
+	expired, broken, ahead, other := good, good, good, good
+	expired.Kind = messages.JSAPITicket
+	expired.ObtainedAt, expired.ExpiresAt = expired.ObtainedAt.Add(-time.Hour), time.Now()
 	broken.Kind, broken.Value = messages.WXCardTicket, "a\nb"
-	// It would be newer than all that comes, also after a bucket made anew.
-	ahead.Kind, ahead.ObtainedAt, ahead.ExpiresAt = messages.JSAPITicket, ahead.ObtainedAt.Add(25*time.Hour), ahead.ExpiresAt.Add(25*time.Hour)
+	// It would count as newer than everything in the bucket, also after the bucket was recreated.
+	ahead.Kind = messages.JSAPITicket
+	ahead.ObtainedAt, ahead.ExpiresAt = ahead.ObtainedAt.Add(25*time.Hour), ahead.ExpiresAt.Add(25*time.Hour)
 	other.AppID = "wx2"
-	writeFile(t, file, messages.DefaultBucket, 0o600, credential(1, time.Hour), dead, broken, other, ahead)
-	r, troubles := fileReader(t, ReaderConfig{CacheFile: file, AppIDs: []string{"wx1"}})
-	if h := r.Health(); len(troubles) > 0 || h.Valid != 1 || h.Expired != 0 {
-		t.Errorf("%+v is taken, %v; want one credential", h, troubles)
+	file := cacheFile(t)
+	writeFile(t, file, messages.DefaultBucket, 0o600, good, expired, broken, ahead, other)
+	r, problems := fileReader(t, ReaderConfig{CacheFile: file, AppIDs: []string{"wx1"}})
+	if len(problems) > 0 {
+		t.Errorf("OnError received %v", problems)
 	}
-	if _, err := r.AccessToken("wx1"); err != nil {
-		t.Error(err)
+	h := r.Health()
+	if h.Valid != 1 {
+		t.Errorf("%d valid credentials were taken, want 1", h.Valid)
 	}
+	if h.Expired != 0 {
+		t.Errorf("%d expired credentials were taken, want 0", h.Expired)
+	}
+	checkGeneration(t, r, "at the start", 1)
 }
 
-// What the bucket has is newer than the file, also where the generations began again while the consumer was away.
-func TestBucketIsBelievedMoreThanTheFile(t *testing.T) {
+// The bucket has newer credentials than the file, also if the generations began again while the service was
+// stopped.
+func TestBucketIsPreferredToTheFile(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "credentials.json")
+	file := cacheFile(t)
 	old := credential(7, time.Hour)
 	old.ObtainedAt = old.ObtainedAt.Add(-time.Minute)
 	writeFile(t, file, messages.DefaultBucket, 0o600, old)
@@ -214,77 +255,85 @@ func TestBucketIsBelievedMoreThanTheFile(t *testing.T) {
 		earlier    time.Duration
 		want       uint64
 	}{
-		"the next": {8, 0, 8}, "begun again": {1, 0, 1}, "a backup": {5, time.Hour, 7},
+		"the next generation":           {8, 0, 8},
+		"the generations began again":   {1, 0, 1},
+		"the bucket is an older backup": {5, time.Hour, 7},
 	} {
 		r, _ := fileReader(t, ReaderConfig{CacheFile: file})
 		c := credential(tt.generation, time.Hour)
 		c.ObtainedAt = c.ObtainedAt.Add(-tt.earlier)
-		r.told(put(t, c))
-		if got, err := r.Get("wx1", messages.AccessToken); err != nil || got.Generation != tt.want {
-			t.Errorf("%s: generation %d, %v; want %d", name, got.Generation, err, tt.want)
-		}
+		put(t, r, c)
+		checkGeneration(t, r, name, tt.want)
 	}
 }
 
 func TestFileIsWholeAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "credentials.json")
+	file := cacheFile(t)
 	r, _ := fileReader(t, ReaderConfig{CacheFile: file})
-	r.Apply(credential(1, time.Hour))
+	put(t, r, credential(1, time.Hour))
 	r.save()
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		for generation := uint64(2); generation < 200; generation++ {
-			r.Apply(credential(generation, time.Hour))
+			put(t, r, credential(generation, time.Hour))
 			r.save()
 		}
 	})
 	for range 200 {
-		if credentials, err := r.cache.load(); err != nil || len(credentials) != 1 {
-			t.Fatalf("%d credentials, %v", len(credentials), err)
+		credentials, err := r.cache.load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(credentials) != 1 {
+			t.Fatalf("the file has %d credentials, want 1", len(credentials))
 		}
 	}
 	writing.Wait()
-	if files, err := os.ReadDir(filepath.Dir(file)); err != nil || len(files) != 1 {
-		t.Errorf("the folder has %v, %v", files, err)
-	}
+	checkOnlyFile(t, file)
 }
 
-func TestWriteLeavesAloneWhatALinkInItsPlaceLeadsTo(t *testing.T) {
+func TestWriteDoesNotFollowALink(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	file, victim := filepath.Join(dir, "credentials.json"), filepath.Join(dir, "victim")
-	err := os.WriteFile(victim, []byte("mine"), 0o600)
+	file := cacheFile(t)
+	target := filepath.Join(filepath.Dir(file), "target")
+	err := os.WriteFile(target, []byte("mine"), 0o600)
 	if err == nil {
-		err = os.Symlink(victim, file+".next")
+		err = os.Symlink(target, file+".next")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	r, _ := fileReader(t, ReaderConfig{CacheFile: file})
-	r.Apply(credential(1, time.Hour))
+	put(t, r, credential(1, time.Hour))
 	r.save()
-	if body, err := os.ReadFile(victim); err != nil || string(body) != "mine" {
-		t.Errorf("what the link leads to was written, %v", err)
+	body, err := os.ReadFile(target)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if info, err := os.Lstat(file); err != nil || !info.Mode().IsRegular() {
-		t.Errorf("the file is %v, %v", info, err)
+	if string(body) != "mine" {
+		t.Error("the target of the link was overwritten")
+	}
+	info, err := os.Lstat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !info.Mode().IsRegular() {
+		t.Errorf("the mode of the file is %v, want a regular file", info.Mode())
 	}
 }
 
-// A process that was killed while it wrote leaves one behind.
+// A process that was killed while it wrote leaves a file behind.
 func TestWriteReplacesWhatAnEarlierOneHasLeftBehind(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "credentials.json")
+	file := cacheFile(t)
 	if err := os.WriteFile(file+".next", []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r, _ := fileReader(t, ReaderConfig{CacheFile: file})
-	r.Apply(credential(1, time.Hour))
+	put(t, r, credential(1, time.Hour))
 	r.save()
-	if credentials, err := r.cache.load(); err != nil || len(credentials) != 1 {
-		t.Errorf("%d credentials, %v", len(credentials), err)
-	}
+	checkFile(t, file, 1)
 }
 
 func TestFailedWriteIsTriedAgain(t *testing.T) {
@@ -296,66 +345,59 @@ func TestFailedWriteIsTriedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				file := filepath.Join(t.TempDir(), "credentials.json")
-				if err := os.Mkdir(file, 0o700); err != nil { // in the way
+				file := cacheFile(t)
+				if err := os.Mkdir(file, 0o700); err != nil { // a folder, which a file cannot replace
 					t.Fatal(err)
 				}
-				var troubles []error
-				r, events, stop := scriptedReader(t, ReaderConfig{CacheFile: file, OnError: func(err error) { troubles = append(troubles, err) }})
+				var problems []error
+				_, events, stop := scriptedReader(t, ReaderConfig{
+					CacheFile: file, OnError: func(err error) { problems = append(problems, err) },
+				})
 				defer stop()
-				troubles = nil // that it is not used
-				events <- put(t, credential(1, time.Hour))
+				problems = nil // that the folder is not used
+				events <- recordEvent(t, credential(1, time.Hour))
 				synctest.Wait()
 				sleep(2*cacheEvery + time.Second)
 				synctest.Wait()
-				if len(troubles) != 3 {
-					t.Errorf("in 21 s, these troubles are told: %v", troubles)
+				if len(problems) != 3 {
+					t.Errorf("in 21 s, OnError received %v, want three errors", problems)
 				}
-				if files, err := os.ReadDir(filepath.Dir(file)); err != nil || len(files) != 1 {
-					t.Errorf("the folder has %v, %v", files, err)
-				}
+				checkOnlyFile(t, file)
 				if err := os.Remove(file); err != nil {
 					t.Fatal(err)
 				}
 				next(stop)
-				if credentials, err := r.cache.load(); err != nil || len(credentials) != 1 {
-					t.Errorf("%d credentials, %v", len(credentials), err)
-				}
+				checkFile(t, file, 1)
 			})
 		})
 	}
 }
 
-// A consumer of thousands of accounts would write without end otherwise.
+// A service that follows thousands of accounts would write permanently otherwise.
 func TestFileIsWrittenAtMostEveryTenSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		file := filepath.Join(t.TempDir(), "credentials.json")
+		file := cacheFile(t)
 		_, events, stop := scriptedReader(t, ReaderConfig{CacheFile: file})
-		saved := map[string]bool{}
-		read := func() (what cached) {
+		saved := map[time.Time]bool{}
+		for generation := uint64(1); generation <= 350; generation++ { // for 35 s
+			events <- recordEvent(t, credential(generation, time.Hour))
+			synctest.Wait()
 			body, err := os.ReadFile(file)
-			if err == nil {
-				err = json.Unmarshal(body, &what)
-			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			saved[what.SavedAt.String()] = true
-			return what
-		}
-		for generation := uint64(1); generation <= 350; generation++ { // for 35 s
-			events <- put(t, credential(generation, time.Hour))
-			synctest.Wait()
-			read()
-			<-time.After(100 * time.Millisecond)
+			var content cached
+			if err := json.Unmarshal(body, &content); err != nil {
+				t.Fatal(err)
+			}
+			saved[content.SavedAt] = true
+			sleep(100 * time.Millisecond)
 		}
 		if len(saved) != 4 {
-			t.Errorf("written %d times in 35 s, want 4", len(saved))
+			t.Errorf("the file was written %d times in 35 s, want 4", len(saved))
 		}
 		stop()
-		if what := read(); len(what.Credentials) != 1 || what.Credentials[0].Generation != 350 {
-			t.Errorf("at the end the file has %v", what.Credentials)
-		}
+		checkFile(t, file, 350)
 	})
 }

@@ -5,7 +5,6 @@ package kv
 import (
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,49 +13,49 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-func TestPipeInTheFilesPlaceHoldsNobodyUp(t *testing.T) {
+func TestPipeInPlaceOfTheFileDoesNotBlock(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "credentials.json")
+	file := cacheFile(t)
 	if err := syscall.Mkfifo(file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	told := make(chan error, 1)
-	go func() {
-		_, _ = NewReader(nil, ReaderConfig{CacheFile: file, Source: scripted{}, OnError: func(err error) { told <- err }})
-	}()
+	problems := make(chan error, 1)
+	cfg := ReaderConfig{CacheFile: file, Source: scripted{}, OnError: func(err error) { problems <- err }}
+	go func() { _, _ = NewReader(nil, cfg) }()
 	select {
-	case err := <-told:
+	case err := <-problems:
 		if !strings.Contains(err.Error(), "not a regular file") {
-			t.Error(err)
+			t.Errorf("OnError received %v, want that it is not a regular file", err)
 		}
 	case <-testContext(t).Done():
-		t.Error("NewReader waits for somebody who writes")
+		t.Error("NewReader waits for a writer of the pipe")
 		if f, err := os.OpenFile(file, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
-			f.Close() // it ends
+			f.Close() // the goroutine ends
 		}
 	}
 }
 
 func TestFileOfAnotherUserIsNotUsed(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "credentials.json")
+	file := cacheFile(t)
 	writeFile(t, file, messages.DefaultBucket, 0o600, credential(1, time.Hour))
 	info, err := os.Stat(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := checkPrivate(info); err != nil {
-		t.Errorf("one's own: %v", err)
+		t.Errorf("a file of this user: %v", err)
 	}
-	if err := checkPrivate(of{info, os.Geteuid() + 1}); err == nil || !strings.Contains(err.Error(), "another user") {
-		t.Errorf("another's: %v", err)
+	err = checkPrivate(ownedBy{info, os.Geteuid() + 1})
+	if err == nil || !strings.Contains(err.Error(), "another user") {
+		t.Errorf("a file of another user: %v, want that it belongs to another user", err)
 	}
 }
 
-// of is a file of another user, which only root could make.
-type of struct {
+// ownedBy is a file of another user, which only root could create.
+type ownedBy struct {
 	fs.FileInfo
 	uid int
 }
 
-func (o of) Sys() any { return &syscall.Stat_t{Uid: uint32(o.uid)} }
+func (o ownedBy) Sys() any { return &syscall.Stat_t{Uid: uint32(o.uid)} }

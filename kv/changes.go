@@ -4,26 +4,33 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Wait returns the current credential as soon as there is one. Its error is that of ctx, or says that there can be no such
-// credential (an unknown kind, an invalid AppID).
+// Wait returns the current credential as soon as there is one. It returns ctx's error if ctx ends before, and
+// at once an [ErrNotFound] that says why if there can be no credential: the kind is unknown, the AppID is
+// invalid, or the Reader does not follow the account.
 func (r *Reader) Wait(ctx context.Context, appid string, kind messages.Kind) (messages.Credential, error) {
 	return r.await(ctx, appid, kind, func(messages.Credential) bool { return true })
 }
 
-// WaitNewer returns the current credential as soon as its generation is above generation; errors as of [Reader.Wait].
-func (r *Reader) WaitNewer(ctx context.Context, appid string, kind messages.Kind, generation uint64) (messages.Credential, error) {
+// WaitNewer returns the current credential as soon as its generation is above generation; errors as of
+// [Reader.Wait].
+func (r *Reader) WaitNewer(
+	ctx context.Context, appid string, kind messages.Kind, generation uint64,
+) (messages.Credential, error) {
 	return r.await(ctx, appid, kind, func(c messages.Credential) bool { return c.Generation > generation })
 }
 
 // await returns the current credential as soon as it satisfies is; errors as of [Reader.Wait].
-func (r *Reader) await(ctx context.Context, appid string, kind messages.Kind, is func(messages.Credential) bool) (messages.Credential, error) {
-	if err := checkName(appid, kind); err != nil {
-		return messages.Credential{}, err
+func (r *Reader) await(
+	ctx context.Context, appid string, kind messages.Kind, is func(messages.Credential) bool,
+) (messages.Credential, error) {
+	if err := r.check(appid, kind); err != nil {
+		return messages.Credential{}, fmt.Errorf("kv: %w", err)
 	}
 	l := r.listen(appid)
 	defer r.leave(l, appid)
@@ -40,18 +47,26 @@ func (r *Reader) await(ctx context.Context, appid string, kind messages.Kind, is
 	}
 }
 
-// Changes yields the credentials of the accounts (none given: of all that the Reader follows) that are valid now, and then each
-// that replaces another, until ctx ends or the loop is left:
+// Changes yields the credentials of some accounts that are valid now, and then each credential that replaces
+// another, until ctx ends or the loop is left:
 //
 //	for c := range reader.Changes(ctx) {
 //		write(c)
 //	}
 //
-// It blocks between two of them. A slow loop delays neither the Reader nor anything else: pending changes are coalesced, only
-// the newest per credential is kept. Changes does not yield that a credential has expired; [Reader.Get] returns that. Safe for
-// concurrent use.
+// Without AppIDs it yields the credentials of all accounts that the Reader follows. Accounts of which there
+// can be no credential (an invalid AppID, an account that the Reader does not follow) are ignored; if all
+// given accounts are, the loop ends at once.
+//
+// Changes blocks between two credentials. A slow loop delays neither the Reader nor anything else: pending
+// changes are coalesced, only the newest per credential is kept. An expiry is not a change; [Reader.Get]
+// returns it.
 func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[messages.Credential] {
 	return func(yield func(messages.Credential) bool) {
+		appids, all := r.followed(appids), len(appids) == 0
+		if len(appids) == 0 && !all {
+			return
+		}
 		l := r.listen(appids...)
 		defer r.leave(l, appids...)
 		type version struct {
@@ -83,7 +98,12 @@ func (r *Reader) Changes(ctx context.Context, appids ...string) iter.Seq[message
 	}
 }
 
-// names are the names of all credentials of the accounts (none given: of all accounts), seen or not.
+// followed returns the accounts of the list of which there can be a credential.
+func (r *Reader) followed(appids []string) []string {
+	return slices.DeleteFunc(slices.Clone(appids), func(id string) bool { return r.checkAccount(id) != nil })
+}
+
+// names returns the names of all credentials of the accounts, seen or not. No accounts means all accounts.
 func (r *Reader) names(appids []string) []bucket.Name {
 	if len(appids) == 0 {
 		appids = r.latest.AppIDs()
@@ -97,16 +117,16 @@ func (r *Reader) names(appids []string) []bucket.Name {
 	return names
 }
 
-// listener collects the names of the credentials that were replaced since they were taken last.
+// listener collects the names of the credentials that were replaced since the last call of take.
 type listener struct {
 	wake    chan struct{} // has an element while pending has
 	pending map[bucket.Name]struct{}
 }
 
-// listeners are by account; those of "" listen to all accounts.
+// listeners are the listeners of each account, by AppID; "" has the listeners of all accounts.
 type listeners map[string]map[*listener]struct{}
 
-// notify is called with r.mu held.
+// notify wakes the listeners of a credential. The Reader's mutex is locked.
 func (ls listeners) notify(n bucket.Name) {
 	for _, group := range []map[*listener]struct{}{ls[n.AppID], ls[""]} {
 		for l := range group {
@@ -119,7 +139,7 @@ func (ls listeners) notify(n bucket.Name) {
 	}
 }
 
-// listen makes a listener for some accounts; none given: for all.
+// listen makes a listener of some accounts. No accounts means all accounts.
 func (r *Reader) listen(appids ...string) *listener {
 	l := &listener{wake: make(chan struct{}, 1), pending: map[bucket.Name]struct{}{}}
 	r.mu.Lock()
@@ -144,7 +164,7 @@ func (r *Reader) leave(l *listener, appids ...string) {
 	}
 }
 
-// take returns the names that a listener has collected.
+// take returns the names that a listener has collected, and clears them.
 func (r *Reader) take(l *listener) []bucket.Name {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,82 +8,92 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-func TestChangesTellWhatIsThereAndThenWhatTakesItsPlace(t *testing.T) {
+// loop ranges over changes in a goroutine, and calls body with each. stop ends the loop.
+func loop(t *testing.T, r *Reader, body func(messages.Credential), appids ...string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for c := range r.Changes(ctx, appids...) {
+			body(c)
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+func TestChangesYieldWhatIsThereAndThenWhatReplacesIt(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	s := newStore(t, srv, "w")
-	publish(t, s, credential(1, time.Hour))
+	p := newPublisher(t, srv)
+	want := credential(1, time.Hour)
+	want.Revision = p.publish(want)
 	r := startReader(t, srv, ReaderConfig{})
-	generation := uint64(1)
 	for c := range r.Changes(testContext(t)) {
-		if c.Generation != generation || c.Value == "" {
-			t.Fatalf("%v comes, want generation %d", c, generation)
+		if c != want {
+			t.Fatalf("%v is yielded, want %v", c, want)
 		}
-		if generation++; generation > 4 {
+		if want.Generation == 4 {
 			break
 		}
-		publish(t, s, credential(generation, time.Hour))
+		want = credential(want.Generation+1, time.Hour)
+		want.Revision = p.publish(want)
 	}
-	if generation != 5 {
-		t.Errorf("the changes end with generation %d: %v", generation-1, testContext(t).Err())
+	if want.Generation != 4 {
+		t.Errorf("the loop ends at generation %d, want 4", want.Generation)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.Reader.mu.Lock()
+	defer r.Reader.mu.Unlock()
 	if len(r.listeners) != 0 {
-		t.Errorf("who has left is still told: %v", r.listeners)
+		t.Errorf("the loop that was left is still a listener: %v", r.listeners)
 	}
 }
 
-// The loop hangs in its first change while a thousand others come.
+// The body of the loop hangs in the first change while a thousand others arrive.
 func TestSlowLoopOverChangesDelaysNobodyAndMissesNoLatestValue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, events, _ := scriptedReader(t, ReaderConfig{})
-		begun, goOn := make(chan struct{}), make(chan struct{})
-		seen := map[string][]uint64{}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for c := range r.Changes(ctx) {
-				seen[c.AppID] = append(seen[c.AppID], c.Generation)
-				if c.Generation == 1 {
-					close(begun)
-					<-goOn
-				}
+		hangs, goOn := make(chan struct{}), make(chan struct{})
+		slow := map[string][]uint64{}
+		stopSlow := loop(t, r, func(c messages.Credential) {
+			slow[c.AppID] = append(slow[c.AppID], c.Generation)
+			if c.Generation == 1 {
+				close(hangs)
+				<-goOn
 			}
-		}()
+		})
 		quick := uint64(0)
-		go func() {
-			for c := range r.Changes(ctx, "wx1") {
-				quick = c.Generation
-			}
-		}()
-		events <- put(t, credential(1, time.Hour))
-		<-begun
+		stopQuick := loop(t, r, func(c messages.Credential) { quick = c.Generation }, "wx1")
+		events <- recordEvent(t, credential(1, time.Hour))
+		<-hangs
 		for generation := uint64(2); generation <= 1000; generation++ {
-			events <- put(t, credential(generation, time.Hour)) // blocks where the Reader does
+			events <- recordEvent(t, credential(generation, time.Hour)) // it would block if the Reader did
 			if generation%100 == 0 {
 				other := credential(generation, time.Hour)
 				other.AppID = "wx2"
-				events <- put(t, other)
+				events <- recordEvent(t, other)
 			}
 		}
 		synctest.Wait()
-		if c, err := r.Get("wx1", messages.AccessToken); err != nil || c.Generation != 1000 || quick != 1000 {
-			t.Errorf("while one loop hangs, Get has generation %d, %v, and another loop %d; want 1000", c.Generation, err, quick)
+		checkGeneration(t, r, "while one loop hangs", 1000)
+		if quick != 1000 {
+			t.Errorf("while one loop hangs, the other loop has generation %d, want 1000", quick)
 		}
 		close(goOn)
 		synctest.Wait()
-		cancel()
-		<-done
-		if got := fmt.Sprint(seen); got != "map[wx1:[1 1000] wx2:[1000]]" {
-			t.Errorf("the slow loop has seen %s, want the newest of each alone", got)
+		stopSlow()
+		stopQuick()
+		want := map[string][]uint64{"wx1": {1, 1000}, "wx2": {1000}}
+		if diff := cmp.Diff(want, slow); diff != "" {
+			t.Errorf("the slow loop: %s", diff)
 		}
 	})
 }
@@ -92,94 +102,96 @@ func TestChangesAreThoseOfTheNamedAccounts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, events, _ := scriptedReader(t, ReaderConfig{})
-		ctx, cancel := context.WithCancel(t.Context())
 		var seen []string
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for c := range r.Changes(ctx, "wx1", "wx3") {
-				seen = append(seen, c.AppID)
-			}
-		}()
+		stop := loop(t, r, func(c messages.Credential) { seen = append(seen, c.AppID) }, "wx1", "not.an.AppID", "wx3")
 		for i := range 4 {
 			c := credential(1, time.Hour)
 			c.AppID = fmt.Sprint("wx", i)
-			events <- put(t, c)
+			events <- recordEvent(t, c)
 			synctest.Wait()
 		}
-		cancel()
-		<-done
-		if fmt.Sprint(seen) != "[wx1 wx3]" {
-			t.Errorf("changes of %v, want those of wx1 and wx3", seen)
+		stop()
+		if diff := cmp.Diff([]string{"wx1", "wx3"}, seen); diff != "" {
+			t.Error(diff)
 		}
 	})
 }
 
-// A ticket is looked at often, and mostly comes back the same; after a lost connection all records are told again.
-func TestWhatIsStillTheSameIsNoChange(t *testing.T) {
+// A program with such a mistake would otherwise wait until it is stopped.
+func TestLoopOverChangesOfAccountsThatCannotHaveAnyEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, _, _ := scriptedReader(t, ReaderConfig{AppIDs: []string{"wx1"}})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		began := time.Now()
+		for c := range r.Changes(ctx, "not.an.AppID", "", "wx2") {
+			t.Errorf("%v is yielded", c)
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("the loop ends after %s, want at once", waited)
+		}
+	})
+}
+
+// A ticket is checked often, and WeChat mostly repeats it. After a lost connection all records are delivered
+// again.
+func TestRecordOfTheSameCredentialIsNoChange(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, events, _ := scriptedReader(t, ReaderConfig{})
-		ctx, cancel := context.WithCancel(t.Context())
 		count := 0
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for range r.Changes(ctx) {
-				count++
-			}
-		}()
+		stop := loop(t, r, func(messages.Credential) { count++ })
 		c := credential(1, time.Hour)
-		events <- put(t, c)
+		events <- recordEvent(t, c)
 		synctest.Wait()
 		c.RefreshAt = c.RefreshAt.Add(time.Minute)
-		events <- put(t, c)
+		events <- recordEvent(t, c)
 		events <- bucket.Event{Reset: true}
-		events <- put(t, c)
+		events <- recordEvent(t, c)
 		events <- bucket.Event{Ready: true}
 		synctest.Wait()
 		if count != 1 {
 			t.Errorf("%d changes, want 1", count)
 		}
 		c.ExpiresAt = c.ExpiresAt.Add(time.Minute)
-		events <- put(t, c)
+		events <- recordEvent(t, c)
 		synctest.Wait()
-		cancel()
-		<-done
+		stop()
 		if count != 2 {
-			t.Errorf("%d changes, want 2: a longer life is one", count)
+			t.Errorf("with a longer life, %d changes, want 2", count)
 		}
 	})
 }
 
-// The ledger is lost, and the generations begin again while the old value lives: what comes after it is told when it ends.
-func TestWhatTakesThePlaceOfAnEndedValueIsAChange(t *testing.T) {
+// The ledger is lost, and the generations begin again while the old value is valid. The new value is a change
+// when the old one expires.
+func TestWhatReplacesAnExpiredValueIsAChange(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, events, _ := scriptedReader(t, ReaderConfig{})
 		h := r.Handle("wx1", messages.AccessToken)
-		ctx, cancel := context.WithCancel(t.Context())
-		told := make(chan uint64, 10)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for c := range r.Changes(ctx) {
-				told <- c.Generation
+		yielded := make(chan uint64, 10)
+		stop := loop(t, r, func(c messages.Credential) { yielded <- c.Generation })
+		expect := func(when string, want uint64) {
+			t.Helper()
+			synctest.Wait()
+			if n := len(yielded); n != 1 {
+				t.Fatalf("%s: %d changes, want 1", when, n)
 			}
-		}()
-		events <- put(t, credential(9, time.Minute))
-		events <- put(t, credential(1, time.Hour))
-		synctest.Wait()
-		if g := <-told; g != 9 || len(told) > 0 {
-			t.Errorf("at first generation %d is told, and %d more; want 9 alone", g, len(told))
+			if got := <-yielded; got != want {
+				t.Errorf("%s: generation %d, want %d", when, got, want)
+			}
 		}
-		<-time.After(2 * time.Minute)
-		synctest.Wait()
-		if len(told) != 1 || h.slot.quick.Load().value != credential(1, 1).Value {
-			t.Errorf("after the end of generation 9 there are %d changes, want 1, and the handle has %s", len(told), h.slot.quick.Load().value)
+		events <- recordEvent(t, credential(9, time.Minute))
+		events <- recordEvent(t, credential(1, time.Hour))
+		expect("while generation 9 is valid", 9)
+		sleep(2 * time.Minute)
+		expect("when generation 9 has expired", 1)
+		if h.slot.Quick().Value != credential(1, 1).Value {
+			t.Error("the handle does not have the value of generation 1")
 		}
-		cancel()
-		<-done
+		stop()
 	})
 }
 
@@ -189,9 +201,9 @@ func TestWaitingEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := r.Wait(ctx, "wx1", messages.AccessToken); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v, want context.Canceled", err)
+		t.Errorf("Wait returns %v, want context.Canceled", err)
 	}
-	for range r.Changes(ctx) {
-		t.Error("a change after the end")
+	for c := range r.Changes(ctx) {
+		t.Errorf("%v is yielded after the end", c)
 	}
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// A service makes one Reader, runs it as long as it lives, and hands out handles.
+// A service makes one Reader, runs it until the service ends, and gives handles to the code that needs
+// credentials.
 func ExampleNewReader() {
 	ctx := context.Background()
 	nc, err := nats.Connect("nats://127.0.0.1:4222",
@@ -25,7 +26,7 @@ func ExampleNewReader() {
 	defer nc.Close()
 	reader, err := kv.NewReader(nc, kv.ReaderConfig{
 		AppIDs:    []string{"wx0123456789abcdef"},
-		CacheFile: "/var/lib/shop/credentials.json", // so that it starts while NATS is away
+		CacheFile: "/var/lib/shop/credentials.json", // so that the service can start while NATS is not available
 		OnError:   func(err error) { log.Print(err) },
 	})
 	if err != nil {
@@ -40,7 +41,7 @@ func ExampleNewReader() {
 	}
 	token := reader.Handle("wx0123456789abcdef", messages.AccessToken)
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		value, err := token.Value() // current at each request, and as cheap as reading a variable
+		value, err := token.Value() // for each request, because the value changes
 		if err != nil {
 			http.Error(w, "no credential of WeChat", http.StatusServiceUnavailable)
 			return

@@ -12,12 +12,12 @@ import (
 	"github.com/wxkeeper/wxkeeper/kv"
 )
 
-// A service calls WeChat's API and never thinks about tokens, not even when another system kills the current one.
+// A service calls WeChat's API without handling tokens, even if another system kills the current token.
 func ExampleTransport() {
-	house := openHouse() // NATS, one worker, and a simulated WeChat
-	defer house.close()
+	stack := startStack() // NATS, one worker, and a simulated WeChat
+	defer stack.close()
 
-	nc, err := nats.Connect(house.natsURL, nats.MaxReconnects(-1))
+	nc, err := nats.Connect(stack.natsURL, nats.MaxReconnects(-1))
 	if err != nil {
 		panic(err)
 	}
@@ -31,11 +31,11 @@ func ExampleTransport() {
 	go func() { _ = reader.Run(ctx) }()
 
 	transport := reader.Transport("wx0123456789abcdef")
-	transport.Hosts = []string{house.wechatHost} // for the simulated WeChat; left out, the hosts of the real one are meant
+	transport.Hosts = []string{stack.wechatHost} // only for the simulation: by default, the hosts of WeChat's API
 	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
 
-	ask := func() {
-		resp, err := client.Get("http://" + house.wechatHost + "/cgi-bin/get_api_domain_ip")
+	call := func() {
+		resp, err := client.Get("http://" + stack.wechatHost + "/cgi-bin/get_api_domain_ip")
 		if err != nil {
 			panic(err)
 		}
@@ -43,9 +43,9 @@ func ExampleTransport() {
 		body, _ := io.ReadAll(resp.Body)
 		fmt.Printf("%s for %s\n", body, resp.Request.URL.RequestURI())
 	}
-	ask()
-	house.killToken()
-	ask()
+	call()
+	stack.killToken()
+	call()
 
 	// Output:
 	// {"ip_list":["203.0.113.18","203.0.113.19","203.0.113.20"]} for /cgi-bin/get_api_domain_ip

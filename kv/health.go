@@ -6,33 +6,36 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 )
 
-// Health is the state of a Reader, for a service's health page and metrics. It contains no secret.
+// Health is the state of a [Reader], for a service's health page and metrics. It contains no secret.
 //
-// A service that has what it needs is healthy, however long NATS is not available: decide readiness by whether Get returns the
-// credentials that the service uses, and alert on Stale.
+// A service that has the credentials which it uses is ready, however long NATS is not available: let
+// readiness depend on [Reader.Get], and alert on Stale.
 type Health struct {
-	// Ready is true after a snapshot of the bucket was complete once. Before that, a missing credential may still arrive, and
-	// an existing one comes from CacheFile.
+	// Ready is true when the first snapshot of the bucket is complete. Before that, a missing credential may
+	// still arrive, and an existing one comes from CacheFile.
 	Ready bool `json:"ready"`
-	// Stale is for how long no changes of the bucket were received; 0: they are received. An error is noticed within some
-	// seconds, a silent connection when its pings fail, a bucket that does not answer within half a minute. A node of a
-	// cluster that is cut off from the others still answers from its copy: only a Reader of all accounts notices that.
+	// Stale is for how long no changes of the bucket were received; 0: they are received. An error is noticed
+	// within some seconds, a silent connection when its pings fail, a bucket that does not answer within half
+	// a minute. A node of a cluster that is cut off from the other nodes still answers from its copy: only a
+	// Reader of all accounts notices that.
 	Stale time.Duration `json:"stale"`
 	// Error is why changes are not received; "": they are, or Run has not tried yet.
 	Error string `json:"error,omitempty"`
-	// Valid and Expired are numbers of credentials: those that may be used now, and those that ended within the last hour
-	// without a newer one. A credential that ended earlier does not count: its account may have been removed. Get returns
-	// ErrExpired for both.
+	// Valid is the number of credentials that may be used now. Expired is the number of credentials that
+	// expired within the last hour and were not replaced. A credential that expired earlier does not count,
+	// because its account may have been removed; Get still returns ErrExpired for it.
 	Valid   int `json:"valid"`
 	Expired int `json:"expired"`
-	// NextEnd is when the first of the valid credentials ends if nothing replaces it; zero: there is none.
+	// NextEnd is the time at which the next credential expires if nothing replaces it; zero: no credential is
+	// valid.
 	NextEnd time.Time `json:"next_end,omitzero"`
 }
 
 // expiredCounts is for how long an expired credential counts.
 const expiredCounts = time.Hour
 
-// Health visits all credentials: call it once in some seconds, not for each request. Safe for concurrent use.
+// Health returns the state of the Reader. It visits all credentials: call it once in some seconds, not for
+// each request.
 func (r *Reader) Health() Health {
 	now := r.cfg.Now()
 	r.mu.Lock()
@@ -63,7 +66,7 @@ func (r *Reader) Health() Health {
 // feedState is whether the source works.
 type feedState struct {
 	ready, works bool
-	since        time.Time // of the last change of works; at first, when the Reader was made
+	since        time.Time // when works changed last; at first, when the Reader was made
 	err          error
 }
 

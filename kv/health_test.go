@@ -10,13 +10,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
-	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
-// awaitHealth waits until a reader's health is as wanted.
-func awaitHealth(t *testing.T, r *watchedReader, is func(Health) bool) Health {
+// awaitHealth waits until the health of a Reader is as it should be.
+func awaitHealth(t *testing.T, r *Reader, is func(Health) bool) Health {
 	t.Helper()
 	ctx := testContext(t)
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -29,64 +30,90 @@ func awaitHealth(t *testing.T, r *watchedReader, is func(Health) bool) Health {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("the health stays %+v", h)
+			t.Fatalf("the health is still %+v", h)
 		}
 	}
 }
 
-func TestHealthTellsWhetherChangesAreHeard(t *testing.T) {
+func isReceiving(h Health) bool { return h.Stale == 0 && h.Error == "" }
+
+func isStale(h Health) bool { return h.Stale > 0 && h.Error != "" }
+
+func TestHealthShowsWhetherChangesAreReceived(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range feeds() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			srv := natstest.Start(t)
-			s := newStore(t, srv, "w")
-			publish(t, s, credential(1, time.Hour))
+			p := newPublisher(t, srv)
+			want := credential(1, time.Hour)
+			p.publish(want)
 			var ahead atomic.Int64
 			cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-			if r, err := NewReader(srv.Connect(), cfg); err != nil || r.Health().Ready || r.Health().Stale <= 0 {
-				t.Errorf("a Reader that does not run has the health %+v, %v", r.Health(), err)
+			expect := func(when string, want, got Health) {
+				t.Helper()
+				got.Stale, got.Error = 0, "" // they vary, and are checked by awaitHealth
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s: %s", when, diff)
+				}
 			}
-			r := startReader(t, srv, cfg)
-			h := awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 })
-			if !h.Ready || h.Error != "" || h.Valid != 1 || h.Expired != 0 || time.Until(h.NextEnd) < 59*time.Minute {
-				t.Errorf("while all is well: %+v", h)
+			idle, err := NewReader(srv.Connect(), cfg)
+			if err != nil {
+				t.Fatal(err)
 			}
+			if h := idle.Health(); h.Stale <= 0 {
+				t.Error("a Reader that does not run is not stale")
+			} else {
+				expect("a Reader that does not run", Health{}, h)
+			}
+
+			r := startReader(t, srv, cfg).Reader
+			valid := Health{Ready: true, Valid: 1, NextEnd: want.ExpiresAt}
+			expect("while changes are received", valid, awaitHealth(t, r, isReceiving))
 			srv.Stop()
-			h = awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Error != "" })
-			if !h.Ready || h.Valid != 1 {
-				t.Errorf("while NATS is away: %+v", h)
-			}
+			expect("while NATS is not available", valid, awaitHealth(t, r, isStale))
+
 			ahead.Store(int64(90 * time.Minute))
-			if h := r.Health(); h.Stale < time.Hour || h.Valid != 0 || h.Expired != 1 || !h.NextEnd.IsZero() {
-				t.Errorf("one hour and a half later: %+v", h)
+			h := r.Health()
+			if h.Stale < time.Hour {
+				t.Errorf("stale for %s, want more than an hour", h.Stale)
 			}
+			expect("half an hour after the end", Health{Ready: true, Expired: 1}, h)
+
 			ahead.Store(0)
 			srv.Restart()
-			awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 && h.Error == "" })
-			if body, err := json.Marshal(h); err != nil || strings.Contains(string(body), "VALUE") {
-				t.Errorf("%s, %v", body, err)
+			h = awaitHealth(t, r, isReceiving)
+			body, err := json.Marshal(h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(body), "VALUE") {
+				t.Errorf("the health shows a value: %s", body)
 			}
 		})
 	}
 }
 
-// An account that was removed would be told as a fault for as long as the service runs.
+// An account that was removed would otherwise count as a fault for as long as the service runs.
 func TestHealthCountsAnExpiredCredentialForAnHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r, events, stop := scriptedReader(t, ReaderConfig{})
 		defer stop()
-		events <- put(t, credential(1, time.Hour))
+		expect := func(when string, want Health) {
+			t.Helper()
+			got := r.Health()
+			got.Stale = 0 // the source never says that it works
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s: %s", when, diff)
+			}
+		}
+		events <- recordEvent(t, credential(1, time.Hour))
 		synctest.Wait()
 		sleep(2 * time.Hour)
-		if h := r.Health(); h.Valid != 0 || h.Expired != 1 {
-			t.Errorf("an hour after its end: %+v", h)
-		}
+		expect("an hour after its end", Health{Expired: 1})
 		sleep(time.Millisecond)
-		if h := r.Health(); h.Valid != 0 || h.Expired != 0 {
-			t.Errorf("later: %+v", h)
-		}
+		expect("later", Health{})
 	})
 }
 
@@ -96,114 +123,112 @@ func TestHealthSaysThatThereIsNoBucket(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			srv := natstest.Start(t)
-			var trouble atomic.Value
-			cfg.OnError = func(err error) { trouble.Store(err.Error()) }
-			r := &watchedReader{}
-			var err error
-			if r.Reader, err = NewReader(srv.Connect(), cfg); err != nil {
+			var problems atomic.Int32
+			cfg.OnError = func(error) { problems.Add(1) }
+			r, err := NewReader(srv.Connect(), cfg)
+			if err != nil {
 				t.Fatal(err)
 			}
-			runReader(t, r.Reader)
-			awaitHealth(t, r, func(h Health) bool { return h.Error != "" })
-			if text, _ := trouble.Load().(string); text == "" {
-				t.Error("nobody is told of the trouble")
+			runReader(t, r)
+			awaitHealth(t, r, isStale)
+			if problems.Load() == 0 {
+				t.Error("OnError was not called")
 			}
-			s := newStore(t, srv, "w")
-			publish(t, s, credential(1, time.Hour))
-			if _, err := r.Wait(testContext(t), "wx1", messages.AccessToken); err != nil {
-				t.Error(err)
-			}
-			awaitHealth(t, r, func(h Health) bool { return h.Ready && h.Stale == 0 && h.Error == "" })
+			newPublisher(t, srv).publish(credential(1, time.Hour))
+			awaitToken(t, r, 0)
+			awaitHealth(t, r, func(h Health) bool { return h.Ready && isReceiving(h) })
 		})
 	}
 }
 
-// The server is not gone in good order: nobody can be reached any more.
+// The connection breaks without an error of the server, and cannot be made again.
 func TestHealthOfABrokenConnection(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range feeds() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			srv := gated{natstest.Start(t), natstest.NewGate()}
-			s := newStore(t, srv.Server, "w")
-			publish(t, s, credential(1, time.Hour))
-			told := make(chan error, 1000)
-			cfg.OnError = func(err error) { told <- err }
-			r := startReader(t, srv, cfg)
-			awaitHealth(t, r, func(h Health) bool { return h.Stale == 0 })
+			srv := startGated(t)
+			newPublisher(t, srv.Server).publish(credential(1, time.Hour))
+			problems := make(chan error, 1000)
+			cfg.OnError = func(err error) { problems <- err }
+			r := startReader(t, srv, cfg).Reader
+			awaitHealth(t, r, isReceiving)
 			srv.gate.Sever()
-			awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Error != "" && h.Valid == 1 })
+			if h := awaitHealth(t, r, isStale); h.Valid != 1 {
+				t.Errorf("%d credentials are valid, want 1", h.Valid)
+			}
 			select {
-			case err := <-told:
+			case err := <-problems:
 				if err == nil {
-					t.Error("of no error")
+					t.Error("OnError was called with nil")
 				}
 			case <-testContext(t).Done():
-				t.Error("nobody is told")
+				t.Error("OnError was not called")
 			}
 		})
 	}
 }
 
-// The server tells a refusal apart from what was asked, which just gets no answer.
+// The server sends a refusal asynchronously: the refused request only gets no answer.
 func TestHealthNamesTheSubjectThatIsRefused(t *testing.T) {
 	t.Parallel()
+	const refusal = "Permissions Violation for"
 	for name, cfg := range feeds() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			srv, _, shop := restricted(t, []string{"nothing"}, nil)
-			r := &watchedReader{}
-			var err error
-			if r.Reader, err = NewReader(srv.Connect(shop), cfg); err != nil {
-				t.Fatal(err)
-			}
-			runReader(t, r.Reader)
-			awaitHealth(t, r, func(h Health) bool { return strings.Contains(h.Error, `Permissions Violation for`) })
-			transport := r.Transport("wx1")
-			transport.Patience = time.Millisecond
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, apiURL, nil)
+			srv, worker, shop := natstest.StartRestricted(t, []string{"nothing"}, nil)
+			newPublisher(t, srv, worker)
+			r, err := NewReader(srv.Connect(shop), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp, err := transport.RoundTrip(req)
+			runReader(t, r)
+			awaitHealth(t, r, func(h Health) bool { return strings.Contains(h.Error, refusal) })
+			transport := r.Transport("wx1")
+			transport.Patience = time.Millisecond
+			resp, err := (&http.Client{Transport: transport}).Get(apiURL)
 			if err == nil {
 				resp.Body.Close()
+				t.Fatal("the request was sent without a token")
 			}
-			if !errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), `Permissions Violation for`) {
-				t.Errorf("a request fails with %v", err)
+			if !errors.Is(err, ErrNotFound) {
+				t.Errorf("the request fails with %v, want ErrNotFound", err)
+			}
+			if !strings.Contains(err.Error(), refusal) {
+				t.Errorf("the request fails with %v, which does not name the refused subject", err)
 			}
 		})
 	}
 }
 
-// A service that closes its connection, or loses it for good, has its credentials to their end.
+// A service that closes its connection, or loses it permanently, has its credentials until they expire.
 func TestReaderServesAfterItsConnectionWasClosed(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range feeds() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			srv := natstest.Start(t)
-			s := newStore(t, srv, "w")
-			publish(t, s, credential(1, time.Hour))
+			newPublisher(t, srv).publish(credential(1, time.Hour))
 			nc := srv.Connect()
-			r := &watchedReader{}
-			var err error
-			if r.Reader, err = NewReader(nc, cfg); err != nil {
+			r, err := NewReader(nc, cfg)
+			if err != nil {
 				t.Fatal(err)
 			}
-			stop := runReader(t, r.Reader)
-			if _, err := r.Wait(testContext(t), "wx1", messages.AccessToken); err != nil {
-				t.Fatal(err)
-			}
+			stop := runReader(t, r)
+			awaitToken(t, r, 0)
 			h := r.Handle("wx1", messages.AccessToken)
-			nc.Close()
-			awaitHealth(t, r, func(h Health) bool { return h.Stale > 0 && h.Error != "" && h.Valid == 1 })
-			for _, when := range []string{"while it runs", "after its end"} {
-				if v, err := h.Value(); err != nil || v != credential(1, 1).Value {
-					t.Errorf("%s: %v", when, err)
+			check := func(when string) {
+				t.Helper()
+				checkGeneration(t, r, when, 1)
+				if _, err := h.Value(); err != nil {
+					t.Errorf("%s, the handle returns %v", when, err)
 				}
-				stop()
 			}
+			nc.Close()
+			awaitHealth(t, r, isStale)
+			check("while the Reader runs")
+			stop()
+			check("after Run has returned")
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -11,119 +10,153 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
-	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
-// Whatever a bucket brings, in whatever order, and however the clock goes on: a Reader hands out nothing that was never
-// published or has ended, never goes back to what was obtained earlier, nor, in one bucket, to a lower generation, and it
-// has the newest that it was told.
-func TestPropertyReaderNeverGoesBackAndNeverHandsOutTheDead(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-		r, err := NewReader(nil, ReaderConfig{Source: scripted{}, Now: func() time.Time { return now }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := r.Handle("wx1", messages.AccessToken)
-		published := map[string]messages.Credential{}
-		var values []string
-		var last *messages.Credential           // handed out
-		bucketOf, bucket := map[string]int{}, 0 // by value; buckets are made anew
-		revision, generation := uint64(0), uint64(0)
-		publish := func(t *rapid.T) messages.Credential {
-			revision++
-			generation++
-			now = now.Add(time.Millisecond)
-			c := messages.Credential{
-				AppID: "wx1", Kind: messages.AccessToken, Value: fmt.Sprintf("value-%d", len(published)), ObtainedAt: now, RefreshAt: now,
-				ExpiresAt: now.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "life")) * time.Second), Generation: generation, Revision: revision, Source: messages.SourceToken, Worker: "w",
-			}
-			published[c.Value] = c
-			values, bucketOf[c.Value] = append(values, c.Value), bucket
-			r.told(event(t, c))
-			return c
-		}
-		look := func() {
-			if rapid.Bool().Draw(t, "clock turns") {
-				r.setClock()
-			}
-			c, err := r.Get("wx1", messages.AccessToken)
-			value, herr := h.Value()
-			switch {
-			case err != nil && !errors.Is(err, ErrExpired) && !errors.Is(err, store.ErrNotFound):
-				t.Fatal(err)
-			case (err == nil) != (herr == nil) || c.Value != value:
-				t.Fatalf("Get has %q, %v; the handle %q, %v", c.Value, err, value, herr)
-			case err != nil:
-				return
-			case c != published[c.Value]:
-				t.Fatalf("%v was never published", c)
-			case !c.Valid(now):
-				t.Fatalf("%v has ended", c)
-			}
-			if last != nil && last.Valid(now) {
-				if c.Generation < last.Generation && (bucketOf[c.Value] == bucketOf[last.Value] || !c.ObtainedAt.After(last.ObtainedAt)) {
-					t.Fatalf("from %v back to %v", last, c)
-				}
-			}
-			last = &c
-		}
-		t.Repeat(map[string]func(*rapid.T){
-			"": func(*rapid.T) { look() },
-			"time goes on": func(t *rapid.T) {
-				now = now.Add(time.Duration(rapid.IntRange(1, 40_000).Draw(t, "ms")) * time.Millisecond)
-				r.clock.Store(never) // here it is turned by hand: a handle must not believe one that stands
-			},
-			"a worker publishes": func(t *rapid.T) {
-				c := publish(t)
-				if got, err := r.Get("wx1", messages.AccessToken); err != nil || got != c {
-					t.Fatalf("after %v was published there is %v, %v", c, got, err)
-				}
-			},
-			"an old record comes": func(t *rapid.T) { // from a replica that lags, or a backup
-				if len(values) > 0 {
-					r.told(event(t, published[rapid.SampledFrom(values).Draw(t, "value")]))
-				}
-			},
-			"all memory is lost, and the bucket": func(t *rapid.T) {
-				bucket, revision, generation, values = bucket+1, 0, 0, nil
-				r.told(bucket.Event{Reset: rapid.Bool().Draw(t, "snapshot"), Recreated: true})
-			},
-			"the bucket is lost, and a worker puts back what it holds": func(t *rapid.T) {
-				if last == nil || !last.Valid(now) || bucketOf[last.Value] != bucket || last.Generation != generation {
-					return
-				}
-				switch rapid.IntRange(0, 2).Draw(t, "as told by") {
-				case 0: // a watch
-					r.told(bucket.Event{Reset: true, Recreated: true})
-				case 1: // a watch that takes it for the old one: a backup
-					r.told(bucket.Event{Reset: true})
-				case 2: // direct gets
-					r.told(bucket.Event{Recreated: true})
-				}
-				back := *last
-				revision, values, back.Revision = 1, []string{back.Value}, 1
-				bucket++
-				bucketOf[back.Value], published[back.Value] = bucket, back
-				r.told(event(t, back))
-				if got, err := r.Get("wx1", messages.AccessToken); err != nil || got != back {
-					t.Fatalf("after %v was put back there is %v, %v", back, got, err)
-				}
-			},
-			"the record goes":      func(*rapid.T) { r.told(bucket.Event{Key: "wx1.access_token", Removed: true}) },
-			"another session":      func(*rapid.T) { r.told(bucket.Event{Reset: true}); r.told(bucket.Event{Ready: true}) },
-			"what is not a record": func(*rapid.T) { r.told(bucket.Event{Key: "wx1.access_token", Value: []byte("{"), Revision: revision}) },
-		})
-	})
+// readerModel is a bucket with one credential, and a Reader of it.
+type readerModel struct {
+	*Reader
+	now                  time.Time
+	revision, generation uint64
+	bucket               int // its number: it grows when the bucket is recreated
+	stored               []messages.Credential
+	published            map[string]messages.Credential // by value
+	bucketOf             map[string]int                 // by value
+	last                 *messages.Credential           // the last one that the Reader returned
 }
 
-// event is the event of a record.
-func event(t *rapid.T, c messages.Credential) bucket.Event {
+func newReaderModel(t *rapid.T) *readerModel {
 	t.Helper()
-	body, err := json.Marshal(c)
+	m := &readerModel{
+		now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), published: map[string]messages.Credential{},
+		bucketOf: map[string]int{},
+	}
+	r, err := NewReader(nil, ReaderConfig{Source: scripted{}, Now: func() time.Time { return m.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bucket.Event{Key: messages.Key(c.AppID, c.Kind), Value: body, Revision: c.Revision}
+	m.Reader = r
+	return m
+}
+
+// publish publishes a new generation, and has the Reader handle its event.
+func (m *readerModel) publish(t *rapid.T) messages.Credential {
+	t.Helper()
+	m.revision++
+	m.generation++
+	m.now = m.now.Add(time.Millisecond)
+	life := time.Duration(rapid.IntRange(1, 100).Draw(t, "life")) * time.Second
+	c := messages.Credential{
+		AppID: "wx1", Kind: messages.AccessToken, Value: fmt.Sprintf("value-%d", len(m.published)),
+		ObtainedAt: m.now, RefreshAt: m.now, ExpiresAt: m.now.Add(life), Generation: m.generation,
+		Revision: m.revision, Source: messages.SourceToken, Worker: "w",
+	}
+	m.published[c.Value], m.bucketOf[c.Value] = c, m.bucket
+	m.stored = append(m.stored, c)
+	m.handle(recordEvent(t, c))
+	return c
+}
+
+// republish loses the bucket, and has a worker publish again what the Reader holds.
+func (m *readerModel) republish(t *rapid.T) {
+	t.Helper()
+	if m.last == nil || !m.last.Valid(m.now) {
+		return // nobody holds a credential
+	}
+	if m.bucketOf[m.last.Value] != m.bucket || m.last.Generation != m.generation {
+		return // a worker would publish a newer one
+	}
+	m.handle(rapid.SampledFrom([]bucket.Event{
+		{Reset: true, Recreated: true}, // of a watch
+		{Reset: true},                  // of a watch that cannot see that the bucket was recreated: a backup
+		{Recreated: true},              // of direct gets
+	}).Draw(t, "event"))
+	again := *m.last
+	again.Revision = 1
+	m.revision, m.stored = 1, []messages.Credential{again}
+	m.bucket++
+	m.published[again.Value], m.bucketOf[again.Value] = again, m.bucket
+	m.handle(recordEvent(t, again))
+	m.expectCurrent(t, again)
+}
+
+// expectCurrent checks that the Reader returns a record that was just published.
+func (m *readerModel) expectCurrent(t *rapid.T, want messages.Credential) {
+	t.Helper()
+	got, err := m.Get("wx1", messages.AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
+		t.Fatalf("%v was published, and %v is returned", want, got)
+	}
+}
+
+// check checks what the Reader returns now.
+func (m *readerModel) check(t *rapid.T, h *Handle) {
+	t.Helper()
+	if rapid.Bool().Draw(t, "the clock advances") {
+		m.setClock()
+	}
+	c, err := m.Get("wx1", messages.AccessToken)
+	value, handleErr := h.Value()
+	if (err == nil) != (handleErr == nil) || c.Value != value {
+		t.Fatalf("Get returns %q, %v; the handle %q, %v", c.Value, err, value, handleErr)
+	}
+	if err != nil {
+		if !errors.Is(err, ErrExpired) && !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		return
+	}
+	if c != m.published[c.Value] {
+		t.Fatalf("%v was never published", c)
+	}
+	if !c.Valid(m.now) {
+		t.Fatalf("%v has expired", c)
+	}
+	if m.last != nil && m.last.Valid(m.now) && c.Generation < m.last.Generation {
+		if m.bucketOf[c.Value] == m.bucketOf[m.last.Value] || !c.ObtainedAt.After(m.last.ObtainedAt) {
+			t.Fatalf("the Reader went back from %v to %v", m.last, c)
+		}
+	}
+	m.last = &c
+}
+
+// Whatever a bucket delivers, in whatever order, and however the time advances: a Reader returns nothing that
+// was never published or has expired; it never goes back to a credential that was obtained earlier nor, within
+// one bucket, to a lower generation; and it has the newest credential that was delivered.
+func TestPropertyReaderNeverGoesBackAndNeverReturnsAnExpiredValue(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		m := newReaderModel(t)
+		h := m.Handle("wx1", messages.AccessToken)
+		t.Repeat(map[string]func(*rapid.T){
+			"": func(t *rapid.T) { m.check(t, h) },
+			"time passes": func(t *rapid.T) {
+				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40_000).Draw(t, "ms")) * time.Millisecond)
+				m.clock.Store(never) // nothing advances the clock here: a handle must not use it
+			},
+			"a record is published": func(t *rapid.T) { m.expectCurrent(t, m.publish(t)) },
+			"an old record is delivered": func(t *rapid.T) { // from a replica that lags, or from a backup
+				if len(m.stored) > 0 {
+					m.handle(recordEvent(t, rapid.SampledFrom(m.stored).Draw(t, "record")))
+				}
+			},
+			"the bucket and all memory of generations are lost": func(t *rapid.T) {
+				m.bucket, m.revision, m.generation, m.stored = m.bucket+1, 0, 0, nil
+				m.handle(bucket.Event{Reset: rapid.Bool().Draw(t, "snapshot"), Recreated: true})
+			},
+			"the bucket is lost, and a worker publishes again what it holds": m.republish,
+			"the record is removed": func(*rapid.T) {
+				m.handle(bucket.Event{Key: "wx1.access_token", Removed: true})
+			},
+			"another session begins": func(*rapid.T) {
+				m.handle(bucket.Event{Reset: true})
+				m.handle(bucket.Event{Ready: true})
+			},
+			"something that is not a record is delivered": func(*rapid.T) {
+				m.handle(bucket.Event{Key: "wx1.access_token", Value: []byte("{"), Revision: m.revision})
+			},
+		})
+	})
 }

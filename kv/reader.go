@@ -16,38 +16,47 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Errors of the reading methods.
+// Errors of a [Reader].
 var (
-	// ErrNotFound is returned if no credential was seen yet.
+	// ErrNotFound is returned by reading methods if the Reader has not seen a credential of this account and
+	// kind. The error's text says so if there cannot be one: the kind is unknown, the AppID is invalid, or
+	// the Reader does not follow the account.
 	ErrNotFound = bucket.ErrNotFound
-	// ErrExpired is returned if the last credential that was seen has expired, and no newer one has arrived.
+	// ErrExpired is returned by reading methods if the last credential has expired, and no newer one has
+	// arrived.
 	ErrExpired = bucket.ErrExpired
+	// ErrRunning is returned by a second call of [Reader.Run].
+	ErrRunning = errors.New("kv: Run was called before: make another Reader")
 )
 
-// ReaderConfig configures a [Reader]. The zero value works: it follows all accounts of the default bucket by a watch.
+// ReaderConfig configures a [Reader]. The zero value works: it follows all accounts of the default bucket by a
+// watch.
 type ReaderConfig struct {
 	Bucket        string // "" is messages.DefaultBucket
 	SubjectPrefix string // first token of the workers' subjects; "" is messages.DefaultPrefix
-	// AppIDs are the accounts to follow; empty: all. A watch of exactly one account requests nothing that concerns other
-	// accounts, so a NATS permission can limit it to that account. A permission cannot limit a watch of several accounts:
-	// services that may follow only some accounts use Direct.
+	// AppIDs are the accounts to follow; empty: all. A NATS permission can limit a watch of exactly one
+	// account to that account. It cannot limit a watch of several accounts: a service that may follow only
+	// some accounts uses Direct.
 	AppIDs []string
-	// Direct reads the bucket by direct gets and receives changes as core NATS messages, without a JetStream consumer, so
-	// that the NATS user needs very few permissions (docs/security.md). It needs AppIDs.
+	// Direct reads the bucket by direct gets and receives changes as core NATS messages, without a JetStream
+	// consumer, so that the NATS user needs very few permissions (docs/permissions.md). It needs AppIDs.
 	Direct bool
-	// CacheFile is a file in which the Reader saves its credentials, so that a service that starts while NATS is not
-	// available has credentials at once. They are stored unencrypted, with mode 0600 (which has no effect on Windows). Each
-	// process needs a file of its own. A file that other users may read, or that another user owns, is not used. "": no file.
+	// CacheFile is a file in which the Reader saves its credentials, so that a service that starts while NATS
+	// is not available has credentials at once. They are not encrypted. The file has mode 0600, which has no
+	// effect on Windows; a file that other users may read, or that another user owns, is not used. Each
+	// process needs a file of its own. "": no file.
 	CacheFile string
-	// OnChange is called with every change of the bucket, after Get returns it. It is called from one goroutine and must not
-	// block: that goroutine keeps the Reader current. nil: it is not called. [Reader.Changes] may be slow.
+	// OnChange is called with every change of the bucket, after Get returns it. It is called from one
+	// goroutine and must not block: that goroutine keeps the Reader current. nil: it is not called.
+	// A loop over [Reader.Changes] may be slow.
 	OnChange func(Change)
-	// OnError is called with each problem that the Reader handles itself: why changes are not received (again with each
-	// attempt), why CacheFile is not used or not written, why a Transport could not report a refused token. It may be called
-	// before NewReader returns, is not called concurrently, and must not block. nil: it is not called.
+	// OnError is called with each problem that the Reader handles itself: changes are not received (after
+	// each attempt), a record is invalid, CacheFile is not used or not written, a Transport could not report
+	// a refused token. It may be called before NewReader returns, is not called concurrently, and must not
+	// block. nil: it is not called.
 	OnError func(error)
 	Now     func() time.Time // nil is time.Now
-	// Source is for kvtest; nil: NATS.
+	// Source is set by package kvtest; nil is NATS.
 	Source bucket.Source
 }
 
@@ -55,25 +64,28 @@ type ReaderConfig struct {
 type Change struct {
 	AppID string
 	Kind  messages.Kind
-	// Record is the record that the bucket has now; nil: it has no valid one (deleted, expired, or lost with its bucket). The
-	// Reader may still hold a newer value.
+	// Record is the record that the bucket has now; nil: it has no valid record (deleted, expired, or lost
+	// with the bucket). The Reader may hold a newer credential.
 	Record *messages.Credential
 	// Revision is the bucket's revision of the change; 0: the record was lost with its bucket.
 	Revision uint64
-	// Reset is the beginning of a snapshot, after which revisions may be lower than before; Ready is its end. The other fields
-	// are zero then.
+	// Reset begins a snapshot, after which revisions may be lower than before; Ready ends it. The other
+	// fields are zero then.
 	Reset, Ready bool
 }
 
-// Reader holds the current credentials of one or many accounts in memory. A new credential usually arrives within milliseconds
-// of its publication, and within some seconds if a NATS server was lost at that time. Only the connection's pings detect a
-// network that silently drops packets: see [NewReader].
+// Reader holds the current credentials of one or many accounts in memory. A new credential usually arrives
+// within milliseconds of its publication, and within some seconds if a NATS server was lost at that time.
+// Only the connection's pings detect a network that silently drops packets: see [NewReader].
 //
-// Its reading methods never block, take no lock, allocate nothing while there is a valid credential, are safe for concurrent
-// use, and continue to return what has not expired while NATS is not available, and after Run has returned. A Reader never
-// goes back to a lower generation while it holds a valid credential, unless the bucket was recreated, with everything that
-// the workers knew of generations, and has a value that was obtained later. (A Reader of named accounts has no permission to
-// ask when the bucket was created, so it assumes after each lost connection that the bucket may have been recreated.)
+// All methods are safe for concurrent use. The reading methods (Get, AccessToken, and those of a [Handle])
+// never block, take no lock, and allocate nothing while there is a valid credential. They continue to return
+// what has not expired while NATS is not available, and after Run has returned.
+//
+// While a Reader holds a valid credential it never goes back to a lower generation, with one exception: the
+// bucket was recreated, the workers have forgotten the generations with it, and the lower generation was
+// obtained later. (A Reader of named accounts may not ask when the bucket was created. After each lost
+// connection it assumes that the bucket may have been recreated.)
 type Reader struct {
 	cfg     ReaderConfig
 	source  bucket.Source
@@ -92,12 +104,12 @@ type Reader struct {
 	state     feedState
 }
 
-// NewReader makes a Reader. [Reader.Run] keeps it current. NewReader sends nothing; if there is a CacheFile, the Reader holds
-// its credentials when NewReader returns.
+// NewReader makes a Reader. Call [Reader.Run] to keep it current. NewReader sends nothing. If there is a
+// CacheFile, the Reader holds the credentials of the file when NewReader returns.
 //
-// The connection should be made with nats.RetryOnFailedConnect(true) and nats.MaxReconnects(-1), so that neither a start
-// without NATS nor a long outage ends it; and with a nats.PingInterval of some seconds, because with the default a silent
-// connection is detected only after some minutes.
+// Make the connection with nats.RetryOnFailedConnect(true) and nats.MaxReconnects(-1), so that neither a
+// start without NATS nor a long outage ends it, and with a nats.PingInterval of some seconds, because with
+// the default a silent connection is detected only after some minutes.
 func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Bucket == "" {
 		cfg.Bucket = messages.DefaultBucket
@@ -117,7 +129,10 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	if cfg.Direct && len(cfg.AppIDs) == 0 {
 		return nil, errors.New("kv: ReaderConfig.Direct needs AppIDs: a direct get names its key")
 	}
-	r := &Reader{cfg: cfg, source: cfg.Source, latest: bucket.NewLatest(cfg.Now), ready: make(chan struct{}), listeners: listeners{}}
+	r := &Reader{
+		cfg: cfg, source: cfg.Source, latest: bucket.NewLatest(cfg.Now), ready: make(chan struct{}),
+		listeners: listeners{},
+	}
 	if r.source == nil {
 		js, err := jetstream.New(nc)
 		if err != nil {
@@ -134,9 +149,6 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 	return r, nil
 }
 
-// ErrRunning is returned by a second call of [Reader.Run].
-var ErrRunning = errors.New("kv: Run was called before: make another Reader")
-
 // Run follows the bucket until ctx ends, and returns ctx's error. A second call returns [ErrRunning] at once.
 func (r *Reader) Run(ctx context.Context) error {
 	if r.running.Swap(true) {
@@ -145,7 +157,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { r.advanceClock(ctx) })
 	if r.cache != nil {
-		running.Go(func() { r.keep(ctx) })
+		running.Go(func() { r.saveChanges(ctx) })
 	}
 	r.source.Run(ctx, r.handle)
 	<-ctx.Done() // a source of kvtest may return earlier
@@ -157,27 +169,65 @@ func (r *Reader) Run(ctx context.Context) error {
 // Ready is closed when the first snapshot of the bucket is complete.
 func (r *Reader) Ready() <-chan struct{} { return r.ready }
 
-// Get returns the current credential: [ErrNotFound] if none was seen yet, [ErrExpired] if the last one has expired.
+// Get returns the current credential: [ErrNotFound] if none was seen, [ErrExpired] if the last one has expired.
 //
-// It asks the clock at each call. If that costs too much, use a [Handle].
+// Get asks the system for the time at each call. If that costs too much, use a [Handle].
 func (r *Reader) Get(appid string, kind messages.Kind) (messages.Credential, error) {
 	c, err := r.latest.Get(appid, kind)
 	if err != nil {
-		return messages.Credential{}, fmt.Errorf("kv: %w", err)
+		return messages.Credential{}, fmt.Errorf("kv: %w", r.explain(err, appid, kind))
 	}
 	return *c, nil
 }
 
-// AccessToken returns the current access_token of an account; errors as of [Reader.Get].
+// AccessToken returns the value of the current access_token of an account; errors as of [Reader.Get].
 func (r *Reader) AccessToken(appid string) (string, error) {
 	c, err := r.latest.Get(appid, messages.AccessToken)
 	if err != nil {
-		return "", fmt.Errorf("kv: %w", err)
+		return "", fmt.Errorf("kv: %w", r.explain(err, appid, messages.AccessToken))
 	}
 	return c.Value, nil
 }
 
-// handle takes one event of the source.
+// explain returns why there can be no credential, or err if there can be one.
+func (r *Reader) explain(err error, appid string, kind messages.Kind) error {
+	if impossible := r.check(appid, kind); impossible != nil {
+		return impossible
+	}
+	return err
+}
+
+// check returns why there can be no credential of this account and kind, or nil.
+func (r *Reader) check(appid string, kind messages.Kind) error {
+	if err := r.checkAccount(appid); err != nil {
+		return err
+	}
+	if !kind.Valid() {
+		return impossibleError(fmt.Sprintf("%.64q is not a kind of credential: use one of %v", kind, messages.Kinds))
+	}
+	return nil
+}
+
+// checkAccount returns why there can be no credential of this account, or nil.
+func (r *Reader) checkAccount(appid string) error {
+	if err := messages.CheckAppID(appid); err != nil {
+		return impossibleError(err.Error())
+	}
+	if _, ok := slices.BinarySearch(r.cfg.AppIDs, appid); !ok && len(r.cfg.AppIDs) > 0 {
+		return impossibleError("the Reader does not follow account " + appid + ": add it to ReaderConfig.AppIDs")
+	}
+	return nil
+}
+
+// impossibleError is an [ErrNotFound] that says why there can be no credential.
+type impossibleError string
+
+func (e impossibleError) Error() string { return string(e) }
+
+// Is makes the error an ErrNotFound for errors.Is.
+func (e impossibleError) Is(target error) bool { return target == ErrNotFound }
+
+// handle handles one event of the source.
 func (r *Reader) handle(e bucket.Event) {
 	changes, replaced, err := r.latest.Apply(e)
 	if e.Tick {
@@ -211,7 +261,7 @@ func (r *Reader) handle(e bucket.Event) {
 	}
 }
 
-// notify wakes the listeners of the credentials that were replaced, and has the file written.
+// notify wakes the listeners of the credentials that were replaced, and notes that the file lacks them.
 func (r *Reader) notify(replaced []bucket.Name) {
 	if len(replaced) == 0 {
 		return
@@ -244,7 +294,9 @@ type natsSource struct {
 
 func (s *natsSource) Run(ctx context.Context, emit func(bucket.Event)) {
 	if s.cfg.Direct {
-		d := bucket.Direct{NC: s.nc, Bucket: s.cfg.Bucket, Prefix: s.cfg.SubjectPrefix, AppIDs: s.cfg.AppIDs, Emit: emit}
+		d := bucket.Direct{
+			NC: s.nc, Bucket: s.cfg.Bucket, Prefix: s.cfg.SubjectPrefix, AppIDs: s.cfg.AppIDs, Emit: emit,
+		}
 		d.Run(ctx)
 		return
 	}

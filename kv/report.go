@@ -10,28 +10,28 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// How long a report is not repeated: for as long as the workers say, within limits, because an operator may solve the problem
+// A report is not repeated for as long as the workers ask, within limits: an operator may solve the problem
 // earlier.
 const (
-	repeatDefault = 10 * time.Second // if the workers say nothing
+	repeatDefault = 10 * time.Second // if the workers ask for nothing
 	repeatMin     = time.Second
 	repeatMax     = time.Minute
 )
 
-// reports are the last report of each account to the workers. The zero value works.
+// reports has the last report of each account. The zero value works.
 type reports struct {
 	mu   sync.Mutex
 	last map[string]*report // by AppID
 }
 
-// report is the report of one refused value. All requests that were refused with that value share it.
+// report is the report of one refused value. All requests that were refused with this value share it.
 type report struct {
 	value string
-	done  chan struct{} // closed when the Reader holds another value, or none is expected any more
+	done  chan struct{} // closed when the Reader holds another value, or another one is no longer expected
 	until time.Time     // when the value may be reported again; set before done is closed
 }
 
-// isCurrent reports whether the report is under way, or was made a moment ago.
+// isCurrent reports whether the report is under way, or was made so recently that it is not repeated.
 func (p *report) isCurrent(now time.Time) bool {
 	select {
 	case <-p.done:
@@ -41,7 +41,7 @@ func (p *report) isCurrent(now time.Time) bool {
 	}
 }
 
-// join returns the report of a value, and whether the caller must make it.
+// join returns the current report of a value. If there was none, the caller leads: it must make the report.
 func (s *reports) join(appid, value string) (p *report, leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,17 +56,19 @@ func (s *reports) join(appid, value string) (p *report, leads bool) {
 	return p, true
 }
 
-// otherToken returns the current access_token if it is not the refused one.
+// otherToken returns the current access_token if it differs from the refused one.
 func (r *Reader) otherToken(appid, refused string) (value string, ok bool) {
 	value, err := r.AccessToken(appid)
 	return value, err == nil && value != refused
 }
 
-// startReport reports to the workers that WeChat refused a value, unless that was reported a moment ago. It does not block.
+// startReport reports to the workers that WeChat refused a value, unless there is a current report of it. It
+// does not block.
 func (r *Reader) startReport(appid, refused string) *report {
 	p, leads := r.reports.join(appid, refused)
 	if leads {
-		// Its own deadline ends the goroutine: the first request that was refused may be cancelled, the others still wait.
+		// The report has its own deadline: the request that leads may be cancelled while others wait for the
+		// report.
 		go r.makeReport(appid, p)
 	}
 	return p
@@ -84,7 +86,7 @@ func (r *Reader) makeReport(appid string, p *report) {
 		}
 		repeat <- d
 	}()
-	// The values are compared, not the generations: a recreated bucket may begin with lower generations.
+	// It compares values and not generations, because a recreated bucket may begin with lower generations.
 	_, _ = r.await(ctx, appid, messages.AccessToken, func(c messages.Credential) bool { return c.Value != p.value })
 	cancel()
 	p.until = time.Now().Add(<-repeat)
@@ -93,19 +95,22 @@ func (r *Reader) makeReport(appid string, p *report) {
 
 var errReportPanic = errors.New("kv: reporting a refused access_token panicked")
 
-// sendReport asks the workers to replace a refused value. helps is whether another value can be expected, repeat for how long
-// the report should not be repeated.
+// sendReport asks the workers to replace a refused value. helps is whether another value can be expected,
+// repeat is how long the report should not be repeated.
 func (r *Reader) sendReport(ctx context.Context, appid, refused string) (repeat time.Duration, helps bool) {
 	repeat = repeatDefault
-	// After a panic the requests get WeChat's own answer, as if no worker had listened, and the service goes on. The panic's
-	// value is not shown: it may contain the token.
+	// After a panic (of nats.go, or of the service's OnError) the requests get WeChat's answer, as if no
+	// worker had listened, and the service continues. The value of the panic is not shown, because it may
+	// contain the token.
 	defer func() {
 		if recover() != nil {
 			defer func() { _ = recover() }() // OnError itself may have panicked
 			r.onError(errReportPanic)
 		}
 	}()
-	reply, err := r.source.Report(ctx, messages.RefreshCredentialRequest{AppID: appid, Kind: messages.AccessToken, ValueSHA256: messages.ValueSHA256(refused)})
+	reply, err := r.source.Report(ctx, messages.RefreshCredentialRequest{
+		AppID: appid, Kind: messages.AccessToken, ValueSHA256: messages.ValueSHA256(refused),
+	})
 	var refusal *messages.Error
 	switch {
 	case errors.Is(err, context.Canceled): // another value arrived meanwhile

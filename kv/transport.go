@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -14,45 +13,59 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/loopback"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// wechatHosts are the hosts of WeChat's server API: the default, the backup, and those of regions (docs/wechat-api.md).
-var wechatHosts = []string{"api.weixin.qq.com", "api2.weixin.qq.com", "sh.api.weixin.qq.com", "sz.api.weixin.qq.com", "hk.api.weixin.qq.com"}
+// wechatHosts are the hosts of WeChat's server API (docs/wechat-api.md#hosts): the default, the backup, and
+// the hosts of regions.
+var wechatHosts = []string{
+	"api.weixin.qq.com", "api2.weixin.qq.com", "sh.api.weixin.qq.com", "sz.api.weixin.qq.com", "hk.api.weixin.qq.com",
+}
 
-// defaultPatience is for how long a request without a deadline waits for a token.
+// defaultPatience is how long a request without a deadline waits for a token.
 const defaultPatience = 5 * time.Second
 
 // Transport is an [http.RoundTripper] that adds the access_token of one account to each call of WeChat's API:
 //
 //	client := &http.Client{Transport: reader.Transport(appid), Timeout: 5 * time.Second}
 //
-// While there is no valid token, a request waits for one until its deadline; its error is then [ErrNotFound] or [ErrExpired].
-// If WeChat answers that the token is dead (errcode 40001, 42001, 40014), the Transport reports that to the workers, once for
-// all requests that meet it, waits for the new token until the request's deadline, and sends the request a second time if
-// its body can be sent again (no body, or a GetBody, as http.NewRequest makes it for a bytes.Reader, bytes.Buffer or
-// strings.Reader). If no new token arrives, or the body cannot be sent again, the caller gets WeChat's answer.
+// While there is no valid token, a request waits for one until shortly before its deadline. If none arrives,
+// its error is [ErrNotFound] or [ErrExpired].
 //
-// It passes on unchanged, without a token: requests to other hosts; requests to which another host has redirected an
-// http.Client, because that host would act in this account's name; requests with an access_token of their own in the URL; and
-// requests to /sns/, whose tokens belong to users. To WeChat's hosts it refuses plain http:// beyond loopback, and the
-// interfaces that issue tokens (/cgi-bin/token, /cgi-bin/stable_token), because a service that fetches a token for itself
-// kills the token of all others.
+// If WeChat answers that the token is dead (errcode 40001, 42001 or 40014), the Transport reports that to the
+// workers, once for all requests that were refused, waits for the new token until shortly before the request's
+// deadline, and sends the request a second time. The body must allow that: the request has no body, or a
+// GetBody, which http.NewRequest sets for a bytes.Reader, bytes.Buffer and strings.Reader. If no new token
+// arrives, or the body cannot be sent again, the caller gets WeChat's answer.
 //
-// The token is not visible in the caller's requests, in Response.Request, in redirects and in errors. What is below a Transport
-// sees it: a Base that logs or traces, and with HTTP/2 the caller's own httptrace.ClientTrace. Put those around the Transport,
-// not below it.
+// It sends these requests unchanged, without the token:
+//   - requests to other hosts,
+//   - requests to which another host has redirected an http.Client, because that host would act in the
+//     account's name,
+//   - requests with an access_token of their own in the URL,
+//   - requests to /sns/, whose tokens belong to users.
 //
-// Answers are returned as they arrive. Only a JSON object within the first 16 KiB is examined, and not if the caller has
-// requested an encoding (gzip) itself. A Transport logs nothing. It is safe for concurrent use; its fields must not be changed
-// after its first use; several Transports of one Reader share their reports. The zero value does not work.
+// On WeChat's hosts it refuses plain http:// beyond loopback, and the interfaces that issue tokens
+// (/cgi-bin/token, /cgi-bin/stable_token): a service that fetches a token for itself kills the token of all
+// other services.
+//
+// The token is not visible in the caller's requests, in Response.Request, in redirects and in errors. It is
+// visible to what is below the Transport: a Base that logs or traces and, with HTTP/2, the
+// httptrace.ClientTrace of the caller. Put logging and tracing around the Transport.
+//
+// Answers are returned as they arrive. The Transport only examines a JSON object within the first 16 KiB, and
+// nothing if the caller has requested an encoding (gzip) itself. It logs nothing. It is safe for concurrent
+// use. Its fields must not be changed after its first use. All Transports of one Reader share their reports.
+// The zero value does not work.
 type Transport struct {
 	// Base sends the requests; nil is http.DefaultTransport.
 	Base http.RoundTripper
-	// Hosts are the hosts that get the token, each host or host:port; without a port it is the default port of the scheme.
-	// nil: the hosts of WeChat's API.
+	// Hosts are the hosts that get the token, as host or host:port; without a port, the default port of the
+	// scheme. nil: the hosts of WeChat's API.
 	Hosts []string
-	// Patience is for how long a request without a deadline waits for a token, and again for a new one; 0 is 5 s.
+	// Patience is how long a request without a deadline waits for a token, and after a refusal for a new
+	// token; 0 is 5 s.
 	Patience time.Duration
 
 	reader  *Reader
@@ -61,13 +74,15 @@ type Transport struct {
 }
 
 // Transport makes a Transport for one account, with its fields at their zero values. It need not be closed.
+// If there can be no credential of the account (see [Reader.Handle]), requests that need a token return at
+// once an [ErrNotFound] that says why.
 func (r *Reader) Transport(appid string) *Transport {
 	return &Transport{reader: r, appid: appid, current: r.Handle(appid, messages.AccessToken)}
 }
 
-var errNoReader = errors.New("kv: a Transport without a Reader: make it with Reader.Transport")
+var errNoReader = errors.New("kv: the Transport has no Reader: make it with Reader.Transport")
 
-// RoundTrip is what http.Client calls.
+// RoundTrip sends one request, or two if WeChat refuses the token of the first. http.Client calls it.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if t.reader == nil {
 		closeBody(req)
@@ -106,7 +121,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.send(req, body, token)
 }
 
-// CloseIdleConnections is what http.Client.CloseIdleConnections calls.
+// CloseIdleConnections closes the idle connections of Base. http.Client.CloseIdleConnections calls it.
 func (t *Transport) CloseIdleConnections() {
 	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
@@ -132,8 +147,8 @@ func (t *Transport) isListed(u *url.URL) bool {
 	return slices.ContainsFunc(hosts, func(h string) bool { return isHost(u, h) })
 }
 
-// isRedirected reports whether another host took part in redirecting an http.Client to this request. A later redirect by
-// WeChat itself does not change that: another host has chosen what is called.
+// isRedirected reports whether another host took part in redirecting an http.Client to this request. A later
+// redirect by WeChat itself does not change that: another host has chosen what is called.
 func (t *Transport) isRedirected(req *http.Request) bool {
 	for from := req.Response; from != nil; from = from.Request.Response {
 		if from.Request == nil || !t.isListed(from.Request.URL) {
@@ -143,8 +158,8 @@ func (t *Transport) isRedirected(req *http.Request) bool {
 	return false
 }
 
-// isHost reports whether u belongs to an entry of Hosts. The URL decides, because it is where the request is sent, and not the
-// Host header.
+// isHost reports whether u belongs to an entry of Hosts. The Host header of the request does not count,
+// because the URL decides where the request is sent.
 func isHost(u *url.URL, entry string) bool {
 	e := url.URL{Host: entry}
 	if !strings.EqualFold(u.Hostname(), e.Hostname()) {
@@ -157,7 +172,8 @@ func isHost(u *url.URL, entry string) bool {
 	return cmp.Or(u.Port(), port) == cmp.Or(e.Port(), port)
 }
 
-// hasOwnToken reports whether a URL has an access_token, even an empty one, or a path whose tokens belong to users.
+// hasOwnToken reports whether a URL has an access_token, even an empty one, or a path whose tokens belong to
+// users.
 func hasOwnToken(u *url.URL) bool {
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		if isToken(pair) {
@@ -176,20 +192,15 @@ func isToken(parameter string) bool {
 
 // refuse returns why a request must not be sent, or nil.
 func refuse(u *url.URL) error {
-	if u.Scheme != "https" && !isLoopback(u.Hostname()) {
-		return fmt.Errorf("kv: plain http to %s is refused: the access_token would cross the network in the clear", u.Host)
+	if u.Scheme != "https" && !loopback.Host(u.Hostname()) {
+		return fmt.Errorf("kv: plain http to %s is refused: it would send the access_token unencrypted", u.Host)
 	}
 	switch p := path.Clean(u.Path); p {
 	case "/cgi-bin/token", "/cgi-bin/stable_token":
-		return fmt.Errorf("kv: %s is refused: a service that fetches a token for itself kills the token of all others; "+
-			"read the token from the Reader, or use a client without this Transport", p)
+		return fmt.Errorf("kv: %s is refused: a service that fetches a token for itself kills the token of all other "+
+			"services; read the token from the Reader, or use a client without this Transport", p)
 	}
 	return nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return ip.IsLoopback() || ip == nil && strings.EqualFold(host, "localhost")
 }
 
 // token returns the current token, or waits for one.
@@ -203,8 +214,9 @@ func (t *Transport) token(ctx context.Context) (string, error) {
 	if c, err := t.reader.Wait(waiting, t.appid, messages.AccessToken); err == nil {
 		return c.Value, nil
 	}
-	if value, err = t.current.Value(); err == nil {
-		return value, nil
+	c, err := t.current.current() // once more: the token may have arrived when the patience ended
+	if err == nil {
+		return c.Value, nil
 	}
 	if why := t.reader.Health().Error; why != "" {
 		err = fmt.Errorf("%w (changes of the bucket are not received: %s)", err, why)
@@ -215,8 +227,8 @@ func (t *Transport) token(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("kv: no access_token for the request: %w", err)
 }
 
-// replace reports a refused token, and returns another token as soon as there is one. ok is false if none arrives in time, or
-// the request cannot be sent again.
+// replace reports a refused token, and returns another token as soon as there is one. ok is false if none
+// arrives in time, or the request cannot be sent again.
 func (t *Transport) replace(req *http.Request, refused string) (token string, ok bool) {
 	canRepeat := req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
 	if token, ok = t.reader.otherToken(t.appid, refused); ok {
@@ -235,8 +247,8 @@ func (t *Transport) replace(req *http.Request, refused string) (token string, ok
 	return t.reader.otherToken(t.appid, refused)
 }
 
-// waiting limits the time for which a request waits for a token. It leaves a part of the request's time, so that the caller
-// gets an answer, or an error that says what was missing, and not only a timeout.
+// waiting limits how long a request waits for a token. It leaves a part of the request's time, so that the
+// caller gets WeChat's answer or an error that says what is missing, and not only a timeout.
 func (t *Transport) waiting(ctx context.Context) (context.Context, context.CancelFunc) {
 	end, ok := ctx.Deadline()
 	if !ok {
@@ -251,7 +263,7 @@ func (t *Transport) send(req *http.Request, body io.ReadCloser, token string) (*
 	copied := struct {
 		http.Request
 		url url.URL
-	}{*req, *req.URL} // one allocation: this is done for every call
+	}{*req, *req.URL} // one allocation, because every call does this
 	sent, u := &copied.Request, &copied.url
 	sent.URL, sent.Body = u, body
 	if u.RawQuery == "" {

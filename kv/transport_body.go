@@ -10,17 +10,21 @@ import (
 	"strings"
 )
 
-// maxPeek is how much of an answer is looked at. WeChat's errors have some hundred bytes.
+// maxPeek is how much of an answer is examined, in bytes. WeChat's errors have some hundred bytes.
 const maxPeek = 16 << 10
 
-// isDeadToken reports whether an answer is WeChat's error that the access_token is dead. It reads no further than it must,
-// and what it read, the caller reads again.
+// isDeadToken reports whether an answer is WeChat's error that the access_token is dead. It reads as little
+// as possible, and puts a body into the answer that repeats what it has read.
 //
-// WeChat's HTTP status is 200 whatever happens and its Content-Type means nothing: the errcode decides.
+// Only the errcode decides: WeChat's HTTP status is always 200, and its Content-Type means nothing
+// (docs/wechat-api.md#answers).
 func isDeadToken(resp *http.Response) bool {
-	encoding := cmp.Or(resp.Header.Get("Content-Encoding"), "identity") // the base has undone what it has asked for
-	if resp.ContentLength > maxPeek || resp.StatusCode == http.StatusSwitchingProtocols || !strings.EqualFold(encoding, "identity") ||
-		resp.Body == nil || resp.Body == http.NoBody {
+	if resp.StatusCode == http.StatusSwitchingProtocols || resp.Body == nil || resp.Body == http.NoBody {
+		return false
+	}
+	// If the base has requested the encoding itself, it has also decoded the body and removed the header.
+	encoding := cmp.Or(resp.Header.Get("Content-Encoding"), "identity")
+	if resp.ContentLength > maxPeek || !strings.EqualFold(encoding, "identity") {
 		return false
 	}
 	p := &peeked{rest: resp.Body}
@@ -28,20 +32,21 @@ func isDeadToken(resp *http.Response) bool {
 	return p.peek(int(resp.ContentLength)) && isDeadErrcode(p.head)
 }
 
-// peeked is a body of which the beginning was read.
+// peeked is a body whose beginning was read.
 type peeked struct {
-	head []byte // read, and not yet handed on
-	err  error  // of the reading, to be handed on after head
+	head []byte // what was read; Read returns it first
+	err  error  // the error of reading; Read returns it after head
 	rest io.ReadCloser
 }
 
 const (
-	firstRead = 1 << 10 // where the size is not known
-	maxEmpty  = 100     // reads that bring nothing, after which it is left to the caller
+	firstRead = 1 << 10 // bytes, if the size of the body is not known
+	maxEmpty  = 100     // reads without data, after which the caller must read
 )
 
-// peek reads an object of JSON to its end, if the body begins with one. size is that of the body, 0 or less where it is not
-// known: then the object's own end counts, so that a stream of objects is not held up.
+// peek reads a JSON object to its end, if the body begins with one, and reports whether the head may have all
+// of it. size is the size of the body; 0 or less if it is not known. Then peek stops at the end of the object,
+// so that it does not delay a stream of objects.
 func (p *peeked) peek(size int) bool {
 	first := size
 	if size <= 0 {
@@ -72,7 +77,7 @@ func (p *peeked) peek(size int) bool {
 	return p.err != nil
 }
 
-// Read hands on what was read, and then the rest.
+// Read returns what was read, and then the rest.
 func (p *peeked) Read(b []byte) (int, error) {
 	if len(p.head) > 0 {
 		n := copy(b, p.head)
@@ -88,7 +93,7 @@ func (p *peeked) Read(b []byte) (int, error) {
 // Close closes the body.
 func (p *peeked) Close() error { return p.rest.Close() }
 
-// object finds the end of an object of JSON that comes in pieces. It does not check the JSON.
+// object finds the end of a JSON object that arrives in pieces. It does not check the JSON.
 type object struct {
 	depth           int
 	quoted, escaped bool
@@ -115,16 +120,17 @@ func (o *object) ends(piece []byte) bool {
 	return false
 }
 
-// deadErrcodes are WeChat's for an access_token that is not the latest, whose life is over, that is none.
+// deadErrcodes are WeChat's errcodes for an access_token that is not the latest one, that has expired, or
+// that is malformed (docs/wechat-api.md#errcodes).
 var deadErrcodes = [...]string{"40001", "42001", "40014"}
 
-// isDeadErrcode reports whether the object that text begins with has one of deadErrcodes as its errcode.
+// isDeadErrcode reports whether text begins with an object whose errcode is one of deadErrcodes.
 func isDeadErrcode(text []byte) bool {
 	contains := func(code string) bool { return bytes.Contains(text, []byte(code)) }
-	if !slices.ContainsFunc(deadErrcodes[:], contains) { // nearly always: decoding costs more than all else here
+	if !slices.ContainsFunc(deadErrcodes[:], contains) { // the usual case: it saves the decoding
 		return false
 	}
-	var members map[string]json.RawMessage // not a struct, which would take ERRCODE for errcode
+	var members map[string]json.RawMessage // not a struct, because its fields ignore case: ERRCODE is not errcode
 	err := json.NewDecoder(bytes.NewReader(text)).Decode(&members)
 	return err == nil && slices.Contains(deadErrcodes[:], string(members["errcode"]))
 }

@@ -14,14 +14,12 @@ import (
 
 func TestTransportKnowsADeadTokenByTheErrcodeAlone(t *testing.T) {
 	t.Parallel()
-	encoded := func(name string) *http.Response {
-		return &http.Response{
-			StatusCode: http.StatusOK, ContentLength: int64(len(deadAnswer)), Body: io.NopCloser(strings.NewReader(deadAnswer)),
-			Header: http.Header{"Content-Encoding": {name}},
+	for encoding, want := range map[string]bool{"Identity": true, "gzip": false} {
+		resp := answered(nil, deadAnswer)
+		resp.Header.Set("Content-Encoding", encoding)
+		if got := isDeadToken(resp); got != want {
+			t.Errorf("Content-Encoding %s: dead is %t, want %t", encoding, got, want)
 		}
-	}
-	if !isDeadToken(encoded("Identity")) || isDeadToken(encoded("gzip")) {
-		t.Error("identity is an encoding, or gzip is none")
 	}
 	for body, want := range map[string]bool{
 		deadAnswer:                                    true,
@@ -29,7 +27,7 @@ func TestTransportKnowsADeadTokenByTheErrcodeAlone(t *testing.T) {
 		`{"errmsg":"x","errcode":40014}`:              true,
 		" \t\r\n{ \"errcode\" : 40001 }\n":            true,
 		`{"a":{"b":["}"]},"s":"\"{","errcode":40001}`: true,
-		`{"errcode":40001} {"more":1}`:                true, // the beginning of a stream
+		`{"errcode":40001} {"more":1}`:                true, // a stream begins so
 
 		`{"errmsg":"\"}","errcode":40001}`: true,
 		`{"errmsg":"\\","errcode":40001}`:  true,
@@ -55,16 +53,20 @@ func TestTransportKnowsADeadTokenByTheErrcodeAlone(t *testing.T) {
 			}
 			resp := &http.Response{StatusCode: http.StatusOK, ContentLength: length, Body: io.NopCloser(src)}
 			if got := isDeadToken(resp); got != want {
-				t.Errorf("%.80s, Content-Length %d: %v", body, length, got)
+				t.Errorf("%.80s, Content-Length %d: dead is %t, want %t", body, length, got, want)
 			}
-			if b, err := io.ReadAll(resp.Body); err != nil || string(b) != body {
-				t.Errorf("%.80s became %.80s, %v", body, b, err)
+			b, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Errorf("%.80s: %v", body, err)
+			}
+			if string(b) != body {
+				t.Errorf("%.80s became %.80s", body, b)
 			}
 		}
 	}
 }
 
-// counted counts how much was read of it, one more for the end.
+// counted counts the bytes that were read, and one for the end.
 type counted struct {
 	io.Reader
 	read   int
@@ -82,7 +84,7 @@ func (c *counted) Read(b []byte) (int, error) {
 
 func (c *counted) Close() error { c.closed = true; return nil }
 
-func TestTransportNeverHoldsUpALargeBodyOrAStream(t *testing.T) {
+func TestTransportNeverDelaysALargeBodyOrAStream(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("\x00\x01{", 1<<20)
 	for name, c := range map[string]struct {
@@ -103,18 +105,22 @@ func TestTransportNeverHoldsUpALargeBodyOrAStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// What comes after head is read by the caller alone: the test fails, it does not hang.
-			body := &counted{Reader: io.MultiReader(strings.NewReader(c.head), iotest.ErrReader(errors.New("read too far")))}
+			// Only the caller may read what follows the head: otherwise the test fails, and does not hang.
+			errTooFar := errors.New("read too far")
+			body := &counted{Reader: io.MultiReader(strings.NewReader(c.head), iotest.ErrReader(errTooFar))}
 			resp := &http.Response{StatusCode: c.status, ContentLength: c.length, Header: c.header, Body: body}
 			if isDeadToken(resp) {
-				t.Error("it was taken for WeChat's error")
+				t.Error("it counts as WeChat's error")
 			}
 			if body.read > c.most {
 				t.Errorf("%d bytes were read, want at most %d", body.read, c.most)
 			}
 			got, err := io.ReadAll(resp.Body)
-			if string(got) != c.head || err == nil || err.Error() != "read too far" {
-				t.Errorf("%d bytes of %d came through, and %v", len(got), len(c.head), err)
+			if !errors.Is(err, errTooFar) {
+				t.Errorf("the caller reads the error %v, want %v", err, errTooFar)
+			}
+			if string(got) != c.head {
+				t.Errorf("the caller reads %d bytes, which are not the %d of the body", len(got), len(c.head))
 			}
 			if resp.Body.Close(); !body.closed {
 				t.Error("the body was not closed")
@@ -123,7 +129,7 @@ func TestTransportNeverHoldsUpALargeBodyOrAStream(t *testing.T) {
 	}
 }
 
-// chunked is a body that comes in pieces, some of them empty, and ends with an error.
+// chunked is a body that arrives in pieces, some of them empty, and ends with an error.
 type chunked struct {
 	data   []byte
 	random *rand.Rand
@@ -143,7 +149,7 @@ func (c *chunked) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// end is told once.
+// end returns the error of the end once.
 func (c *chunked) end() error {
 	defer func() { c.err = errors.New("read after its end") }()
 	return c.err
@@ -153,17 +159,18 @@ func (c *chunked) Close() error { c.closed++; return nil }
 
 var errBroken = errors.New("the connection broke")
 
-// FuzzTransportBody: whatever the body and its pieces, the caller reads what WeChat sent and the error at its end, and the
-// verdict is that of a decoder which sees all of it.
+// FuzzTransportBody: whatever the body and its pieces, the caller reads what WeChat sent and the error at its
+// end, and isDeadToken agrees with a decoder that sees the whole body.
 func FuzzTransportBody(f *testing.F) {
 	for i, body := range []string{
-		deadAnswer, "", "{", `{"a":[{"b":"}"}],"errcode":42001}`, `{"errcode":40014}trailing`, `  {"errcode":0}`, "\x00binary{}", `{"\"":"\\","errcode":40001}`,
+		deadAnswer, "", "{", `{"a":[{"b":"}"}],"errcode":42001}`, `{"errcode":40014}trailing`, `  {"errcode":0}`,
+		"\x00binary{}", `{"\"":"\\","errcode":40001}`,
 	} {
 		f.Add([]byte(body), uint16(0), uint64(i), i%2 == 0)
 		f.Add([]byte(body), uint16(maxPeek-len(body)-1+i%3), uint64(i), i%2 == 0)
 	}
 	f.Fuzz(func(t *testing.T, body []byte, spaces uint16, seed uint64, breaks bool) {
-		body = append(bytes.Repeat([]byte(" "), int(spaces)), body...) // large, but small for the fuzzer
+		body = append(bytes.Repeat([]byte(" "), int(spaces)), body...) // a large body, from a small input of the fuzzer
 		random := rand.New(rand.NewPCG(seed, 0))
 		src := &chunked{data: bytes.Clone(body), random: random, err: io.EOF}
 		if breaks {
@@ -176,14 +183,18 @@ func FuzzTransportBody(f *testing.F) {
 		resp := &http.Response{StatusCode: http.StatusOK, ContentLength: length, Body: src}
 		dead := isDeadToken(resp)
 		if want := isDead(body); dead != want {
-			t.Errorf("taken for dead: %v, want %v: %q", dead, want, body)
+			t.Errorf("dead is %t, want %t: %q", dead, want, body)
 		}
 		got, err := io.ReadAll(iotest.OneByteReader(resp.Body))
 		if !bytes.Equal(got, body) {
 			t.Errorf("%q became %q", body, got)
 		}
-		if (err != nil) != breaks || err != nil && !errors.Is(err, errBroken) {
-			t.Errorf("the end is %v", err)
+		var wantErr error
+		if breaks {
+			wantErr = errBroken
+		}
+		if !errors.Is(err, wantErr) {
+			t.Errorf("the error at the end is %v, want %v", err, wantErr)
 		}
 		if resp.Body.Close(); src.closed != 1 {
 			t.Errorf("closed %d times", src.closed)
@@ -191,7 +202,7 @@ func FuzzTransportBody(f *testing.F) {
 	})
 }
 
-// isDead judges a body by the means of encoding/json alone.
+// isDead is isDeadToken with nothing but encoding/json.
 func isDead(body []byte) bool {
 	d := json.NewDecoder(bytes.NewReader(body[:min(len(body), maxPeek)]))
 	var m map[string]json.RawMessage

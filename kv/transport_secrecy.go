@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// hideInLocation takes the token out of a redirect that repeats the query, as gateways do: followed, it would carry the
-// token to another host, or into an error of http.Client. To WeChat it is added anew.
+// hideInLocation removes the token from a redirect that repeats the query, as gateways do. Otherwise an
+// http.Client would send the token to another host, or show it in an error. The Transport adds the token
+// again to a redirected request to WeChat.
 func hideInLocation(h http.Header, token string) {
 	locations := h["Location"]
 	for i, l := range locations {
@@ -35,7 +36,7 @@ func hideInLocation(h http.Header, token string) {
 	}
 }
 
-// shows reports whether a text contains a token, or something that calls itself one.
+// shows reports whether a text contains a token, or a parameter with the name of a token.
 func shows(text, token string) bool {
 	for _, form := range spellings(token) {
 		if strings.Contains(text, form) {
@@ -45,16 +46,17 @@ func shows(text, token string) bool {
 	return tokenParameter.MatchString(text)
 }
 
-// spellings are the ways in which a token may be written. WeChat's own have one, for all characters of it are harmless.
+// spellings are the forms in which a token may appear. They are equal for WeChat's tokens, which need no
+// escapes.
 func spellings(token string) []string {
 	quoted := strconv.Quote(token)
 	return []string{token, url.QueryEscape(token), quoted[1 : len(quoted)-1], url.PathEscape(token)}
 }
 
-// tokenParameter finds what is left of a URL that was escaped once more, or broken off.
+// tokenParameter finds the token in a URL that was escaped once more, or truncated.
 var tokenParameter = regexp.MustCompile(`(?i)(access(?:_|%(?:25)*5f)token(?:=|%(?:25)*3d))[^&\s"'#]+`)
 
-// hideToken makes an error of the base transport fit to be shown: *url.Error and the errors of others hold the URL.
+// hideToken removes the token from an error of the base transport: *url.Error and other errors contain the URL.
 func hideToken(err error, token string) error {
 	if !chainShows(err, token) {
 		return err
@@ -65,9 +67,13 @@ func hideToken(err error, token string) error {
 	}
 	text = tokenParameter.ReplaceAllString(text, "$1[masked]")
 	var t interface{ Timeout() bool }
-	return &maskedError{text: text, timeout: errors.As(err, &t) && t.Timeout(), is: func(target error) bool { return errors.Is(err, target) }}
+	return &maskedError{
+		text: text, timeout: errors.As(err, &t) && t.Timeout(),
+		is: func(target error) bool { return errors.Is(err, target) },
+	}
 }
 
+// chainShows reports whether an error, or an error that it wraps, shows a token.
 func chainShows(err error, token string) bool {
 	if err == nil {
 		return false
@@ -88,8 +94,8 @@ func chainShows(err error, token string) bool {
 	return false
 }
 
-// maskedError stands for an error that shows a token: what it says, and what it is. errors.As does not reach the error
-// itself, which has the token in a field.
+// maskedError replaces an error that shows a token. It has the error's text without the token, and errors.Is
+// matches what the error matches. errors.As does not reach the error, because a field of it has the token.
 type maskedError struct {
 	text    string
 	timeout bool
@@ -99,8 +105,8 @@ type maskedError struct {
 func (e *maskedError) Error() string        { return e.text }
 func (e *maskedError) Is(target error) bool { return e.is(target) }
 
-// Timeout is what http.Client and net.Error ask for.
+// Timeout is a method of net.Error. http.Client calls it.
 func (e *maskedError) Timeout() bool { return e.timeout }
 
-// Temporary completes net.Error.
+// Temporary is a method of net.Error.
 func (e *maskedError) Temporary() bool { return e.timeout }

@@ -23,18 +23,18 @@ import (
 // canary is a token with characters that a URL escapes.
 const canary = `CANARY"+TOKEN/0123456789==`
 
-// withCanary is a scene whose token is the canary and whose base is another.
+// withCanary makes a Transport whose token is the canary.
 func withCanary(tb testing.TB, base http.RoundTripper, hosts ...string) *Transport {
 	tb.Helper()
-	s := newScene(tb, refreshed)
+	f := newTransportFixture(tb, refreshed)
 	c := credential(1, time.Hour)
 	c.Value = canary
-	s.reader.Apply(c)
-	s.Base, s.Hosts = base, hosts
-	return s.Transport
+	put(tb, f.reader, c)
+	f.Base, f.Hosts = base, hosts
+	return f.Transport
 }
 
-// noCanary fails where a text shows the canary, in any spelling.
+// noCanary checks that no text shows the canary, in any spelling.
 func noCanary(tb testing.TB, what string, texts ...string) {
 	tb.Helper()
 	for _, text := range texts {
@@ -53,91 +53,98 @@ func TestTransportShowsNoTokenInAnError(t *testing.T) {
 		fail func(*http.Request) error
 		is   error
 	}{
-		"a url.Error":          {withURL(syscall.ECONNREFUSED), syscall.ECONNREFUSED},
-		"a deadline":           {withURL(context.DeadlineExceeded), context.DeadlineExceeded},
-		"canceled":             {withURL(context.Canceled), context.Canceled},
-		"deep inside":          {func(r *http.Request) error { return hides{withURL(io.EOF)(r)} }, io.EOF},
-		"one of many":          {func(r *http.Request) error { return hidesMany{io.EOF, withURL(io.EOF)(r)} }, io.EOF},
-		"joined":               {func(r *http.Request) error { return hides{errors.Join(io.EOF, withURL(io.EOF)(r))} }, io.EOF},
-		"decoded":              {func(*http.Request) error { return fmt.Errorf("%s: %w", canary, io.EOF) }, io.EOF},
-		"escaped once more":    {func(r *http.Request) error { return fmt.Errorf("%s: %w", url.QueryEscape(r.URL.RawQuery), io.EOF) }, io.EOF},
-		"broken off":           {func(r *http.Request) error { return fmt.Errorf("%.80s…: %w", r.URL, io.EOF) }, io.EOF},
-		"nothing to be masked": {func(*http.Request) error { return &net.OpError{Op: "dial", Err: io.EOF} }, io.EOF},
+		"a url.Error": {withURL(syscall.ECONNREFUSED), syscall.ECONNREFUSED},
+		"a deadline":  {withURL(context.DeadlineExceeded), context.DeadlineExceeded},
+		"cancelled":   {withURL(context.Canceled), context.Canceled},
+		"wrapped":     {func(r *http.Request) error { return silent{withURL(io.EOF)(r)} }, io.EOF},
+		"one of many": {func(r *http.Request) error { return silentMany{io.EOF, withURL(io.EOF)(r)} }, io.EOF},
+		"joined": {
+			func(r *http.Request) error { return silent{errors.Join(io.EOF, withURL(io.EOF)(r))} }, io.EOF,
+		},
+		"not escaped": {func(*http.Request) error { return fmt.Errorf("%s: %w", canary, io.EOF) }, io.EOF},
+		"escaped twice": {func(r *http.Request) error {
+			return fmt.Errorf("%s: %w", url.QueryEscape(r.URL.RawQuery), io.EOF)
+		}, io.EOF},
+		"truncated": {func(r *http.Request) error { return fmt.Errorf("%.80s…: %w", r.URL, io.EOF) }, io.EOF},
+		"no token":  {func(*http.Request) error { return &net.OpError{Op: "dial", Err: io.EOF} }, io.EOF},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tr := withCanary(t, roundTripper(func(r *http.Request) (*http.Response, error) { return nil, c.fail(r) }), "api.weixin.qq.com")
-			client := &http.Client{Transport: tr}
+			base := roundTripper(func(r *http.Request) (*http.Response, error) { return nil, c.fail(r) })
+			client := &http.Client{Transport: withCanary(t, base, "api.weixin.qq.com")}
 			resp, err := client.Post(apiURL, "", nil)
 			if err == nil {
 				resp.Body.Close()
 				t.Fatal("no error")
 			}
 			if !errors.Is(err, c.is) {
-				t.Errorf("%v is not %v any more", err, c.is)
+				t.Errorf("%v is no longer %v", err, c.is)
 			}
 			var inner *url.Error
-			if errors.As(err, &inner); inner.Timeout() != errors.Is(c.is, context.DeadlineExceeded) {
-				t.Errorf("%v: Timeout %v", err, inner.Timeout())
+			if !errors.As(err, &inner) {
+				t.Fatalf("http.Client returns a %T", err)
+			}
+			if want := errors.Is(c.is, context.DeadlineExceeded); inner.Timeout() != want {
+				t.Errorf("Timeout of %v is %t, want %t", err, inner.Timeout(), want)
 			}
 			for e := err; e != nil; e = errors.Unwrap(e) {
 				noCanary(t, "the error", e.Error(), fmt.Sprintf("%v %+v %#v %q", e, e, e, e))
 				if errors.As(e, &inner) {
 					noCanary(t, "the URL of the error", inner.URL)
 				}
-				var op *net.OpError
-				if name == "nothing to be masked" && !errors.As(err, &op) {
-					t.Error("an error without the token was replaced")
-				}
+			}
+			var op *net.OpError
+			if name == "no token" && !errors.As(err, &op) {
+				t.Error("an error without the token was replaced")
 			}
 		})
 	}
 }
 
-// hides does not say what it wraps.
-type hides struct{ error }
+// silent wraps an error that its text does not show.
+type silent struct{ error }
 
-func (hides) Error() string   { return "trouble" }
-func (h hides) Unwrap() error { return h.error }
+func (silent) Error() string   { return "a problem" }
+func (s silent) Unwrap() error { return s.error }
 
-type hidesMany []error
+type silentMany []error
 
-func (hidesMany) Error() string     { return "troubles" }
-func (h hidesMany) Unwrap() []error { return h }
+func (silentMany) Error() string     { return "problems" }
+func (s silentMany) Unwrap() []error { return s }
 
-// An http.Client follows redirects, and tells the next host where it came from.
+// An http.Client follows redirects, and sends the URL of the last request to the next host.
 func TestTransportsTokenDoesNotLeaveByRedirects(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	var atOther []string
+	var received []string // by the other host
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		atOther = append(atOther, fmt.Sprint(r.URL, r.Header))
+		received = append(received, fmt.Sprint(r.URL, r.Header))
 	}))
 	defer other.Close()
-	var base *http.Transport
 	tokens := make(chan string, 10)
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		tokens <- r.URL.Query().Get("access_token")
+		token := r.URL.Query().Get("access_token")
+		tokens <- token
 		switch r.URL.Path {
-		case "/away": // as a gateway does: the query goes with it
+		case "/away": // as gateways do, with the same query
 			http.Redirect(w, r, other.URL+"/there?"+r.URL.RawQuery, http.StatusFound)
 		case "/plain":
-			http.Redirect(w, r, other.URL+"/there?t="+r.URL.Query().Get("access_token"), http.StatusFound)
+			http.Redirect(w, r, other.URL+"/there?t="+token, http.StatusFound)
 		case "/near":
 			http.Redirect(w, r, "/here?"+r.URL.RawQuery, http.StatusTemporaryRedirect)
 		}
 	}))
 	defer api.Close()
-	base = api.Client().Transport.(*http.Transport)
-	tr := withCanary(t, base, strings.TrimPrefix(api.URL, "http://"))
-	client := &http.Client{Transport: tr}
+	client := &http.Client{Transport: withCanary(t, api.Client().Transport, strings.TrimPrefix(api.URL, "http://"))}
 	for path, want := range map[string]struct {
-		end    string
-		tokens int
+		end    string // the URL of the last request
+		tokens int    // requests to the API
 	}{
-		"/away?a=b&c": {other.URL + "/there?a=b&c", 1}, "/plain": {api.URL + "/plain", 1}, "/near?a=b": {api.URL + "/here?a=b", 2},
+		"/away?a=b&c": {other.URL + "/there?a=b&c", 1},
+		"/plain":      {api.URL + "/plain", 1},
+		"/near?a=b":   {api.URL + "/here?a=b", 2},
 	} {
 		resp, err := client.Get(api.URL + path)
 		if err != nil {
@@ -153,40 +160,46 @@ func TestTransportsTokenDoesNotLeaveByRedirects(t *testing.T) {
 		}
 		for range want.tokens {
 			if token := <-tokens; token != canary {
-				t.Errorf("%s: WeChat was sent %q", path, token)
+				t.Errorf("%s: the API received the token %q", path, token)
 			}
 		}
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if len(atOther) == 0 {
+	if len(received) == 0 {
 		t.Error("no redirect was followed")
 	}
-	noCanary(t, "the other host", atOther...)
+	noCanary(t, "the other host", received...)
 }
 
-// Otherwise a page of anybody's would act in the name of the account, through a client that fetches pictures, say.
+// Otherwise any web page could act in the name of the account, for example through a client that fetches
+// pictures.
 func TestTransportGivesNoTokenToWhatAnotherHostHasChosen(t *testing.T) {
 	t.Parallel()
+	const (
+		api  = "https://api.weixin.qq.com/"
+		evil = "https://evil.example/"
+	)
 	for start, want := range map[string]bool{
-		"https://api.weixin.qq.com/call":                                                          true,
-		"https://api.weixin.qq.com/?to=https://api.weixin.qq.com/call":                            true,
-		"https://evil.example/?to=https://api.weixin.qq.com/call":                                 false,
-		"https://evil.example/?to=https://api.weixin.qq.com/%3Fto=https://api.weixin.qq.com/call": false,
-		"https://api.weixin.qq.com/?to=https://evil.example/%3Fto=https://api.weixin.qq.com/call": false,
-		"https://evil.example/?nameless&to=https://api.weixin.qq.com/call":                        false,
+		api + "call":                                  true,
+		api + "?to=" + api + "call":                   true,
+		evil + "?to=" + api + "call":                  false,
+		evil + "?to=" + api + "%3Fto=" + api + "call": false,
+		api + "?to=" + evil + "%3Fto=" + api + "call": false,
+		evil + "?nameless&to=" + api + "call":         false,
 	} {
 		var last string
 		tr := withCanary(t, roundTripper(func(req *http.Request) (*http.Response, error) {
 			resp := answered(req, "")
-			if q := req.URL.Query(); q.Has("to") {
-				resp.StatusCode = http.StatusTemporaryRedirect
-				resp.Header.Set("Location", q.Get("to"))
-				if q.Has("nameless") { // a base that leaves out Response.Request
-					resp.Request = nil
-				}
-			} else {
+			q := req.URL.Query()
+			if !q.Has("to") {
 				last = q.Get("access_token")
+				return resp, nil
+			}
+			resp.StatusCode = http.StatusTemporaryRedirect
+			resp.Header.Set("Location", q.Get("to"))
+			if q.Has("nameless") { // a base that does not set Response.Request
+				resp.Request = nil
 			}
 			return resp, nil
 		}), "api.weixin.qq.com")
@@ -195,16 +208,20 @@ func TestTransportGivesNoTokenToWhatAnotherHostHasChosen(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if got := resp.Request.URL.String(); got != "https://api.weixin.qq.com/call" {
+		if got := resp.Request.URL.String(); got != api+"call" {
 			t.Errorf("%s ended at %s", start, got)
 		}
-		if (last == canary) != want || (last == "") == want {
-			t.Errorf("%s: the token was sent: %v, want %v", start, last != "", want)
+		wantToken := ""
+		if want {
+			wantToken = canary
+		}
+		if last != wantToken {
+			t.Errorf("%s: the token was sent: %t, want %t", start, last != "", want)
 		}
 	}
 }
 
-func TestTransportsTokenStandsInNoResponseAndNoErrorOfTheRealTransport(t *testing.T) {
+func TestTransportsTokenIsInNoResponseAndNoErrorOfTheRealTransport(t *testing.T) {
 	t.Parallel()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/broken" {
@@ -212,8 +229,7 @@ func TestTransportsTokenStandsInNoResponseAndNoErrorOfTheRealTransport(t *testin
 		}
 		_, _ = io.WriteString(w, deadAnswer)
 	}))
-	host := strings.TrimPrefix(api.URL, "http://")
-	tr := withCanary(t, api.Client().Transport, host)
+	tr := withCanary(t, api.Client().Transport, strings.TrimPrefix(api.URL, "http://"))
 	tr.Patience = time.Millisecond
 	client := &http.Client{Transport: tr}
 	resp, err := client.Get(api.URL + "/x")
@@ -229,12 +245,12 @@ func TestTransportsTokenStandsInNoResponseAndNoErrorOfTheRealTransport(t *testin
 	noCanary(t, "the error", err.Error())
 	api.Close()
 	if _, err = client.Get(api.URL + "/x"); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("%v, want connection refused", err)
+		t.Errorf("%v, want ECONNREFUSED", err)
 	}
 	noCanary(t, "the error", err.Error())
 }
 
-// The base asks for gzip by itself, and hands on the plain answer.
+// The base requests gzip by itself, and returns the decoded answer.
 func TestTransportSeesADeadTokenOverTLSAndHTTP2AndCompressed(t *testing.T) {
 	t.Parallel()
 	var dead atomic.Value
@@ -253,28 +269,28 @@ func TestTransportSeesADeadTokenOverTLSAndHTTP2AndCompressed(t *testing.T) {
 	api.EnableHTTP2 = true
 	api.StartTLS()
 	defer api.Close()
-	s := newScene(t, nil)
-	s.fleet.answer = func(ctx context.Context) (messages.Refreshed, error) { s.apply(2); return refreshed(ctx) }
-	dead.Store(s.apply(1))
-	s.Base, s.Hosts = api.Client().Transport, []string{strings.TrimPrefix(api.URL, "https://")}
-	resp, err := (&http.Client{Transport: s.Transport}).Post(api.URL, "", strings.NewReader("x"))
+	f := newTransportFixture(t, nil)
+	f.fleet.answer = func(ctx context.Context) (messages.Refreshed, error) { f.publish(2); return refreshed(ctx) }
+	dead.Store(f.publish(1))
+	f.Base, f.Hosts = api.Client().Transport, []string{strings.TrimPrefix(api.URL, "https://")}
+	resp, err := (&http.Client{Transport: f.Transport}).Post(api.URL, "", strings.NewReader("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "HTTP/2.0" || s.fleet.reports() != 1 {
-		t.Errorf("%s, %v, %d reports", b, err, s.fleet.reports())
-	}
+	b, err := io.ReadAll(resp.Body)
+	f.check(string(b), err, "HTTP/2.0")
+	f.checkReports(1)
 }
 
-func TestTransportPassesCloseIdleConnectionsOn(t *testing.T) {
+func TestTransportClosesTheIdleConnectionsOfItsBase(t *testing.T) {
 	t.Parallel()
 	base := new(idle)
 	(&http.Client{Transport: withCanary(t, base)}).CloseIdleConnections()
 	if !base.closed {
-		t.Error("the base was not told")
+		t.Error("CloseIdleConnections of the base was not called")
 	}
-	(&http.Client{Transport: withCanary(t, roundTripper(nil))}).CloseIdleConnections() // it has none
+	(&http.Client{Transport: withCanary(t, roundTripper(nil))}).CloseIdleConnections() // it has no such method
 }
 
 type idle struct {

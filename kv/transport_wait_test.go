@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
-	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 func TestTransportStaysWithinTheDeadlineAndThenReturnsWeChatsAnswer(t *testing.T) {
@@ -28,20 +27,18 @@ func TestTransportStaysWithinTheDeadlineAndThenReturnsWeChatsAnswer(t *testing.T
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := newScene(t, refreshed) // but the Reader does not hear of it
-				s.wechat.kill(s.apply(1))
-				s.Patience = c.patience
+				f := newTransportFixture(t, refreshed) // but the new token does not arrive
+				f.publishDead(1)
+				f.Patience = c.patience
 				ctx, cancel := t.Context(), context.CancelFunc(func() {})
 				if c.deadline > 0 {
 					ctx, cancel = context.WithTimeout(ctx, c.deadline)
 				}
 				defer cancel()
 				began := time.Now()
-				got, err := s.get(ctx, nil)
-				if waited := time.Since(began); err != nil || got != deadAnswer || waited != c.want {
-					t.Errorf("%s, %v after %s; want WeChat's answer after %s", got, err, waited, c.want)
-				}
-				sleep(messages.DefaultTimeout) // the report ends too, or the bubble says what is left
+				f.expect(ctx, nil, deadAnswer)
+				checkWaited(t, began, c.want)
+				sleep(messages.DefaultTimeout) // the report ends too; otherwise the bubble fails
 			})
 		})
 	}
@@ -50,90 +47,81 @@ func TestTransportStaysWithinTheDeadlineAndThenReturnsWeChatsAnswer(t *testing.T
 func TestTransportLeavesAnHTTPClientTheTimeForWeChatsAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newScene(t, refreshed) // but the Reader does not hear of it
-		s.wechat.kill(s.apply(1))
-		client := &http.Client{Transport: s.Transport, Timeout: 20 * time.Second / 9}
+		f := newTransportFixture(t, refreshed) // but the new token does not arrive
+		f.publishDead(1)
+		client := &http.Client{Transport: f.Transport, Timeout: 20 * time.Second / 9}
 		began := time.Now()
 		resp, err := client.Get(apiURL)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != deadAnswer || time.Since(began).Round(time.Millisecond) != 2*time.Second {
-			t.Errorf("%s, %v after %s", b, err, time.Since(began))
+		b, err := io.ReadAll(resp.Body)
+		f.check(string(b), err, deadAnswer)
+		if waited := time.Since(began).Round(time.Millisecond); waited != 2*time.Second {
+			t.Errorf("the request waited for %s, want 2s", waited)
 		}
 		sleep(messages.DefaultTimeout) // the report ends too
 	})
 }
 
-func TestTransportsCallerWhoGoesAwayHarmsNobodyElse(t *testing.T) {
+func TestCancelledRequestOfATransportHarmsNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var s *scene
-		s = newScene(t, func(ctx context.Context) (messages.Refreshed, error) {
+		var f *transportFixture
+		f = newTransportFixture(t, func(ctx context.Context) (messages.Refreshed, error) {
 			select {
 			case <-time.After(time.Second):
 			case <-ctx.Done():
 				return messages.Refreshed{}, ctx.Err()
 			}
-			s.apply(2)
+			f.publish(2)
 			return refreshed(ctx)
 		})
-		s.wechat.kill(s.apply(1))
+		f.publishDead(1)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			began := time.Now()
-			_, _ = s.get(ctx, nil) // the first to meet it, so it makes the report
-			if waited := time.Since(began); waited != 500*time.Millisecond {
-				t.Errorf("the one that went away waited %s", waited)
-			}
+			_, _ = f.post(ctx, nil) // the first request that is refused makes the report
+			checkWaited(t, began, 500*time.Millisecond)
 		})
 		synctest.Wait()
-		wg.Go(func() {
-			if got, err := s.get(t.Context(), nil); err != nil || got != `{"echo":""}` {
-				t.Errorf("%s, %v", got, err)
-			}
-		})
+		wg.Go(func() { f.expect(t.Context(), nil, echo("")) })
 		sleep(500 * time.Millisecond)
 		cancel()
 		wg.Wait()
-		if n := s.fleet.reports(); n != 1 {
-			t.Errorf("%d reports", n)
-		}
+		f.checkReports(1)
 	})
 }
 
 func TestTransportWaitsForTheFirstToken(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newScene(t, refreshed)
+		f := newTransportFixture(t, refreshed)
 		began := time.Now()
-		time.AfterFunc(4*time.Second, func() { s.apply(1) })
-		if got, err := s.get(t.Context(), strings.NewReader("x")); err != nil || got != `{"echo":"x"}` {
-			t.Errorf("%s, %v", got, err)
-		}
-		if waited := time.Since(began); waited != 4*time.Second {
-			t.Errorf("it waited %s", waited)
-		}
+		time.AfterFunc(4*time.Second, func() { f.publish(1) })
+		f.expect(t.Context(), strings.NewReader("x"), echo("x"))
+		checkWaited(t, began, 4*time.Second)
 	})
 }
 
-// The moment at which the patience ends and a token comes is one.
-func TestTransportLooksOnceMoreBeforeItGivesUp(t *testing.T) {
+// The token arrives at the moment at which the patience ends.
+func TestTransportReadsOnceMoreBeforeItGivesUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newScene(t, refreshed)
-		looks, began := 0, time.Now()
-		s.reader.cfg.Now = func() time.Time {
-			if time.Since(began) == defaultPatience && looks == 0 {
-				looks++
-				s.apply(1) // it is there when this look has the time
+		f := newTransportFixture(t, refreshed)
+		reads, began := 0, time.Now()
+		f.reader.cfg.Now = func() time.Time {
+			if time.Since(began) == defaultPatience && reads == 0 {
+				reads++
+				f.publish(1) // this read of the time is before the read of the token
 			}
 			return time.Now()
 		}
-		if got, err := s.get(t.Context(), nil); err != nil || got != `{"echo":""}` || looks != 1 {
-			t.Errorf("%s, %v after %d looks", got, err, looks)
+		f.expect(t.Context(), nil, echo(""))
+		if reads != 1 {
+			t.Errorf("%d reads when the patience ended, want 1", reads)
 		}
 	})
 }
@@ -141,30 +129,40 @@ func TestTransportLooksOnceMoreBeforeItGivesUp(t *testing.T) {
 func TestTransportSaysThatThereIsNoToken(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newScene(t, refreshed)
+		f := newTransportFixture(t, refreshed)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		body := &closing{Reader: strings.NewReader("x")}
-		if _, err := s.get(ctx, body); !errors.Is(err, store.ErrNotFound) || errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 900*time.Millisecond {
-			t.Errorf("%v after %s", err, time.Since(began))
+		body := &onlyOnce{Reader: strings.NewReader("x")}
+		_, err := f.post(ctx, body)
+		checkWaited(t, began, 900*time.Millisecond)
+		if !errors.Is(err, ErrNotFound) {
+			t.Errorf("%v, want ErrNotFound", err)
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, although the deadline has not passed", err)
 		}
 		if !body.closed {
 			t.Error("the body was not closed")
 		}
-		s.reader.Apply(credential(1, time.Second))
+
+		put(t, f.reader, credential(1, time.Second))
 		sleep(time.Second)
 		began = time.Now()
-		if _, err := s.get(t.Context(), nil); !errors.Is(err, ErrExpired) || time.Since(began) != 5*time.Second {
-			t.Errorf("%v after %s", err, time.Since(began))
+		_, err = f.post(t.Context(), nil)
+		checkWaited(t, began, 5*time.Second)
+		if !errors.Is(err, ErrExpired) {
+			t.Errorf("%v, want ErrExpired", err)
 		}
-		gone, cancel := context.WithCancel(t.Context())
+
+		cancelled, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := s.get(gone, nil); !errors.Is(err, ErrExpired) || !errors.Is(err, context.Canceled) {
-			t.Errorf("%v, want ErrExpired and Canceled", err)
+		_, err = f.post(cancelled, nil)
+		for _, want := range []error{ErrExpired, context.Canceled} {
+			if !errors.Is(err, want) {
+				t.Errorf("%v, want %v", err, want)
+			}
 		}
-		if n := len(s.wechat.called()); n != 0 {
-			t.Errorf("%d calls were sent without a token", n)
-		}
+		f.checkCounts(0, 0)
 	})
 }

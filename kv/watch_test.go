@@ -3,75 +3,59 @@ package kv
 import (
 	"context"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
-	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
-// gated is a server whose readers connect through a gate.
-type gated struct {
-	*natstest.Server
-	gate *natstest.Gate
-}
-
-func (g gated) Connect(opts ...nats.Option) *nats.Conn {
-	return g.Server.Connect(append(opts, g.gate.Option())...)
-}
-
-// The server has sent a change, and the connection broke before it arrived: to the server it is delivered.
+// The server has sent a change, and the connection broke before the change arrived: the server counts it as
+// delivered.
 func TestChangeThatWasLostWithTheConnectionIsSeen(t *testing.T) {
 	t.Parallel()
-	srv := gated{natstest.Start(t), natstest.NewGate()}
-	s := newStore(t, srv.Server, "w")
+	srv := startGated(t)
+	p := newPublisher(t, srv.Server)
 	other := credential(1, time.Hour)
-	other.AppID = "wx2" // it stays: a bucket of one key would be read anew
-	publish(t, s, other)
-	publish(t, s, credential(1, time.Hour))
+	other.AppID = "wx2" // it stays: a bucket of one key would be read again as a whole
+	p.publish(other)
+	p.publish(credential(1, time.Hour))
 	r := startReader(t, srv, ReaderConfig{})
-	changes := make(chan Change, 10)
-	r.observe(changes)
+	changes := r.observe()
 	srv.gate.Hold()
-	rev := publish(t, s, credential(2, time.Hour))
-	awaitDelivered(t, s, rev)
+	awaitDelivered(t, p, p.publish(credential(2, time.Hour)))
 	srv.gate.Cut()
-	if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, 1); err != nil {
-		t.Fatal(err)
+	awaitToken(t, r.Reader, 1)
+	c := awaitChange(t, changes, "there is no change", func(Change) bool { return true })
+	if c.Reset {
+		t.Error("the watch begins with another snapshot, want that it resumes")
 	}
-	if c := <-changes; c.Reset || c.Record == nil || c.Record.Generation != 2 {
-		t.Errorf("after the reconnection comes %+v: the watch goes on where it was, without a snapshot", c)
-	}
+	checkRecord(t, c, 2)
 }
 
-// Between two servers of a cluster a message can be lost while both connections stand.
+// Between two servers of a cluster a message can be lost while both connections are up.
 func TestChangeThatWasLostOnItsWayIsSeenWithTheNextOne(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range feeds() {
 		if cfg.Direct {
-			continue // it reads everything twice a minute
+			continue // it reads all records twice a minute
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			srv := gated{natstest.Start(t), natstest.NewGate()}
-			s := newStore(t, srv.Server, "w")
-			publish(t, s, credential(1, time.Hour))
+			srv := startGated(t)
+			p := newPublisher(t, srv.Server)
+			p.publish(credential(1, time.Hour))
 			r := startReader(t, srv, cfg)
 			lost := srv.gate.Miss("$KV.wechat.wx1.access_token", 1)
-			publish(t, s, credential(2, time.Hour))
+			p.publish(credential(2, time.Hour))
 			<-lost
 			next := credential(1, time.Hour)
 			next.Kind = messages.JSAPITicket
-			publish(t, s, next)
-			if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, 1); err != nil {
-				t.Error(err)
-			}
+			p.publish(next)
+			awaitToken(t, r.Reader, 1)
 			if _, err := r.Wait(testContext(t), "wx1", messages.JSAPITicket); err != nil {
 				t.Error(err)
 			}
@@ -79,231 +63,104 @@ func TestChangeThatWasLostOnItsWayIsSeenWithTheNextOne(t *testing.T) {
 	}
 }
 
-// awaitDelivered waits until a consumer of the bucket was sent a message.
-func awaitDelivered(t *testing.T, s *store.Store, rev uint64) {
+// awaitDelivered waits until the server has sent a revision to a consumer of the bucket.
+func awaitDelivered(t *testing.T, p *publisher, revision uint64) {
 	t.Helper()
 	ctx := testContext(t)
+	_, stream := p.credentials()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		st, err := s.js.Stream(ctx, "KV_wechat")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for c := range st.ListConsumers(ctx).Info() {
-			if c.Delivered.Stream >= rev {
+		for c := range stream.ListConsumers(ctx).Info() {
+			if c.Delivered.Stream >= revision {
 				return
 			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatal("nothing is sent")
+			t.Fatal("the server sends nothing")
 		}
 	}
 }
 
-// A server allows 1,000 consumers for a stream: those of sessions that have ended must not count.
+// A server allows 1,000 consumers for a stream: the consumers of sessions that have ended must not count.
 func TestWatchLeavesNoConsumerBehind(t *testing.T) {
 	t.Parallel()
-	srv := gated{natstest.Start(t), natstest.NewGate()}
-	s := newStore(t, srv.Server, "w")
+	srv := startGated(t)
+	p := newPublisher(t, srv.Server)
 	r := startReader(t, srv, ReaderConfig{})
 	for generation := uint64(1); generation <= 5; generation++ {
-		srv.gate.Cut() // and a new session begins
-		publish(t, s, credential(generation, time.Hour))
-		if _, err := r.WaitNewer(testContext(t), "wx1", messages.AccessToken, generation-1); err != nil {
-			t.Fatal(err)
-		}
+		srv.gate.Cut() // so that another session begins
+		p.publish(credential(generation, time.Hour))
+		awaitToken(t, r.Reader, generation-1)
 	}
-	if n := consumers(t, s); n > 2 {
-		t.Errorf("%d consumers of one reader", n)
+	if n := p.consumers(); n > 2 {
+		t.Errorf("one Reader has %d consumers", n)
 	}
 }
 
-// A rolling restart of many services would need twice as many otherwise.
+// Otherwise a rolling restart of many services would need twice as many consumers.
 func TestReaderThatEndsLeavesNoConsumerBehind(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range feeds() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			srv := natstest.Start(t)
-			s := newStore(t, srv, "w")
-			publish(t, s, credential(1, time.Hour))
+			p := newPublisher(t, srv)
+			p.publish(credential(1, time.Hour))
 			r, err := NewReader(srv.Connect(), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
 			stop := runReader(t, r)
-			if _, err := r.Wait(testContext(t), "wx1", messages.AccessToken); err != nil {
-				t.Fatal(err)
-			}
+			awaitToken(t, r, 0)
 			stop()
-			if n := consumers(t, s); n != 0 {
+			if n := p.consumers(); n != 0 {
 				t.Errorf("%d consumers are left", n)
 			}
 		})
 	}
 }
 
-// unheard is a JetStream whose first answers to the making of a consumer are lost.
-type unheard struct {
-	jetstream.JetStream
-	lost int
+// consumers is the number of the bucket's consumers.
+func (p *publisher) consumers() int {
+	p.tb.Helper()
+	_, stream := p.credentials()
+	return stream.CachedInfo().State.Consumers
 }
 
-func (u *unheard) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	c, err := u.JetStream.CreateConsumer(ctx, stream, cfg)
-	if u.lost > 0 {
-		u.lost--
-		return nil, context.DeadlineExceeded
-	}
-	return c, err
+// oftenChecked is the source of a Reader whose watch checks the bucket often.
+type oftenChecked struct {
+	scripted
+	js jetstream.JetStream
 }
 
-func TestConsumerWhoseMakingWasNotHeardOfIsRemoved(t *testing.T) {
-	t.Parallel()
-	s := newStore(t, natstest.Start(t), "w")
-	up := make(chan struct{})
-	ctx, cancel := context.WithCancel(testContext(t))
-	w := bucket.Watch{js: &unheard{s.js, 3}, bucket: messages.DefaultBucket, keys: []string{"wx1.*"}, narrow: true, emit: func(e bucket.Event) {
-		if e.Up {
-			close(up)
-		}
-	}}
-	done := make(chan struct{})
-	go func() { defer close(done); w.run(ctx) }()
-	select {
-	case <-up:
-	case <-ctx.Done():
-		t.Fatal("the watch does not begin")
+func (s oftenChecked) Run(ctx context.Context, emit func(bucket.Event)) {
+	w := bucket.Watch{
+		JS: s.js, Bucket: messages.DefaultBucket, Keys: []string{bucket.AllKeys}, CheckEvery: 50 * time.Millisecond,
+		Emit: emit,
 	}
-	if n := consumers(t, s); n != 1 {
-		t.Errorf("%d consumers of one watch", n)
-	}
-	cancel()
-	<-done
+	w.Run(ctx)
 }
 
-// consumers is how many consumers the bucket has.
-func consumers(t *testing.T, s *store.Store) int {
-	t.Helper()
-	st, err := s.js.Stream(testContext(t), "KV_wechat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return st.CachedInfo().State.Consumers
-}
-
-// A node that was cut off from the others sends heartbeats, and knows nothing of the bucket.
-func TestBucketThatDoesNotAnswerIsTold(t *testing.T) {
-	t.Parallel()
-	srv, gate := natstest.Start(t), natstest.NewGate()
-	newStore(t, srv, "w")
-	js, err := jetstream.New(srv.Connect(gate.Option()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for nth := 2; nth <= 3; nth++ { // the first is asked at the start
-		gate.Lose("$JS.API.STREAM.INFO.KV_wechat", nth)
-	}
-	events := make(chan bucket.Event, 100)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	w := bucket.Watch{js: js, bucket: messages.DefaultBucket, keys: []string{"*.*"}, every: 50 * time.Millisecond, emit: func(e bucket.Event) { events <- e }}
-	go func() { defer close(done); w.run(ctx) }()
-	defer func() { cancel(); <-done }()
-	awaitEvent(t, events, "it does not begin", isUp)
-	if e := awaitEvent(t, events, "the silence is not told", isDown); !strings.Contains(e.Down.Error(), "the bucket does not answer") {
-		t.Errorf("it is told as %v", e.Down)
-	}
-	e := awaitEvent(t, events, "the answer is not told", func(e bucket.Event) bool { return e.Up || e.Reset })
-	if e.Reset {
-		t.Error("the session has ended")
-	}
-}
-
-// In a bucket of one key each write replaces all that was there. That is no trouble.
-func TestBucketOfOneKeyMakesNoTrouble(t *testing.T) {
+// In a bucket of one key, each write replaces all messages. The Reader must not pass that to OnError.
+func TestBucketOfOneKeyCausesNoErrors(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	s := newStore(t, srv, "w")
-	publish(t, s, credential(1, time.Hour))
-	var troubles atomic.Int32
-	r := startReader(t, srv, ReaderConfig{OnError: func(error) { troubles.Add(1) }, OnMissing: s.Ensure})
-	w := &bucket.Watch{last: 1, asked: 1}
-	if w.turnedOver(&jetstream.StreamInfo{State: jetstream.StreamState{FirstSeq: 1, LastSeq: 2}}) || !w.turnedOver(&jetstream.StreamInfo{State: jetstream.StreamState{FirstSeq: 2, LastSeq: 2}}) {
-		t.Error("a bucket has turned over when nothing is left of the last look, and only then")
-	}
-	// The owner's watch looks after 5 s.
-	publish(t, s, credential(2, time.Hour))
-	changes := make(chan Change, 10)
-	r.observe(changes)
-	awaitChange(t, changes, "the watch has not looked", func(c Change) bool { return c.Ready })
-	if n := troubles.Load(); n > 0 {
-		t.Errorf("%d times of trouble", n)
-	}
-}
-
-// A ticket keeps its value and its generation, and gets a longer life: the old record is not that publication.
-func TestLongerLifeIsNotTakenForPublished(t *testing.T) {
-	t.Parallel()
-	srv, gate := natstest.Start(t), natstest.NewGate()
-	s, err := store.New(srv.Connect(gate.Option()), store.Config{Worker: "w", Timeout: 500 * time.Millisecond})
-	if err == nil {
-		err = s.Ensure(testContext(t))
-	}
+	p := newPublisher(t, srv)
+	p.publish(credential(1, time.Hour))
+	js, err := jetstream.New(srv.Connect())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := credential(1, time.Minute)
-	publish(t, s, c)
-	longer := c
-	longer.ExpiresAt = c.ExpiresAt.Add(30 * time.Minute)
-	lost := gate.Lose("$KV.wechat.wx1.access_token", 1)
-	publish(t, s, longer)
-	<-lost
-	if have, err := s.Get(testContext(t), "wx1", messages.AccessToken); err != nil || !have.ExpiresAt.Equal(longer.ExpiresAt) {
-		t.Errorf("the record ends at %s, %v; want %s", have.ExpiresAt, err, longer.ExpiresAt)
-	}
-}
-
-// purging loses what is in a bucket between the making of a consumer and its first delivery.
-type purging struct {
-	jetstream.JetStream
-	done bool
-}
-
-func (p *purging) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	c, err := p.JetStream.CreateConsumer(ctx, stream, cfg)
-	if err == nil && !p.done {
-		p.done = true
-		var st jetstream.Stream
-		if st, err = p.Stream(ctx, stream); err == nil {
-			err = st.Purge(ctx)
+	r := startReader(t, srv, ReaderConfig{Source: oftenChecked{js: js}, OnError: func(err error) {
+		// Other errors come from a busy machine.
+		if strings.Contains(err.Error(), "all messages of the bucket are new") {
+			t.Errorf("OnError received %v", err)
 		}
-	}
-	return c, err
-}
-
-// Nothing arrives then, whose number of pending messages would tell that the snapshot is complete.
-func TestSnapshotOfABucketThatIsPurgedMeanwhileBecomesComplete(t *testing.T) {
-	t.Parallel()
-	s := newStore(t, natstest.Start(t), "w")
-	publish(t, s, credential(1, time.Hour))
-	ready := make(chan struct{})
-	ctx, cancel := context.WithCancel(testContext(t))
-	defer cancel()
-	w := bucket.Watch{js: &purging{JetStream: s.js}, bucket: messages.DefaultBucket, keys: []string{"*.*"}, missing: s.Ensure, emit: func(e bucket.Event) {
-		if e.Ready {
-			close(ready)
-			cancel()
-		}
-	}}
-	w.run(ctx)
-	select {
-	case <-ready:
-	default:
-		t.Error("the snapshot is never complete")
-	}
+	}})
+	changes := r.observe()
+	p.publish(credential(2, time.Hour))
+	awaitChange(t, changes, "the check does not cause another snapshot", func(c Change) bool { return c.Ready })
 }

@@ -115,7 +115,8 @@ func (c *Client) request(ctx context.Context, subject, appid string, req any) (j
 		// ctx may also have ended during the last request; then err is the error of ctx, and ErrNoResponders is
 		// added.
 		if err != nil && ctx.Err() != nil {
-			return nil, fmt.Errorf("messages: request %s: no worker listens: %w: %w", subject, nats.ErrNoResponders, ctx.Err())
+			return nil, fmt.Errorf("messages: request %s: no worker listens: %w: %w", subject, nats.ErrNoResponders,
+				ctx.Err())
 		}
 	}
 	if err != nil {

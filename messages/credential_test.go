@@ -16,7 +16,8 @@ import (
 func sampleCredential() Credential {
 	obtained := time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
 	return Credential{
-		AppID: "wx1", Kind: AccessToken, Value: "SECRET-VALUE", ObtainedAt: obtained, ExpiresAt: obtained.Add(2 * time.Hour),
+		AppID: "wx1", Kind: AccessToken, Value: "SECRET-VALUE", ObtainedAt: obtained,
+		ExpiresAt: obtained.Add(2 * time.Hour),
 		RefreshAt: obtained.Add(time.Hour), Generation: 7, Source: SourceToken, Worker: "w",
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The headers that mark the reply of a NATS micro service as an error (ADR-32 of NATS).
+// The headers that mark the reply of a NATS micro service as an error (NATS ADR-32).
 const (
 	HeaderErrorCode = "Nats-Service-Error-Code" // the number of the symbol
 	HeaderError     = "Nats-Service-Error"      // the message, in one line

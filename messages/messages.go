@@ -35,7 +35,8 @@ const (
 
 // Subjects lists the subjects of all requests, without the prefix.
 var Subjects = [...]string{
-	SubjectCodeResolve, SubjectCredentialGet, SubjectCredentialRefresh, SubjectJSSDKSign, SubjectCardSign, SubjectStatus,
+	SubjectCodeResolve, SubjectCredentialGet, SubjectCredentialRefresh, SubjectJSSDKSign, SubjectCardSign,
+	SubjectStatus,
 }
 
 // The largest sizes of a request and of its fields, in bytes. WeChat documents a code_ticket as String256 and

@@ -45,7 +45,8 @@ func TestErrorIsTheContractOnTheWire(t *testing.T) {
 		`{"error":"rejected","message":"m","errcode":40097,"errmsg":"invalid args","rid":"r"}`: {
 			Symbol: Rejected, Message: "m", Errcode: 40097, Errmsg: "invalid args", RID: "r",
 		},
-		`{"error":"overloaded","message":"3","retry_after_ms":2}`:    Errorf(Overloaded, "%d", 3).After(1500 * time.Microsecond),
+		`{"error":"overloaded","message":"3","retry_after_ms":2}`: Errorf(Overloaded, "%d", 3).
+			After(1500 * time.Microsecond),
 		`{"error":"no_credential","message":"m","retry_after_ms":1}`: Errorf(NoCredential, "m").After(0),
 		`{"error":"invalid_request","message":"one\nline"}`:          Errorf(InvalidRequest, "one\nline"),
 	} {
@@ -129,8 +130,9 @@ func TestStatesAndReasonsKeepTheirWords(t *testing.T) {
 		}
 	}
 	for want, got := range map[string]Reason{
-		"refreshed": ReasonRefreshed, "not_current": ReasonNotCurrent, "alive": ReasonAlive, "unchanged": ReasonUnchanged,
-		"fresh": ReasonFresh, "backoff": ReasonBackoff, "refused": ReasonRefused, "paced": ReasonPaced,
+		"refreshed": ReasonRefreshed, "not_current": ReasonNotCurrent, "alive": ReasonAlive,
+		"unchanged": ReasonUnchanged,
+		"fresh":     ReasonFresh, "backoff": ReasonBackoff, "refused": ReasonRefused, "paced": ReasonPaced,
 		"no_token": ReasonNoToken, "others": ReasonOthers,
 		"due": ReasonDue, "retry": ReasonRetry, "missing": ReasonMissing, "expired": ReasonExpired,
 		"reported": ReasonReported, "unpublished": ReasonUnpublished, "new_settings": ReasonNewSettings,

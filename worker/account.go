@@ -5,35 +5,40 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io"
 	"slices"
 	"sync/atomic"
 
+	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
-// Account is one AppID with its AppSecret, and what is to be kept for it.
+// Secret is an AppSecret. It prints as *** however it is printed or logged; Reveal returns it.
+type Secret = redact.Secret
+
+// DefaultTokenAPI is the TokenAPI of an [Account] that names none.
+const DefaultTokenAPI = messages.SourceStableToken
+
+// Account is one AppID with its AppSecret, and the credentials that workers keep for it.
 type Account struct {
 	AppID  string
-	Secret string
+	Secret Secret
 	Name   string // for people; may be empty
-	// TokenAPI is kv.SourceStableToken (also for "") or kv.SourceToken.
+	// TokenAPI is messages.SourceStableToken or messages.SourceToken; "" means DefaultTokenAPI.
 	TokenAPI string
-	// Tickets are the kinds of ticket to keep; nil: none.
+	// Tickets are the kinds of ticket that are kept; nil means none.
 	Tickets []messages.Kind
 }
 
-// String shows everything but the secret.
+// String describes the account without its secret.
 func (a Account) String() string {
 	return fmt.Sprintf("%s (%s, %s, tickets %v)", a.AppID, a.Name, a.TokenAPI, a.Tickets)
 }
 
-// GoString is String, so that %#v shows no secret either.
-func (a Account) GoString() string { return a.String() }
-
-// LogValue is what slog writes of an account.
-func (a Account) LogValue() slog.Value { return slog.StringValue(a.AppID) }
+// Format prints String for every verb. Without it fmt would print the secret of an *Account in a list with verbs like
+// %s: it formats such a pointer without calling the methods of the fields.
+func (a Account) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.String()) }
 
 func (a *Account) validate() error {
 	if err := messages.CheckAppID(a.AppID); err != nil {
@@ -43,7 +48,8 @@ func (a *Account) validate() error {
 	case a.Secret == "":
 		return fmt.Errorf("account %s has no secret", a.AppID)
 	case a.TokenAPI != messages.SourceStableToken && a.TokenAPI != messages.SourceToken:
-		return fmt.Errorf("account %s: unknown token API %q: %s and %s exist", a.AppID, a.TokenAPI, messages.SourceStableToken, messages.SourceToken)
+		return fmt.Errorf("account %s: unknown token API %q: use %s or %s", a.AppID,
+			a.TokenAPI, messages.SourceStableToken, messages.SourceToken)
 	}
 	for _, k := range a.Tickets {
 		if k != messages.JSAPITicket && k != messages.WXCardTicket {
@@ -60,7 +66,7 @@ func (a *Account) kinds() []messages.Kind {
 
 func (a *Account) keeps(k messages.Kind) bool { return slices.Contains(a.kinds(), k) }
 
-// rule is how the kind is renewed for the account.
+// rule is how credentials of the kind are refreshed for the account.
 func (a *Account) rule(k messages.Kind) policy.Rule {
 	switch {
 	case k != messages.AccessToken:
@@ -72,19 +78,19 @@ func (a *Account) rule(k messages.Kind) policy.Rule {
 	}
 }
 
-// fingerprint tells settings of an account apart in the ledger, without giving them away: 64 bits of a hash over a
-// secret of 128 random bits.
+// fingerprint identifies the settings of an account in the ledger: workers see that a secret or token API has
+// changed. 64 bits of a hash over a secret of 128 random bits do not reveal the secret.
 func (a *Account) fingerprint() string {
-	sum := sha256.Sum256([]byte(a.AppID + "\x00" + a.Secret + "\x00" + a.TokenAPI))
+	sum := sha256.Sum256([]byte(a.AppID + "\x00" + a.Secret.Reveal() + "\x00" + a.TokenAPI))
 	return hex.EncodeToString(sum[:8])
 }
 
-// accounts are the accounts of a worker. They can be exchanged while it runs; an Account itself never changes.
+// accounts are the accounts of a worker. The list can be replaced while the worker runs; an Account never changes.
 type accounts struct {
 	m atomic.Pointer[map[string]*Account]
 }
 
-// set exchanges the accounts. Where the list makes no sense it changes nothing.
+// set replaces the accounts. If the list is invalid, set changes nothing and returns an error.
 func (as *accounts) set(list []Account) error {
 	if len(list) == 0 {
 		return errors.New("no account: set WECHAT_APPID and WECHAT_SECRET, or WECHAT_ACCOUNTS_FILE")
@@ -93,13 +99,13 @@ func (as *accounts) set(list []Account) error {
 	for i := range list {
 		a := list[i]
 		if a.TokenAPI == "" {
-			a.TokenAPI = messages.SourceStableToken
+			a.TokenAPI = DefaultTokenAPI
 		}
 		if err := a.validate(); err != nil {
 			return err
 		}
 		if m[a.AppID] != nil {
-			return fmt.Errorf("account %s is there twice", a.AppID)
+			return fmt.Errorf("account %s is in the list twice", a.AppID)
 		}
 		m[a.AppID] = &a
 	}
@@ -111,10 +117,10 @@ func (as *accounts) get(appid string) *Account { return (*as.m.Load())[appid] }
 
 func (as *accounts) len() int { return len(*as.m.Load()) }
 
-// all are the accounts by AppID. The map must not be changed.
+// all returns the accounts by AppID. The caller must not change the map.
 func (as *accounts) all() map[string]*Account { return *as.m.Load() }
 
-// only is the account of a worker that has a single one, or nil.
+// only returns the account of a worker that has exactly one account, and nil for any other worker.
 func (as *accounts) only() *Account {
 	m := *as.m.Load()
 	if len(m) != 1 {

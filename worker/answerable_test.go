@@ -10,8 +10,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// NATS checks no permission for the reply subject of a request: with the worker's permissions the reply would be written into
-// a bucket.
+// NATS checks no permission for the reply subject of a request: with the worker's permissions the reply would
+// be written into a bucket.
 func TestReplyGoesNeitherIntoABucketNorToAService(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -24,7 +24,8 @@ func TestReplyGoesNeitherIntoABucketNorToAService(t *testing.T) {
 	ticket := messages.Key(appid, messages.JSAPITicket)
 	inBuckets := map[string]string{"wechat": "$KV.wechat." + ticket, "wechat_ledger": "$KV.wechat_ledger." + ticket}
 	replies := []string{
-		inBuckets["wechat"], inBuckets["wechat_ledger"], "$KV.wechat.lease." + messages.Key(appid, messages.AccessToken),
+		inBuckets["wechat"], inBuckets["wechat_ledger"], "$KV.wechat.lease." +
+			messages.Key(appid, messages.AccessToken),
 		"$JS.API.STREAM.DELETE.KV_wechat", "wechat.elsewhere",
 	}
 	for _, subject := range messages.Subjects {

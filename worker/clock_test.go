@@ -9,8 +9,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// testClock is the clock of the simulated WeChat and of the workers of a fixture. A test can stop and advance it. Leases and
-// the TTLs of records do not follow it: the NATS server ends them by its own clock.
+// testClock is the clock of the simulated WeChat and of the workers of a fixture. A test can stop and advance
+// it. Leases and the TTLs of records do not follow it: the NATS server ends them by its own clock.
 type testClock struct {
 	mu      sync.Mutex
 	ahead   time.Duration

@@ -11,8 +11,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// One refresh per period and credential, however many workers (docs/architecture.md#refresh-1), through renewals and a lost
-// server.
+// One refresh per period and credential, however many workers (docs/architecture.md#refresh-1), through
+// renewals and a lost server.
 func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 	t.Parallel()
 	f := newClusterFixture(t, wechattest.Config{})
@@ -62,7 +62,8 @@ func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 	}
 }
 
-// A worker has died in a turn: the other workers try again when its lease ends, and not a whole lease after they found it held.
+// A worker has died in a turn: the other workers try again when its lease ends, and not a whole lease after
+// they found it held.
 func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

@@ -25,7 +25,8 @@ type publisher interface {
 // publish publishes an event of an account. The event is lost if NATS is not available: the ledger and the
 // status have the same facts.
 func (e *events) publish(a *Account, kind messages.Kind, name string, event messages.Event) {
-	event.Event, event.AppID, event.Name, event.Kind, event.Worker, event.Time = name, a.AppID, a.Name, kind, e.worker, e.now().UTC()
+	event.Event, event.AppID, event.Name, event.Kind, event.Worker, event.Time = name, a.AppID, a.Name, kind, e.worker,
+		e.now().UTC()
 	body, err := json.Marshal(event)
 	if err == nil {
 		err = e.nats.Publish(messages.EventSubject(e.prefix, a.AppID, kind, name), body)

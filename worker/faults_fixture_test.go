@@ -20,8 +20,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// faultFixture is a fixture with three NATS servers, two workers without faults, and a consumer that notes everything that it
-// receives.
+// faultFixture is a fixture with three NATS servers, two workers without faults, and a consumer that notes
+// everything that it receives.
 type faultFixture struct {
 	*fixture
 	ahead     atomic.Int64 // of WeChat's clock
@@ -37,8 +37,8 @@ type faultFixture struct {
 const (
 	// faultOverlap is for how long WeChat accepts an old token and already issues a new one.
 	faultOverlap = time.Hour
-	// seedLeft is what the first tokens have left of their life: so little that stable_token issues a new token, and enough
-	// for the whole test on a busy machine.
+	// seedLeft is what the first tokens have left of their life: so little that stable_token issues a new
+	// token, and enough for the whole test on a busy machine.
 	seedLeft = 40 * time.Minute
 	// faultTokenLife is the life of WeChat's tokens.
 	faultTokenLife = 2 * time.Hour
@@ -71,8 +71,8 @@ func (f *faultFixture) fixtureFor(t *testing.T, g *natstest.Gate) *fixture {
 	return &fixture{TB: t, cluster: f.cluster, wechat: f.wechat, clock: f.clock, gate: g, hurried: true, lease: f.lease}
 }
 
-// account makes an account whose credential of this kind is due, and publishes its token as an earlier worker did. The token
-// itself is due only if kind is access_token. Call age when all accounts are made.
+// account makes an account whose credential of this kind is due, and publishes its token as an earlier worker
+// did. The token itself is due only if kind is access_token. Call age when all accounts are made.
 func (f *faultFixture) account(id, api string, kind messages.Kind) Account {
 	f.Helper()
 	a := Account{AppID: id, Secret: secret, TokenAPI: api}
@@ -136,8 +136,8 @@ const (
 	leaseEnded
 )
 
-// received is one record as it arrived, the generation that the Reader returned then, and what WeChat said of the record and
-// of the one before it.
+// received is one record as it arrived, the generation that the Reader returned then, and what WeChat said of
+// the record and of the one before it.
 type received struct {
 	messages.Credential
 	held             uint64

@@ -61,8 +61,8 @@ func (s step) arm(g *natstest.Gate, u *upstreamGate, key string) <-chan struct{}
 	panic(s)
 }
 
-// upstreamGate is between a worker and WeChat, as a natstest.Gate is between the worker and NATS. At its first call it closes
-// both gates.
+// upstreamGate is between a worker and WeChat, as a natstest.Gate is between the worker and NATS. At its first
+// call it closes both gates.
 type upstreamGate struct {
 	transport http.RoundTripper
 	nats      *natstest.Gate
@@ -90,7 +90,8 @@ func (u *upstreamGate) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !first || u.at != afterCall {
 		return u.transport.RoundTrip(req)
 	}
-	// The answer has arrived when the worker is stopped, and the worker reads it when it continues, however late that is.
+	// The answer has arrived when the worker is stopped, and the worker reads it when it continues, however
+	// late that is.
 	resp, err := u.transport.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
 	if err != nil {
 		return nil, err

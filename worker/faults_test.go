@@ -15,8 +15,9 @@ import (
 type fault string
 
 const (
-	dies   fault = "dies"   // it never acts again
-	stalls fault = "stalls" // nothing goes in or out until its lease has ended and another worker has refreshed the credential
+	dies fault = "dies" // it never acts again
+	// nothing goes in or out until its lease has ended and another worker has refreshed the credential
+	stalls fault = "stalls"
 	frozen fault = "frozen" // it stalls, and its own clock stops, as in a virtual machine that is suspended
 	cut    fault = "cut"    // its connection to NATS breaks, and it connects again
 )
@@ -38,13 +39,14 @@ type faultRow struct {
 	upstream wechattest.Fault // instead of a fault of a worker
 }
 
-// Whatever step a worker is at when it fails, and however it fails: the other workers finish its work, it does no harm when it
-// comes back, and consumers receive only values that WeChat accepts, of growing generations (docs/architecture.md#refresh-1,
-// docs/architecture.md#refresh-2).
+// Whatever step a worker is at when it fails, and however it fails: the other workers finish its work, it does
+// no harm when it comes back, and consumers receive only values that WeChat accepts, of growing generations
+// (docs/architecture.md#refresh-1, docs/architecture.md#refresh-2).
 //
-// The fleet makes a second call only if WeChat issued a value and its worker could not publish it. A second classic token kills
-// the token before the first one: a consumer then has a dead token until the second one is published some milliseconds later,
-// and its report is answered with the new token. The fleet makes a third call if it does not know which of two tokens is newer.
+// The fleet makes a second call only if WeChat issued a value and its worker could not publish it. A second
+// classic token kills the token before the first one: a consumer then has a dead token until the second one is
+// published some milliseconds later, and its report is answered with the new token. The fleet makes a third
+// call if it does not know which of two tokens is newer.
 func TestAnyStepOfARefreshMayFail(t *testing.T) {
 	t.Parallel()
 	once := func(by string) result { return result{1, by} }
@@ -104,21 +106,23 @@ func TestAnyStepOfARefreshMayFail(t *testing.T) {
 		r.account = f.account(fmt.Sprintf("wx-%02d", i), r.api, r.kind)
 	}
 	f.age()
-	starting := make(chan struct{}, 6) // if all started at once, leases would end before the victims have reached their step
+	// if all started at once, leases would end before the victims have reached their step
+	starting := make(chan struct{}, 6)
 	var wg sync.WaitGroup
 	for _, r := range rows {
 		wg.Go(func() {
 			starting <- struct{}{}
 			struck := sync.OnceFunc(func() { <-starting })
 			defer struck()
-			t.Run(fmt.Sprintf("%s/%s/%s/%s", r.api, r.kind, r.step, r.fault), func(t *testing.T) { r.run(t, f, struck) })
+			t.Run(fmt.Sprintf("%s/%s/%s/%s", r.api, r.kind, r.step, r.fault),
+				func(t *testing.T) { r.run(t, f, struck) })
 		})
 	}
 	wg.Wait()
 }
 
-// run makes the fault happen and waits until the whole fleet has nothing more to do. It calls struck when the victim has reached
-// its step.
+// run makes the fault happen and waits until the whole fleet has nothing more to do. It calls struck when the
+// victim has reached its step.
 func (r *faultRow) run(t *testing.T, f *faultFixture, struck func()) {
 	t.Helper()
 	if r.step == "WeChat" {
@@ -235,8 +239,8 @@ func checkRecords(t *testing.T, records []received, minted int) (by []string) {
 	return by
 }
 
-// The server that leads the bucket's stream is stopped, with a worker at each step of a refresh. A write that only this server
-// had is lost with it, and may cost one more call.
+// The server that leads the bucket's stream is stopped, with a worker at each step of a refresh. A write that
+// only this server had is lost with it, and may cost one more call.
 func TestTheLeaderMayStopAtAnyStepOfARefresh(t *testing.T) {
 	t.Parallel()
 	f := newFaultFixture(t)
@@ -247,7 +251,8 @@ func TestTheLeaderMayStopAtAnyStepOfARefresh(t *testing.T) {
 	var rows []*faultRow
 	for i, s := range steps {
 		r := &faultRow{
-			step: s, fault: "the leader stops", api: messages.SourceToken, kind: messages.AccessToken, want: result{1, "any"},
+			step: s, fault: "the leader stops", api: messages.SourceToken, kind: messages.AccessToken,
+			want: result{1, "any"},
 		}
 		r.account = f.account(fmt.Sprintf("wx-%02d", i), r.api, r.kind)
 		rows = append(rows, r)

@@ -195,8 +195,8 @@ func (f *fixture) foreignRefresh(endpoint string) string {
 	return token
 }
 
-// killToken makes the published classic token die as another system does: with two calls, because WeChat accepts the last
-// token for some minutes after the first.
+// killToken makes the published classic token die as another system does: with two calls, because WeChat
+// accepts the last token for some minutes after the first.
 func (f *fixture) killToken() {
 	f.Helper()
 	f.foreignRefresh(messages.SourceToken)
@@ -204,13 +204,13 @@ func (f *fixture) killToken() {
 }
 
 // validity is what WeChat says of a value.
-type validity = wechattest.Verdict
+type validity = wechattest.Validity
 
 const valid = wechattest.Valid
 
 // validity is what WeChat says now of a value.
 func (f *fixture) validity(appid string, kind messages.Kind, value string) validity {
-	return f.wechat.Judge(appid, string(kind), value)
+	return f.wechat.Validity(appid, string(kind), value)
 }
 
 // checkValid checks that WeChat accepts a credential.
@@ -232,8 +232,8 @@ func (f *fixture) checkCalls(endpoint string, want int) {
 	}
 }
 
-// advance advances the clock, and lets the workers notice it. Before that it waits until no turn is running or due: the turn
-// that follows would otherwise be planned from the new time.
+// advance advances the clock, and lets the workers notice it. Before that it waits until no turn is running or
+// due: the turn that follows would otherwise be planned from the new time.
 func (f *fixture) advance(d time.Duration) {
 	f.Helper()
 	for _, w := range f.workers {
@@ -419,8 +419,8 @@ func (w *testWorker) retryBlocked() {
 	}
 }
 
-// awaitRetried waits until the worker holds the generation after generation. Meanwhile it advances the clock: a turn that was
-// given up is tried again some seconds later.
+// awaitRetried waits until the worker holds the generation after generation. Meanwhile it advances the clock: a
+// turn that was given up is tried again some seconds later.
 func (w *testWorker) awaitRetried(generation uint64) {
 	w.Helper()
 	w.eventually("a newer credential", func() bool {

@@ -87,7 +87,8 @@ var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func newFleet(t *rapid.T, may mischief) *fleet {
 	f := &fleet{
-		T: t, may: may, now: t0, began: t0, ttl: leaseFor(5 * time.Second), kind: messages.AccessToken, byStore: map[*storetest.Store]*virtualWorker{},
+		T: t, may: may, now: t0, began: t0, ttl: leaseFor(5 * time.Second), kind: messages.AccessToken,
+		byStore: map[*storetest.Store]*virtualWorker{},
 	}
 	var err error
 	if f.metrics, err = newMetrics(prometheus.NewRegistry()); err != nil {
@@ -101,19 +102,22 @@ func newFleet(t *rapid.T, may mischief) *fleet {
 		f.kind, f.account.Tickets = messages.JSAPITicket, []messages.Kind{messages.JSAPITicket}
 	}
 	f.policy = &policy.Policy{
-		RefreshBefore: rapid.SampledFrom([]time.Duration{10 * time.Minute, time.Second, time.Hour}).Draw(t, "refresh before"),
-		Random:        func() float64 { return float64(rapid.IntRange(0, 7).Draw(t, "jitter")) / 8 },
+		RefreshBefore: rapid.SampledFrom([]time.Duration{10 * time.Minute, time.Second, time.Hour}).
+			Draw(t, "refresh before"),
+		Random: func() float64 { return float64(rapid.IntRange(0, 7).Draw(t, "jitter")) / 8 },
 	}
 	f.wechat = virtualWeChat{fleet: f, rule: f.account.rule(f.kind), ended: map[string]time.Time{},
 		life: time.Duration(rapid.IntRange(10, 120).Draw(t, "life in minutes")) * time.Minute}
-	f.wechat.odd = []time.Duration{time.Second, 2 * time.Second, 10 * time.Second, time.Minute, 2 * time.Hour, 30 * 24 * time.Hour}
+	f.wechat.odd = []time.Duration{time.Second, 2 * time.Second, 10 * time.Second, time.Minute, 2 * time.Hour,
+		30 * 24 * time.Hour}
 	if may.odd { // sometimes only short lives, which could cause storms
 		f.wechat.odd = f.wechat.odd[:rapid.IntRange(1, len(f.wechat.odd)).Draw(t, "odd lives")]
 	}
 	f.nats = storetest.NewServer(func() time.Time { return f.now })
 	f.nats.OnRecord = func(s *storetest.Store, c messages.Credential) {
 		w := f.byStore[s]
-		f.Logf("%s %s publishes %s, generation %d, until %s", f.clock(), w.name, c.Value, c.Generation, f.since(c.ExpiresAt))
+		f.Logf("%s %s publishes %s, generation %d, until %s", f.clock(), w.name, c.Value, c.Generation,
+			f.since(c.ExpiresAt))
 		if f.publishing != nil {
 			f.publishing(w, c)
 		}
@@ -309,7 +313,8 @@ func (f *fleet) classes() []wechat.Class {
 	if f.kind == messages.AccessToken {
 		return wechat.Classes[:]
 	}
-	return slices.DeleteFunc(slices.Clone(wechat.Classes[:]), func(c wechat.Class) bool { return c == wechat.ClassDeadToken })
+	return slices.DeleteFunc(slices.Clone(wechat.Classes[:]),
+		func(c wechat.Class) bool { return c == wechat.ClassDeadToken })
 }
 
 // join lets a worker with an empty memory start.

@@ -12,15 +12,16 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// mishaps are what may happen while clocks are right and WeChat answers by its rules; anything is all that may.
+// mishaps are what may happen while clocks are right and WeChat follows its rules; anything is all that may happen.
 var (
 	mishaps  = mischief{die: true, freeze: true, cut: true, idle: true, lose: true}
 	anything = mischief{
-		die: true, freeze: true, cut: true, idle: true, lose: true, fail: true, report: true, forget: true, foreign: true, odd: true, skew: 3 * time.Hour,
+		die: true, freeze: true, cut: true, idle: true, lose: true, fail: true, report: true, forget: true,
+		foreign: true, odd: true, skew: 3 * time.Hour,
 	}
 )
 
-// lives draws the lives of fleets, and lets watch say what must hold in them.
+// lives draws the lives of fleets, and lets watch add what must be true in them.
 func lives(t *testing.T, may mischief, events int, watch func(*fleet)) {
 	t.Helper()
 	rapid.Check(t, func(t *rapid.T) {
@@ -31,7 +32,8 @@ func lives(t *testing.T, may mischief, events int, watch func(*fleet)) {
 	})
 }
 
-// Whatever happens, no worker sets out to publish what is dead by its own clock (design §5.3).
+// Whatever happens, no worker tries to publish a value that has expired by its own clock
+// (docs/architecture.md#refresh-3).
 func TestNeverPublishesExpired(t *testing.T) {
 	t.Parallel()
 	lives(t, anything, 200, func(f *fleet) {
@@ -47,8 +49,9 @@ func TestNeverPublishesExpired(t *testing.T) {
 	})
 }
 
-// While clocks are right, no token is said to live longer than WeChat lets it (design §5.9).
-func TestNoTokenIsSaidToOutliveItsEnd(t *testing.T) {
+// While clocks are right, no record says that a token lives longer than WeChat accepts it
+// (docs/architecture.md#refresh-9).
+func TestNoTokenOutlivesItsEnd(t *testing.T) {
 	t.Parallel()
 	may := anything
 	may.odd, may.skew = false, 0
@@ -61,9 +64,9 @@ func TestNoTokenIsSaidToOutliveItsEnd(t *testing.T) {
 	})
 }
 
-// While the ledger is there, the generations of a key never decrease, and each is given to one value (design
-// §3), unless WeChat gives no other value than the older one that a worker holds. Where it is lost, or could
-// not be written, a worker still publishes nothing older than what it holds.
+// While the ledger entry exists, the generations of a key never decrease, and each is given to one value
+// (docs/architecture.md#bucket), unless WeChat issues no other value than the older one that a worker holds. If the
+// entry is lost, or could not be written, a worker still publishes nothing older than what it holds.
 func TestGenerationNeverDecreases(t *testing.T) {
 	t.Parallel()
 	lives(t, anything, 200, func(f *fleet) {
@@ -79,15 +82,17 @@ func TestGenerationNeverDecreases(t *testing.T) {
 			case c.Generation < newest:
 				f.violated("%s publishes generation %d after %d", w.name, c.Generation, newest)
 			case values[c.Generation] != "" && values[c.Generation] != c.Value:
-				f.violated("%s gives generation %d to %s, which was that of %s", w.name, c.Generation, c.Value, values[c.Generation])
+				f.violated("%s gives generation %d to %s, which was that of %s", w.name, c.Generation, c.Value,
+					values[c.Generation])
 			}
 			newest, values[c.Generation] = max(newest, c.Generation), c.Value
 		}
 	})
 }
 
-// WeChat is asked once for each time that was planned, however many workers there are and whatever becomes of them: a
-// mishap costs one call more, and another where a token was minted and its lease was lost (design §5.1, §5.2).
+// WeChat is asked once for each planned time, however many workers there are and whatever happens to them. A mishap
+// costs one more call, and another one if a token was minted and its lease was lost (docs/architecture.md#refresh-1,
+// docs/architecture.md#refresh-2).
 func TestAtMostOneRefreshPerDueWindow(t *testing.T) {
 	t.Parallel()
 	may := mishaps
@@ -99,15 +104,17 @@ func TestAtMostOneRefreshPerDueWindow(t *testing.T) {
 				early++
 			}
 			if early > 2*f.mishaps {
-				f.violated("%s asks WeChat, though the last answer said to ask at %s; %d such calls after %d mishaps", c.worker, f.since(planned), early, f.mishaps)
+				f.violated("%s asks WeChat, though the last answer said to ask at %s; %d such calls after %d mishaps",
+					c.worker, f.since(planned), early, f.mishaps)
 			}
 		}
 		f.settling = func(next time.Time) { planned = next }
 	})
 }
 
-// While WeChat fails, the last value is handed out until its own end, by every worker, though workers come and go and
-// NATS is away from some of them; and where the bucket loses it, who holds it puts it back (design §5.3, §5.7).
+// While WeChat fails, every worker hands out the last value until its end, though workers come and go and some of them
+// lose NATS. If the bucket loses the record, a worker that holds the value publishes it again
+// (docs/architecture.md#refresh-3, docs/architecture.md#refresh-7).
 func TestOldValueServedWhileRefreshFails(t *testing.T) {
 	t.Parallel()
 	may := mishaps
@@ -134,16 +141,16 @@ func TestOldValueServedWhileRefreshFails(t *testing.T) {
 			}
 			switch r := f.record(); {
 			case r != nil && r.Value != old.Value:
-				f.violated("%v stands in place of %v", *r, old)
+				f.violated("the record is %v instead of %v", *r, old)
 			case r == nil && holders > 0 && f.now.After(f.calm.Add(time.Minute)):
-				f.violated("nobody puts %v back, and %d workers hold it", old, holders)
+				f.violated("no worker publishes %v again, and %d workers hold it", old, holders)
 			}
 		}
 	})
 }
 
-// The tries after failures are spaced as their class says, for the whole fleet: never sooner, and never much later
-// (design §5.4).
+// The attempts after failures are spaced as their class says, for the whole fleet: never earlier, and never much later
+// (docs/architecture.md#refresh-4).
 func TestBackoffGapsGrowAndCap(t *testing.T) {
 	t.Parallel()
 	lives(t, mischief{fail: true}, 200, func(f *fleet) {
@@ -156,8 +163,10 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 				return
 			}
 			least, most := spacing(last.class, last.ledger.Attempts+1)
-			if gap := c.at.Sub(last.at); gap+begins < least || gap > most+time.Minute { // for the steps of a turn, and a lease
-				f.violated("try %d comes %s after a failure of class %s, want %s to %s", last.ledger.Attempts+2, gap, last.class, least, most)
+			// for the steps of a turn, and a lease
+			if gap := c.at.Sub(last.at); gap+begins < least || gap > most+time.Minute {
+				f.violated("try %d comes %s after a failure of class %s, want %s to %s", last.ledger.Attempts+2, gap,
+					last.class, least, most)
 			}
 		}
 	})
@@ -167,7 +176,7 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 // to its call.
 const begins = 500 * time.Millisecond
 
-// spacing says in what time the try after the n-th failure in a row comes.
+// spacing is the time in which the attempt after the n-th failure in a row comes.
 func spacing(class wechat.Class, n int) (least, most time.Duration) {
 	grown := func(lo, hi time.Duration) time.Duration { return min(lo<<min(n-1, 10), hi) }
 	switch class {
@@ -186,8 +195,8 @@ func spacing(class wechat.Class, n int) (least, most time.Duration) {
 	}
 }
 
-// A worker that begins does not repeat at once what another was told not to do; one that died in mid-turn counts as a
-// failure (design §3, §5.4).
+// A worker that starts does not repeat at once what another worker was told to wait with. A worker that died during a
+// turn counts as a failure (docs/architecture.md#refresh-4).
 func TestRestartKeepsBackoff(t *testing.T) {
 	t.Parallel()
 	lives(t, mischief{fail: true, die: true}, 200, func(f *fleet) {
@@ -201,15 +210,16 @@ func TestRestartKeepsBackoff(t *testing.T) {
 				least, _ = spacing(last.class, last.ledger.Attempts+1)
 			}
 			if gap+begins < least {
-				f.violated("%s asks WeChat %s after a call of %s that failed with class %s, want %s or more", c.worker, gap, last.worker, last.class, least)
+				f.violated("%s asks WeChat %s after a call of %s that failed with class %s, want %s or more", c.worker,
+					gap, last.worker, last.class, least)
 			}
 		}
 	})
 }
 
-// No answer of WeChat, no setting and no mishap makes a storm (design §5.10). The scheduled calls of any time
-// are bounded by the leaky bucket, those that reports cause by the minute, of which one may need two. Two
-// scheduled calls are a second apart, but for the steps of a turn.
+// No answer of WeChat, no setting and no mishap causes a storm of calls (docs/architecture.md#refresh-10). The leaky
+// bucket limits the scheduled calls of any period; the limit of a minute limits the calls for reports, of which one may
+// need two. Two scheduled calls are a second apart, except for the steps of a turn.
 func TestNoAnswerMakesAStorm(t *testing.T) {
 	t.Parallel()
 	watch := func(f *fleet) {
@@ -239,13 +249,13 @@ func TestNoAnswerMakesAStorm(t *testing.T) {
 	t.Run("mishaps", func(t *testing.T) {
 		t.Parallel()
 		may := anything
-		may.forget, may.skew, may.idle = false, 0, false // a ledger that is lost is also the memory of the calls
+		may.forget, may.skew, may.idle = false, 0, false // a lost ledger entry is also the memory of the calls
 		lives(t, may, 200, watch)
 	})
 }
 
-// While WeChat answers, no consumer is without a living value once there was one, with few calls; and though
-// workers come, go, stand still and lose NATS, each for less than the time that is kept for that.
+// While WeChat answers, no consumer is without a valid value after it had one, and few calls are made; also
+// while workers come, go, freeze and lose NATS, each for less than the time that is reserved for that.
 func TestNoGapWhileWeChatAnswers(t *testing.T) {
 	t.Parallel()
 	watch := func(f *fleet) {
@@ -272,13 +282,14 @@ func TestNoGapWhileWeChatAnswers(t *testing.T) {
 	})
 	t.Run("mishaps", func(t *testing.T) {
 		t.Parallel()
-		lives(t, mischief{die: true, freeze: true, cut: true, lose: true, longest: 30 * time.Second, most: 4}, 200, watch)
+		lives(t, mischief{die: true, freeze: true, cut: true, lose: true, longest: 30 * time.Second, most: 4}, 200,
+			watch)
 	})
 }
 
-// A late writer never wins (design §5.2): when a mishap is a minute ago, what stands in the bucket is what
-// WeChat accepts, though workers have minted tokens that they could not publish, and published late.
-func TestPublishedTokenIsTheOneThatLives(t *testing.T) {
+// A late writer never wins (docs/architecture.md#refresh-2): a minute after a mishap, the published token is one that
+// WeChat accepts, though workers have minted tokens that they could not publish, or published late.
+func TestPublishedTokenIsTheOneThatWeChatAccepts(t *testing.T) {
 	t.Parallel()
 	lives(t, mishaps, 200, func(f *fleet) {
 		f.policy.RefreshBefore = max(f.policy.RefreshBefore, 10*time.Minute)
@@ -317,15 +328,18 @@ func TestLostRecordIsLeftToTheOthers(t *testing.T) {
 		}
 		f.calling = func(w *virtualWorker, c *call) {
 			l := c.ledger
-			if f.record() != nil || f.now.Sub(f.lostRecord) > 7*time.Second || policy.HasExpired(f.now, l) || l.Attempts > 0 || !l.NextAttempt.After(f.now) {
+			if f.record() != nil || f.now.Sub(f.lostRecord) > 7*time.Second || policy.HasExpired(f.now, l) ||
+				l.Attempts > 0 || !l.NextAttempt.After(f.now) {
 				return
 			}
 			if _, err := w.memory.get("wx1", f.kind); err == nil {
 				return
 			}
 			for _, o := range f.workers {
-				if held, err := o.memory.get("wx1", f.kind); err == nil && o != w && messages.ValueSHA256(held.Value) == l.ValueSHA256 {
-					f.violated("%s calls WeChat %s after the record was lost, and %s holds it", w.name, f.now.Sub(f.lostRecord), o.name)
+				if held, err := o.memory.get("wx1", f.kind); err == nil && o != w &&
+					messages.ValueSHA256(held.Value) == l.ValueSHA256 {
+					f.violated("%s calls WeChat %s after the record was lost, and %s holds it", w.name,
+						f.now.Sub(f.lostRecord), o.name)
 				}
 			}
 		}
@@ -343,7 +357,8 @@ func TestLostLedgerEntryIsWrittenAgain(t *testing.T) {
 			}
 			for _, w := range f.workers {
 				if !w.known.IsEmpty() {
-					f.violated("the ledger entry was lost at %s, %s remembers it, and nobody writes it again", f.since(f.lostEntry), w.name)
+					f.violated("the ledger entry was lost at %s, %s remembers it, and nobody writes it again",
+						f.since(f.lostEntry), w.name)
 				}
 			}
 		}

@@ -47,7 +47,8 @@ func (u *virtualWeChat) ask(hard bool) (wechat.Issued, *wechat.Error) {
 		}, nil
 	}
 	left := u.ends.Sub(u.now)
-	if left < time.Second || hard || u.rule == policy.Classic || u.rule == policy.Stable && left <= min(overlap, u.life/3) {
+	if left < time.Second || hard || u.rule == policy.Classic || u.rule == policy.Stable &&
+		left <= min(bothValid, u.life/3) {
 		u.mint()
 	}
 	issued := wechat.Issued{Value: u.value, ExpiresIn: u.ends.Sub(u.now).Truncate(time.Second)}
@@ -57,12 +58,12 @@ func (u *virtualWeChat) ask(hard bool) (wechat.Issued, *wechat.Error) {
 	return issued, nil
 }
 
-// overlap is for how long a token stays valid after it was replaced (docs/wechat-api.md).
-const overlap = 5 * time.Minute
+// bothValid is for how long a token stays valid after it was replaced (docs/wechat-api.md).
+const bothValid = 5 * time.Minute
 
-// mint replaces the valid value. The old one stays valid for the overlap, but not beyond its end.
+// mint replaces the valid value. The old one stays valid for that time, but not beyond its end.
 func (u *virtualWeChat) mint() {
-	u.before, u.beforeEnd = u.value, u.now.Add(overlap)
+	u.before, u.beforeEnd = u.value, u.now.Add(bothValid)
 	if u.ends.Before(u.beforeEnd) {
 		u.beforeEnd = u.ends
 	}

@@ -230,14 +230,18 @@ func (w *virtualWorker) decide(l store.Ledger) {
 
 // wrote is called when the server has accepted a ledger entry of this worker.
 func (w *virtualWorker) wrote(before, after store.Ledger) {
-	if after.LastAttempt.Equal(w.chose) && (!after.LastAttempt.Equal(before.LastAttempt) || after.Calls > before.Calls) { // see policy.Begin
-		w.attempt, w.called = &attempt{before: before, revision: after.Revision, forced: after.LastForced.After(before.LastForced)}, nil
+	// see policy.Begin
+	if after.LastAttempt.Equal(w.chose) && (!after.LastAttempt.Equal(before.LastAttempt) ||
+		after.Calls > before.Calls) {
+		w.attempt, w.called = &attempt{before: before, revision: after.Revision,
+			forced: after.LastForced.After(before.LastForced)}, nil
 	}
 	if f := after.Failure; f != nil && w.called != nil && w.called.class != 0 && f.Class == w.called.class {
 		w.called.noted = true
 	}
 	if known := w.known; before.IsEmpty() && known.Day == after.Day {
-		for what, n := range map[string][2]int{"generation": {int(known.Generation), int(after.Generation)}, "calls": {known.Calls, after.Calls}} {
+		for what, n := range map[string][2]int{"generation": {int(known.Generation), int(after.Generation)},
+			"calls": {known.Calls, after.Calls}} {
 			if n[1] < n[0] {
 				w.violated("%s knew the lost ledger entry with %s %d, and has written %d", w.name, what, n[0], n[1])
 			}
@@ -270,7 +274,8 @@ func (w *virtualWorker) report() {
 	if held, err := w.memory.get("wx1", w.kind); err == nil {
 		report.ValueSHA256 = messages.ValueSHA256(held.Value)
 	}
-	if _, answered, err := w.refresher.answerFromMemory(context.Background(), w.account, w.kind, report); answered || err != nil {
+	if _, answered, err := w.refresher.answerFromMemory(context.Background(), w.account, w.kind, report); answered ||
+		err != nil {
 		return
 	}
 	w.Logf("%s %s receives a report", w.clock(), w.name)

@@ -33,10 +33,12 @@ func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
 		st := w.status.of("")
 		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		t := tabwriter.NewWriter(rw, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(t, "worker %s, version %s, %d accounts, %s\n\n", st.Worker, st.Version, st.Accounts, st.Time.Format(time.RFC3339))
+		fmt.Fprintf(t, "worker %s, version %s, %d accounts, %s\n\n", st.Worker, st.Version, st.Accounts,
+			st.Time.Format(time.RFC3339))
 		fmt.Fprintln(t, "APPID\tKIND\tSTATE\tREASON\tEXPIRES\tCALLS\tERROR")
 		for _, c := range st.Credentials {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.AppID, c.Kind, c.State, c.Reason, c.ExpiresAt.Format(time.RFC3339), c.CallsToday, c.Error)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.AppID, c.Kind, c.State, c.Reason,
+				c.ExpiresAt.Format(time.RFC3339), c.CallsToday, c.Error)
 		}
 		if st.Truncated {
 			fmt.Fprintf(t, "… and more; these %d need attention first\n", len(st.Credentials))

@@ -18,7 +18,8 @@ type lookup struct {
 	scheduler *scheduler
 	now       func() time.Time
 
-	flights flights[string, struct{}] // requests that miss the same credential at the same time share the leader's answer
+	// requests that miss the same credential at the same time share the leader's answer
+	flights flights[string, struct{}]
 	mu      sync.Mutex
 	asked   map[string]time.Time // by messages.Key, when the leader had no valid record
 }

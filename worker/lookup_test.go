@@ -10,7 +10,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// A worker that has just started, or was frozen, has not received yet what the other workers have published. Found by chaos.
+// A worker that has just started, or was frozen, has not received yet what the other workers have published.
+// Found by chaos.
 func TestWhatMemoryMissesIsLookedUpAtTheLeader(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

@@ -21,14 +21,16 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		upstream: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "wxkeeper_upstream_calls_total", Help: "Calls of the WeChat server API, by endpoint and class of the outcome (ok, or a class of error).",
+			Name: "wxkeeper_upstream_calls_total",
+			Help: "Calls of the WeChat server API, by endpoint and class of the outcome (ok, or a class of error).",
 		}, []string{"endpoint", "class"}),
 		upstreamT: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "wxkeeper_upstream_call_seconds", Help: "Duration of calls of the WeChat server API.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"endpoint"}),
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "wxkeeper_refreshes_total", Help: "Refreshes of credentials, by kind and outcome (published, unchanged, republished, unpublished, failed).",
+			Name: "wxkeeper_refreshes_total",
+			Help: "Refreshes of credentials, by kind and outcome (published, unchanged, republished, unpublished, failed).",
 		}, []string{"kind", "outcome"}),
 		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxkeeper_reports_total", Help: "Reports of dead credentials, by outcome.",
@@ -41,7 +43,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "wxkeeper_conflicts_total", Help: "Times that another system made a credential die long before its end.",
+			Name: "wxkeeper_conflicts_total",
+			Help: "Times that another system made a credential die long before its end.",
 		}),
 	}
 	for _, c := range []prometheus.Collector{

@@ -19,8 +19,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// The leaders of both buckets step down several times during many refreshes: no credential is refreshed twice, and each worker
-// has all of them.
+// The leaders of both buckets step down several times during many refreshes: no credential is refreshed twice,
+// and each worker has all of them.
 func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 	t.Parallel()
 	const accounts = 30
@@ -136,7 +136,8 @@ func TestBucketsLostUnderAFleetAreFilledOnce(t *testing.T) {
 		}
 	}
 	f.checkCalls("", calls)
-	// Each worker may have had a turn of each credential: a lease, the record, the release of the lease, and its marker's end.
+	// Each worker may have had a turn of each credential: a lease, the record, the release of the lease, and
+	// its marker's end.
 	const most = 4 * 3 * len(messages.Kinds)
 	if n := f.stream("wechat").CachedInfo().State.LastSeq; n > uint64(most) {
 		t.Errorf("%d writes to the new bucket, want at most %d", n, most)

@@ -23,7 +23,8 @@ func (w *testWorker) awaitStored(want messages.Credential) {
 	})
 }
 
-// WeChat issued a token, and NATS died before it could be published: the worker hands it out, and publishes it when it can.
+// WeChat issued a token, and NATS died before it could be published: the worker hands it out, and publishes it
+// when it can.
 func TestMintedTokenSurvivesALostNATS(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -92,8 +93,9 @@ func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
 	f.checkCalls("", 3)
 }
 
-// The bucket is purged, which no watch receives, and a worker starts before the other one has noticed: a call would be wasted,
-// and a classic one would kill the token that the other worker is about to publish again. Found by chaos.
+// The bucket is purged, which no watch receives, and a worker starts before the other one has noticed: a call
+// would be wasted, and a classic one would kill the token that the other worker is about to publish again.
+// Found by chaos.
 func TestStartingWorkerLeavesALostRecordToWorkersThatHoldIt(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -111,8 +113,8 @@ func TestStartingWorkerLeavesALostRecordToWorkersThatHoldIt(t *testing.T) {
 	f.checkCalls("", 3)
 }
 
-// Backoff, quota and generations are the memory of the fleet: workers that remember an entry write it again. Found by chaos: a
-// wrong secret was sent once more, and generations began again at 1.
+// Backoff, quota and generations are the memory of the fleet: workers that remember an entry write it again.
+// Found by chaos: a wrong secret was sent once more, and generations began again at 1.
 func TestLostLedgerIsWrittenAgainByWorkersThatRememberIt(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -141,8 +143,8 @@ func TestLostLedgerIsWrittenAgainByWorkersThatRememberIt(t *testing.T) {
 	f.checkCalls("", 1)
 }
 
-// A worker that was frozen believes in the record that it knew, takes a turn, and finds no record and a ledger entry that knows a
-// newer value: it leaves the record to the worker that holds that value. Found by chaos.
+// A worker that was frozen believes in the record that it knew, takes a turn, and finds no record and a ledger
+// entry that knows a newer value: it leaves the record to the worker that holds that value. Found by chaos.
 func TestTurnThatFindsTheRecordLostLeavesItToWorkersThatHoldIt(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -167,8 +169,8 @@ func TestTurnThatFindsTheRecordLostLeavesItToWorkersThatHoldIt(t *testing.T) {
 	f.checkCalls("token", 1)
 }
 
-// Another worker obtained a newer value and died with it; then the record is lost. What this worker holds is better than nothing,
-// but the newer value must not be forgotten: a classic token dies within minutes of it.
+// Another worker obtained a newer value and died with it; then the record is lost. What this worker holds is
+// better than nothing, but the newer value must not be forgotten: a classic token dies within minutes of it.
 func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -190,8 +192,8 @@ func TestRepublishingDoesNotForgetANewerGeneration(t *testing.T) {
 	}
 }
 
-// Writing the attempt down takes NATS so long that no time is left in the lease for a call: WeChat is not asked, and has not
-// failed. Found by chaos: backoff grew while only NATS was in trouble.
+// Writing the attempt down takes NATS so long that no time is left in the lease for a call: WeChat is not
+// asked, and has not failed. Found by chaos: backoff grew while only NATS was in trouble.
 func TestTurnThatNATSDelaysIsNoFailureOfWeChat(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

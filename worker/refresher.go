@@ -67,7 +67,9 @@ func leaseFor(timeout time.Duration) time.Duration {
 // minted one too, and nobody knows which is newer. One more refresh under a new lease makes the published token
 // the newest (docs/architecture.md#refresh-2). take does that, and waits until the other worker's turn has
 // ended.
-func (r *refresher) take(ctx context.Context, a *Account, kind messages.Kind, act func(context.Context, *turn) error) error {
+func (r *refresher) take(
+	ctx context.Context, a *Account, kind messages.Kind, act func(context.Context, *turn) error,
+) error {
 	err := r.takeOnce(ctx, a, kind, act)
 	if !errors.Is(err, errUnplaced) || a.rule(kind) != policy.Classic {
 		return err
@@ -91,7 +93,9 @@ func (r *refresher) take(ctx context.Context, a *Account, kind messages.Kind, ac
 
 // takeOnce is take without the second refresh. A turn that has begun ends within the lease even if ctx ends: a
 // token that was minted must be published.
-func (r *refresher) takeOnce(ctx context.Context, a *Account, kind messages.Kind, act func(context.Context, *turn) error) error {
+func (r *refresher) takeOnce(
+	ctx context.Context, a *Account, kind messages.Kind, act func(context.Context, *turn) error,
+) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -116,7 +120,9 @@ const leaseMargin = time.Second / 4
 // scheduled takes a turn for a credential that is due. waited says that another worker held the lease at the
 // last turn too. It returns the least time before the next turn (0: as the policy says) and whether another
 // worker holds the lease.
-func (r *refresher) scheduled(ctx context.Context, a *Account, kind messages.Kind, waited bool) (retry time.Duration, leaseHeld bool) {
+func (r *refresher) scheduled(
+	ctx context.Context, a *Account, kind messages.Kind, waited bool,
+) (retry time.Duration, leaseHeld bool) {
 	jitter := func(d time.Duration) time.Duration { return time.Duration(r.policy.Random() * float64(d)) }
 	if !r.store.Connected() {
 		return time.Second + jitter(2*time.Second), false

@@ -12,8 +12,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// Whatever WeChat answers: the worker survives it, the old value is handed out, the calls are spaced, and the worker recovers by
-// itself.
+// Whatever WeChat answers: the worker survives it, the old value is handed out, the calls are spaced, and the
+// worker recovers by itself.
 func TestOldValueServedWhateverWeChatAnswers(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]wechattest.Fault{
@@ -121,7 +121,8 @@ func TestExpiryIsPublishedWhenItHappens(t *testing.T) {
 	token := w.await(messages.AccessToken, 0)
 	tickets := []messages.Credential{w.await(messages.JSAPITicket, 0), w.await(messages.WXCardTicket, 0)}
 	w.awaitIdle()
-	f.wechat.Inject(wechattest.Fault{Errcode: 40164}) // an operator must act, so the next attempt is at least 10 minutes later
+	// an operator must act, so the next attempt is at least 10 minutes later
+	f.wechat.Inject(wechattest.Fault{Errcode: 40164})
 	f.advanceTo(token.RefreshAt)
 	for failed := events.next(messages.EventFailed); failed.Kind != messages.AccessToken; {
 		failed = events.next(messages.EventFailed)
@@ -151,8 +152,8 @@ func TestExpiryIsPublishedWhenItHappens(t *testing.T) {
 	}
 }
 
-// A failure that only an operator can fix is logged and published with what to do, and retried rarely; other accounts are
-// refreshed meanwhile.
+// A failure that only an operator can fix is logged and published with what to do, and retried rarely; other
+// accounts are refreshed meanwhile.
 func TestRefusedAccountDoesNotDelayOthers(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{Accounts: []wechattest.Account{
@@ -255,8 +256,8 @@ func TestManyWorkersMakeTheCallsOfOne(t *testing.T) {
 	f.checkCalls("", len(messages.Kinds))
 }
 
-// WeChat refuses to issue a ticket because of the token: the worker reports the token, which is refreshed, and asks for the ticket
-// again.
+// WeChat refuses to issue a ticket because of the token: the worker reports the token, which is refreshed, and
+// asks for the ticket again.
 func TestTicketWithADeadTokenHealsTheToken(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -299,16 +300,17 @@ func (i *interloper) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// When the answer arrives, another worker has the lease: it has fetched a token too, and nobody knows which one is newer. The
-// worker refreshes once more, so that the published token is the newest (docs/architecture.md#refresh-2).
+// When the answer arrives, another worker has the lease: it has fetched a token too, and nobody knows which one
+// is newer. The worker refreshes once more, so that the published token is the newest
+// (docs/architecture.md#refresh-2).
 func TestRefusedWriteIsFollowedByOneMoreRefresh(t *testing.T) {
 	t.Parallel()
 	t.Run("", func(t *testing.T) { t.Parallel(); refuseWrite(t, false) })
 	t.Run("and NATS loses an answer", func(t *testing.T) { t.Parallel(); refuseWrite(t, true) })
 }
 
-// refuseWrite makes a rival publish during a refresh. If loseRead is set, the first read of the refresh that must follow gets no
-// answer.
+// refuseWrite makes a rival publish during a refresh. If loseRead is set, the first read of the refresh that
+// must follow gets no answer.
 func refuseWrite(t *testing.T, loseRead bool) {
 	t.Helper()
 	f := newFixture(t, wechattest.Config{})
@@ -363,7 +365,8 @@ func TestRefusedWriteOfAReportIsFollowedByOneMoreRefresh(t *testing.T) {
 	f.wechat.Revoke(first.Value)
 	between.strike = func() {
 		f.endLease(messages.Key(appid, messages.AccessToken))
-		if _, err := rival.Acquire(f.context(), appid, messages.AccessToken, time.Second); err != nil { // and the rival dies
+		// and the rival dies
+		if _, err := rival.Acquire(f.context(), appid, messages.AccessToken, time.Second); err != nil {
 			t.Error(err)
 		}
 	}
@@ -399,7 +402,8 @@ func TestShortLifeMakesNoStorm(t *testing.T) {
 	}
 }
 
-// Three workers have three wrong secrets, during a change of the secret: each secret is tried once, and not again and again.
+// Three workers have three wrong secrets, during a change of the secret: each secret is tried once, and not
+// again and again.
 func TestTwoWrongSecretsMakeNoStorm(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

@@ -15,7 +15,8 @@ import (
 // errStopping is the error of a request that a stopping worker does not begin.
 var errStopping = errors.New("the worker is stopping")
 
-// asRefusal turns any error of a request into an error of the contract (docs/architecture.md#subjects). It returns a *messages.Error.
+// asRefusal turns any error of a request into an error of the contract (docs/architecture.md#subjects). It
+// returns a *messages.Error.
 func asRefusal(err error) error {
 	var refusal *messages.Error
 	var we *wechat.Error
@@ -25,15 +26,19 @@ func asRefusal(err error) error {
 	case errors.As(err, &we):
 		return refusalOf(we)
 	case errors.Is(err, store.ErrLeaseHeld), errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrConflict):
-		return messages.Errorf(messages.NoCredential, "another worker is refreshing this credential").After(policy.RetryMin)
+		return messages.Errorf(messages.NoCredential, "another worker is refreshing this credential").
+			After(policy.RetryMin)
 	case errors.Is(err, bucket.ErrNotFound), errors.Is(err, bucket.ErrExpired):
-		return messages.Errorf(messages.NoCredential, "there is no valid credential now; see wxkeeper status for the reason").After(policy.RetryMin)
+		return messages.Errorf(messages.NoCredential,
+			"there is no valid credential now; see wxkeeper status for the reason").After(policy.RetryMin)
 	case errors.Is(err, errStopping), errors.Is(err, context.Canceled): // only a stop cancels requests
-		return messages.Errorf(messages.ShuttingDown, "this worker is stopping; ask again, and another worker answers").After(100 * time.Millisecond)
+		return messages.Errorf(messages.ShuttingDown,
+			"this worker is stopping; ask again, and another worker answers").After(100 * time.Millisecond)
 	case errors.Is(err, context.DeadlineExceeded):
 		return messages.Errorf(messages.UpstreamTimeout, "no answer in time")
 	case errors.Is(err, store.ErrUnavailable):
-		return messages.Errorf(messages.NoCredential, "JetStream does not answer, so nothing can be refreshed now").After(policy.RetryMin)
+		return messages.Errorf(messages.NoCredential, "JetStream does not answer, so nothing can be refreshed now").
+			After(policy.RetryMin)
 	default:
 		return messages.Errorf(messages.Upstream, "%v", err)
 	}
@@ -71,7 +76,8 @@ func refusalOf(we *wechat.Error) *messages.Error {
 		if errors.Is(we, context.DeadlineExceeded) {
 			e.Symbol = messages.UpstreamTimeout
 		}
-	default: // busy, server, broken, unknown, bug; account: an operator can fix it, so the request is not rejected for good
+	// busy, server, broken, unknown, bug; account: an operator can fix it, so the request is not rejected for good
+	default:
 		e.Symbol = messages.Upstream
 	}
 	return e

@@ -41,7 +41,9 @@ func (r *refresher) report(ctx context.Context, a *Account, kind messages.Kind, 
 	return o, err
 }
 
-func (r *refresher) doReport(ctx context.Context, a *Account, kind messages.Kind, report policy.Report) (outcome, error) {
+func (r *refresher) doReport(
+	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
+) (outcome, error) {
 	if err := ctx.Err(); err != nil {
 		return outcome{}, asRefusal(err)
 	}
@@ -58,7 +60,8 @@ func (r *refresher) doReport(ctx context.Context, a *Account, kind messages.Kind
 			defer r.reports.end(key, f)
 			defer func() {
 				if p := recover(); p != nil {
-					r.log.Error("panic while answering a report", "appid", a.AppID, "kind", kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+					r.log.Error("panic while answering a report", "appid", a.AppID, "kind", kind,
+						"panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 				}
 			}()
 			ctx, cancel := context.WithTimeout(flying, r.leaseTTL+publishReserve)
@@ -77,13 +80,16 @@ func (r *refresher) doReport(ctx context.Context, a *Account, kind messages.Kind
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return outcome{}, asRefusal(ctx.Err())
 		}
-		return outcome{}, messages.Errorf(messages.UpstreamTimeout, "the refresh is still under way").After(policy.RetryMin)
+		return outcome{}, messages.Errorf(messages.UpstreamTimeout, "the refresh is still under way").
+			After(policy.RetryMin)
 	}
 }
 
 // answerFromMemory answers a report without a turn, if that is possible. It reads the record from the leader if
 // the report names a revision that this worker does not know.
-func (r *refresher) answerFromMemory(ctx context.Context, a *Account, kind messages.Kind, report policy.Report) (o outcome, answered bool, err error) {
+func (r *refresher) answerFromMemory(
+	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
+) (o outcome, answered bool, err error) {
 	current, err := r.memory.get(a.AppID, kind)
 	if err == nil && report.Revision > current.Revision {
 		switch c, err := r.store.Get(ctx, a.AppID, kind); {
@@ -115,7 +121,9 @@ func (r *refresher) answerFromMemory(ctx context.Context, a *Account, kind messa
 }
 
 // answerInTurn takes a turn to answer a report, and waits while another worker holds the lease.
-func (r *refresher) answerInTurn(ctx context.Context, a *Account, kind messages.Kind, report policy.Report) (outcome, error) {
+func (r *refresher) answerInTurn(
+	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
+) (outcome, error) {
 	for {
 		generation := uint64(0)
 		if held := r.memory.held(a.AppID, kind); held != nil {
@@ -169,12 +177,15 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 		return outcome{*record, messages.ReasonNotCurrent}, nil
 	}
 	if until := policy.WaitsForOthers(now, t.view); !until.IsZero() {
-		return outcome{}, messages.Errorf(messages.NoCredential, "the bucket has lost %s, and another worker may publish it again", key).After(until.Sub(now))
+		return outcome{}, messages.Errorf(messages.NoCredential,
+			"the bucket has lost %s, and another worker may publish it again", key).After(until.Sub(now))
 	}
 	if t.kind != messages.AccessToken && !t.view.HasToken {
-		return outcome{}, messages.Errorf(messages.NoCredential, "a ticket needs an access_token, and there is none now").After(policy.RetryMin)
+		return outcome{}, messages.Errorf(messages.NoCredential,
+			"a ticket needs an access_token, and there is none now").After(policy.RetryMin)
 	}
-	if record != nil && t.kind == messages.AccessToken && policy.VerdictOf(now, t.view.Ledger, record, report.Observed) == "" {
+	if record != nil && t.kind == messages.AccessToken &&
+		policy.VerdictOf(now, t.view.Ledger, record, report.Observed) == "" {
 		if err := t.probe(ctx, record); err != nil {
 			return outcome{}, err
 		}
@@ -199,7 +210,8 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 	if t.view.Rule != policy.Stable || verdict != store.Dead || l.HardForced >= policy.HardForcedPerDay {
 		return outcome{c, messages.ReasonUnchanged}, nil
 	}
-	t.r.log.Warn("stable_token repeats a token that WeChat refuses: calling it with force_refresh", "appid", c.AppID, "forced_today", l.HardForced+1)
+	t.r.log.Warn("stable_token repeats a token that WeChat refuses: calling it with force_refresh", "appid", c.AppID,
+		"forced_today", l.HardForced+1)
 	t.view.Record = &c
 	forced, err := t.fetch(ctx, messages.ReasonReported, true)
 	switch {
@@ -231,7 +243,9 @@ func (t *turn) probe(ctx context.Context, c *messages.Credential) error {
 	t.r.log.Info("reported token probed", "appid", c.AppID, "generation", c.Generation, "verdict", verdict)
 	l := t.view.Ledger
 	if verdict == store.Inconclusive && policy.IsRefused(l, c) {
-		verdict = store.Dead // WeChat has refused it before and not accepted it since; else the next refusal would count as a new conflict
+		// WeChat has refused it before and not accepted it since; else the next refusal would count as a new
+		// conflict
+		verdict = store.Dead
 	}
 	conflict := verdict == store.Dead && !policy.IsRefused(l, c) && t.isConflict(c)
 	if conflict {
@@ -259,7 +273,8 @@ func (t *turn) isConflict(c *messages.Credential) bool {
 func (t *turn) publishConflict(c *messages.Credential) {
 	t.r.metrics.conflicts.Inc()
 	advice := AdviceConflict(t.account.TokenAPI)
-	t.r.log.Error("conflict: WeChat refuses a token that wxkeeper did not replace", "appid", c.AppID, "generation", c.Generation,
+	t.r.log.Error("conflict: WeChat refuses a token that wxkeeper did not replace", "appid", c.AppID,
+		"generation", c.Generation,
 		"obtained_at", c.ObtainedAt, "conflicts", t.view.Ledger.Conflicts, "advice", advice)
 	t.publishEvent(messages.EventConflict, messages.Event{
 		Generation: c.Generation, ExpiresAt: c.ExpiresAt, Advice: advice,

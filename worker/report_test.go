@@ -116,7 +116,8 @@ func TestReporterCannotSpendTheQuota(t *testing.T) {
 	f.checkCalls("token", calls)
 }
 
-// force_refresh is called only if the normal mode returned the token that WeChat refuses (docs/architecture.md#refresh-5).
+// force_refresh is called only if the normal mode returned the token that WeChat refuses
+// (docs/architecture.md#refresh-5).
 func TestForceRefreshOnlyForATokenThatWeChatRepeatsAndRefuses(t *testing.T) {
 	t.Parallel()
 	t.Run("forced by another system", func(t *testing.T) {
@@ -187,8 +188,8 @@ func TestReportRefreshesAMissingCredential(t *testing.T) {
 	}
 }
 
-// A refresh for a report uses up the minute, also if it fails. But the schedule retries it soon, and the next reporter is asked to
-// wait for that.
+// A refresh for a report uses up the minute, also if it fails. But the schedule retries it soon, and the next
+// reporter is asked to wait for that.
 func TestReportAfterAFailedRefreshIsAnsweredWithTheNextAttempt(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -203,15 +204,16 @@ func TestReportAfterAFailedRefreshIsAnsweredWithTheNextAttempt(t *testing.T) {
 	_, err = w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 	e := checkSymbol(t, "the next report", err, messages.Throttled)
 	wait := w.statusOf(appid)[0].NextAttempt.Sub(f.clock.Now())
-	if got := time.Duration(e.RetryAfterMS) * time.Millisecond; got < wait.Truncate(time.Millisecond) || got > wait+policy.RetryMin {
+	if got := time.Duration(e.RetryAfterMS) * time.Millisecond; got < wait.Truncate(time.Millisecond) ||
+		got > wait+policy.RetryMin {
 		t.Errorf("the reporter is asked to wait for %s, and the next attempt is in %s", got, wait)
 	}
 	f.advance(wait)
 	w.await(messages.AccessToken, c.Generation)
 }
 
-// WeChat has just accepted a token when another system kills it: a refusal that the worker itself meets is not answered with that
-// verdict for long.
+// WeChat has just accepted a token when another system kills it: a refusal that the worker itself meets is not
+// answered with that verdict for long.
 func TestTokenKilledRightAfterAProbeIsHealedSoon(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -230,8 +232,8 @@ func TestTokenKilledRightAfterAProbeIsHealedSoon(t *testing.T) {
 	}
 }
 
-// WeChat refuses a token, and the limit of reported refreshes is reached: the status shows it, and the token is renewed when the
-// limit allows it, although no consumer reports it again.
+// WeChat refuses a token, and the limit of reported refreshes is reached: the status shows it, and the token is
+// renewed when the limit allows it, although no consumer reports it again.
 func TestRefusedTokenIsRenewedWhenTheThrottleEnds(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -302,8 +304,9 @@ func TestRefusedAccountIsNoReasonToDropARequest(t *testing.T) {
 	}
 }
 
-// The AppSecret was reset: WeChat refuses the token, and refuses to issue another. That is one conflict, and the secret is tried
-// rarely, whatever consumers report. A report of an operator, which names no value, is tried at once.
+// The AppSecret was reset: WeChat refuses the token, and refuses to issue another. That is one conflict, and
+// the secret is tried rarely, whatever consumers report. A report of an operator, which names no value, is
+// tried at once.
 func TestResetSecretIsOneConflictAndNotSentAtEachReport(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -352,9 +355,9 @@ func (u *gatedUpstream) APIDomainIP(ctx context.Context, token string) ([]string
 	return u.turnUpstream.APIDomainIP(ctx, token)
 }
 
-// A consumer's report is refused, because WeChat has refused the account and a report does not change that. A report of an
-// operator, which names no value and may mean that the cause is fixed, has other rules: it must not get that refusal because it
-// arrived while the consumer's report was being answered.
+// A consumer's report is refused, because WeChat has refused the account and a report does not change that. A
+// report of an operator, which names no value and may mean that the cause is fixed, has other rules: it must
+// not get that refusal because it arrived while the consumer's report was being answered.
 func TestOperatorsReportDoesNotShareTheRefusalOfAConsumersReport(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -401,8 +404,8 @@ func TestOperatorsReportDoesNotShareTheRefusalOfAConsumersReport(t *testing.T) {
 	f.checkValid(w.await(messages.AccessToken, c.Generation))
 }
 
-// The schedule and a report want the same turn. If the schedule does not get it, it must still be in time for the renewal of the
-// value that the report brings.
+// The schedule and a report want the same turn. If the schedule does not get it, it must still be in time for
+// the renewal of the value that the report brings.
 func TestTurnThatAnotherTookDoesNotDelayTheNextRenewal(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

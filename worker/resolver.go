@@ -41,7 +41,8 @@ func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket s
 	key := flightKey{a.AppID, openid, codeTicket}
 	f, leads, err := r.flights.join(key, func(flights int, leads bool) error {
 		if leads && flights >= r.limit || !leads && r.joined.Load() >= int64(r.limit*joinersPerFlight) {
-			return messages.Errorf(messages.Overloaded, "this worker has %d resolutions in flight (WXKEEPER_RESOLVE_CONCURRENCY)", r.limit).
+			return messages.Errorf(messages.Overloaded,
+				"this worker has %d resolutions in flight (WXKEEPER_RESOLVE_CONCURRENCY)", r.limit).
 				After(100 * time.Millisecond)
 		}
 		return nil
@@ -97,7 +98,8 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 				return nil, asRefusal(err)
 			}
 			refused = true
-			o, err := r.refresher.report(ctx, a, messages.AccessToken, policy.Report{ValueSHA256: messages.ValueSHA256(token.Value), Observed: true})
+			o, err := r.refresher.report(ctx, a, messages.AccessToken,
+				policy.Report{ValueSHA256: messages.ValueSHA256(token.Value), Observed: true})
 			if err != nil {
 				return nil, err
 			}
@@ -105,8 +107,11 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 			continue
 		case we.Class == wechat.ClassBusy, we.Class == wechat.ClassTransport && !we.Sent:
 			// It had no effect: repeat it while there is time.
-		case (we.Class == wechat.ClassTransport || we.Class == wechat.ClassServer && we.HTTPStatus >= 500) && !ambiguous:
-			ambiguous = true // it may have had an effect, and WeChat does not document whether a ticket is single-use: repeat it once
+		case (we.Class == wechat.ClassTransport || we.Class == wechat.ClassServer && we.HTTPStatus >= 500) &&
+			!ambiguous:
+			// it may have had an effect, and WeChat does not document whether a ticket is single-use: repeat it
+			// once
+			ambiguous = true
 		default:
 			return nil, asRefusal(err)
 		}

@@ -75,7 +75,8 @@ func TestRejectedRequestIsNeverRetriedAndRefreshesNothing(t *testing.T) {
 	w := f.worker(nil)
 	w.await(messages.AccessToken, 0)
 	before := f.calls("")
-	_, err := w.client.ResolveCode(f.context(), messages.ResolveCodeRequest{OpenID: openid, CodeTicket: "no-such-ticket"})
+	_, err := w.client.ResolveCode(f.context(), messages.ResolveCodeRequest{OpenID: openid,
+		CodeTicket: "no-such-ticket"})
 	e := checkSymbol(t, "an unknown ticket", err, messages.Rejected)
 	if e.Errcode != 40097 {
 		t.Errorf("the error has errcode %d, want 40097", e.Errcode)
@@ -233,8 +234,8 @@ func TestFullWorkerRefusesAtOnce(t *testing.T) {
 	f.wechat.Release()
 }
 
-// While WeChat hangs, the number of requests that wait for it is limited, whether they are equal or not. A request that is
-// cancelled leaves nothing behind.
+// While WeChat hangs, the number of requests that wait for it is limited, whether they are equal or not. A
+// request that is cancelled leaves nothing behind.
 func TestSlowUpstreamBoundsWhatWaits(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

@@ -18,10 +18,11 @@ type item struct {
 	account *Account
 	kind    messages.Kind
 
-	next         policy.Decision
-	notBefore    time.Time // policy.MinGap after its last turn
-	blockedUntil time.Time // after a turn that was not possible: another worker holds the lease, or NATS is not available
-	leaseHeld    bool      // another worker held the lease at the last turn
+	next      policy.Decision
+	notBefore time.Time // policy.MinGap after its last turn
+	// after a turn that was not possible: another worker holds the lease, or NATS is not available
+	blockedUntil time.Time
+	leaseHeld    bool // another worker held the lease at the last turn
 	running      bool
 	lane         *lane // nil: not planned yet
 	index        int   // in the lane's queue; -1: not in it
@@ -137,7 +138,8 @@ func (s *scheduler) runLane(ctx context.Context, l *lane) {
 			retry, leaseHeld := panicRetry, false
 			defer func() { // also after a panic: a credential that stayed running would never be renewed again
 				if p := recover(); p != nil {
-					s.log.Error("panic in a turn", "appid", j.account.AppID, "kind", j.kind, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+					s.log.Error("panic in a turn", "appid", j.account.AppID, "kind", j.kind,
+						"panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 				}
 				<-l.slots
 				s.done(j.item, retry, leaseHeld)

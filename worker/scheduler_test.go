@@ -16,8 +16,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// newTestScheduler makes a scheduler of accounts with classic tokens. All of them are due. The first ones (named bad) have failed
-// several times in a row.
+// newTestScheduler makes a scheduler of accounts with classic tokens. All of them are due. The first ones
+// (named bad) have failed several times in a row.
 func newTestScheduler(concurrency, bad, good int, now func() time.Time) *scheduler {
 	log := slog.New(slog.DiscardHandler)
 	m := newMemory(now, log)

@@ -7,8 +7,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// schema is a JSON Schema of the contract as the metadata of an endpoint has it: on one line, and without its prose, because
-// every answer to `nats micro info` carries all of them.
+// schema is a JSON Schema of the contract as the metadata of an endpoint has it: on one line, and without its
+// prose, because every answer to `nats micro info` carries all of them.
 func schema(name string) (string, error) {
 	text, err := messages.Schemas.ReadFile("schemas/" + name + ".json")
 	if err != nil {

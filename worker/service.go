@@ -21,8 +21,9 @@ import (
 
 const (
 	maxReports = 16384 // reports that wait for their outcome in one worker
-	maxGets    = 4096  // requests of credential.get in progress: each is answered from memory, or waits for one answer of NATS
-	maxSigns   = 4096  // requests of jssdk.sign and card.sign in progress: likewise
+	// requests of credential.get in progress: each is answered from memory, or waits for one answer of NATS
+	maxGets  = 4096
+	maxSigns = 4096 // requests of jssdk.sign and card.sign in progress: likewise
 )
 
 // service answers the request-reply subjects as one NATS micro service in one queue group.
@@ -70,12 +71,16 @@ func (s *service) start() error {
 		subject, request, reply string
 		handle                  func(subject string) micro.HandlerFunc
 	}{
-		{messages.SubjectCodeResolve, `{"appid"?,"openid","code_ticket"}`, "the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, s.maxResolves())},
-		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision", s.pooled(s.credentialGet, &s.gets, maxGets)},
+		{messages.SubjectCodeResolve, `{"appid"?,"openid","code_ticket"}`,
+			"the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, s.maxResolves())},
+		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision",
+			s.pooled(s.credentialGet, &s.gets, maxGets)},
 		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`, `{"appid","kind","revision","generation","expires_at","refreshed","reason"}`, s.pooled(s.credentialRefresh, &s.reports, maxReports)},
-		{messages.SubjectJSSDKSign, `{"appid"?,"url"}`, `{"appId","timestamp","nonceStr","signature"}`, s.pooled(s.jssdkSign, &s.signs, maxSigns)},
+		{messages.SubjectJSSDKSign, `{"appid"?,"url"}`, `{"appId","timestamp","nonceStr","signature"}`,
+			s.pooled(s.jssdkSign, &s.signs, maxSigns)},
 		{messages.SubjectCardSign, `{"appid"?,"action"?,"card_id"?,"code"?,"openid"?,"shop_id"?,"card_type"?,…}`, "the fields of cardExt, or of wx.chooseCard, with their signature", s.pooled(s.cardSign, &s.signs, maxSigns)},
-		{messages.SubjectStatus, `{"appid"?}`, "every credential: state, reason, advice, times, attempts, calls today", s.inline(s.statusOf)},
+		{messages.SubjectStatus, `{"appid"?}`, "every credential: state, reason, advice, times, attempts, calls today",
+			s.inline(s.statusOf)},
 	}
 	s.counts = make(map[string]*counts)
 	for _, e := range endpoints {
@@ -108,7 +113,8 @@ func (s *service) start() error {
 		if err := errors.Join(
 			err1, err2,
 			svc.AddEndpoint(name, handle(e.subject), micro.WithEndpointSubject(s.prefix+"."+e.subject), meta),
-			svc.AddEndpoint(name+"_appid", handle(e.subject+ofAccount), micro.WithEndpointSubject(s.prefix+"."+e.subject+ofAccount), meta),
+			svc.AddEndpoint(name+"_appid", handle(e.subject+ofAccount),
+				micro.WithEndpointSubject(s.prefix+"."+e.subject+ofAccount), meta),
 		); err != nil {
 			_ = svc.Stop()
 			return fmt.Errorf("register the endpoint %s: %w", e.subject, err)
@@ -166,7 +172,8 @@ func (s *service) pooled(f answer, inHand *atomic.Int64, limit int64) func(strin
 		return func(req micro.Request) {
 			if inHand.Add(1) > limit {
 				inHand.Add(-1)
-				s.respond(subject, req, nil, messages.Errorf(messages.Overloaded, "this worker has %d requests in hand", limit).After(100*time.Millisecond))
+				s.respond(subject, req, nil, messages.Errorf(messages.Overloaded,
+					"this worker has %d requests in hand", limit).After(100*time.Millisecond))
 				return
 			}
 			s.pool.do(func() {
@@ -181,7 +188,8 @@ func (s *service) pooled(f answer, inHand *atomic.Int64, limit int64) func(strin
 func (s *service) serve(subject string, req micro.Request, f answer) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic while answering a request", "subject", subject, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			s.log.Error("panic while answering a request", "subject", subject, "panic", fmt.Sprintf("%T", p),
+				"stack", string(debug.Stack()))
 			s.respond(subject, req, nil, messages.Errorf(messages.Upstream, "internal error"))
 		}
 	}()
@@ -205,7 +213,8 @@ func (s *service) account(ofSubject, appid string) (*Account, error) {
 		if a := s.accounts.only(); a != nil {
 			return a, nil
 		}
-		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts", s.accounts.len())
+		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts",
+			s.accounts.len())
 	}
 	if err := messages.CheckAppID(appid); err != nil {
 		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", messages.ErrInvalidAppID)
@@ -223,7 +232,8 @@ func decode(body []byte, into any) error {
 	case len(body) == 0:
 		return nil
 	case len(body) > messages.MaxRequest:
-		return messages.Errorf(messages.InvalidRequest, "the request has %d bytes, at most %d are allowed", len(body), messages.MaxRequest)
+		return messages.Errorf(messages.InvalidRequest, "the request has %d bytes, at most %d are allowed", len(body),
+			messages.MaxRequest)
 	}
 	err := json.Unmarshal(body, into)
 	var mistyped *json.UnmarshalTypeError
@@ -231,7 +241,8 @@ func decode(body []byte, into any) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &mistyped) && mistyped.Field != "":
-		return messages.Errorf(messages.InvalidRequest, "%s must be a JSON %s", mistyped.Field, jsonType(mistyped.Type.Kind().String()))
+		return messages.Errorf(messages.InvalidRequest, "%s must be a JSON %s", mistyped.Field,
+			jsonType(mistyped.Type.Kind().String()))
 	default:
 		return messages.Errorf(messages.InvalidRequest, "the request is not a JSON object")
 	}
@@ -307,7 +318,8 @@ func checkField(name, value string, most int) error {
 	case value == "":
 		return messages.Errorf(messages.InvalidRequest, "%s is missing", name)
 	case len(value) > most:
-		return messages.Errorf(messages.InvalidRequest, "%s has %d bytes, at most %d are allowed", name, len(value), most)
+		return messages.Errorf(messages.InvalidRequest, "%s has %d bytes, at most %d are allowed", name, len(value),
+			most)
 	}
 	for i := range len(value) {
 		if b := value[i]; b <= ' ' || b > '~' {
@@ -326,9 +338,11 @@ func (s *service) credential(ofSubject, appid string, kind messages.Kind) (*Acco
 	k := cmp.Or(kind, messages.AccessToken)
 	switch {
 	case !k.Valid():
-		return nil, "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", kind, messages.AccessToken, messages.JSAPITicket, messages.WXCardTicket)
+		return nil, "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", kind,
+			messages.AccessToken, messages.JSAPITicket, messages.WXCardTicket)
 	case !a.keeps(k):
-		return nil, "", messages.Errorf(messages.NotConfigured, "%s is not kept for account %s (WECHAT_TICKETS)", k, a.AppID)
+		return nil, "", messages.Errorf(messages.NotConfigured, "%s is not kept for account %s (WECHAT_TICKETS)", k,
+			a.AppID)
 	}
 	return a, k, nil
 }
@@ -364,7 +378,8 @@ func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body 
 	if s.stopping.Load() {
 		return nil, errStopping
 	}
-	o, err := s.refresher.report(ctx, a, kind, policy.Report{Revision: req.Revision, ValueSHA256: strings.ToLower(req.ValueSHA256)})
+	o, err := s.refresher.report(ctx, a, kind, policy.Report{Revision: req.Revision,
+		ValueSHA256: strings.ToLower(req.ValueSHA256)})
 	if err != nil {
 		return nil, err
 	}

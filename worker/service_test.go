@@ -22,15 +22,16 @@ import (
 
 const sample = `{"openid":"` + openid + `","code_ticket":"` + codeTicket + `"}`
 
-// Each error of docs/architecture.md#subjects that a request alone can cause, on the wire: headers, symbol, and no call of WeChat.
-// The errors that WeChat causes are in resolver_test.go.
+// Each error of docs/architecture.md#subjects that a request alone can cause, on the wire: headers, symbol, and
+// no call of WeChat. The errors that WeChat causes are in resolver_test.go.
 func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{Accounts: []wechattest.Account{
 		{AppID: appid, Secret: secret}, {AppID: "wx2", Secret: secret},
 	}})
 	w := f.worker(func(c *Config) {
-		c.Accounts = append(c.Accounts, Account{AppID: "wx2", Secret: secret, Tickets: []messages.Kind{messages.JSAPITicket}})
+		c.Accounts = append(c.Accounts, Account{AppID: "wx2", Secret: secret,
+			Tickets: []messages.Kind{messages.JSAPITicket}})
 	})
 	for _, id := range []string{appid, "wx2"} {
 		w.awaitOf(id, messages.AccessToken, 0)
@@ -82,7 +83,8 @@ func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 		{"jssdk.sign.wx2", "{\"url\":\"https://a.example/\xff\"}", invalid, "unprintable"},
 		{"jssdk.sign.wx2", `{"url":"https://a.example/` + longURL + `"}`, invalid, "at most 8192"},
 		{"jssdk.sign.wx2", `{"appid":"` + appid + `","url":"https://a.example/"}`, invalid, "appid of the body"},
-		{"jssdk.sign", `{"appid":"` + appid + `","url":"https://a.example/"}`, messages.NotConfigured, "WECHAT_TICKETS"},
+		{"jssdk.sign", `{"appid":"` + appid + `","url":"https://a.example/"}`, messages.NotConfigured,
+			"WECHAT_TICKETS"},
 		{"jssdk.sign.wx3", `{"url":"https://a.example/"}`, messages.UnknownAccount, "wx3"},
 		{"card.sign.wx2", `{}`, invalid, "card_id is missing"},
 		{"card.sign.wx2", `{"action":"openCard"}`, invalid, "addCard or chooseCard"},
@@ -313,7 +315,8 @@ func TestStopEndsTheRefreshThatHasBegun(t *testing.T) {
 	f.checkCalls("token", 1)
 }
 
-// The flight of a report outlives the requests that joined it. A stop waits for it: the token that WeChat issues is published.
+// The flight of a report outlives the requests that joined it. A stop waits for it: the token that WeChat
+// issues is published.
 func TestStopWaitsForTheReportThatIsInFlight(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

@@ -43,8 +43,10 @@ func (s *signer) card(ctx context.Context, a *Account, req messages.SignCardRequ
 	}
 	sig := messages.CardSignature{Timestamp: strconv.FormatInt(s.now().Unix(), 10)}
 	if req.Action == messages.ActionChooseCard {
-		sig.CardID, sig.ShopID, sig.CardType, sig.NonceStr, sig.SignType = req.CardID, req.ShopID, req.CardType, s.nonce(), "SHA1"
-		sig.CardSign = signCard(ticket.Value, a.AppID, sig.ShopID, sig.Timestamp, sig.NonceStr, sig.CardID, sig.CardType)
+		sig.CardID, sig.ShopID, sig.CardType, sig.NonceStr, sig.SignType = req.CardID, req.ShopID, req.CardType,
+			s.nonce(), "SHA1"
+		sig.CardSign = signCard(ticket.Value, a.AppID, sig.ShopID, sig.Timestamp, sig.NonceStr, sig.CardID,
+			sig.CardType)
 		return sig, nil
 	}
 	sig.Code, sig.OpenID, sig.ExtNonceStr = req.Code, req.OpenID, s.nonce()
@@ -58,7 +60,8 @@ func (s *signer) card(ctx context.Context, a *Account, req messages.SignCardRequ
 	return sig, nil
 }
 
-// signCard is the signature of the cards: over the values alone, in the order of their bytes. An empty value adds nothing.
+// signCard is the signature of the cards: over the values alone, in the order of their bytes. An empty value
+// adds nothing.
 func signCard(values ...string) string {
 	slices.Sort(values)
 	return sha1Hex(strings.Join(values, ""))
@@ -85,9 +88,9 @@ func (s *service) jssdkSign(ctx context.Context, ofSubject string, body []byte) 
 	return s.signer.jssdk(ctx, a, url)
 }
 
-// signedURL is the part of a page's URL that is signed. What no browser has in location.href is refused, without showing
-// it: a signature over it would be refused by WeChat, which says no more than "invalid signature". The rest is left as it
-// is: net/url would refuse, or write in another way, what browsers let pass.
+// signedURL is the part of a page's URL that is signed. What no browser has in location.href is refused,
+// without showing it: a signature over it would be refused by WeChat, which says no more than "invalid
+// signature". The rest is left as it is: net/url would refuse, or write in another way, what browsers let pass.
 func signedURL(url string) (string, error) {
 	url, _, _ = strings.Cut(url, "#")
 	scheme, rest, _ := strings.Cut(url, "://")
@@ -95,7 +98,8 @@ func signedURL(url string) (string, error) {
 	case url == "":
 		return "", messages.Errorf(messages.InvalidRequest, "url is missing")
 	case scheme != "http" && scheme != "https", rest == "", strings.ContainsAny(rest[:1], "/?"):
-		return "", messages.Errorf(messages.InvalidRequest, "url must begin with http:// or https:// and a host, as location.href does, not URL-encoded")
+		return "", messages.Errorf(messages.InvalidRequest,
+			"url must begin with http:// or https:// and a host, as location.href does, not URL-encoded")
 	}
 	return url, checkText("url", url, messages.MaxURL)
 }
@@ -103,10 +107,12 @@ func signedURL(url string) (string, error) {
 // checkText says what is wrong with a text that is signed, without showing it.
 func checkText(name, value string, most int) error {
 	if len(value) > most {
-		return messages.Errorf(messages.InvalidRequest, "%s has %d bytes, at most %d are allowed", name, len(value), most)
+		return messages.Errorf(messages.InvalidRequest, "%s has %d bytes, at most %d are allowed", name, len(value),
+			most)
 	}
 	if i := strings.IndexFunc(value, unprintable); i >= 0 {
-		return messages.Errorf(messages.InvalidRequest, "%s has a space or an unprintable character at byte %d", name, i)
+		return messages.Errorf(messages.InvalidRequest, "%s has a space or an unprintable character at byte %d", name,
+			i)
 	}
 	return nil
 }
@@ -136,9 +142,11 @@ func checkCard(req messages.SignCardRequest) error {
 	addCard := req.Action != messages.ActionChooseCard
 	switch {
 	case addCard && req.Action != "" && req.Action != messages.ActionAddCard:
-		return messages.Errorf(messages.InvalidRequest, "action must be %s or %s", messages.ActionAddCard, messages.ActionChooseCard)
+		return messages.Errorf(messages.InvalidRequest, "action must be %s or %s", messages.ActionAddCard,
+			messages.ActionChooseCard)
 	case addCard && req.CardID == "":
-		return messages.Errorf(messages.InvalidRequest, "card_id is missing; it may be left out with \"action\":%q", messages.ActionChooseCard)
+		return messages.Errorf(messages.InvalidRequest, "card_id is missing; it may be left out with \"action\":%q",
+			messages.ActionChooseCard)
 	case req.FixedBeginTimestamp < 0:
 		return messages.Errorf(messages.InvalidRequest, "fixed_begintimestamp is negative")
 	case !addCard && req.FixedBeginTimestamp != 0:
@@ -146,7 +154,8 @@ func checkCard(req messages.SignCardRequest) error {
 	}
 	for _, f := range []struct{ name, value, action string }{
 		{"card_id", req.CardID, ""},
-		{"code", req.Code, messages.ActionAddCard}, {"openid", req.OpenID, messages.ActionAddCard}, {"outer_str", req.OuterStr, messages.ActionAddCard},
+		{"code", req.Code, messages.ActionAddCard}, {"openid", req.OpenID, messages.ActionAddCard},
+		{"outer_str", req.OuterStr, messages.ActionAddCard},
 		{"shop_id", req.ShopID, messages.ActionChooseCard}, {"card_type", req.CardType, messages.ActionChooseCard},
 	} {
 		switch {

@@ -50,7 +50,8 @@ func replyText(t *testing.T, f answer, request string) string {
 	return string(text)
 }
 
-// The examples of WeChat's JS-SDK page, appendix 1: as it is now, and as it was in 2015. The other rows are derived from them.
+// The examples of WeChat's JS-SDK page, appendix 1: as it is now, and as it was in 2015. The other rows are
+// derived from them.
 func TestJSSDKSignaturesAreThoseOfWeChatsExamples(t *testing.T) {
 	t.Parallel()
 	const ticket = "sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg"
@@ -61,15 +62,16 @@ func TestJSSDKSignaturesAreThoseOfWeChatsExamples(t *testing.T) {
 		`http://mp.weixin.qq.com?params=value#`:       "0f9de62fce790f9a083d5c99e95740ceb90c27ed",
 		`http://mp.weixin.qq.com?params=value#/a?b#c`: "0f9de62fce790f9a083d5c99e95740ceb90c27ed",
 		`http://mp.weixin.qq.com`:                     "f4d90daf4b3bca3078ab155816175ba34c443a7b",
-		odd:                                           sha1Of("jsapi_ticket=" + ticket + "&noncestr=" + nonce + "&timestamp=1414587457&url=" + odd),
+		odd: sha1Of("jsapi_ticket=" + ticket + "&noncestr=" + nonce +
+			"&timestamp=1414587457&url=" + odd),
 	} {
 		want := fmt.Sprintf(`{"appId":%q,"timestamp":1414587457,"nonceStr":%q,"signature":%q}`, appid, nonce, signature)
 		checkDiff(t, url, replyText(t, s.jssdkSign, fmt.Sprintf(`{"url":%q}`, url)), want)
 	}
 }
 
-// The first row is the example of appendix 4. The other rows add the other values that are signed; their signatures were made with
-// sha1sum.
+// The first row is the example of appendix 4. The other rows add the other values that are signed; their
+// signatures were made with sha1sum.
 func TestCardSignaturesAreThoseOfWeChatsExample(t *testing.T) {
 	t.Parallel()
 	s := newSigningService(t, "x", "ojZ8YtyVyr30HheH3CM73y7h4jJE", 1404896688, "123")
@@ -165,7 +167,8 @@ func TestSignsOverNATSWithTheTicketsOfTheBucket(t *testing.T) {
 			ask("jssdk.sign"+suffix, `{"url":"https://shop.example.com/p?id=1&from=2#comments"}`, &p)
 			checkFresh(p.NonceStr, p.Timestamp)
 			checkDiff(t, "jssdk.sign", p, page{appid, p.NonceStr, sha1Of(fmt.Sprintf(
-				"jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://shop.example.com/p?id=1&from=2", jsapi, p.NonceStr, now)), now})
+				"jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://shop.example.com/p?id=1&from=2", jsapi,
+				p.NonceStr, now)), now})
 
 			var add struct{ CardID, CardExt string }
 			ask("card.sign"+suffix, `{"card_id":"pCard","code":"0071","openid":"`+openid+`"}`, &add)

@@ -16,7 +16,8 @@ const maxStatus = 600
 
 // urgency orders states for people: what needs attention comes first.
 var urgency = map[messages.State]int{
-	messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3, messages.StateFresh: 4,
+	messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3,
+	messages.StateFresh: 4,
 }
 
 // status describes the credentials that this worker keeps. It is also the collector of their metric.
@@ -41,7 +42,8 @@ func (s *status) of(appid string) messages.Status {
 		st.Credentials = append(st.Credentials, d)
 	}
 	slices.SortFunc(st.Credentials, func(a, b messages.CredentialStatus) int {
-		return cmp.Or(cmp.Compare(urgency[a.State], urgency[b.State]), cmp.Compare(a.AppID, b.AppID), cmp.Compare(a.Kind, b.Kind))
+		return cmp.Or(cmp.Compare(urgency[a.State], urgency[b.State]), cmp.Compare(a.AppID, b.AppID),
+			cmp.Compare(a.Kind, b.Kind))
 	})
 	if len(st.Credentials) > maxStatus {
 		st.Credentials, st.Truncated = st.Credentials[:maxStatus], true
@@ -75,7 +77,8 @@ func (s *status) describe(now time.Time, c scheduled) messages.CredentialStatus 
 	return d
 }
 
-var descCredentials = prometheus.NewDesc("wxkeeper_credentials", "Credentials that this worker keeps, by kind and state.", []string{"kind", "state"}, nil)
+var descCredentials = prometheus.NewDesc("wxkeeper_credentials",
+	"Credentials that this worker keeps, by kind and state.", []string{"kind", "state"}, nil)
 
 // Describe is part of prometheus.Collector.
 func (s *status) Describe(ch chan<- *prometheus.Desc) { ch <- descCredentials }
@@ -98,6 +101,7 @@ func (s *status) Collect(ch chan<- prometheus.Metric) {
 		count[label{c.kind, policy.StateOf(now, s.memory.held(c.account.AppID, c.kind), l)}]++
 	}
 	for l, n := range count {
-		ch <- prometheus.MustNewConstMetric(descCredentials, prometheus.GaugeValue, float64(n), string(l.kind), string(l.state))
+		ch <- prometheus.MustNewConstMetric(descCredentials, prometheus.GaugeValue, float64(n), string(l.kind),
+			string(l.state))
 	}
 }

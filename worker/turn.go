@@ -103,7 +103,8 @@ func (t *turn) republish(ctx context.Context) error {
 		return err
 	}
 	t.r.metrics.refreshes.WithLabelValues(string(t.kind), "republished").Inc()
-	t.r.log.Warn("lost credential republished", "appid", c.AppID, "kind", c.Kind, "generation", c.Generation, "revision", revision)
+	t.r.log.Warn("lost credential republished", "appid", c.AppID, "kind", c.Kind, "generation", c.Generation,
+		"revision", revision)
 	return nil
 }
 
@@ -158,7 +159,9 @@ func (t *turn) fetch(ctx context.Context, why messages.Reason, force bool) (mess
 
 // publish publishes a new credential, after its ledger entry: so that no generation is given twice. If the
 // entry cannot be written the value is published all the same, because consumers need it more.
-func (t *turn) publish(ctx context.Context, c messages.Credential, before, ledger store.Ledger, why messages.Reason, began time.Time) (messages.Credential, error) {
+func (t *turn) publish(
+	ctx context.Context, c messages.Credential, before, ledger store.Ledger, why messages.Reason, began time.Time,
+) (messages.Credential, error) {
 	writing, cancel := t.r.clock.WithDeadline(ctx, t.lease.Deadline().Add(-t.r.clock.Until(t.lease.Deadline())*2/3))
 	written, err := t.write(writing, ledger)
 	cancel()
@@ -206,9 +209,9 @@ func (t *turn) ask(ctx context.Context, force bool) (wechat.Issued, error) {
 	defer cancel()
 	switch t.view.Rule {
 	case policy.Classic:
-		return t.r.upstream.Token(ctx, t.account.AppID, t.account.Secret)
+		return t.r.upstream.Token(ctx, t.account.AppID, t.account.Secret.Reveal())
 	case policy.Stable:
-		return t.r.upstream.StableToken(ctx, t.account.AppID, t.account.Secret, force)
+		return t.r.upstream.StableToken(ctx, t.account.AppID, t.account.Secret.Reveal(), force)
 	}
 	token, err := t.r.memory.get(t.account.AppID, messages.AccessToken)
 	if err != nil {
@@ -243,14 +246,16 @@ func (t *turn) fail(ctx context.Context, cause error) error {
 	}
 	l := t.r.policy.Fail(t.r.clock.Now(), t.view.Ledger, f, atLeast, t.view.Settings)
 	if _, err := t.write(ctx, l); err != nil {
-		t.r.log.Warn("ledger not written after a failed refresh", "appid", t.account.AppID, "kind", t.kind, "error", err)
+		t.r.log.Warn("ledger not written after a failed refresh", "appid", t.account.AppID, "kind", t.kind,
+			"error", err)
 	}
 	t.r.metrics.refreshes.WithLabelValues(string(t.kind), "failed").Inc()
 	level := slog.LevelWarn
 	if f.Class == wechat.ClassAccount || f.Class == wechat.ClassPermission {
 		level = slog.LevelError // an operator must act
 	}
-	args := []any{"appid", t.account.AppID, "kind", t.kind, "class", f.Class.String(), "error", cause, "attempts", l.Attempts, "next_attempt", l.NextAttempt}
+	args := []any{"appid", t.account.AppID, "kind", t.kind, "class", f.Class.String(), "error", cause,
+		"attempts", l.Attempts, "next_attempt", l.NextAttempt}
 	if f.Errcode != 0 {
 		args = append(args, "errcode", f.Errcode, "rid", f.RID)
 	}
@@ -259,8 +264,9 @@ func (t *turn) fail(ctx context.Context, cause error) error {
 	}
 	t.r.log.Log(ctx, level, "refresh failed", args...)
 	t.publishEvent(messages.EventFailed, messages.Event{
-		Generation: l.Generation, ExpiresAt: l.ExpiresAt, Attempts: l.Attempts, Class: f.Class.String(), Message: f.Message,
-		Advice: f.Advice, Errcode: f.Errcode, RID: f.RID,
+		Generation: l.Generation, ExpiresAt: l.ExpiresAt, Attempts: l.Attempts, Class: f.Class.String(),
+		Message: f.Message,
+		Advice:  f.Advice, Errcode: f.Errcode, RID: f.RID,
 	})
 	return cause
 }
@@ -270,8 +276,10 @@ func (t *turn) recovered(before, after store.Ledger, c messages.Credential) {
 	if before.Attempts == 0 || before.Failure == nil {
 		return
 	}
-	t.r.log.Info("refresh recovered", "appid", c.AppID, "kind", c.Kind, "attempts", before.Attempts, "next_attempt", after.NextAttempt)
-	t.publishEvent(messages.EventRecovered, messages.Event{Generation: c.Generation, ExpiresAt: c.ExpiresAt, Attempts: before.Attempts})
+	t.r.log.Info("refresh recovered", "appid", c.AppID, "kind", c.Kind, "attempts", before.Attempts,
+		"next_attempt", after.NextAttempt)
+	t.publishEvent(messages.EventRecovered, messages.Event{Generation: c.Generation, ExpiresAt: c.ExpiresAt,
+		Attempts: before.Attempts})
 }
 
 func (t *turn) publishEvent(name string, e messages.Event) {

@@ -73,19 +73,19 @@ func (c *Config) setDefaults() {
 		c.Bucket = messages.DefaultBucket
 	}
 	if c.RefreshBefore == 0 {
-		c.RefreshBefore = 10 * time.Minute
+		c.RefreshBefore = DefaultRefreshBefore
 	}
 	if c.RefreshConcurrency == 0 {
 		c.RefreshConcurrency = 32
 	}
 	if c.ResolveConcurrency == 0 {
-		c.ResolveConcurrency = 256
+		c.ResolveConcurrency = DefaultResolveConcurrency
 	}
 	if c.ResolveTimeout == 0 {
-		c.ResolveTimeout = 4 * time.Second
+		c.ResolveTimeout = DefaultResolveTimeout
 	}
 	if c.WeChat.Timeout == 0 {
-		c.WeChat.Timeout = 5 * time.Second
+		c.WeChat.Timeout = wechat.DefaultTimeout
 	}
 	if c.OnAccountRefused == nil {
 		c.OnAccountRefused = func(string) {}
@@ -139,7 +139,8 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	if w.store, err = store.New(nc, store.Config{
-		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas, Worker: cfg.Name, Now: cfg.Now, OnFewReplicas: w.fewReplicas,
+		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas, Worker: cfg.Name, Now: cfg.Now,
+		OnFewReplicas: w.fewReplicas,
 	}); err != nil {
 		return nil, err
 	}
@@ -149,20 +150,24 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		policy:  &policy.Policy{RefreshBefore: cfg.RefreshBefore, Random: cfg.Random},
 		clock:   systemClock{cfg.Now},
 		events:  &events{nats: nc, prefix: cfg.SubjectPrefix, worker: cfg.Name, now: cfg.Now, log: cfg.Log},
-		metrics: m, log: cfg.Log, worker: cfg.Name, leaseTTL: leaseFor(cfg.WeChat.Timeout), accountRefused: cfg.OnAccountRefused,
+		metrics: m, log: cfg.Log, worker: cfg.Name, leaseTTL: leaseFor(cfg.WeChat.Timeout),
+		accountRefused: cfg.OnAccountRefused,
 	}
 	w.scheduler = newScheduler(w.memory, w.refresher, cfg.RefreshConcurrency, cfg.Log)
 	w.scheduler.setAccounts(w.accounts.all())
-	w.status = &status{worker: cfg.Name, version: cfg.Version, now: cfg.Now, accounts: &w.accounts, memory: w.memory, scheduler: w.scheduler}
+	w.status = &status{worker: cfg.Name, version: cfg.Version, now: cfg.Now, accounts: &w.accounts, memory: w.memory,
+		scheduler: w.scheduler}
 	if err := cfg.Registerer.Register(w.status); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	find := &lookup{store: w.store, memory: w.memory, scheduler: w.scheduler, now: cfg.Now}
 	w.service = &service{
-		nc: nc, accounts: &w.accounts, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name, refresher: w.refresher, lookup: find,
+		nc: nc, accounts: &w.accounts, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name,
+		refresher: w.refresher, lookup: find,
 		signer: &signer{lookup: find, now: cfg.Now, nonce: cryptorand.Text}, status: w.status, metrics: m, log: cfg.Log,
 		resolver: &resolver{
-			lookup: find, upstream: w.upstream, refresher: w.refresher, log: cfg.Log, timeout: cfg.ResolveTimeout, limit: cfg.ResolveConcurrency,
+			lookup: find, upstream: w.upstream, refresher: w.refresher, log: cfg.Log, timeout: cfg.ResolveTimeout,
+			limit: cfg.ResolveConcurrency,
 		},
 	}
 	return w, nil
@@ -218,12 +223,14 @@ func (w *Worker) Run(ctx context.Context) error {
 		return ignoreStop(ctx, err)
 	}
 	turns.Go(func() { w.scheduler.run(ctx) })
-	w.cfg.Log.Info("worker ready", "worker", w.cfg.Name, "accounts", w.accounts.len(), "bucket", w.cfg.Bucket, "subjects", w.cfg.SubjectPrefix+".>")
+	w.cfg.Log.Info("worker ready", "worker", w.cfg.Name, "accounts", w.accounts.len(), "bucket", w.cfg.Bucket,
+		"subjects", w.cfg.SubjectPrefix+".>")
 	close(w.ready)
 
 	<-ctx.Done()
 	w.cfg.Log.Info("worker stopping", "worker", w.cfg.Name)
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(w.cfg.ResolveTimeout, w.refresher.leaseTTL)+time.Second)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(w.cfg.ResolveTimeout,
+		w.refresher.leaseTTL)+time.Second)
 	defer cancel()
 	w.service.stop(grace)
 	turns.Wait()
@@ -253,7 +260,8 @@ func (w *Worker) open(ctx context.Context) error {
 
 // fewReplicas logs that a bucket has fewer replicas than a cluster should give it.
 func (w *Worker) fewReplicas(bucket string, replicas int) {
-	w.cfg.Log.Warn("bucket created with too few replicas, because the cluster has too few servers", "bucket", bucket, "replicas", replicas,
+	w.cfg.Log.Warn("bucket created with too few replicas, because the cluster has too few servers", "bucket", bucket,
+		"replicas", replicas,
 		"advice", "Start three NATS servers with JetStream, then run: nats stream edit KV_"+bucket+" --replicas 3. Or set WXKEEPER_REPLICAS=1 to accept it.")
 }
 

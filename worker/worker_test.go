@@ -69,7 +69,8 @@ func TestRenewsBeforeTheEndAndNeverHandsOutADeadValue(t *testing.T) {
 				held[k] = w.await(k, 0)
 			}
 			renewed := map[messages.Kind]int{}
-			for renewed[messages.AccessToken] < 3 || renewed[messages.JSAPITicket] < 3 || renewed[messages.WXCardTicket] < 3 {
+			for renewed[messages.AccessToken] < 3 || renewed[messages.JSAPITicket] < 3 ||
+				renewed[messages.WXCardTicket] < 3 {
 				// Advance to the next planned turn, and wait until it has ended.
 				next := time.Time{}
 				for _, k := range messages.Kinds {
@@ -114,7 +115,8 @@ func TestSecondRunReturnsAtOnce(t *testing.T) {
 // While JetStream does not work, the worker tries to open its buckets again and again. The log has each problem once.
 func TestProblemWithTheBucketsIsLoggedOnce(t *testing.T) {
 	t.Parallel()
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true,
+		NoLog: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,30 +1,32 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/check"
 	"github.com/wxkeeper/wxkeeper/internal/config"
-	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 )
 
 type checkVerb struct {
-	AppID   []string      `name:"appid" placeholder:"APPID" help:"Check this account alone. May be repeated. Default: all."`
-	Timeout time.Duration `default:"30s" help:"How long it may take altogether."`
+	AppID   []string      `name:"appid" placeholder:"APPID" help:"Check only this account. May be repeated. Default: all."`
+	Timeout time.Duration `default:"30s" help:"Time limit for all checks together."`
 	JSON    bool          `name:"json" help:"Print every finding, as one JSON object."`
 }
 
 func (checkVerb) Help() string {
-	return `With the environment of a worker it checks what that worker needs: the variables, NATS, the permissions of its NATS user, the buckets, each account at WeChat, the clock, and whether another system refreshes the same accounts. It changes nothing that anybody notices, and may be run beside workers: docs/operations.md says what it does.
+	return `With the environment of a worker it checks what that worker needs: the variables, NATS, the permissions of
+its NATS user, the buckets, each account at WeChat, the clock, and whether another system refreshes the same
+accounts. It does not disturb running workers and consumers: docs/operations.md describes what it does.
 
-Exit code 0: nothing would fail, though there may be warnings; 1: something would fail; 2: the environment is wrong.
+Exit code 0: nothing would fail, but there may be warnings; 1: something would fail; 2: the environment is
+wrong.
 
 Examples:
 
@@ -34,14 +36,7 @@ Examples:
 }
 
 // Validate is called by kong.
-func (v *checkVerb) Validate() error {
-	for _, id := range v.AppID {
-		if err := messages.CheckAppID(id); err != nil {
-			return fmt.Errorf("--appid: %w", err)
-		}
-	}
-	return nil
-}
+func (v *checkVerb) Validate() error { return checkAppIDs(v.AppID...) }
 
 func (v *checkVerb) Run(ctx context.Context, t *terminal) error {
 	if v.Timeout <= 0 {
@@ -71,15 +66,15 @@ func (v *checkVerb) Run(ctx context.Context, t *terminal) error {
 	case err != nil:
 		return err
 	case len(c.Environ.Wrong) > 0:
-		return usage(errSaid)
+		return usage(errPrinted)
 	case summary[check.Fail] > 0:
-		return errSaid
+		return errPrinted
 	}
 	return nil
 }
 
-// config turns the environment into what is to be checked: all of it that can be, whatever is wrong with the rest. Its
-// error is about the command line.
+// config makes the configuration of the checks from the environment. Faults of the environment are findings, and the
+// checks that do not depend on them are made. The returned error is about the command line.
 func (v *checkVerb) config() (check.Config, error) {
 	var c check.Config
 	for _, u := range config.UnknownVariables(nil) {
@@ -98,15 +93,14 @@ func (v *checkVerb) config() (check.Config, error) {
 	if err != nil && !c.Environ.NoAccount {
 		c.Environ.Wrong = append(c.Environ.Wrong, err)
 	}
-	if c.Accounts, err = v.chosen(workerAccounts(accounts)); err != nil {
+	if c.Accounts, err = v.selected(accounts); err != nil {
 		return c, err
 	}
-	c.Bucket, c.SubjectPrefix, c.Replicas, c.WeChat = cfg.Bucket, cfg.SubjectPrefix, cfg.Replicas, wechatConfig(cfg)
-	c.Pages = pagesOf(cfg)
-	nc := natsConfig(cfg, "wxkeeper check")
+	c.Bucket, c.SubjectPrefix, c.Replicas, c.WeChat = cfg.Bucket, cfg.SubjectPrefix, cfg.Replicas, cfg.WeChat()
+	c.Pages = pagesCheck(cfg)
+	nc := cfg.NATS("wxkeeper check")
 	if cfg.NATSURL == "" {
-		c.Embedded = embeddedConfig(cfg).Check
-		nc.URL = embeddedURL(cfg)
+		c.Embedded, nc.URL = cfg.Embedded().Check, cfg.ClientURL()
 	} else if err := nc.Check(); err != nil {
 		c.Environ.Wrong = append(c.Environ.Wrong, err)
 		return c, nil
@@ -115,28 +109,40 @@ func (v *checkVerb) config() (check.Config, error) {
 	return c, nil
 }
 
-// embeddedURL is where `wxkeeper run` has its server; "" where nobody knows before it runs.
-func embeddedURL(cfg config.Config) string {
-	if _, port, err := net.SplitHostPort(cfg.NATSListen); err != nil || port == "0" {
-		return ""
+// pagesCheck returns a function that finds out whether a worker already serves its pages under WXKEEPER_HTTP_ADDR, or
+// else why a worker could not. It returns nil if a worker would serve no pages.
+func pagesCheck(cfg config.Config) func(context.Context) (served bool, err error) {
+	if cfg.HTTPAddr == "" {
+		return nil
 	}
-	return clientURL(cfg)
+	return func(ctx context.Context) (bool, error) {
+		l, err := listenHTTP(cfg.HTTPAddr)
+		if err == nil {
+			return false, l.Close()
+		}
+		var out bytes.Buffer
+		health := healthVerb{URL: cfg.PagesURL() + "/healthz", Timeout: 2 * time.Second}
+		if health.Run(ctx, &terminal{out: &out}) == nil && out.String() == "ok\n" {
+			return true, nil
+		}
+		return false, err
+	}
 }
 
-// chosen are the accounts of --appid, or all.
-func (v *checkVerb) chosen(all []worker.Account) ([]worker.Account, error) {
+// selected returns the accounts of --appid, or all.
+func (v *checkVerb) selected(all []worker.Account) ([]worker.Account, error) {
 	if len(v.AppID) == 0 || len(all) == 0 {
 		return all, nil
 	}
-	var chosen []worker.Account
+	var selected []worker.Account
 	for _, id := range v.AppID {
 		i := slices.IndexFunc(all, func(a worker.Account) bool { return a.AppID == id })
 		if i < 0 {
 			return nil, fmt.Errorf("--appid: %s is not an account of this environment", id)
 		}
-		chosen = append(chosen, all[i])
+		selected = append(selected, all[i])
 	}
-	return chosen, nil
+	return selected, nil
 }
 
 func summarize(found []check.Finding) map[check.Level]int {
@@ -147,8 +153,8 @@ func summarize(found []check.Finding) map[check.Level]int {
 	return n
 }
 
-// shownOfOne is how many accounts are listed by one check; the worst come first.
-const shownOfOne = 20
+// maxListed is how many accounts are printed for one check, beginning with the worst level.
+const maxListed = 20
 
 var severity = map[check.Level]int{check.Fail: 0, check.Warn: 1, check.OK: 2}
 
@@ -161,24 +167,27 @@ func printFindings(t *terminal, found []check.Finding, summary map[check.Level]i
 		group := slices.Clone(found[:n])
 		found = found[n:]
 		slices.SortStableFunc(group, func(a, b check.Finding) int { return severity[a.Level] - severity[b.Level] })
-		hidden := group[min(len(group), shownOfOne):]
+		hidden := group[min(len(group), maxListed):]
 		group = group[:len(group)-len(hidden)]
 		for i, f := range group {
-			again := i+1 < len(group) && group[i+1].Advice == f.Advice || n == 1 && len(found) > 0 && found[0].Advice == f.Advice
+			// Adjacent findings with the same advice share one line of advice, below the last of them.
+			again := i+1 < len(group) && group[i+1].Advice == f.Advice || n == 1 && len(found) > 0 &&
+				found[0].Advice == f.Advice
 			printFinding(t, f, !again)
 		}
 		if len(hidden) > 0 {
-			fmt.Fprintf(t.out, "%20sand %s more: %s; --json lists all\n", "", count(len(hidden), "account"), levels(summarize(hidden)))
+			fmt.Fprintf(t.out, "%20sand %s more: %s; --json lists all\n", "", count(len(hidden), "account"),
+				levels(summarize(hidden)))
 		}
 	}
 	fmt.Fprintf(t.out, "\n%s\n", levels(summary))
 }
 
-// printFinding prints one line, and below it what to do, unless the next line has the same advice.
+// printFinding prints one line, and below it the advice if advise is set.
 func printFinding(t *terminal, f check.Finding, advise bool) {
 	level := string(f.Level)
 	if f.Level != check.OK {
-		level = strings.ToUpper(level) // to be found by a tired eye
+		level = strings.ToUpper(level) // it stands out in a long list
 	}
 	fmt.Fprintf(t.out, "%-4s  %-12s  %s\n", level, f.Check, oneLine(f.What))
 	if f.Advice != "" && advise {

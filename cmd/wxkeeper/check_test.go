@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -11,30 +10,32 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/check"
 )
 
-func findings(found []check.Finding) string {
-	var out bytes.Buffer
-	printFindings(&terminal{out: &out}, found, summarize(found))
+// printed returns what the verb prints of some findings.
+func printed(found []check.Finding) string {
+	term, out, _ := screen(false)
+	printFindings(term, found, summarize(found))
 	return out.String()
 }
 
-// However many accounts there are, a page tells the worst of them, and how many more there are of each level.
+// If there are many accounts, the worst findings are printed, and the number of the others at each level.
 func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
 	t.Parallel()
 	found := []check.Finding{{Check: check.NATS, Level: check.OK, What: "connected"}}
 	for i := range 1000 {
-		f := check.Finding{Check: check.Account, Level: check.OK, AppID: fmt.Sprint("wx", i), What: fmt.Sprintf("wx%d: fine", i)}
+		f := check.Finding{Check: check.Account, Level: check.OK, AppID: fmt.Sprint("wx", i),
+			What: fmt.Sprintf("wx%d: fine", i)}
 		if i%400 == 399 {
 			f.Level, f.What, f.Advice = check.Fail, fmt.Sprintf("wx%d: refused", i), "correct it"
 		}
 		found = append(found, f)
 	}
 	found = append(found, check.Finding{Check: check.Clock, Level: check.Warn, What: "behind", Advice: "NTP"})
-	text := findings(found)
+	text := printed(found)
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	for i, want := range map[int]string{
 		0: "ok    nats          connected",
 		1: "FAIL  account       wx399: refused",
-		2: "FAIL  account       wx799: refused", // the advice of both stands below
+		2: "FAIL  account       wx799: refused", // the advice for both is below
 		3: "                    do: correct it",
 		4: "ok    account       wx0: fine",
 	} {
@@ -43,7 +44,8 @@ func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"\n                    and 980 accounts more: 980 ok, 0 warnings, 0 failures; --json lists all\nWARN  clock         behind\n                    do: NTP\n",
+		"\n                    and 980 accounts more: 980 ok, 0 warnings, 0 failures; --json lists all\nWARN  clock " +
+			"        behind\n                    do: NTP\n",
 		"\n\n999 ok, 1 warning, 2 failures\n",
 	} {
 		if !strings.Contains(text, want) {
@@ -55,16 +57,16 @@ func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
 	}
 }
 
-// What comes from elsewhere cannot break a line, or the terminal.
+// A text from elsewhere cannot contain line breaks and escape sequences.
 func TestCheckPrintsOneLineForAFinding(t *testing.T) {
 	t.Parallel()
-	text := findings([]check.Finding{{Check: check.Account, Level: check.Warn, What: "a\nb\x1b[31m", Advice: "c\nd"}})
+	text := printed([]check.Finding{{Check: check.Account, Level: check.Warn, What: "a\nb\x1b[31m", Advice: "c\nd"}})
 	if want := "WARN  account       a; b [31m\n                    do: c; d\n\n0 ok, 1 warning, 0 failures\n"; text != want {
 		t.Errorf("%q", text)
 	}
 }
 
-func TestCheckFindsWhoServesTheAddressOfThePages(t *testing.T) {
+func TestCheckFindsWhichProcessServesTheAddressOfThePages(t *testing.T) {
 	worker, another := new(pages), http.NewServeMux()
 	other := httptest.NewServer(another)
 	t.Cleanup(other.Close)
@@ -76,15 +78,23 @@ func TestCheckFindsWhoServesTheAddressOfThePages(t *testing.T) {
 		code int
 		text string
 	}{
-		ours.Listener.Addr().String():  {exitOK, "\nok    environment   a worker of this environment runs: "},
-		other.Listener.Addr().String(): {exitFailure, "\nFAIL  environment   the worker could not serve its pages: another process listens on " + other.Listener.Addr().String() + ": set WXKEEPER_HTTP_ADDR "},
-		"127.0.0.1:0":                  {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
-		"none":                         {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
+		ours.Listener.Addr().String(): {exitOK, "\nok    environment   a worker of this environment runs: "},
+		other.Listener.Addr().String(): {exitFailure,
+			"\nFAIL  environment   the worker could not serve its pages: another process listens on " +
+				other.Listener.Addr().String() + ": set WXKEEPER_HTTP_ADDR "},
+		"127.0.0.1:0": {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
+		"none":        {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
 	} {
 		t.Setenv("WXKEEPER_HTTP_ADDR", addr)
 		term, out, errs := screen(false)
-		if code := execute(t.Context(), term, []string{"check"}); code != want.code || !strings.Contains(out.String(), want.text) || errs.Len() > 0 {
-			t.Errorf("%s: %d %s\n%s", addr, code, errs, out)
+		if code := execute(t.Context(), term, []string{"check"}); code != want.code {
+			t.Errorf("%s: exit code %d, want %d", addr, code, want.code)
+		}
+		if !strings.Contains(out.String(), want.text) {
+			t.Errorf("%s: no %q in\n%s", addr, want.text, out)
+		}
+		if errs.Len() > 0 {
+			t.Errorf("%s: standard error: %s", addr, errs)
 		}
 	}
 }

@@ -17,25 +17,32 @@ import (
 	"time"
 )
 
-func TestRunSaysWhyItCannotStart(t *testing.T) {
+func TestRunPrintsWhyItCannotStart(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	base := vars{"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}
+	base := vars{"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1",
+		"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}
 	for _, tt := range []struct {
 		name, want string
 		env        vars
 	}{
-		{"HTTP address taken", "another process listens on " + l.Addr().String() + ": set WXKEEPER_HTTP_ADDR", vars{"WXKEEPER_HTTP_ADDR": l.Addr().String()}},
+		{"HTTP address in use", "another process listens on " + l.Addr().String() + ": set WXKEEPER_HTTP_ADDR",
+			vars{"WXKEEPER_HTTP_ADDR": l.Addr().String()}},
 		{"HTTP address of another machine", "WXKEEPER_HTTP_ADDR", vars{"WXKEEPER_HTTP_ADDR": "192.0.2.1:80"}},
-		{"NATS address taken", "NATS_URL=nats://" + l.Addr().String(), vars{"WXKEEPER_NATS_LISTEN": l.Addr().String()}},
+		{"NATS address in use", "NATS_URL=nats://" + l.Addr().String(),
+			vars{"WXKEEPER_NATS_LISTEN": l.Addr().String()}},
 	} {
 		r := call(t, base.with(tt.env), "", wxkeeper(t), "run")
-		if r.code != 1 || r.out != "" || strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, "wxkeeper: ") || !strings.Contains(r.err, tt.want) {
-			t.Errorf("%s: %+v", tt.name, r)
+		if r.code != exitFailure || r.out != "" {
+			t.Errorf("%s: exit code %d, standard output %q", tt.name, r.code, r.out)
+		}
+		if strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, "wxkeeper: ") ||
+			!strings.Contains(r.err, tt.want) {
+			t.Errorf("%s: want one line with %q: %q", tt.name, tt.want, r.err)
 		}
 	}
 	sim := call(t, nil, "", wxkeeper(t), "simulate", "--listen="+l.Addr().String())
@@ -44,7 +51,7 @@ func TestRunSaysWhyItCannotStart(t *testing.T) {
 	}
 }
 
-// A server that closes the connection for good: a worker that nothing reconnects must end, so that it is started anew.
+// If nats.go closes the connection permanently, the worker must end, so that a supervisor starts it again.
 func TestRunEndsWithItsConnection(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -70,25 +77,27 @@ func TestRunEndsWithItsConnection(t *testing.T) {
 			if strings.Contains(string(buf[:n]), "PING\r\n") {
 				fmt.Fprint(c, "PONG\r\n")
 			}
-			if strings.Contains(string(buf[:n]), "$JS.API.") { // the worker has begun its work
+			if strings.Contains(string(buf[:n]), "$JS.API.") { // the worker is running
 				fmt.Fprint(c, "-ERR 'This Server Wants Nobody'\r\n")
 			}
 		}
 	}()
 	k := start(t, vars{
-		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://" + l.Addr().String(),
+		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1",
+		"WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://" + l.Addr().String(),
 	}, wxkeeper(t), "run")
 	if code := k.wait(t); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
 	lines := strings.Split(strings.TrimSpace(k.stderr.String()), "\n")
-	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "wxkeeper: the NATS connection was closed") || !strings.Contains(last, "This Server Wants Nobody") {
-		t.Errorf("it says %q", last)
+	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "wxkeeper: the NATS connection was closed") ||
+		!strings.Contains(last, "This Server Wants Nobody") {
+		t.Errorf("the last line is %q", last)
 	}
 	<-serving
 }
 
-// While NATS is away a worker waits for it: alive, not ready, and easy to stop.
+// While NATS is away, a worker waits for it: it is alive, not ready, and stops at a signal.
 func TestRunWaitsForNATS(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -96,27 +105,33 @@ func TestRunWaitsForNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	l.Close() // free now, and named in the environment, because the log does not name it before there is a worker
+	l.Close() // the address is free now; a fixed one, because a worker logs the address only after its start
 	k := start(t, vars{
-		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": addr, "NATS_URL": "nats://127.0.0.1:1",
+		"WECHAT_APPID": appid, "WECHAT_SECRET": secret, "WECHAT_API_URL": "http://127.0.0.1:1",
+		"WXKEEPER_HTTP_ADDR": addr, "NATS_URL": "nats://127.0.0.1:1",
 	}, wxkeeper(t), "run")
 	k.find(t, k.stderr, `^\{[^\n]*"msg":"wxkeeper starts","version":"[^"]+","accounts":1,"http":"http://`+addr+`","nats":"nats://127.0.0.1:1"\}\n`)
 	k.find(t, k.stderr, `"msg":"NATS cannot be reached, trying again","url":"nats://127.0.0.1:1","error":"connection refused"\}`)
 	if got := fetch(t, http.MethodGet, "http://"+addr+"/healthz", ""); got != "ok\n" {
 		t.Errorf("/healthz: %q", got)
 	}
-	if got := fetch(t, http.MethodGet, "http://"+addr+"/readyz", ""); !strings.Contains(got, "NATS is not connected yet") {
+	if got := fetch(t, http.MethodGet, "http://"+addr+"/readyz", ""); !strings.Contains(got,
+		"NATS is not connected yet") {
 		t.Errorf("/readyz: %q", got)
 	}
-	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": addr}, "", wxkeeper(t), "health"); r.code != 1 || !strings.Contains(r.err, "503 starting: NATS is not connected yet") {
+	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": addr}, "", wxkeeper(t), "health"); r.code != 1 ||
+		!strings.Contains(r.err, "503 starting: NATS is not connected yet") {
 		t.Errorf("health: %+v", r)
 	}
-	if code := k.stop(t, syscall.SIGTERM); code != 0 || !strings.Contains(k.stderr.String(), `"msg":"wxkeeper has stopped before NATS was reached"`) {
-		t.Errorf("exit code %d, or it does not say that it has stopped:\n%s", code, k.stderr)
+	if code := k.stop(t, syscall.SIGTERM); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	if !strings.Contains(k.stderr.String(), `"msg":"wxkeeper stopped before NATS was reached"`) {
+		t.Errorf("the stop is not logged:\n%s", k.stderr)
 	}
 }
 
-func TestRunWarnsOfWhatIsHardlyMeant(t *testing.T) {
+func TestRunWarnsOfProbableMistakes(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
@@ -126,18 +141,22 @@ func TestRunWarnsOfWhatIsHardlyMeant(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := start(t, vars{
-		"WECHAT_APPID": appid, "WECHAT_SECRET_FILE": file, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://127.0.0.1:1",
+		"WECHAT_APPID": appid, "WECHAT_SECRET_FILE": file, "WECHAT_API_URL": "http://127.0.0.1:1",
+		"WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "nats://127.0.0.1:1",
 		"WXKEEPER_DATADIR": "elsewhere", "WECHAT_PAY_KEY": canary,
 	}, wxkeeper(t), "run")
-	k.find(t, k.stderr, `"level":"WARN","msg":"a variable is not known and has no effect, see wxkeeper env","variable":"WECHAT_PAY_KEY"\}`)
+	k.find(t, k.stderr, `"level":"WARN","msg":"unknown variable has no effect, see wxkeeper env","variable":"WECHAT_PAY_KEY"\}`)
 	k.find(t, k.stderr, `"variable":"WXKEEPER_DATADIR","nearest":"WXKEEPER_DATA_DIR"\}`)
-	k.find(t, k.stderr, `"level":"WARN","msg":"a file with a secret can be read by other users of this machine: chmod 600","variable":"WECHAT_SECRET_FILE","file":"`+file+`","mode":"0644"\}`)
-	if code := k.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(k.stderr.String(), canary) {
-		t.Errorf("exit code %d, or it shows a value:\n%s", code, k.stderr)
+	k.find(t, k.stderr, `"level":"WARN","msg":"other users of this machine can read a file with a secret: chmod 600","variable":"WECHAT_SECRET_FILE","file":"`+file+`","mode":"0644"\}`)
+	if code := k.stop(t, syscall.SIGTERM); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	if strings.Contains(k.stderr.String(), canary) {
+		t.Errorf("the log shows the value of a variable:\n%s", k.stderr)
 	}
 }
 
-// `wxkeeper demo | head`: nobody reads on, so the demo ends, and leaves nothing behind.
+// `wxkeeper demo | head`: when the reader ends, the demo ends too and removes its files.
 func TestDemoEndsWithItsReader(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(testContext(t), wxkeeper(t), "demo", "--life=6s", "--listen=127.0.0.1:0")
@@ -167,12 +186,12 @@ func TestDemoEndsWithItsReader(t *testing.T) {
 	}
 }
 
-// The first signal asks for a clean stop, which waits for the request in hand; the second does not.
+// The first signal requests a clean stop, which waits for requests in flight. The second ends the process at once.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	sim := simulate(t, "--account="+appid+":"+secret)
 	k := run(t, sim.account(t).with(vars{"WXKEEPER_RESOLVE_TIMEOUT": "60s", "WECHAT_HTTP_TIMEOUT": "10s"}))
-	k.settled(t)
+	k.awaitFresh(t)
 	sim.post(t, "/faults", map[string]any{"endpoint": "tickettocode", "hang": true})
 	asking := start(t, vars{"NATS_URL": k.nats}, wxkeeper(t), "resolve", "--timeout=60s", sampleOpenID, sampleTicket)
 	for ctx := testContext(t); sim.calls(t, appid)["tickettocode"] == 0; {
@@ -185,20 +204,21 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	if err := k.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	k.find(t, k.stderr, `"msg":"worker stops"`)
+	k.find(t, k.stderr, `"msg":"worker stopping"`)
 	if code := k.stop(t, syscall.SIGTERM); code != exitInterrupted {
 		t.Errorf("exit code %d", code)
 	}
-	if code := asking.stop(t, syscall.SIGINT); code != exitInterrupted || !strings.Contains(asking.stderr.String(), "interrupted") {
+	if code := asking.stop(t, syscall.SIGINT); code != exitInterrupted ||
+		!strings.Contains(asking.stderr.String(), "interrupted") {
 		t.Errorf("an interrupted request: exit code %d", code)
 	}
-	// A call hangs in the simulation, or a caller has just gone: its stop is clean all the same.
+	// The stop of the simulation is clean although a call hangs, or its client has just gone.
 	if code := sim.stop(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("the simulation: exit code %d", code)
 	}
 }
 
-// A changed accounts file is taken without a restart, on SIGHUP and by itself; a broken one changes nothing.
+// A changed accounts file is read without a restart, after SIGHUP and after a change; a broken file changes nothing.
 func TestAccountsFileIsReadAgain(t *testing.T) {
 	t.Parallel()
 	sim := simulate(t, "--account="+appid+":"+secret, "--account=wx-second:"+secret)
@@ -217,7 +237,7 @@ func TestAccountsFileIsReadAgain(t *testing.T) {
 	if err := k.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	k.find(t, k.stderr, `those from before stay`)
+	k.find(t, k.stderr, `the previous accounts stay in use`)
 	write("[" + first + "," + second + "]")
 	k.find(t, k.stderr, `accounts read again`)
 	k.find(t, k.stderr, `credential published.*wx-second`)

@@ -17,16 +17,16 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// Workers are stopped one after another while services ask without ever asking twice.
+// Workers are stopped one after another while clients send requests. Each request is answered at the first attempt.
 func TestStopUnderLoadLosesNoRequest(t *testing.T) {
 	t.Parallel()
 	sim := simulate(t, "--account="+appid+":"+secret, "--any-code", "--latency=30ms")
 	first := run(t, sim.account(t))
-	first.settled(t)
-	var others []*keeper
+	first.awaitFresh(t)
+	var others []*workerProcess
 	for range 2 {
 		w := run(t, sim.account(t).with(vars{"NATS_URL": first.nats}))
-		w.settled(t)
+		w.awaitFresh(t)
 		others = append(others, w)
 	}
 	nc, err := nats.Connect(first.nats)

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -29,7 +31,7 @@ const (
 	sample       = `{"openid":"` + sampleOpenID + `","code_ticket":"` + sampleTicket + `"}`
 )
 
-// sampleReply is what the page says comes back, its lost comma put back.
+// sampleReply is the answer on WeChat's page, with the comma that is missing there.
 func sampleReply(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("../../worker/wechat/testdata/tickettocode_repaired.json")
@@ -43,19 +45,19 @@ func sampleReply(t *testing.T) string {
 func (s *simulation) account(t *testing.T) vars {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil { // as editors leave it
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil { // editors add the newline
 		t.Fatal(err)
 	}
 	return vars{"WECHAT_API_URL": s.api, "WECHAT_APPID": appid, "WECHAT_SECRET_FILE": file}
 }
 
-// The nats command and nothing else is what an operator, or a service in any language, has.
+// The nats command is enough for an operator, and shows what a service in any language can do.
 func TestNATSCommand(t *testing.T) {
 	t.Parallel()
 	nats := natsCommand(t)
 	sim := simulate(t, "--account="+appid+":"+secret, "--token-life=8s", "--ticket-life=8s")
 	k := run(t, sim.account(t))
-	k.settled(t)
+	k.awaitFresh(t)
 	env := vars{"NATS_URL": k.nats}
 	ask := func(args ...string) string {
 		t.Helper()
@@ -65,7 +67,7 @@ func TestNATSCommand(t *testing.T) {
 		}
 		return r.out
 	}
-	request := func(subject, body string) (headers, reply string) { // nats prints the reply to stdout, all else to stderr
+	request := func(subject, body string) (headers, reply string) { // nats prints only the reply to stdout
 		t.Helper()
 		r := call(t, env, "", nats, "req", subject, body)
 		if r.code != 0 {
@@ -79,21 +81,24 @@ func TestNATSCommand(t *testing.T) {
 		t.Logf("nats req %s '%s'\n%s%s", subject, sample, headers, reply)
 		sameJSON(t, reply, sampleReply(t))
 		if strings.Contains(headers, messages.HeaderErrorCode) {
-			t.Errorf("a good answer has the header of an error:\n%s", headers)
+			t.Errorf("a good answer has an error header:\n%s", headers)
 		}
 	}
 	sameJSON(t, ask("req", "wechat.code.resolve", sample, "--raw"), sampleReply(t))
 
 	for _, tt := range []struct{ name, subject, request, code, symbol, errcode string }{
-		{"refused by WeChat", "wechat.code.resolve", `{"openid":"o1","code_ticket":"unknown"}`, "422", "rejected", "40097"},
+		{"refused by WeChat", "wechat.code.resolve", `{"openid":"o1","code_ticket":"unknown"}`, "422", "rejected",
+			"40097"},
 		{"not JSON", "wechat.code.resolve", `openid=o1`, "400", "invalid_request", ""},
 		{"field missing", "wechat.code.resolve", `{"openid":"o1"}`, "400", "invalid_request", ""},
-		{"other appid in the body", "wechat.code.resolve." + appid, `{"appid":"wx2","openid":"o1","code_ticket":"t"}`, "400", "invalid_request", ""},
+		{"other appid in the body", "wechat.code.resolve." + appid, `{"appid":"wx2","openid":"o1","code_ticket":"t"}`,
+			"400", "invalid_request", ""},
 		{"unknown account", "wechat.credential.get.wx2", `{}`, "404", "unknown_account", ""},
 		{"unknown kind", "wechat.credential.get", `{"kind":"password"}`, "404", "unknown_kind", ""},
 	} {
 		headers, reply := request(tt.subject, tt.request)
-		if !strings.Contains(headers, messages.HeaderErrorCode+": "+tt.code) || !strings.Contains(headers, messages.HeaderError+": ") {
+		if !strings.Contains(headers, messages.HeaderErrorCode+": "+tt.code) ||
+			!strings.Contains(headers, messages.HeaderError+": ") {
 			t.Errorf("%s: no header with %s:\n%s", tt.name, tt.code, headers)
 		}
 		var e messages.Error
@@ -105,12 +110,13 @@ func TestNATSCommand(t *testing.T) {
 		}
 	}
 
-	// The watch sees a renewal: two records of the token, the second with the next generation.
+	// The watch shows a refresh: two records of the token, the second with the next generation.
 	watch := start(t, env, nats, "kv", "watch", "wechat", "*.*")
 	token := regexp.MustCompile(`PUT .*` + appid + `\.access_token: (\{.*\})`)
 	var records [][]string
-	if !watch.stdout.await(testContext(t), func(text string) bool { records = token.FindAllStringSubmatch(text, -1); return len(records) >= 2 }) {
-		t.Fatalf("`nats kv watch` saw no renewal:\n%s", watch.stdout)
+	if !watch.stdout.await(testContext(t),
+		func(text string) bool { records = token.FindAllStringSubmatch(text, -1); return len(records) >= 2 }) {
+		t.Fatalf("`nats kv watch` shows no refresh:\n%s", watch.stdout)
 	}
 	var first, second messages.Credential
 	for i, c := range []*messages.Credential{&first, &second} {
@@ -118,52 +124,72 @@ func TestNATSCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if second.Generation != first.Generation+1 || second.Value == first.Value || !second.ExpiresAt.After(first.ExpiresAt) || first.ExpiresAt.Before(second.ObtainedAt) {
-		t.Errorf("renewal: %+v, then %+v", first, second)
+	if got, want := second.Generation, first.Generation+1; got != want {
+		t.Errorf("the second record has generation %d, want %d", got, want)
+	}
+	if second.Value == first.Value {
+		t.Error("the second record has the same value")
+	}
+	if !second.ExpiresAt.After(first.ExpiresAt) {
+		t.Errorf("the second record expires at %s, the first at %s", second.ExpiresAt, first.ExpiresAt)
+	}
+	if first.ExpiresAt.Before(second.ObtainedAt) {
+		t.Errorf("the first record expired at %s, the second was obtained at %s", first.ExpiresAt, second.ObtainedAt)
 	}
 
-	// What stands in the bucket is what WeChat accepts.
+	// WeChat accepts the token in the bucket.
 	var c messages.Credential
 	if err := json.Unmarshal([]byte(ask("kv", "get", "wechat", appid+".access_token", "--raw")), &c); err != nil {
 		t.Fatal(err)
 	}
-	if c.AppID != appid || c.Kind != "access_token" || c.Source != "stable_token" || c.Generation < 2 || c.Worker == "" {
-		t.Errorf("nats kv get: %+v", c)
+	if c.Generation < 2 || c.Worker == "" {
+		t.Errorf("nats kv get: generation %d, worker %q", c.Generation, c.Worker)
 	}
-	if verdict := sim.post(t, "/judge", map[string]string{"appid": appid, "kind": "access_token", "value": c.Value}); !strings.Contains(verdict, "valid") {
-		t.Errorf("WeChat says of the token in the bucket: %s", verdict)
+	want := messages.Credential{AppID: appid, Kind: messages.AccessToken, Source: messages.SourceStableToken}
+	if d := cmp.Diff(want, messages.Credential{AppID: c.AppID, Kind: c.Kind, Source: c.Source}); d != "" {
+		t.Errorf("nats kv get: -want +got\n%s", d)
+	}
+	if state := sim.post(t, "/judge", map[string]string{"appid": appid, "kind": "access_token",
+		"value": c.Value}); !strings.Contains(state, "valid") {
+		t.Errorf("for WeChat, the token in the bucket is %s", state)
 	}
 
-	// A page is signed with the ticket in the bucket. That may be renewed in between: once more, then.
+	// A page is signed with the ticket in the bucket. If the ticket changes in between, the test tries again.
 	signed := false
 	for try := 0; !signed && try < 3; try++ {
 		if err := json.Unmarshal([]byte(ask("kv", "get", "wechat", appid+".jsapi_ticket", "--raw")), &c); err != nil {
 			t.Fatal(err)
 		}
 		var page messages.JSSDKSignature
-		if err := json.Unmarshal([]byte(ask("req", "wechat.jssdk.sign", `{"url":"https://shop.example.com/p?id=1#top"}`, "--raw")), &page); err != nil {
+		if err := json.Unmarshal([]byte(ask("req", "wechat.jssdk.sign",
+			`{"url":"https://shop.example.com/p?id=1#top"}`, "--raw")), &page); err != nil {
 			t.Fatal(err)
 		}
-		sum := sha1.Sum(fmt.Appendf(nil, "jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://shop.example.com/p?id=1", c.Value, page.NonceStr, page.Timestamp))
+		sum := sha1.Sum(fmt.Appendf(nil,
+			"jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://shop.example.com/p?id=1", c.Value, page.NonceStr,
+			page.Timestamp))
 		signed = page.Signature == hex.EncodeToString(sum[:])
 	}
 	if !signed {
 		t.Error("wechat.jssdk.sign does not sign with the ticket of the bucket")
 	}
-	if got := ask("req", "wechat.card.sign."+appid, `{"card_id":"pCard"}`, "--raw"); !strings.Contains(got, `"cardExt":"{\"timestamp\":\"`) {
+	if got := ask("req", "wechat.card.sign."+appid, `{"card_id":"pCard"}`, "--raw"); !strings.Contains(got,
+		`"cardExt":"{\"timestamp\":\"`) {
 		t.Errorf("wechat.card.sign: %s", got)
 	}
 
 	if got := ask("micro", "ls"); !strings.Contains(got, "wechat") {
 		t.Errorf("nats micro ls:\n%s", got)
 	}
-	if got := ask("micro", "info", "wechat"); !strings.Contains(got, "wechat.code.resolve.*") || !strings.Contains(got, "code_ticket") || !strings.Contains(got, "wechat.status") {
+	if got := ask("micro", "info", "wechat"); !strings.Contains(got, "wechat.code.resolve.*") ||
+		!strings.Contains(got, "code_ticket") || !strings.Contains(got, "wechat.status") {
 		t.Errorf("nats micro info:\n%s", got)
 	}
 	if got := ask("micro", "stats", "wechat"); !strings.Contains(got, "code_resolve") {
 		t.Errorf("nats micro stats:\n%s", got)
 	}
-	if got := ask("kv", "get", "wechat", appid+".jsapi_ticket", "--raw"); !strings.Contains(got, `"source":"getticket"`) {
+	if got := ask("kv", "get", "wechat", appid+".jsapi_ticket", "--raw"); !strings.Contains(got,
+		`"source":"getticket"`) {
 		t.Errorf("nats kv get, ticket: %s", got)
 	}
 	for _, p := range []*process{k.process, sim.process} {
@@ -173,7 +199,7 @@ func TestNATSCommand(t *testing.T) {
 	}
 }
 
-// A second worker, a stop and a kill cost WeChat nothing.
+// A second worker, a stop and a kill cause no call of WeChat.
 func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	t.Parallel()
 	sim := simulate(t, "--account="+appid+":"+secret)
@@ -186,12 +212,12 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	}
 
 	first := run(t, env)
-	first.settled(t)
+	first.awaitFresh(t)
 	calls := map[string]int{"stable_token": 1, "getticket": 2}
 	unchanged("after the start", calls)
 
 	second := run(t, sim.account(t).with(vars{"NATS_URL": first.nats}))
-	second.settled(t)
+	second.awaitFresh(t)
 	infos := call(t, vars{"NATS_URL": first.nats}, "", natsCommand(t), "micro", "ls")
 	if n := len(regexp.MustCompile(`\b[A-Za-z0-9]{22}\b`).FindAllString(infos.out, -1)); n != 2 {
 		t.Errorf("nats micro ls shows %d workers:\n%s", n, infos.out)
@@ -205,19 +231,26 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	}
 	calls["tickettocode"] = 1
 
-	// kill -9, and the same data directory again.
+	// kill -9, and a new worker with the same data directory.
 	if code := first.stop(t, syscall.SIGKILL); code != -1 {
 		t.Errorf("killed: exit code %d", code)
 	}
 	third := run(t, env)
-	third.settled(t)
+	third.awaitFresh(t)
 	if r := call(t, vars{"NATS_URL": third.nats}, "", wxkeeper(t), "get"); r.code != 0 || len(r.out) < 100 {
 		t.Errorf("after the kill: %+v", r)
 	}
-	// A second worker on the same directory is told how to join.
-	r := call(t, env.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}), "", wxkeeper(t), "run")
-	if r.code != 1 || !strings.Contains(r.err, fmt.Sprintf("another wxkeeper (pid %d)", third.cmd.Process.Pid)) || !strings.Contains(r.err, "NATS_URL="+third.nats+";") || strings.Count(r.err, "\n") != 1 {
+	// The error of a second worker on the same directory contains how to join.
+	r := call(t, env.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}), "", wxkeeper(t),
+		"run")
+	if r.code != exitFailure || strings.Count(r.err, "\n") != 1 {
 		t.Errorf("a second worker on the same directory: %+v", r)
+	}
+	for _, want := range []string{fmt.Sprintf("another wxkeeper (pid %d)", third.cmd.Process.Pid),
+		"NATS_URL=" + third.nats + ";"} {
+		if !strings.Contains(r.err, want) {
+			t.Errorf("a second worker on the same directory: no %q in %q", want, r.err)
+		}
 	}
 	if code := third.stop(t, syscall.SIGINT); code != 0 {
 		t.Errorf("exit code %d after SIGINT", code)
@@ -232,15 +265,17 @@ func TestVerbs(t *testing.T) {
 	if err := os.WriteFile(accounts, []byte(`[{"appid":"`+appid+`","secret":"`+secret+`","name":"shop"},{"appid":"wx2","secret":"wrong"}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// WeChat's quota of tickets for wx2 is not the point here: its token never comes.
+	// wx2 has a wrong secret: WeChat issues no token for it.
 	k := run(t, vars{"WECHAT_API_URL": sim.api, "WECHAT_ACCOUNTS_FILE": accounts})
 	k.find(t, k.stderr, `"msg":"refresh failed","appid":"wx2"`)
 	k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"jsapi_ticket"`)
 	k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"wx_card_ticket"`)
-	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": strings.TrimPrefix(k.http, "http://")}, "", wxkeeper(t), "health"); r.code != 0 || r.out != "ok\n" {
+	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": strings.TrimPrefix(k.http, "http://")}, "", wxkeeper(t),
+		"health"); r.code != 0 || r.out != "ok\n" {
 		t.Errorf("health: %+v", r)
 	}
-	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": "none"}, "", wxkeeper(t), "health"); r.code != 2 || !strings.Contains(r.err, "WXKEEPER_HTTP_ADDR: none") {
+	if r := call(t, vars{"WXKEEPER_HTTP_ADDR": "none"}, "", wxkeeper(t), "health"); r.code != 2 ||
+		!strings.Contains(r.err, "WXKEEPER_HTTP_ADDR: none") {
 		t.Errorf("health of a worker without pages: %+v", r)
 	}
 	env := vars{"NATS_URL": k.nats}
@@ -272,15 +307,18 @@ func TestVerbs(t *testing.T) {
 		if err := json.Unmarshal([]byte(ok(env, "", "get", "--appid="+appid, "--json")), &c); err != nil {
 			t.Fatal(err)
 		}
-		if c.Value+"\n" != value || c.Revision == 0 || c.Generation != 1 || c.AppID != appid {
-			t.Errorf("get --json: %+v", c)
+		if c.Value+"\n" != value {
+			t.Error("get --json has another value than get")
+		}
+		if c.Revision == 0 || c.Generation != 1 || c.AppID != appid {
+			t.Errorf("get --json: %v", c)
 		}
 		for _, kind := range []string{"jsapi_ticket", "wx_card_ticket"} {
 			if got := ok(mine, "", "get", kind); got == value || len(got) < 10 {
 				t.Errorf("get %s: %q", kind, got)
 			}
 		}
-		refused(env, "", "invalid_request", "get") // two accounts, and none named
+		refused(env, "", "invalid_request", "get") // two accounts, and no --appid
 		refused(env, "", "unknown_account", "get", "--appid=wx3")
 		r := refused(env, "", "no_credential", "get", "--appid=wx2")
 		if !strings.Contains(r.err, "\n  try again in: ") {
@@ -297,8 +335,9 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("a ticket with a dash: %s", got)
 		}
 		r := refused(mine, "", "rejected", "resolve", "o1", "unknown")
-		if strings.Count(r.err, "errcode 40097 ") != 1 || strings.Count(r.err, "rid ") != 1 || strings.Count(r.err, "\n") != 1 {
-			t.Errorf("errcode and rid are not said once: %q", r.err)
+		if strings.Count(r.err, "errcode 40097 ") != 1 || strings.Count(r.err, "rid ") != 1 ||
+			strings.Count(r.err, "\n") != 1 {
+			t.Errorf("errcode and rid are not printed once: %q", r.err)
 		}
 		refused(mine, "", "invalid_request", "resolve", strings.Repeat("o", 129), "t")
 	})
@@ -310,7 +349,9 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("with a credential missing: exit code %d, %q", r.code, r.err)
 		}
 		for _, want := range []string{
-			`(?m)^STATE +ACCOUNT +KIND`, `(?m)^MISSING +wx2 +access_token`, `(?m)^fresh +` + appid + ` \(shop\) +access_token +in 1h5\dm`, `(?m)^fresh +` + appid + ` \(shop\) +jsapi_ticket +in 1h5\dm +look in 1\dm`,
+			`(?m)^STATE +ACCOUNT +KIND`, `(?m)^MISSING +wx2 +access_token`,
+			`(?m)^fresh +` + appid + ` \(shop\) +access_token +in 1h5\dm`,
+			`(?m)^fresh +` + appid + ` \(shop\) +jsapi_ticket +in 1h5\dm +check in 1\dm`,
 			`(?m)^    why: .*40125`, `(?m)^    do: `, `(?m)^2 accounts, 6 credentials: 3 missing, 3 fresh; worker `,
 		} {
 			if !regexp.MustCompile(want).MatchString(r.out) {
@@ -321,7 +362,8 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("status of one account:\n%s", got)
 		}
 		var st messages.Status
-		if err := json.Unmarshal([]byte(call(t, env, "", bin, "status", "--json").out), &st); err != nil || len(st.Credentials) != 6 {
+		if err := json.Unmarshal([]byte(call(t, env, "", bin, "status", "--json").out), &st); err != nil ||
+			len(st.Credentials) != 6 {
 			t.Errorf("status --json: %d credentials, %v", len(st.Credentials), err)
 		}
 		refused(env, "", "unknown_account", "status", "--appid=wx3")
@@ -335,26 +377,29 @@ func TestVerbs(t *testing.T) {
 		text.find(t, text.stdout, `(?m)^\d\d:\d\d:\d\d  `+appid+`  access_token    generation 1  revision \d+  expires in 1h5\dm  stable_token by `)
 		value := strings.TrimSpace(ok(mine, "", "get"))
 
-		// Another system forces a new token, twice: the one of the bucket is dead, the next report heals it.
+		// Another system forces a new token twice: the token in the bucket is dead, and the next report replaces it.
 		for range 2 {
 			sim.post(t, "/foreign-refresh", map[string]string{"appid": appid, "endpoint": "stable_token"})
 		}
-		if got := ok(mine, "", "refresh"); !strings.HasPrefix(got, "refreshed: ") || !strings.Contains(got, "is generation 2,") {
+		if got := ok(mine, "", "refresh"); !strings.HasPrefix(got, "refreshed: ") ||
+			!strings.Contains(got, "is generation 2,") {
 			t.Errorf("refresh of a dead token: %q", got)
 		}
 		w.find(t, w.stdout, `(?m)^\{.*"kind":"access_token","generation":2,`)
 		text.find(t, text.stdout, `access_token    generation 2  `)
 		if now := strings.TrimSpace(ok(mine, "", "get")); now == value {
-			t.Error("the value is still the dead one")
+			t.Error("the value is still the dead token")
 		}
 		none := start(t, env, bin, "watch", "--appid=wx3")
 		none.find(t, none.stderr, `^wxkeeper: nothing in the bucket for wx3 yet\n`)
 		for _, p := range []*process{w, text} {
-			if code := p.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(p.stdout.String(), value) || p.stderr.String() != "" {
+			if code := p.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(p.stdout.String(), value) ||
+				p.stderr.String() != "" {
 				t.Errorf("%s: exit code %d, or it shows a value:\n%s%s", p.name, code, p.stdout, p.stderr)
 			}
 		}
-		if got := call(t, env, "", bin, "status", "--appid="+appid).out; !strings.Contains(got, "conflicts: ") || !strings.Contains(got, ", last conflict ") {
+		if got := call(t, env, "", bin, "status", "--appid="+appid).out; !strings.Contains(got, "conflicts: ") ||
+			!strings.Contains(got, ", last conflict ") {
 			t.Errorf("the conflict is not in the status:\n%s", got)
 		}
 	})
@@ -363,22 +408,26 @@ func TestVerbs(t *testing.T) {
 		value := strings.TrimSpace(ok(mine, "", "get"))
 		report := func(args ...string) (r messages.Refreshed) {
 			t.Helper()
-			if err := json.Unmarshal([]byte(ok(mine, "", append([]string{"refresh", "--json"}, args...)...)), &r); err != nil {
+			if err := json.Unmarshal([]byte(ok(mine, "", append([]string{"refresh", "--json"}, args...)...)),
+				&r); err != nil {
 				t.Fatal(err)
 			}
 			return r
 		}
 		if r := report("--revision=1"); r.Reason != messages.ReasonNotCurrent || r.Generation != 2 {
-			t.Errorf("of an old revision: %+v", r)
+			t.Errorf("report of an old revision: %+v", r)
 		}
-		if r := report("--value-sha256=" + strings.Repeat("0", 64)); r.Reason != messages.ReasonNotCurrent || r.Refreshed {
-			t.Errorf("of another value: %+v", r)
+		if r := report("--value-sha256=" + strings.Repeat("0", 64)); r.Reason != messages.ReasonNotCurrent ||
+			r.Refreshed {
+			t.Errorf("report of another value: %+v", r)
 		}
 		sum := sha256.Sum256([]byte(value))
-		if r := report("--value-sha256=" + hex.EncodeToString(sum[:])); r.Reason != messages.ReasonAlive || r.Refreshed {
-			t.Errorf("of a living value: %+v", r)
+		if r := report("--value-sha256=" + hex.EncodeToString(sum[:])); r.Reason != messages.ReasonAlive ||
+			r.Refreshed {
+			t.Errorf("report of a living value: %+v", r)
 		}
-		if got := ok(mine, "", "refresh", "--value-sha256="+strings.Repeat("0", 64)); !strings.HasPrefix(got, "not_current: ") || !strings.Contains(got, "expires in ") {
+		if got := ok(mine, "", "refresh", "--value-sha256="+strings.Repeat("0", 64)); !strings.HasPrefix(got,
+			"not_current: ") || !strings.Contains(got, "expires in ") {
 			t.Errorf("refresh: %q", got)
 		}
 		refused(mine, "", "invalid_request", "refresh", "--value-sha256=zz")
@@ -394,7 +443,8 @@ func TestVerbs(t *testing.T) {
 
 	t.Run("no worker", func(t *testing.T) {
 		r := call(t, mine.with(vars{"WXKEEPER_SUBJECT_PREFIX": "other"}), "", bin, "get")
-		if r.code != 1 || strings.Count(r.err, "\n") != 1 || !strings.Contains(r.err, "no worker answers on other.> at nats://") {
+		if r.code != 1 || strings.Count(r.err, "\n") != 1 ||
+			!strings.Contains(r.err, "no worker answers on other.> at nats://") {
 			t.Errorf("%+v", r)
 		}
 	})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,87 +13,93 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/logging"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/internal/setting"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// asking are the flags of the verbs that ask a worker.
-type asking struct {
+// clientFlags are the flags of the verbs that send a request to a worker.
+type clientFlags struct {
 	Timeout time.Duration `default:"10s" help:"How long to wait for the answer."`
 }
 
-// account is the flag of the verbs that ask for one account.
-type account struct {
-	AppID string `name:"appid" placeholder:"APPID" help:"The account. Default: WECHAT_APPID, or the only one of the worker."`
+// accountFlag is the flag of the verbs whose request is about one account.
+type accountFlag struct {
+	AppID string `name:"appid" placeholder:"APPID" help:"The account. Default: WECHAT_APPID, or the account of a worker that has only one."`
 }
 
-// Validate is called by kong: it refuses what no worker can know, before anybody is asked.
-func (a account) Validate() error { return checkAppID(a.AppID) }
+// Validate is called by kong. It refuses an AppID that cannot exist before a request is sent.
+func (a accountFlag) Validate() error { return checkAppIDs(a.AppID) }
 
-// checkAppID checks an --appid; empty is none.
-func checkAppID(appid string) error {
-	if appid == "" {
-		return nil
-	}
-	if err := messages.CheckAppID(appid); err != nil {
-		return fmt.Errorf("--appid: %w", err)
+// checkAppIDs checks the values of --appid; an empty value means that the flag was not given.
+func checkAppIDs(appids ...string) error {
+	for _, id := range appids {
+		if id == "" {
+			continue
+		}
+		if err := messages.CheckAppID(id); err != nil {
+			return fmt.Errorf("--appid: %w", err)
+		}
 	}
 	return nil
 }
 
-// or is the account, or that of the environment.
-func (a account) or(cfg config.Config) string { return cmp.Or(a.AppID, cfg.AppID) }
+// or returns the account of the flag, or else of the environment.
+func (a accountFlag) or(cfg config.Config) string { return cmp.Or(a.AppID, cfg.AppID) }
 
-// ask connects, lets f ask, and makes plain what went wrong.
-func (a *asking) ask(ctx context.Context, t *terminal, f func(context.Context, *messages.Client, config.Config) error) error {
-	if a.Timeout <= 0 {
-		return usage(fmt.Errorf("--timeout: %s is not a positive duration", a.Timeout))
+// request connects, calls send, and explains its error.
+func (f *clientFlags) request(ctx context.Context, t *terminal,
+	send func(context.Context, *messages.Client, config.Config) error) error {
+	if f.Timeout <= 0 {
+		return usage(fmt.Errorf("--timeout: %s is not a positive duration", f.Timeout))
 	}
 	cfg, err := config.Load(nil)
 	if err != nil {
-		return usage(err)
+		return err
 	}
-	if cfg.AppID != "" && messages.CheckAppID(cfg.AppID) != nil {
-		return usage(fmt.Errorf("WECHAT_APPID: %w", messages.CheckAppID(cfg.AppID)))
+	if cfg.AppID != "" {
+		if err := messages.CheckAppID(cfg.AppID); err != nil {
+			return setting.Errorf("WECHAT_APPID", "%w", err)
+		}
 	}
-	asked, refuse := context.WithCancelCause(ctx)
-	defer refuse(nil)
-	nc, err := connect(ctx, t, cfg, onRefusal(cfg, func(r *refusalError) { refuse(r) }))
+	requesting, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	nc, err := connect(ctx, t, cfg, onViolation(cfg, func(v *violationError) { end(v) }))
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	asked, cancel := context.WithTimeout(asked, a.Timeout)
+	requesting, cancel := context.WithTimeout(requesting, f.Timeout)
 	defer cancel()
 	client := messages.NewClient(nc.Conn, cfg.SubjectPrefix)
-	client.FailFast = true // somebody looks at the terminal
-	err = f(asked, client, cfg)
-	var answer *messages.Error
-	var refused *refusalError
-	switch where := redact.URLs(clientURL(cfg)); {
-	case err == nil, errors.As(err, &answer):
+	client.FailFast = true // a person waits for the answer
+	err = send(requesting, client, cfg)
+	var reply *messages.Error
+	var violation *violationError
+	switch server := redact.URLs(clientURL(cfg)); {
+	case err == nil, errors.As(err, &reply):
 		return err
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.As(context.Cause(asked), &refused): // to the one who asks it is silence
-		return refused
+	case errors.As(context.Cause(requesting), &violation): // the request itself ends without an answer
+		return violation
 	case errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("no worker answers on %s.> at %s: start `wxkeeper run`, or set NATS_URL or WXKEEPER_SUBJECT_PREFIX", cfg.SubjectPrefix, where)
+		return fmt.Errorf("no worker answers on %s.> at %s: start `wxkeeper run`, or set NATS_URL or "+
+			"WXKEEPER_SUBJECT_PREFIX", cfg.SubjectPrefix, server)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
-		return fmt.Errorf("no answer from %s within %s: the worker is stuck or gone", where, a.Timeout)
+		return fmt.Errorf("no answer from %s within %s: the worker hangs or has gone", server, f.Timeout)
 	}
 	return err
 }
 
-// connect connects to the NATS server of the environment, without waiting for one to come.
+// connect connects to the NATS server of the environment. It does not wait for a server that is away.
 func connect(ctx context.Context, t *terminal, cfg config.Config, extra ...nats.Option) (*natsconn.Conn, error) {
-	// What NATS tells only asynchronously would otherwise look like silence.
+	// Without this log, what NATS reports asynchronously would look like a missing answer.
 	log, err := logging.New(t.err, "text", "error")
 	if err != nil {
 		return nil, err
 	}
-	url := clientURL(cfg)
-	c := natsConfig(cfg, "wxkeeper client")
-	c.URL, c.FailFast, c.Logger = url, true, log
+	c := cfg.NATS("wxkeeper client")
+	c.URL, c.FailFast, c.Logger = clientURL(cfg), true, log
 	nc, err := natsconn.Connect(ctx, c, extra...)
 	var unreachable *natsconn.UnreachableError
 	switch {
@@ -103,30 +108,13 @@ func connect(ctx context.Context, t *terminal, cfg config.Config, extra ...nats.
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.As(err, &unreachable) && cfg.NATSURL == "":
-		return nil, fmt.Errorf("no wxkeeper at %s: %s: start `wxkeeper run`, or set NATS_URL", unreachable.URL, unreachable.Why)
-	case errors.As(err, &unreachable): // a server that somebody else runs
+		return nil, fmt.Errorf("no wxkeeper at %s: %s: start `wxkeeper run`, or set NATS_URL", unreachable.URL,
+			unreachable.Why)
+	case errors.As(err, &unreachable): // `wxkeeper run` would not start this server
 		return nil, fmt.Errorf("no wxkeeper at %s (NATS_URL): %s", unreachable.URL, unreachable.Why)
 	}
 	return nil, err
 }
 
-// natsConfig is the part of the environment that says how to connect to NATS.
-func natsConfig(cfg config.Config, name string) natsconn.Config {
-	return natsconn.Config{
-		URL: cfg.NATSURL, Creds: cfg.NATSCreds, NKey: cfg.NATSNKey, User: cfg.NATSUser, Password: cfg.NATSPassword, Token: cfg.NATSToken,
-		CA: cfg.NATSCA, Cert: cfg.NATSCert, Key: cfg.NATSKey, InboxPrefix: cfg.NATSInbox, Name: name,
-	}
-}
-
-// clientURL is where the verbs look for a worker: NATS_URL, or where `wxkeeper run` with the same environment has its
-// embedded server.
-func clientURL(cfg config.Config) string {
-	if cfg.NATSURL != "" {
-		return cfg.NATSURL
-	}
-	host, port, err := net.SplitHostPort(cfg.NATSListen)
-	if err != nil || port == "0" {
-		return nats.DefaultURL
-	}
-	return "nats://" + net.JoinHostPort(reachable(host), port)
-}
+// clientURL is the URL at which the verbs look for a worker.
+func clientURL(cfg config.Config) string { return cmp.Or(cfg.ClientURL(), nats.DefaultURL) }

@@ -19,7 +19,7 @@ func consumers(t *testing.T) string {
 	return string(b)
 }
 
-// A client in another language is written by this table: it has each error of the contract, and no other.
+// The table is the specification for clients in other languages: it has each error of the contract, and no other.
 func TestConsumersHasEachErrorAndWhetherToAskAgain(t *testing.T) {
 	t.Parallel()
 	text := consumers(t)
@@ -50,10 +50,11 @@ func TestConsumersHasEachErrorAndWhetherToAskAgain(t *testing.T) {
 	}
 	for _, word := range []string{
 		messages.HeaderError, messages.HeaderErrorCode,
-		string(messages.ReasonRefreshed), string(messages.ReasonNotCurrent), string(messages.ReasonAlive), string(messages.ReasonUnchanged),
+		string(messages.ReasonRefreshed), string(messages.ReasonNotCurrent), string(messages.ReasonAlive),
+		string(messages.ReasonUnchanged),
 	} {
 		if !strings.Contains(text, "`"+word+"`") {
-			t.Errorf("docs/consumers.md does not say `%s`", word)
+			t.Errorf("docs/consumers.md does not name `%s`", word)
 		}
 	}
 }

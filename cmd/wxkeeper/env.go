@@ -8,11 +8,13 @@ import (
 )
 
 type envVerb struct {
-	Markdown bool `help:"Print the table as it stands in the README."`
+	Markdown bool `help:"Print the table in the form that the README has."`
 }
 
 func (envVerb) Help() string {
-	return `An empty variable counts as not set. The NATS variables have the names that the nats command uses. Verbs that ask a worker read those, WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET and WECHAT_APPID.
+	return `An empty variable counts as not set. The NATS variables have the names that the nats command uses. Verbs
+that send a request to a worker use only the NATS variables, WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET and
+WECHAT_APPID.
 
 Example:
 
@@ -38,7 +40,7 @@ func (v *envVerb) Run(t *terminal) error {
 	return nil
 }
 
-// wrap breaks a text into lines of at most width characters, where its words allow.
+// wrap breaks a text between words into lines of at most width characters.
 func wrap(text string, width int) (lines []string) {
 	line := ""
 	for _, word := range strings.Fields(text) {

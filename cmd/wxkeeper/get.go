@@ -9,15 +9,17 @@ import (
 )
 
 type getVerb struct {
-	asking
-	account
-	Kind   messages.Kind `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
+	clientFlags
+	accountFlag
+	Kind   messages.Kind `arg:"" optional:"" default:"access_token" enum:"${kinds}" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
 	Reveal bool          `help:"Show the value on a terminal too."`
 	JSON   bool          `name:"json" help:"Print the whole record."`
 }
 
 func (getVerb) Help() string {
-	return `To a pipe or a file goes the value alone, so that $(wxkeeper get) is the token. On a terminal, where others may look on and scroll back, it is masked unless --reveal is given. A worker is asked (subject wechat.credential.get); it answers from memory, without calling WeChat.
+	return `To a pipe or a file it prints only the value, so that $(wxkeeper get) is the token. On a terminal, where
+other people may see it, the value is masked unless --reveal is given. A worker answers the request (subject
+wechat.credential.get) from its memory, without a call of WeChat.
 
 Examples:
 
@@ -28,7 +30,7 @@ Examples:
 
 func (v *getVerb) Run(ctx context.Context, t *terminal) error {
 	var c messages.Credential
-	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
+	err := v.request(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
 		c, err = client.GetCredential(ctx, messages.GetCredentialRequest{AppID: v.or(cfg), Kind: v.Kind})
 		return err
 	})

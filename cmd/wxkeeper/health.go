@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
 type healthVerb struct {
@@ -20,9 +20,12 @@ type healthVerb struct {
 }
 
 func (healthVerb) Help() string {
-	return `For the health check of a container, in which there is no shell and no curl. With the environment of a worker it asks that worker whether it is ready; with a URL it asks whoever serves it. Exit code 0: the answer was 200. Anything else: 1, and one line says why.
+	return `For the health check of a container without a shell and curl. With the environment of a worker it requests
+that worker's page /readyz; with a URL it requests that URL. Exit code 0: the answer was 200. Exit code 1:
+anything else, with one line that describes the cause.
 
-A check that has the container killed must ask /healthz: a worker that is not ready because NATS is away needs no restart.
+If a failed check restarts the container, check /healthz: a worker that is not ready because NATS is away
+needs no restart.
 
 Examples:
 
@@ -34,7 +37,7 @@ Examples:
 func (v *healthVerb) Run(ctx context.Context, t *terminal) error {
 	page, err := v.page()
 	if err != nil {
-		return usage(err)
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.Timeout)
 	defer cancel()
@@ -43,7 +46,7 @@ func (v *healthVerb) Run(ctx context.Context, t *terminal) error {
 		return usage(fmt.Errorf("<url>: %q is not a URL", page))
 	}
 	shown := req.URL.Redacted()
-	// Without the proxy of the environment, which is there for the way to WeChat.
+	// Without the proxy of the environment, which is meant for calls of WeChat.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	var failed *url.Error
@@ -60,23 +63,24 @@ func (v *healthVerb) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return fmt.Errorf("not healthy: %s: %w", shown, err)
 	}
-	said := strings.TrimSpace(string(body))
+	text := strings.TrimSpace(string(body))
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("not healthy: %s: %d %s", shown, resp.StatusCode, said)
+		return fmt.Errorf("not healthy: %s: %d %s", shown, resp.StatusCode, text)
 	}
-	fmt.Fprintln(t.out, oneLine(said))
+	fmt.Fprintln(t.out, oneLine(text))
 	return nil
 }
 
-// page is the URL to ask.
+// page is the URL to request.
 func (v *healthVerb) page() (string, error) {
 	if v.Timeout <= 0 {
-		return "", fmt.Errorf("--timeout: %s is not a positive duration", v.Timeout)
+		return "", usage(fmt.Errorf("--timeout: %s is not a positive duration", v.Timeout))
 	}
 	if v.URL != "" {
 		u, err := url.Parse(v.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return "", fmt.Errorf("<url>: %q is not an http or https URL, for example http://127.0.0.1:8080/healthz", v.URL)
+			return "", usage(fmt.Errorf("<url>: %q is not an http or https URL, for example "+
+				"http://127.0.0.1:8080/healthz", v.URL))
 		}
 		return v.URL, nil
 	}
@@ -85,22 +89,8 @@ func (v *healthVerb) page() (string, error) {
 		return "", err
 	}
 	if cfg.HTTPAddr == "" {
-		return "", errors.New("WXKEEPER_HTTP_ADDR: none: the worker serves no page that could be asked; name the URL of another one")
+		return "", setting.Errorf("WXKEEPER_HTTP_ADDR",
+			"none: this worker serves no pages; give the URL of another worker")
 	}
-	host, port, err := net.SplitHostPort(cfg.HTTPAddr)
-	if err != nil {
-		return "", fmt.Errorf("WXKEEPER_HTTP_ADDR: %w", err)
-	}
-	return "http://" + net.JoinHostPort(reachable(host), port) + "/readyz", nil
-}
-
-// reachable is the address at which a server that listens on host can be asked from this machine.
-func reachable(host string) string {
-	switch ip := net.ParseIP(host); {
-	case host == "", ip != nil && ip.IsUnspecified() && ip.To4() != nil:
-		return "127.0.0.1"
-	case ip != nil && ip.IsUnspecified():
-		return "::1"
-	}
-	return host
+	return cfg.PagesURL() + "/readyz", nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"maps"
 	"net/http/httptest"
 	"regexp"
@@ -9,22 +8,22 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// helpOf is what a verb prints for --help.
+// helpOf returns what a verb prints with --help.
 func helpOf(t *testing.T, verb string) string {
 	t.Helper()
-	var out bytes.Buffer
-	parser, err := newParser(&terminal{out: &out, err: &out}, func(int) { panic("exit") })
+	term, out, _ := screen(false)
+	parser, err := newParser(term, func(int) { panic("exit") })
 	if err != nil {
 		t.Fatal(err)
 	}
 	func() {
-		defer func() { _ = recover() }() // kong calls exit and expects not to come back
+		defer func() { _ = recover() }() // kong expects that exit does not return
 		_, _ = parser.Parse([]string{verb, "--help"})
 	}()
 	return out.String()
@@ -32,7 +31,8 @@ func helpOf(t *testing.T, verb string) string {
 
 func TestHelpOfEveryVerbHasAnExample(t *testing.T) {
 	t.Parallel()
-	parser, err := kong.New(new(verbs))
+	term, _, _ := screen(false)
+	parser, err := newParser(term, func(int) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,19 +45,21 @@ func TestHelpOfEveryVerbHasAnExample(t *testing.T) {
 			t.Errorf("the help of %s has no example:\n%s", leaf.Name, help)
 		}
 		if !strings.HasSuffix(strings.TrimSpace(leaf.Help), ".") {
-			t.Errorf("the line about %s is no sentence: %q", leaf.Name, leaf.Help)
+			t.Errorf("the line about %s does not end with a full stop: %q", leaf.Name, leaf.Help)
 		}
 	}
-	want := []string{"run", "demo", "simulate", "get", "watch", "resolve", "refresh", "status", "check", "health", "permissions", "env", "version"}
-	if !slices.Equal(names, want) {
-		t.Errorf("verbs %v, want %v", names, want)
+	if d := cmp.Diff(verbNames, names); d != "" {
+		t.Errorf("verbs: -want +got\n%s", d)
 	}
 }
 
-// The examples are run by nobody: at least they must parse.
+var verbNames = []string{"run", "demo", "simulate", "get", "watch", "resolve", "refresh", "status", "check", "health",
+	"permissions", "env", "version"}
+
+// No test runs the examples, but they must parse.
 func TestExamplesOfTheHelpParse(t *testing.T) {
 	t.Parallel()
-	for _, verb := range []string{"run", "demo", "simulate", "get", "watch", "resolve", "refresh", "status", "check", "health", "permissions", "env", "version"} {
+	for _, verb := range verbNames {
 		_, examples, _ := strings.Cut(helpOf(t, verb), "Example")
 		examples, _, _ = strings.Cut(examples, "\nFlags:")
 		for line := range strings.Lines(examples) {
@@ -69,7 +71,8 @@ func TestExamplesOfTheHelpParse(t *testing.T) {
 			args, _, _ = strings.Cut(args, " >")
 			args, _, _ = strings.Cut(args, " $(")
 			args = strings.TrimRight(strings.TrimSpace(args), ")")
-			parser, err := newParser(&terminal{out: new(bytes.Buffer), err: new(bytes.Buffer)}, func(int) {})
+			term, _, _ := screen(false)
+			parser, err := newParser(term, func(int) {})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,14 +87,15 @@ func TestExamplesOfTheHelpParse(t *testing.T) {
 	}
 }
 
-// The help of simulate names the calls of the control API: all, and none that is not there.
+// The help of simulate names the calls that the control API has: all of them, and no others.
 func TestHelpOfSimulateNamesTheControlAPI(t *testing.T) {
 	t.Parallel()
 	rec := httptest.NewRecorder()
 	wechattest.New(wechattest.Config{}).Control().ServeHTTP(rec, httptest.NewRequest("GET", "http://c/", nil))
-	there := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^curl .*http://c(/\S+?)(?:/wx1)?$`).FindAllStringSubmatch(rec.Body.String(), -1) {
-		there[m[1]] = true
+	exist := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^curl .*http://c(/\S+?)(?:/wx1)?$`).
+		FindAllStringSubmatch(rec.Body.String(), -1) {
+		exist[m[1]] = true
 	}
 	help := strings.Join(strings.Fields(helpOf(t, "simulate")), " ")
 	_, sentence, _ := strings.Cut(help, "The control API has ")
@@ -100,15 +104,15 @@ func TestHelpOfSimulateNamesTheControlAPI(t *testing.T) {
 	for _, path := range regexp.MustCompile(`/[a-z/-]+`).FindAllString(sentence, -1) {
 		named[path] = true
 	}
-	if len(there) < 10 || !maps.Equal(there, named) {
-		t.Errorf("the help names %v, the control API has %v", named, there)
+	if len(exist) < 10 || !maps.Equal(exist, named) {
+		t.Errorf("the help names %v, the control API has %v", named, exist)
 	}
 }
 
 func TestEnvListsEveryVariable(t *testing.T) {
 	t.Parallel()
-	var out bytes.Buffer
-	if err := new(envVerb).Run(&terminal{out: &out}); err != nil {
+	term, out, _ := screen(false)
+	if err := new(envVerb).Run(term); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range config.Table() {

@@ -6,28 +6,32 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
+
+	"github.com/wxkeeper/wxkeeper/internal/permissions"
+	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// verbs are the verbs, in the order in which --help lists them.
+// verbs has all verbs, in the order of --help.
 type verbs struct {
-	Run      runVerb      `cmd:"" help:"Keep the credentials of the accounts fresh, and answer on NATS: the worker."`
-	Demo     demoVerb     `cmd:"" help:"Show it all in one process: a simulated WeChat, NATS and a worker."`
-	Simulate simulateVerb `cmd:"" help:"Be a WeChat server API for tests: tokens, tickets, codes, quotas, faults."`
+	Run      runVerb      `cmd:"" help:"Run a worker: keep the credentials of the accounts fresh, and answer requests on NATS."`
+	Demo     demoVerb     `cmd:"" help:"Run a demo in one process: a simulated WeChat, NATS and a worker."`
+	Simulate simulateVerb `cmd:"" help:"Simulate the WeChat server API for tests: tokens, tickets, codes, quotas, faults."`
 
 	Get     getVerb     `cmd:"" help:"Print the current credential."`
-	Watch   watchVerb   `cmd:"" help:"Print each change of the credentials as it happens, never their values."`
+	Watch   watchVerb   `cmd:"" help:"Print each change of the credentials when it happens, but never their values."`
 	Resolve resolveVerb `cmd:"" help:"Resolve a scanned code ticket into its marketing code."`
-	Refresh refreshVerb `cmd:"" help:"Report a credential that WeChat refused, so that it is checked and renewed."`
-	Status  statusVerb  `cmd:"" help:"Say how every credential is, what is wrong and what to do."`
+	Refresh refreshVerb `cmd:"" help:"Report a credential that WeChat refused, so that a worker checks and refreshes it."`
+	Status  statusVerb  `cmd:"" help:"Show the state of every credential, what is wrong and what to do."`
 
-	Check       checkVerb       `cmd:"" help:"Say what is wrong with the environment, NATS and the accounts, before a worker starts."`
-	Health      healthVerb      `cmd:"" help:"Ask the worker of this environment whether it is ready, for the health check of a container."`
-	Permissions permissionsVerb `cmd:"" help:"Print what a NATS user needs, and no more, as configuration of nats-server."`
+	Check       checkVerb       `cmd:"" help:"Find what is wrong with the environment, NATS and the accounts before a worker starts."`
+	Health      healthVerb      `cmd:"" help:"Check whether the worker of this environment is ready, for the health check of a container."`
+	Permissions permissionsVerb `cmd:"" help:"Print the permissions that a NATS user needs, as configuration of nats-server."`
 
 	Env     envVerb     `cmd:"" help:"List the environment variables."`
 	Version versionVerb `cmd:"" help:"Print the version."`
@@ -35,21 +39,22 @@ type verbs struct {
 	VersionFlag kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
-const description = "wxkeeper keeps the credentials of WeChat accounts fresh, hands them to every service through NATS, " +
+const description = "wxkeeper keeps the credentials of WeChat accounts fresh, provides them to every service " +
+	"through NATS, " +
 	"and resolves scanned code tickets into marketing codes.\n\n" + exitCodes
 
-// terminal is where a verb reads and writes.
+// terminal is what a verb reads from and writes to.
 type terminal struct {
 	in  io.Reader
 	out io.Writer
 	err io.Writer
-	// tty: out is a terminal, so that people read it, and scroll back in it.
-	tty bool
+	tty bool // out is a terminal: people read it, and other people may see it
 	now func() time.Time
 }
 
 func main() {
-	t := &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr, tty: term.IsTerminal(int(os.Stdout.Fd())), now: time.Now}
+	t := &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr, tty: term.IsTerminal(int(os.Stdout.Fd())),
+		now: time.Now}
 	os.Exit(execute(untilSignal(), t, os.Args[1:]))
 }
 
@@ -70,15 +75,26 @@ func execute(ctx context.Context, t *terminal, args []string) int {
 	return t.fail(k.Run(t))
 }
 
-// newParser makes the parser of the command line. exit is called after --help.
+// newParser returns the parser of the command line. The parser calls exit after --help.
 func newParser(t *terminal, exit func(int)) (*kong.Kong, error) {
 	return kong.New(new(verbs),
-		kong.Vars{"version": version()}, kong.Name("wxkeeper"), kong.Description(description), kong.Writers(t.out, t.err), kong.Exit(exit),
+		kong.Vars{"version": version(), "kinds": joined(messages.Kinds[:]),
+			"roles": joined(permissions.Roles) + "," + kindAccounts},
+		kong.Name("wxkeeper"), kong.Description(description), kong.Writers(t.out, t.err), kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}))
 }
 
-// untilSignal ends with the first SIGINT or SIGTERM, which asks for a clean stop. The second exits at once: it comes
-// from somebody who does not want to wait for one.
+// joined returns the names of a list, with commas between them.
+func joined[T ~string](list []T) string {
+	names := make([]string, len(list))
+	for i, name := range list {
+		names[i] = string(name)
+	}
+	return strings.Join(names, ",")
+}
+
+// untilSignal returns a context that ends at the first SIGINT or SIGTERM, which requests a clean stop. The
+// second signal ends the process at once. Its goroutine runs until the process exits.
 func untilSignal() context.Context {
 	ctx, stop := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)

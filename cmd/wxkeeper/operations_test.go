@@ -22,7 +22,7 @@ func operations(t *testing.T) string {
 	return page(t, "operations.md")
 }
 
-// page is a page of docs.
+// page returns a page of docs.
 func page(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/" + name)
@@ -32,7 +32,7 @@ func page(t *testing.T, name string) string {
 	return string(b)
 }
 
-// catalogue is a Registerer that writes down what is registered: also what has no series yet.
+// catalogue is a Registerer that lists the registered metrics, also those without a series.
 type catalogue struct {
 	prometheus.Registerer
 	rows []string
@@ -55,13 +55,14 @@ func (c *catalogue) Register(collector prometheus.Collector) error {
 	for d := range descs {
 		m := descOf.FindStringSubmatch(d.String())
 		if m == nil {
-			return fmt.Errorf("what is %s?", d)
+			return fmt.Errorf("the description is not understood: %s", d)
 		}
 		labels := ""
 		if m[3] != "" {
 			labels = "`" + strings.ReplaceAll(m[3], ",", "`, `") + "`"
 		}
-		c.rows = append(c.rows, fmt.Sprintf("| `%s` | %s | %s | %s |\n", m[1], kind, labels, strings.TrimSuffix(m[2], ".")))
+		c.rows = append(c.rows, fmt.Sprintf("| `%s` | %s | %s | %s |\n", m[1], kind, labels,
+			strings.TrimSuffix(m[2], ".")))
 	}
 	return nil
 }
@@ -79,7 +80,8 @@ func TestOperationsHasTheTableOfMetrics(t *testing.T) {
 	}
 	defer nc.Close()
 	c := &catalogue{}
-	if _, err := worker.New(nc, worker.Config{Accounts: []worker.Account{{AppID: "wx1", Secret: canary}}, Registerer: c}); err != nil {
+	if _, err := worker.New(nc, worker.Config{Accounts: []worker.Account{{AppID: "wx1", Secret: canary}},
+		Registerer: c}); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(c.rows)
@@ -89,13 +91,14 @@ func TestOperationsHasTheTableOfMetrics(t *testing.T) {
 		t.Errorf("docs/metrics.md has another table than the code:\n%s", want)
 	}
 	for name := range strings.FieldsSeq(text + operations(t)) { // also in the alert rules
-		if m := regexp.MustCompile(`wxkeeper_[a-z_]+[a-z]`).FindString(name); m != "" && !strings.Contains(want, "`"+m+"`") {
+		if m := regexp.MustCompile(`wxkeeper_[a-z_]+[a-z]`).FindString(name); m != "" &&
+			!strings.Contains(want, "`"+m+"`") {
 			t.Errorf("there is no metric %s", m)
 		}
 	}
 }
 
-// What the page says of states, events and errors is what the contract has: all, with their codes.
+// The page has every state, every event, and every error with its code.
 func TestOperationsNamesEveryStateEventAndError(t *testing.T) {
 	t.Parallel()
 	text := operations(t)
@@ -125,7 +128,8 @@ func TestOperationsNamesEveryStateEventAndError(t *testing.T) {
 	rows(`(?m)^\tState\w+ +State = "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\tEvent\w+ += "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\t\w+ +Symbol = "(\w+)"`, "| `%s` | %d |")
-	for _, name := range []string{check.Environment, check.NATS, check.Permissions, check.Buckets, check.Workers, check.Account, check.Clock, check.OtherSystem} {
+	for _, name := range []string{check.Environment, check.NATS, check.Permissions, check.Buckets, check.Workers,
+		check.Account, check.Clock, check.OtherSystem} {
 		if want := fmt.Sprintf("\n| `%s` |", name); !strings.Contains(text, want) {
 			t.Errorf("docs/operations.md has no check %s", name)
 		}

@@ -8,25 +8,26 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
-	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 type permissionsVerb struct {
-	Kind  []string `arg:"" enum:"worker,reader,watcher,direct,resolver,signer,operator,accounts" help:"What the user is for; of several kinds it may do what any of them does."`
+	Kind  []string `arg:"" enum:"${roles}" help:"What the user is for. With several kinds it may do what each of them may."`
 	AppID []string `name:"appid" placeholder:"APPID" help:"The account of a watcher, direct, resolver or signer. May be repeated."`
-	User  []string `placeholder:"NAME" help:"Name of the user. Default: made of the kinds and accounts. For accounts: a user of the consumers' account; may be repeated."`
+	User  []string `placeholder:"NAME" help:"Name of the user. Default: built from the kinds and accounts. For accounts: a user of the consumers' account; may be repeated."`
 }
 
-// kindAccounts is the kind that is no role of a user.
+// kindAccounts is the kind that is not a role of a user.
 const kindAccounts = "accounts"
 
 func (permissionsVerb) Help() string {
 	var b strings.Builder
-	b.WriteString("It prints configuration of nats-server: all that this kind of user does passes, everything else is refused. docs/security.md says what each could do if its service were taken over. The names of bucket and subjects are those of WXKEEPER_BUCKET and WXKEEPER_SUBJECT_PREFIX.\n\nThe kinds:\n\n")
+	b.WriteString("It prints configuration of nats-server that permits everything that this kind of user needs, and " +
+		"nothing else. docs/security.md describes what an attacker could do with each kind of user. The names of " +
+		"the bucket and of the subjects come from WXKEEPER_BUCKET and WXKEEPER_SUBJECT_PREFIX.\n\nThe kinds:\n\n")
 	for _, r := range permissions.Roles {
 		fmt.Fprintf(&b, "    %-9s %s\n", r, r.Meaning())
 	}
-	fmt.Fprintf(&b, "    %-9s %s\n", kindAccounts, "two NATS accounts, of workers and of consumers")
+	fmt.Fprintf(&b, "    %-9s %s\n", kindAccounts, "two NATS accounts, one for workers and one for consumers")
 	b.WriteString(`
 Examples:
 
@@ -38,19 +39,12 @@ Examples:
 }
 
 // Validate is called by kong.
-func (v *permissionsVerb) Validate() error {
-	for _, id := range v.AppID {
-		if err := messages.CheckAppID(id); err != nil {
-			return fmt.Errorf("--appid: %w", err)
-		}
-	}
-	return nil
-}
+func (v *permissionsVerb) Validate() error { return checkAppIDs(v.AppID...) }
 
 func (v *permissionsVerb) Run(t *terminal) error {
 	cfg, err := config.Load(nil)
 	if err != nil {
-		return usage(err)
+		return err
 	}
 	text, err := v.text(cfg)
 	if err != nil {
@@ -64,7 +58,8 @@ func (v *permissionsVerb) text(cfg config.Config) (string, error) {
 	switch {
 	case !slices.Contains(v.Kind, kindAccounts):
 	case len(v.Kind) > 1, len(v.AppID) > 0:
-		return "", errors.New("accounts stands alone, with --user for each user of the consumers' account")
+		return "", errors.New("accounts cannot be combined with another kind or with --appid; give --user for each " +
+			"user of the consumers' account")
 	case len(v.User) == 0:
 		return "", errors.New("accounts: name the users of the consumers' account with --user")
 	default:

@@ -13,71 +13,74 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// apart is a server with workers and consumers in two NATS accounts; besides those of the lists, each account has a user
-// without limits.
-func apart(t *testing.T, shop string) *guarded {
+// twoAccounts starts a server with workers and consumers in two NATS accounts. Besides the users of the
+// lists, each account has a user without limits.
+func twoAccounts(t *testing.T, shop string) *guarded {
 	t.Helper()
-	accounts := printed(t, "accounts", "user=shop")
-	for list, boss := range map[string]string{"[$user_worker]": admin, "[$user_shop]": "chief"} {
+	accounts := permissionsOf(t, "accounts", "user=shop")
+	for list, user := range map[string]string{"[$user_worker]": admin, "[$user_shop]": "unlimited"} {
 		if !strings.Contains(accounts, list) {
 			t.Fatalf("no %s in\n%s", list, accounts)
 		}
-		accounts = strings.Replace(accounts, list, strings.TrimSuffix(list, "]")+", { user: "+boss+", password: "+passphrase+" }]", 1)
+		accounts = strings.Replace(accounts, list,
+			strings.TrimSuffix(list, "]")+", { user: "+user+", password: "+passphrase+" }]", 1)
 	}
-	return guardConf(t, printed(t, "worker")+shop+accounts)
+	return guardConf(t, permissionsOf(t, "worker")+shop+accounts)
 }
 
 func TestTwoAccountsGiveConsumersWhatIsExportedAndNothingElse(t *testing.T) {
 	t.Parallel()
-	g := apart(t, printed(t, "direct resolver signer", "appid=wx1", "user=shop"))
-	s := g.hire(g.as("worker"))
+	g := twoAccounts(t, permissionsOf(t, "direct resolver signer", "appid=wx1", "user=shop"))
+	s := g.startWorker(g.as("worker"))
 	nc := g.as("shop")
 	cfg := kv.ReaderConfig{AppIDs: []string{mine}, Direct: true}
 	r, _ := g.read(nc, cfg)
 	for _, k := range messages.Kinds {
-		g.has(r, mine, k, 0)
+		g.await(r, mine, k, 0)
 	}
-	chief := g.as("chief")
-	events, err := chief.SubscribeSync("corp.event.wx1.access_token.refreshed")
+	unlimited := g.as("unlimited")
+	events, err := unlimited.SubscribeSync("corp.event.wx1.access_token.refreshed")
 	if err == nil {
-		err = chief.Flush()
+		err = unlimited.Flush()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.renewed(s, nc, r, mine)
+	g.awaitRefreshed(s, nc, r, mine)
 	if _, err := events.NextMsgWithContext(g.context()); err != nil {
 		t.Error("no event:", err)
 	}
-	ask := messages.NewClient(nc, house.SubjectPrefix)
-	if _, err := ask.ResolveCode(g.context(), messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
+	ask := messages.NewClient(nc, names.SubjectPrefix)
+	if _, err := ask.ResolveCode(g.context(),
+		messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := ask.SignJSSDK(g.context(), messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
+	if _, err := ask.SignJSSDK(g.context(),
+		messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
 		t.Error(err)
 	}
 	if _, err := ask.SignCard(g.context(), messages.SignCardRequest{AppID: mine, CardID: "c"}); err != nil {
 		t.Error(err)
 	}
-	g.unhindered()
-	g.refusesTo(nc, never[:4]...)
-	g.refusesTo(nc, ofOneAccount...)
-	g.refusesTo(nc, "corp.code.resolve.wx2", "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx2.access_token")
-	g.refusesToHear(nc, neverHeard...)
+	g.noViolations()
+	g.deniesPublish(nc, neverPublish[:4]...)
+	g.deniesPublish(nc, notOfOneAccount...)
+	g.deniesPublish(nc, "corp.code.resolve.wx2", "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx2.access_token")
+	g.deniesSubscribe(nc, neverSubscribe...)
 }
 
-// A user of the consumers' account whom no list limits: the wall is the account, not the list.
+// A user of the consumers' account without a list of permissions: the boundary is the account, not the list.
 func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
 	t.Parallel()
-	g := apart(t, printed(t, "direct", "appid=wx1", "user=shop"))
-	g.hire(g.as("worker"))
-	boss, chief := g.as(admin), g.as("chief")
-	follow, _ := g.read(boss, kv.ReaderConfig{})
-	record := g.has(follow, other, messages.AccessToken, 0)
+	g := twoAccounts(t, permissionsOf(t, "direct", "appid=wx1", "user=shop"))
+	g.startWorker(g.as("worker"))
+	root, unlimited := g.as(admin), g.as("unlimited")
+	follow, _ := g.read(root, kv.ReaderConfig{})
+	record := g.await(follow, other, messages.AccessToken, 0)
 	for _, k := range messages.Kinds {
-		g.has(follow, mine, k, 0)
+		g.await(follow, mine, k, 0)
 	}
-	js, err := jetstream.New(boss)
+	js, err := jetstream.New(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,71 +88,78 @@ func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Nobody hears what it asks of workers without an account, and of JetStream.
+	// No worker receives its requests without an AppID in the subject, and JetStream does not receive its requests.
 	for _, subject := range strings.Fields(`corp.status corp.credential.get corp.credential.get.wx1 corp.code.resolve $SRV.PING
 		$JS.API.STREAM.INFO.KV_creds $JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.wx1.* $JS.API.STREAM.MSG.GET.KV_creds
 		$JS.API.DIRECT.GET.KV_creds`) {
-		m, err := chief.RequestWithContext(g.context(), subject, []byte(`{}`))
+		m, err := unlimited.RequestWithContext(g.context(), subject, []byte(`{}`))
 		if err == nil && !strings.Contains(string(m.Data), "not enabled for account") {
 			t.Errorf("%s: %s", subject, m.Data)
 		}
 	}
-	// It hears nothing of what workers are asked, or the admin is told.
-	heard, err := chief.SubscribeSync(">")
+	// It receives neither requests to workers nor replies to the admin.
+	received, err := unlimited.SubscribeSync(">")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := chief.Flush(); err != nil {
+	if err := unlimited.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := messages.NewClient(boss, "corp").ResolveCode(g.context(), messages.ResolveCodeRequest{AppID: other, OpenID: "o", CodeTicket: "t"}); err != nil {
+	if _, err := messages.NewClient(root, "corp").ResolveCode(g.context(),
+		messages.ResolveCodeRequest{AppID: other, OpenID: "o", CodeTicket: "t"}); err != nil {
 		t.Fatal(err)
 	}
-	// It writes nothing: what it sends stays in its account, and so does the reply to a request, wherever it is to go.
+	// It writes nothing: its messages stay in its account, and so do the replies to its requests, whatever
+	// their subject.
 	for _, subject := range []string{"$KV.creds.wx2.access_token", "$KV.creds.lease.wx2.jsapi_ticket"} {
-		if err := chief.Publish(subject, []byte("junk")); err != nil {
+		if err := unlimited.Publish(subject, []byte("junk")); err != nil {
 			t.Fatal(err)
 		}
-		if err := chief.PublishRequest("$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token", subject, nil); err != nil {
+		if err := unlimited.PublishRequest("$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token", subject,
+			nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := chief.PublishRequest("corp.code.resolve.wx1", subject, []byte(`{"openid":"o","code_ticket":"t"}`)); err != nil {
+		if err := unlimited.PublishRequest("corp.code.resolve.wx1", subject,
+			[]byte(`{"openid":"o","code_ticket":"t"}`)); err != nil {
 			t.Fatal(err)
 		}
-		for n := 0; n < 3; { // its own message, the record, the code: they arrive here
-			m, err := heard.NextMsgWithContext(g.context())
+		for n := 0; n < 3; { // its own message, the record and the code arrive in its account
+			m, err := received.NextMsgWithContext(g.context())
 			switch {
 			case err != nil:
 				t.Fatal(err)
 			case m.Subject == subject:
 				n++
 			case m.Subject == "corp.code.resolve.wx2", strings.HasPrefix(m.Subject, "_INBOX."): // the admin's
-				t.Errorf("it hears %s", m.Subject)
+				t.Errorf("it receives %s", m.Subject)
 			}
 		}
 	}
-	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.wx2.access_token"); err != nil || m.Sequence != record.Revision {
-		t.Errorf("the record was written over: %v, %v", m, err)
+	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.wx2.access_token"); err != nil ||
+		m.Sequence != record.Revision {
+		t.Errorf("the record was overwritten: %v, %v", m, err)
 	}
-	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.lease.wx2.jsapi_ticket"); !errors.Is(err, jetstream.ErrMsgNotFound) {
+	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.lease.wx2.jsapi_ticket"); !errors.Is(err,
+		jetstream.ErrMsgNotFound) {
 		t.Errorf("a lease was written: %v, %v", m, err)
 	}
 }
 
-// What docs/security.md says that NATS cannot refuse in one account. Where one of these fails, NATS has learnt it.
+// docs/permissions.md describes what NATS cannot deny within one account. If this test fails, NATS can deny it now.
 func TestInOneAccountAReplyGoesWhereItsAskerMayNotPublish(t *testing.T) {
 	t.Parallel()
-	g := guard(t, printed(t, "direct resolver", "appid=wx1", "user=shop"), printed(t, "watcher", "appid=wx1", "user=eye"))
-	g.hire(g.as(admin))
-	boss, shop, eye := g.as(admin), g.as("shop"), g.as("eye")
-	follow, _ := g.read(boss, kv.ReaderConfig{})
-	g.has(follow, other, messages.AccessToken, 0)
-	g.has(follow, mine, messages.AccessToken, 0)
-	elsewhere, err := boss.SubscribeSync("orders.new")
+	g := guard(t, permissionsOf(t, "direct resolver", "appid=wx1", "user=shop"),
+		permissionsOf(t, "watcher", "appid=wx1", "user=eye"))
+	g.startWorker(g.as(admin))
+	root, shop, eye := g.as(admin), g.as("shop"), g.as("eye")
+	follow, _ := g.read(root, kv.ReaderConfig{})
+	g.await(follow, other, messages.AccessToken, 0)
+	g.await(follow, mine, messages.AccessToken, 0)
+	elsewhere, err := root.SubscribeSync("orders.new")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := boss.Flush(); err != nil {
+	if err := root.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	arrives := func(what string) {
@@ -171,10 +181,11 @@ func TestInOneAccountAReplyGoesWhereItsAskerMayNotPublish(t *testing.T) {
 	arrives("a code, as a reply")
 	send(eye, "$JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.wx1.*", eye.NewRespInbox(),
 		`{"stream_name":"KV_creds","config":{"name":"c","ack_policy":"none","deliver_policy":"all","filter_subject":"$KV.creds.wx1.*","deliver_subject":"orders.new"},"action":""}`)
-	arrives("what a consumer delivers")
+	arrives("a message that a consumer delivers")
 
-	// Into the bucket: the record of another account is written over, with an answer that no Reader takes for one. The
-	// worker puts it back. (The answer is that there is nothing: a record would carry the fence of its own lease.)
+	// Into the bucket: a reply overwrites the record of another account, and no Reader accepts it as a
+	// record. The worker publishes the record again. (The reply is that there is no record: a record would
+	// carry the fence of its own lease.)
 	b, err := g.js().KeyValue(g.context(), "creds")
 	if err != nil {
 		t.Fatal(err)
@@ -185,21 +196,21 @@ func TestInOneAccountAReplyGoesWhereItsAskerMayNotPublish(t *testing.T) {
 	}
 	defer func() { _ = w.Stop() }()
 	send(shop, "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.nothing", "$KV.creds.wx2.access_token", "")
-	late := time.After(soon)
-	for over := false; ; {
+	late := time.After(patience)
+	for overwritten := false; ; {
 		select {
 		case e := <-w.Updates():
 			if e == nil {
 				continue
 			}
 			if ours := strings.Contains(string(e.Value()), `"wx2"`); !ours {
-				over = true
-			} else if over {
-				g.unhindered()
+				overwritten = true
+			} else if overwritten {
+				g.noViolations()
 				return
 			}
 		case <-late:
-			t.Fatalf("written over: %v, and never put back", over)
+			t.Fatalf("overwritten: %t, but never published again", overwritten)
 		}
 	}
 }

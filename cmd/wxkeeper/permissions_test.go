@@ -10,7 +10,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
 )
 
-// ofDocs is a wish for each list that docs/permissions.md shows: the arguments of the verb, as they stand above the block.
+// ofDocs returns the lists that docs/permissions.md shows, by the arguments of the verb above each list.
 func ofDocs(t *testing.T) map[string]string {
 	t.Helper()
 	doc, err := os.ReadFile("../../docs/permissions.md")
@@ -18,7 +18,8 @@ func ofDocs(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	blocks := map[string]string{}
-	for _, m := range regexp.MustCompile("(?s)\n    wxkeeper permissions ([^\n]*)\n\n```conf\n(.*?)```\n").FindAllStringSubmatch(string(doc), -1) {
+	for _, m := range regexp.MustCompile("(?s)\n    wxkeeper permissions ([^\n]*)\n\n```conf\n(.*?)```\n").
+		FindAllStringSubmatch(string(doc), -1) {
 		blocks[m[1]] = m[2]
 	}
 	return blocks
@@ -57,7 +58,7 @@ func TestSecurityShowsEachListAsItIsPrinted(t *testing.T) {
 	}
 }
 
-// Every proof that docs/permissions.md names is there.
+// Every test that docs/permissions.md names exists.
 func TestSecurityNamesRealTests(t *testing.T) {
 	t.Parallel()
 	doc, err := os.ReadFile("../../docs/permissions.md")
@@ -71,7 +72,7 @@ func TestSecurityNamesRealTests(t *testing.T) {
 	there := declaredTests(t)
 	for _, m := range named {
 		if !there[m[1]] {
-			t.Errorf("docs/permissions.md names %s, which is not there", m[1])
+			t.Errorf("docs/permissions.md names %s, which does not exist", m[1])
 		}
 	}
 }

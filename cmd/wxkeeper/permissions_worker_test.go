@@ -15,46 +15,48 @@ import (
 
 func TestWorkerLivesByItsList(t *testing.T) {
 	t.Parallel()
-	text := printed(t, "worker")
+	text := permissionsOf(t, "worker")
 	g := guard(t, text)
-	boss := g.as(admin)
-	events, err := boss.SubscribeSync("corp.event.>")
+	root := g.as(admin)
+	events, err := root.SubscribeSync("corp.event.>")
 	if err != nil {
 		t.Fatal(err)
 	}
 	nc := g.as("worker")
-	s := g.hire(nc) // makes the buckets
-	follow, _ := g.read(boss, kv.ReaderConfig{})
+	s := g.startWorker(nc) // it creates the buckets
+	follow, _ := g.read(root, kv.ReaderConfig{})
 	for _, k := range messages.Kinds {
-		g.has(follow, mine, k, 0)
+		g.await(follow, mine, k, 0)
 	}
-	g.has(follow, other, messages.AccessToken, 0)
+	g.await(follow, other, messages.AccessToken, 0)
 	if _, err := events.NextMsgWithContext(g.context()); err != nil {
 		t.Error("no event:", err)
 	}
 
-	// It answers, on both subjects of each endpoint, and to `nats micro`.
+	// It answers on both subjects of each endpoint, and answers `nats micro`.
 	for _, ask := range []struct{ subject, body string }{
-		{"code.resolve", `{"appid":"wx1","openid":"o","code_ticket":"t"}`}, {"code.resolve.wx1", `{"openid":"o","code_ticket":"t"}`},
+		{"code.resolve", `{"appid":"wx1","openid":"o","code_ticket":"t"}`},
+		{"code.resolve.wx1", `{"openid":"o","code_ticket":"t"}`},
 		{"credential.get", `{"appid":"wx1"}`}, {"credential.get.wx1", ``}, {"status", ``}, {"status.wx1", ``},
-		{"jssdk.sign", `{"appid":"wx1","url":"https://a.example/"}`}, {"jssdk.sign.wx1", `{"url":"https://a.example/"}`},
+		{"jssdk.sign", `{"appid":"wx1","url":"https://a.example/"}`},
+		{"jssdk.sign.wx1", `{"url":"https://a.example/"}`},
 		{"card.sign", `{"appid":"wx1","card_id":"c"}`}, {"card.sign.wx1", `{"card_id":"c"}`},
 		{"credential.refresh", `{"appid":"wx1","revision":1}`}, {"credential.refresh.wx1", `{"revision":1}`},
 	} {
-		m, err := boss.RequestWithContext(g.context(), "corp."+ask.subject, []byte(ask.body))
+		m, err := root.RequestWithContext(g.context(), "corp."+ask.subject, []byte(ask.body))
 		if err != nil || m.Header.Get("Nats-Service-Error") != "" {
 			t.Errorf("%s: %v %v", ask.subject, err, m)
 		}
 	}
 	for _, subject := range []string{"$SRV.PING", "$SRV.INFO.corp", "$SRV.STATS.corp"} {
-		if _, err := boss.RequestWithContext(g.context(), subject, nil); err != nil {
+		if _, err := root.RequestWithContext(g.context(), subject, nil); err != nil {
 			t.Errorf("%s: %v", subject, err)
 		}
 	}
-	// A report: it takes a lease, writes the ledger, publishes.
-	g.renewed(s, boss, follow, other)
-	// A lease that was given back a moment ago.
-	st, err := store.New(nc, store.Config{Bucket: house.Bucket, SubjectPrefix: house.SubjectPrefix, Worker: "w"})
+	// For a report it takes a lease, writes the ledger, and publishes.
+	g.awaitRefreshed(s, root, follow, other)
+	// It takes a lease that was released just before.
+	st, err := store.New(nc, store.Config{Bucket: names.Bucket, SubjectPrefix: names.SubjectPrefix, Worker: "w"})
 	if err == nil {
 		err = st.Ensure(g.context())
 	}
@@ -71,7 +73,7 @@ func TestWorkerLivesByItsList(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// What is purged, or deleted, comes back.
+	// It restores what was purged or deleted.
 	js := g.js()
 	for _, bucket := range []string{"creds", "creds_ledger"} {
 		st, err := js.Stream(g.context(), "KV_"+bucket)
@@ -82,28 +84,28 @@ func TestWorkerLivesByItsList(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g.comeBack(js)
+	g.awaitRestored(js)
 	for _, bucket := range []string{"creds", "creds_ledger"} {
 		if err := js.DeleteKeyValue(g.context(), bucket); err != nil {
 			t.Fatal(err)
 		}
 	}
-	g.comeBack(js)
-	g.restart(nc, boss)
-	g.seldom(nc, "creds", "creds_ledger")
-	if _, err := messages.NewClient(boss, "corp").Status(g.context(), messages.StatusRequest{}); err != nil {
+	g.awaitRestored(js)
+	g.restart(nc, root)
+	g.rareRequests(nc, "creds", "creds_ledger")
+	if _, err := messages.NewClient(root, "corp").Status(g.context(), messages.StatusRequest{}); err != nil {
 		t.Error(err)
 	}
 	s.stop()
 	if err := nc.Drain(); err != nil {
 		t.Error(err)
 	}
-	g.unhindered()
-	g.needed("worker", text)
+	g.noViolations()
+	g.usesAll("worker", text)
 }
 
-// comeBack waits until the buckets have an entry of the second account.
-func (g *guarded) comeBack(js jetstream.JetStream) {
+// awaitRestored waits until the buckets have an entry of the second account.
+func (g *guarded) awaitRestored(js jetstream.JetStream) {
 	g.Helper()
 	ctx := g.context()
 	for _, bucket := range []string{"creds", "creds_ledger"} {
@@ -115,7 +117,7 @@ func (g *guarded) comeBack(js jetstream.JetStream) {
 			there = err == nil
 			select {
 			case <-ctx.Done():
-				g.Fatalf("%s does not come back: %v; refused: %q", bucket, err, g.log.refusals(0))
+				g.Fatalf("%s is not restored: %v; violations: %q", bucket, err, g.log.violations(0))
 			case <-time.After(20 * time.Millisecond):
 			}
 		}
@@ -124,24 +126,24 @@ func (g *guarded) comeBack(js jetstream.JetStream) {
 
 func TestWorkerIsRefusedWhatIsNotItsWork(t *testing.T) {
 	t.Parallel()
-	g := guard(t, printed(t, "worker"))
+	g := guard(t, permissionsOf(t, "worker"))
 	nc := g.as("worker")
-	g.refusesTo(nc, strings.Fields(`
+	g.deniesPublish(nc, strings.Fields(`
 		$JS.API.STREAM.UPDATE.KV_creds $JS.API.STREAM.DELETE.KV_creds $JS.API.STREAM.PURGE.KV_creds $JS.API.STREAM.DELETE.KV_creds_ledger
 		$JS.API.STREAM.CREATE.ORDERS $JS.API.STREAM.INFO.ORDERS $JS.API.STREAM.MSG.GET.ORDERS $JS.API.STREAM.LIST $JS.API.STREAM.NAMES
 		$JS.API.DIRECT.GET.KV_creds $JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token
 		$JS.API.CONSUMER.LIST.KV_creds $JS.API.CONSUMER.NAMES.KV_creds $JS.API.CONSUMER.CREATE.KV_creds $JS.API.CONSUMER.CREATE.KV_creds.c
 		$JS.API.CONSUMER.CREATE.ORDERS.c.orders.new $JS.API.CONSUMER.MSG.NEXT.ORDERS.c
 		$KV.orders.a.b $KV.creds.a orders.new corp.code.resolve corp.published.wx1.access_token _INBOX_other.x _INBOX.x $SRV.PING $SYS.REQ.SERVER.PING`)...)
-	g.refusesToHear(nc, strings.Fields(`> $KV.> $JS.> corp.> corp.event.> orders.new _INBOX.> _INBOX_other.> $SYS.>`)...)
-	// One reply to each request, and to nothing else.
-	boss := g.as(admin)
+	g.deniesSubscribe(nc, strings.Fields(`> $KV.> $JS.> corp.> corp.event.> orders.new _INBOX.> _INBOX_other.> $SYS.>`)...)
+	// It may send one reply to each request, and nothing else to that subject.
+	root := g.as(admin)
 	if _, err := nc.Subscribe("corp.status", func(m *nats.Msg) { _ = m.Respond(nil); _ = m.Respond(nil) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	inbox := boss.NewRespInbox()
-	g.refuses(nc, inbox, func() error { return boss.PublishRequest("corp.status", inbox, nil) })
+	inbox := root.NewRespInbox()
+	g.denies(nc, inbox, func() error { return root.PublishRequest("corp.status", inbox, nil) })
 }

@@ -184,7 +184,8 @@ var unavailable = []struct {
 	{regexp.MustCompile(`§`), "cite docs/architecture.md or docs/wechat-api.md with an anchor"},
 	{regexp.MustCompile(`\.\./shared\b|/work/`), "this path is outside of the repository: remove it"},
 	{regexp.MustCompile(`(?i)\bissue #?\d+`), "issues are not in the repository: write the reason itself"},
-	{regexp.MustCompile(`\b(?:getaccesstoken|getticket|tickettocode)\.txt\b`), "cite docs/wechat-api.md with an anchor"},
+	{regexp.MustCompile(`\b(?:getaccesstoken|getticket|tickettocode)\.txt\b`),
+		"cite docs/wechat-api.md with an anchor"},
 }
 
 var (

@@ -9,16 +9,19 @@ import (
 )
 
 type refreshVerb struct {
-	asking
-	account
-	Kind        messages.Kind `arg:"" optional:"" default:"access_token" enum:"access_token,jsapi_ticket,wx_card_ticket" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
-	Revision    uint64        `placeholder:"N" help:"Which one WeChat refused, by the revision of its record."`
-	ValueSHA256 string        `name:"value-sha256" placeholder:"HEX" help:"Or by the SHA-256 of its value. With neither: the current one."`
+	clientFlags
+	accountFlag
+	Kind        messages.Kind `arg:"" optional:"" default:"access_token" enum:"${kinds}" help:"access_token (default), jsapi_ticket or wx_card_ticket."`
+	Revision    uint64        `placeholder:"N" help:"The credential that WeChat refused, by the revision of its record."`
+	ValueSHA256 string        `name:"value-sha256" placeholder:"HEX" help:"Or by the SHA-256 of its value. With neither: the current credential."`
 	JSON        bool          `name:"json" help:"Print the whole reply."`
 }
 
 func (refreshVerb) Help() string {
-	return `A report that names a credential which is not the current one costs no call of WeChat: the answer says which one is. Otherwise WeChat is asked whether it is dead, and it is renewed at most once a minute. The answer says: refreshed (there is a new value), not_current (use the current one), alive (WeChat accepts it), unchanged (WeChat still gives it out).
+	return `If the reported credential is not the current one, the worker does not call WeChat: the answer describes the
+current credential. Otherwise the worker asks WeChat whether the credential is dead, and refreshes it, at
+most once a minute. The answer is one of: refreshed (there is a new value), not_current (use the current
+credential), alive (WeChat accepts it), unchanged (WeChat still issues the same value).
 
 Examples:
 
@@ -28,16 +31,17 @@ Examples:
 `
 }
 
-var reasons = map[messages.Reason]string{
+// outcomes explains the outcomes of a report.
+var outcomes = map[messages.Reason]string{
 	messages.ReasonRefreshed:  "WeChat issued a new value",
-	messages.ReasonNotCurrent: "the reported one is not the current one; use the current one",
-	messages.ReasonAlive:      "WeChat accepts it (asked within the last seconds)",
-	messages.ReasonUnchanged:  "WeChat still gives it out",
+	messages.ReasonNotCurrent: "the reported credential is not the current one; use the current one",
+	messages.ReasonAlive:      "WeChat accepts the value (asked within the last seconds)",
+	messages.ReasonUnchanged:  "WeChat still issues the same value",
 }
 
 func (v *refreshVerb) Run(ctx context.Context, t *terminal) error {
 	var r messages.Refreshed
-	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
+	err := v.request(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
 		r, err = client.RefreshCredential(ctx, messages.RefreshCredentialRequest{
 			AppID: v.or(cfg), Kind: v.Kind, Revision: v.Revision, ValueSHA256: v.ValueSHA256,
 		})
@@ -50,6 +54,6 @@ func (v *refreshVerb) Run(ctx context.Context, t *terminal) error {
 		return t.json(r)
 	}
 	fmt.Fprintf(t.out, "%s: %s\n%s of %s is generation %d, revision %d, expires %s\n",
-		r.Reason, reasons[r.Reason], r.Kind, r.AppID, r.Generation, r.Revision, relative(t.now(), r.ExpiresAt))
+		r.Reason, outcomes[r.Reason], r.Kind, r.AppID, r.Generation, r.Revision, relative(t.now(), r.ExpiresAt))
 	return nil
 }

@@ -9,20 +9,20 @@ import (
 	"testing"
 )
 
-// Every proof that docs/reliability.md names is there, and every property of the policy is named.
+// Every test that docs/reliability.md names exists, and the document names every property of the policy.
 func TestReliabilityNamesRealTests(t *testing.T) {
 	t.Parallel()
 	doc, err := os.ReadFile("../../docs/reliability.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := declaredTests(t)
-	properties := declaredIn(t, func(path string) bool { return filepath.Base(path) == "policy_property_test.go" })
+	declared := declaredTests(t)
+	properties := declaredIn(t, func(path string) bool { return filepath.Base(path) == "fleet_property_test.go" })
 	named := map[string]bool{}
 	for _, g := range regexp.MustCompile("`((?:Test|Benchmark)\\w+)`").FindAllStringSubmatch(string(doc), -1) {
 		named[g[1]] = true
-		if !there[g[1]] {
-			t.Errorf("docs/reliability.md names %s, which is not there", g[1])
+		if !declared[g[1]] {
+			t.Errorf("docs/reliability.md names %s, which does not exist", g[1])
 		}
 	}
 	if len(properties) < 7 {
@@ -35,22 +35,22 @@ func TestReliabilityNamesRealTests(t *testing.T) {
 	}
 }
 
-// declaredTests are the names of all tests and benchmarks.
+// declaredTests returns the names of all tests and benchmarks.
 func declaredTests(t *testing.T) map[string]bool {
 	t.Helper()
-	there := map[string]bool{}
+	declared := map[string]bool{}
 	for _, name := range declaredIn(t, func(string) bool { return true }) {
-		there[name] = true
+		declared[name] = true
 	}
-	return there
+	return declared
 }
 
-// declaredIn are those of some files.
-func declaredIn(t *testing.T, of func(path string) bool) (names []string) {
+// declaredIn returns the names of the tests and benchmarks in the files for which isIncluded returns true.
+func declaredIn(t *testing.T, isIncluded func(path string) bool) (names []string) {
 	t.Helper()
 	declared := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark)\w+)\(`)
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") || !of(path) {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") || !isIncluded(path) {
 			return err
 		}
 		source, err := os.ReadFile(path)

@@ -14,14 +14,17 @@ import (
 )
 
 type resolveVerb struct {
-	asking
-	account
-	OpenID     string `arg:"" name:"openid" help:"The openid of who scanned the code; or - to read the request as JSON from standard input."`
+	clientFlags
+	accountFlag
+	OpenID     string `arg:"" name:"openid" help:"The openid of the user that scanned the code; or - to read the request as JSON from standard input."`
 	CodeTicket string `arg:"" optional:"" name:"code-ticket" help:"The code_ticket of the scan."`
 }
 
 func (resolveVerb) Help() string {
-	return `It prints WeChat's own answer. Other users of this machine can see the arguments of a command in the list of processes; with - the request comes from standard input instead: {"openid":"…","code_ticket":"…"}, and "appid" where the worker has more than one account. Before an openid or ticket that begins with a dash, write -- .
+	return `It prints the answer of WeChat unchanged. Other users of this machine can see the arguments of a command in
+the list of processes. With - the request is read from standard input instead:
+{"openid":"…","code_ticket":"…"}, and "appid" if the worker has more than one account. Write -- before an
+openid or ticket that begins with a dash.
 
 Examples:
 
@@ -40,17 +43,18 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 		if req, err = readRequest(t.in); err != nil {
 			return usage(err)
 		}
-		if req.AppID != "" && messages.CheckAppID(req.AppID) != nil {
+		if req.AppID != "" && messages.CheckAppID(req.AppID) != nil { // its error would quote the request
 			return usage(fmt.Errorf("resolve -: appid: %w", messages.ErrInvalidAppID))
 		}
 	case v.CodeTicket == "":
-		return usage(errors.New("resolve: the code_ticket is missing: wxkeeper resolve OPENID CODE_TICKET, or wxkeeper resolve - to read both from standard input"))
+		return usage(errors.New("resolve: the code_ticket is missing: wxkeeper resolve OPENID CODE_TICKET, or " +
+			"wxkeeper resolve - to read both from standard input"))
 	}
 	if v.AppID != "" {
 		req.AppID = v.AppID
 	}
 	var answer messages.RawCode
-	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
+	err := v.request(ctx, t, func(ctx context.Context, client *messages.Client, cfg config.Config) (err error) {
 		req.AppID = cmp.Or(req.AppID, cfg.AppID)
 		answer, err = client.ResolveCode(ctx, req)
 		return err
@@ -60,7 +64,7 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 	}
 	answer = bytes.TrimSpace(answer)
 	if t.tty {
-		var pretty bytes.Buffer // names, order and digits stay as they came
+		var pretty bytes.Buffer // Indent changes no names, no order and no digits
 		if json.Indent(&pretty, answer, "", "  ") == nil {
 			answer = pretty.Bytes()
 		}
@@ -69,12 +73,12 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 	return err
 }
 
-// readRequest reads a request. Its errors do not quote it.
+// readRequest reads a request. Its errors do not quote the request.
 func readRequest(r io.Reader) (req messages.ResolveCodeRequest, err error) {
 	body, err := io.ReadAll(io.LimitReader(r, messages.MaxRequest+1))
 	switch {
 	case err != nil:
-		return req, fmt.Errorf("resolve -: reading standard input: %w", err)
+		return req, fmt.Errorf("resolve -: read standard input: %w", err)
 	case len(body) > messages.MaxRequest:
 		return req, fmt.Errorf("resolve -: standard input has more than %d bytes", messages.MaxRequest)
 	}

@@ -10,32 +10,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// canary stands in every secret of these tests: nothing may show it.
-const canary = "S3CRET"
-
-func TestMain(m *testing.M) {
-	testscript.Main(cleaned{m}, map[string]func(){"wxkeeper": main})
-}
-
-// cleaned runs what cleanups hold when all tests are over.
-type cleaned struct{ m *testing.M }
-
-var cleanups []func()
-
-func (c cleaned) Run() int {
-	code := c.m.Run()
-	for _, f := range cleanups {
-		f()
-	}
-	return code
-}
-
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("GORACE", "atexit_sleep_ms=10") // the race detector's default is a second for each process
+			// by default, the race detector delays the end of each process by a second
+			env.Setenv("GORACE", "atexit_sleep_ms=10")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -64,8 +45,9 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// refuses TEXT… checks that `wxkeeper run` does not start in this environment: exit code 2, nothing on standard output,
-// and one line on standard error, which begins with the first text, has the others, and no secret.
+// refuses TEXT… checks that `wxkeeper run` does not start in this environment: exit code 2, no standard
+// output, and one line of standard error, which begins with the first text, contains the others, and shows no
+// secret.
 func refuses(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: refuses BEGIN [TEXT]...")

@@ -12,15 +12,19 @@ import (
 )
 
 type statusVerb struct {
-	asking
+	clientFlags
 	AppID string `name:"appid" placeholder:"APPID" help:"The account. Default: all."`
 	JSON  bool   `name:"json" help:"Print the whole reply."`
 }
 
 func (statusVerb) Help() string {
-	return `One worker is asked, and tells what the whole fleet knows of each credential, the worst first. Exit code 1 means that a credential is expired, missing or refused: consumers get no value for it now, or one that WeChat does not take.
+	return `One worker answers with what the whole fleet knows about each credential, the worst state first. Exit code 1
+means that a credential is expired, missing or refused: consumers get no value for it now, or a value that
+WeChat refuses.
 
-States: fresh; failing (valid, but refreshing it fails); refused (its life is not over, but WeChat refuses it); expired (dead, and nothing has replaced it); missing (never obtained). docs/operations.md says what to do for each.
+States: fresh; failing (valid, but refreshing it fails); refused (not expired, but WeChat refuses it);
+expired (and not replaced yet); missing (never obtained). docs/operations.md describes what to do for each
+state.
 
 Examples:
 
@@ -30,11 +34,11 @@ Examples:
 }
 
 // Validate is called by kong.
-func (v *statusVerb) Validate() error { return checkAppID(v.AppID) }
+func (v *statusVerb) Validate() error { return checkAppIDs(v.AppID) }
 
 func (v *statusVerb) Run(ctx context.Context, t *terminal) error {
 	var st messages.Status
-	err := v.ask(ctx, t, func(ctx context.Context, client *messages.Client, _ config.Config) (err error) {
+	err := v.request(ctx, t, func(ctx context.Context, client *messages.Client, _ config.Config) (err error) {
 		st, err = client.Status(ctx, messages.StatusRequest{AppID: v.AppID})
 		return err
 	})
@@ -47,25 +51,25 @@ func (v *statusVerb) Run(ctx context.Context, t *terminal) error {
 		err = printStatus(t, st)
 	}
 	if err == nil && dead(st) {
-		return errSaid
+		return errPrinted
 	}
 	return err
 }
 
-// dead tells whether there is a credential of which consumers get no value, or one that WeChat does not take.
+// dead reports whether there is a credential for which consumers get no value, or a value that WeChat refuses.
 func dead(st messages.Status) bool {
 	return st.Summary[messages.StateExpired]+st.Summary[messages.StateMissing]+st.Summary[messages.StateRefused] > 0
 }
 
-// states are the states from the worst to the best, and what each means to those who use the credential.
+// states are all states from the worst to the best, and what each means for consumers.
 var states = []struct {
 	name  messages.State
 	means string
 }{
-	{messages.StateExpired, "the last value is dead and nothing has replaced it: consumers get none"},
-	{messages.StateMissing, "there was never a value: consumers get none"},
-	{messages.StateRefused, "WeChat refuses it though its life is not over"},
-	{messages.StateFailing, "the old value is served until its end; renewing it fails"},
+	{messages.StateExpired, "the last value has expired and was not replaced yet: consumers get no value"},
+	{messages.StateMissing, "there was never a value: consumers get no value"},
+	{messages.StateRefused, "WeChat refuses the value although it has not expired"},
+	{messages.StateFailing, "refreshing fails; consumers get the old value until it expires"},
 	{messages.StateFresh, ""},
 }
 
@@ -79,21 +83,22 @@ func printStatus(t *terminal, st messages.Status) error {
 			account += " (" + oneLine(c.Name) + ")"
 		}
 		if c.State != messages.StateFresh {
-			state = strings.ToUpper(state) // to be found by a tired eye
+			state = strings.ToUpper(state) // it stands out in a long table
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", state, account, c.Kind, relative(st.Time, c.ExpiresAt), nextStep(st.Time, c), c.CallsToday)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", state, account, c.Kind, relative(st.Time, c.ExpiresAt),
+			nextStep(st.Time, c), c.CallsToday)
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	// The words about a credential stand below its row, outside the columns, which they would tear apart.
+	// The lines about a credential are below its row and outside of the columns, which would become too wide.
 	rows := strings.SplitAfter(table.String(), "\n")
 	fmt.Fprint(t.out, rows[0])
 	for i, c := range st.Credentials {
 		fmt.Fprint(t.out, rows[i+1])
-		// What a state means is said once for an account: the rows of one stand together.
+		// The meaning of a state is printed once for each account, whose rows are adjacent.
 		again := i > 0 && st.Credentials[i-1].AppID == c.AppID && st.Credentials[i-1].State == c.State
-		for _, line := range trouble(st.Time, c, again) {
+		for _, line := range explanation(st.Time, c, again) {
 			fmt.Fprintln(t.out, "    "+line)
 		}
 	}
@@ -101,7 +106,7 @@ func printStatus(t *terminal, st messages.Status) error {
 	return err
 }
 
-// nextStep says what the worker does next, and when.
+// nextStep describes what the worker does next, and when.
 func nextStep(now time.Time, c messages.CredentialStatus) string {
 	at := ""
 	if !c.NextAttempt.IsZero() {
@@ -112,32 +117,33 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 	}
 	switch c.Reason {
 	case messages.ReasonFresh:
-		if c.Kind != messages.AccessToken { // WeChat repeats a ticket: it is looked at, and seldom a new one
-			return "look" + at
+		if c.Kind != messages.AccessToken { // WeChat repeats a ticket, so that most attempts find no new value
+			return "check" + at
 		}
-		return "renewal" + at
+		return "refresh" + at
 	case messages.ReasonBackoff:
-		return "new try" + at
+		return "next attempt" + at
 	case messages.ReasonNoToken:
 		return "waits for the access_token"
 	case messages.ReasonPaced:
-		return "slowed down, new try" + at
+		return "too many calls, next attempt" + at
 	case messages.ReasonOthers:
-		return "lost by the bucket; if nobody publishes it again, new try" + at
+		return "lost by the bucket; if no worker publishes it again, next attempt" + at
 	case messages.ReasonForgotten:
-		return "its ledger was lost and is written again"
+		return "its ledger entry was lost, a worker writes it again"
 	case messages.ReasonRefused:
-		return "renewal" + at
+		return "refresh" + at
 	case messages.ReasonRefreshing:
-		return "being renewed now"
+		return "being refreshed now"
 	default:
 		return string(c.Reason) + at
 	}
 }
 
-// trouble says what is wrong with a credential and what to do, in plain words; nothing where all is well. again:
-// what its state means has just been said.
-func trouble(now time.Time, c messages.CredentialStatus, again bool) (lines []string) {
+// explanation returns lines that explain what is wrong with a credential and what to do: no lines if nothing
+// is wrong. again means that the meaning of the state has just been printed for another credential of the
+// account.
+func explanation(now time.Time, c messages.CredentialStatus, again bool) (lines []string) {
 	for _, s := range states {
 		if s.name == c.State && s.means != "" && !again {
 			lines = append(lines, s.means)
@@ -151,10 +157,11 @@ func trouble(now time.Time, c messages.CredentialStatus, again bool) (lines []st
 		lines = append(lines, line)
 	}
 	if c.Attempts > 0 {
-		lines = append(lines, fmt.Sprintf("tries: %d failed in a row, the last %s", c.Attempts, relative(now, c.LastAttempt)))
+		lines = append(lines, fmt.Sprintf("attempts: %d failed in a row, the last %s", c.Attempts,
+			relative(now, c.LastAttempt)))
 	}
 	if c.Conflicts > 0 {
-		line := "conflicts: WeChat refused it long before its end " + times(c.Conflicts)
+		line := "conflicts: WeChat refused the value long before its expiry " + times(c.Conflicts)
 		if !c.LastConflict.IsZero() {
 			line += ", last conflict " + relative(now, c.LastConflict)
 		}
@@ -173,7 +180,7 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-// summary is the last line: the one that stands above the prompt.
+// summary is the last line, which stays visible above the prompt.
 func summary(st messages.Status) string {
 	total := 0
 	var parts []string
@@ -191,11 +198,4 @@ func summary(st messages.Status) string {
 		line += fmt.Sprintf(" (the %d most urgent are listed; --appid shows one account)", len(st.Credentials))
 	}
 	return line + fmt.Sprintf("; worker %s, version %s", st.Worker, st.Version)
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
@@ -11,12 +12,14 @@ import (
 )
 
 type watchVerb struct {
-	AppID []string `name:"appid" placeholder:"APPID" help:"Follow this account alone. May be repeated."`
-	JSON  bool     `name:"json" help:"Print each change as one JSON object a line."`
+	AppID []string `name:"appid" placeholder:"APPID" help:"Print only this account. May be repeated."`
+	JSON  bool     `name:"json" help:"Print each change as one JSON object per line."`
 }
 
 func (watchVerb) Help() string {
-	return `It prints what stands in the bucket now, and then each change, one a line, until a signal stops it: time, account, kind, generation, revision, when it expires, source. It never prints a value. It reads the bucket itself, which needs more permissions than the other verbs do.
+	return `It prints the records that are in the bucket now, and then each change, one per line, until a signal stops
+it: time, account, kind, generation, revision, expiry, source. It never prints a value. It reads the bucket
+itself, which needs more NATS permissions than the other verbs.
 
 Example:
 
@@ -25,41 +28,36 @@ Example:
 }
 
 // Validate is called by kong.
-func (v *watchVerb) Validate() error {
-	for _, id := range v.AppID {
-		if err := messages.CheckAppID(id); err != nil {
-			return fmt.Errorf("--appid: %w", err)
-		}
-	}
-	return nil
-}
+func (v *watchVerb) Validate() error { return checkAppIDs(v.AppID...) }
 
 func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 	cfg, err := config.Load(nil)
 	if err != nil {
-		return usage(err)
+		return err
 	}
-	why := &troubles{t: t, bucket: cfg.Bucket}
-	nc, err := connect(ctx, t, cfg, onRefusal(cfg, why.refusal))
+	errs := &watchErrors{t: t, bucket: cfg.Bucket}
+	nc, err := connect(ctx, t, cfg, onViolation(cfg, errs.printViolation))
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
 	ctx, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
 	defer stop()
-	go func() {
+	background.Go(func() {
 		select {
 		case <-nc.Closed():
 			stop()
 		case <-ctx.Done():
 		}
-	}()
-	found := map[string]bool{} // accounts that have something in the bucket
-	snapshot := false          // the first one was told
+	})
+	found := map[string]bool{} // accounts that have a record in the bucket
+	snapshot := false          // the first snapshot is complete
 	r, err := kv.NewReader(nc.Conn, kv.ReaderConfig{
 		Bucket: cfg.Bucket, AppIDs: v.AppID,
 		OnChange: func(c kv.Change) {
-			why.over()
+			errs.reset()
 			found[c.AppID] = true
 			v.print(t, c)
 			if c.Ready && !snapshot {
@@ -67,16 +65,16 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 				v.nothing(t, found)
 			}
 		},
-		OnError: why.trouble,
+		OnError: errs.print,
 	})
 	if err != nil {
 		return err
 	}
-	_ = r.Run(ctx) // returns ctx's error alone
+	_ = r.Run(ctx) // returns only the error of ctx
 	return nc.Err()
 }
 
-// change is one line of --json.
+// change is one line of the output with --json.
 type change struct {
 	Time  time.Time     `json:"time"`
 	AppID string        `json:"appid"`
@@ -92,14 +90,14 @@ type change struct {
 	Worker     string    `json:"worker,omitempty"`
 }
 
-// nothing says of which accounts the bucket has nothing, where otherwise silence would.
+// nothing prints for which accounts the bucket has no records.
 func (v *watchVerb) nothing(t *terminal, found map[string]bool) {
 	for _, id := range v.AppID {
 		if !found[id] {
 			fmt.Fprintf(t.err, "wxkeeper: nothing in the bucket for %s yet\n", id)
 		}
 	}
-	delete(found, "") // of the marks of a snapshot
+	delete(found, "") // the changes that mark the beginning and the end of a snapshot
 	if len(v.AppID) == 0 && len(found) == 0 {
 		fmt.Fprintln(t.err, "wxkeeper: nothing in the bucket yet")
 	}
@@ -107,7 +105,7 @@ func (v *watchVerb) nothing(t *terminal, found map[string]bool) {
 
 func (v *watchVerb) print(t *terminal, c kv.Change) {
 	if c.AppID == "" {
-		return // a mark of the snapshot
+		return // it marks the beginning or the end of a snapshot
 	}
 	now := t.now()
 	if !v.JSON {
@@ -126,6 +124,6 @@ func (v *watchVerb) print(t *terminal, c kv.Change) {
 		line.ObtainedAt, line.ExpiresAt, line.RefreshAt = r.ObtainedAt, r.ExpiresAt, r.RefreshAt
 	}
 	one := *t
-	one.tty = false // one line a change, on a terminal too
+	one.tty = false // one line per change, on a terminal too
 	_ = one.json(line)
 }

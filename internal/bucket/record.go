@@ -33,7 +33,7 @@ func DecodeRecord(data []byte, appid string, kind messages.Kind, revision uint64
 }
 
 // isRemoval reports whether a message of the stream marks a key as deleted, purged or expired (NATS ADR-8,
-// ADR-43).
+// NATS ADR-43).
 func isRemoval(h nats.Header) bool {
 	return h.Get("KV-Operation") != "" || h.Get(jetstream.MarkerReasonHeader) != ""
 }

@@ -20,7 +20,7 @@ import (
 // continues at the position where the last one ended; and it compares the stream's creation time. The watch of
 // the stock KV client was observed to deliver nothing for 10 to 20 s after a restart, and never again after its
 // bucket was recreated. The ordered consumer of nats.go retries with pauses that grow to 10 s, and was observed
-// to deliver nothing for 25 s while servers were lost one after another (docs/architecture.md#decisions).
+// to deliver nothing for 25 s while servers were lost one after another (docs/architecture.md#decision-watch).
 type Watch struct {
 	JS     jetstream.JetStream
 	Bucket string

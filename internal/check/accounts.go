@@ -64,7 +64,8 @@ func (r *run) addAccounts(results []examined, clocks *clocks) {
 		others = append(others, x.others...)
 	}
 	if unasked > 0 {
-		r.add(Warn, Account, fmt.Sprintf("the time was over before WeChat had answered for %s", count(unasked, "account")),
+		r.add(Warn, Account, fmt.Sprintf("the time was over before WeChat had answered for %s",
+			count(unasked, "account")),
 			"give the check more time with --timeout, or choose accounts with --appid")
 	}
 	r.findings = append(r.findings, clocks.finding())
@@ -97,7 +98,7 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 	}
 	// The normal mode invalidates no token. The returned token is not published: only the holder of the lease
 	// may do that.
-	issued, err := e.client.StableToken(ctx, a.AppID, a.Secret, false)
+	issued, err := e.client.StableToken(ctx, a.AppID, a.Secret.Reveal(), false)
 	if err != nil && ctx.Err() != nil {
 		return x
 	}

@@ -57,15 +57,17 @@ func TestRefusalsOfWeChatAreFoundWithAdvice(t *testing.T) {
 		}, Fail, []string{"40013", "correct the AppID"}},
 		"white list": {func(t *testing.T) Config {
 			t.Helper()
-			return configOf("", startWeChat(t, func(c *wechattest.Config) { c.AllowIPs = []string{"192.0.2.1"} }).URL, classic)
+			return configOf("", startWeChat(t, func(c *wechattest.Config) { c.AllowIPs = []string{"192.0.2.1"} }).URL,
+				classic)
 		}, Fail, []string{"wx-classic (shop): ", "40164", "put 127.0.0.1 on the API IP white list"}},
 		"frozen secret": {fault(wechattest.Fault{Errcode: 40243}), Fail, []string{"40243", "unfreeze it"}},
 		"quota":         {fault(wechattest.Fault{Errcode: 45009}), Fail, []string{"45009", "quota of the day"}},
 		"minute quota":  {fault(wechattest.Fault{Errcode: 45011}), Warn, []string{"45011", "check again in a minute"}},
-		"busy":          {fault(wechattest.Fault{Errcode: -1}), Warn, []string{"errcode -1", "check again in a minute"}},
-		"unknown code":  {fault(wechattest.Fault{Errcode: 99999}), Fail, []string{"99999", "look it up"}},
-		"gateway":       {fault(wechattest.Fault{Status: 502}), Fail, []string{"HTTP 502", "look at WECHAT_API_URL"}},
-		"login page":    {fault(wechattest.Fault{Body: "html"}), Fail, []string{"cannot be used", "a proxy between"}},
+		"busy": {fault(wechattest.Fault{Errcode: -1}), Warn,
+			[]string{"errcode -1", "check again in a minute"}},
+		"unknown code": {fault(wechattest.Fault{Errcode: 99999}), Fail, []string{"99999", "look it up"}},
+		"gateway":      {fault(wechattest.Fault{Status: 502}), Fail, []string{"HTTP 502", "look at WECHAT_API_URL"}},
+		"login page":   {fault(wechattest.Fault{Body: "html"}), Fail, []string{"cannot be used", "a proxy between"}},
 		"silence": {
 			fault(wechattest.Fault{Hang: true}), Fail,
 			[]string{"no answer from 127.0.0.1", "nothing answers in time", "WECHAT_HTTP_TIMEOUT"},

@@ -83,7 +83,8 @@ func (r *run) checkHealth(b store.BucketState) {
 	if b.Replicas < b.Wants || r.Replicas > 0 && b.Replicas != b.Wants {
 		what := fmt.Sprintf("has %s, and WXKEEPER_REPLICAS asks for %d", count(b.Replicas, "replica"), b.Wants)
 		if r.Replicas == 0 {
-			what = "has " + count(b.Replicas, "replica") + " in a cluster: the loss of one server can stop every refresh"
+			what = "has " + count(b.Replicas, "replica") +
+				" in a cluster: the loss of one server can stop every refresh"
 		}
 		add(Warn, what, fmt.Sprintf("workers do not change an existing bucket; change it yourself: "+
 			"nats stream edit KV_%s --replicas %d", b.Name, b.Wants))
@@ -133,7 +134,8 @@ const adviceJetStream = "look at JetStream on the NATS servers, its limits and i
 // tryConsumer creates a consumer as a worker does, of a key that nobody writes.
 func (r *run) tryConsumer(ctx context.Context, of string) error {
 	for _, t := range r.trials {
-		ofStream := strings.HasPrefix(t.subject, bucket.API+"CONSUMER.") && strings.Contains(t.subject, "."+bucket.Stream(of)+".")
+		ofStream := strings.HasPrefix(t.subject, bucket.API+"CONSUMER.") &&
+			strings.Contains(t.subject, "."+bucket.Stream(of)+".")
 		if ofStream && r.denied[t.use] {
 			return nil // the missing permission is a finding already
 		}

@@ -60,7 +60,8 @@ func TestCheckOfASoundInstallationFindsNoTroubleAndChangesNothing(t *testing.T) 
 		for subject := range info.State.Subjects {
 			switch subject {
 			case "$KV.wechat.wx-stable.access_token", "$KV.wechat.wx-classic.access_token",
-				"$KV.wechat.lease.wx-stable.access_token", "$KV.wechat.lease.wx-classic.access_token": // markers of ended leases
+				// markers of ended leases
+				"$KV.wechat.lease.wx-stable.access_token", "$KV.wechat.lease.wx-classic.access_token":
 			case "$KV.wechat.lease.wxkeeper-check.access_token": // the marker of the trial lease
 			default:
 				t.Errorf("%s has a message on %s", name, subject)

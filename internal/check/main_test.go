@@ -134,9 +134,11 @@ func publish(
 		t.Fatal(err)
 	}
 	defer client.Close()
-	fetch := func() (wechat.Issued, error) { return client.StableToken(t.Context(), a.AppID, a.Secret, false) }
+	fetch := func() (wechat.Issued, error) {
+		return client.StableToken(t.Context(), a.AppID, a.Secret.Reveal(), false)
+	}
 	if a.TokenAPI == messages.SourceToken {
-		fetch = func() (wechat.Issued, error) { return client.Token(t.Context(), a.AppID, a.Secret) }
+		fetch = func() (wechat.Issued, error) { return client.Token(t.Context(), a.AppID, a.Secret.Reveal()) }
 	}
 	issued, err := fetch()
 	if err != nil {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/loopback"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
@@ -128,18 +128,12 @@ func (r *run) checkVersion(v string) {
 }
 
 func (r *run) checkEncryption(addr string, encrypted bool) {
-	if !encrypted && !loopback(addr) {
+	if !encrypted && !loopback.Addr(addr) {
 		r.add(Warn, NATS, "the connection is not encrypted: "+
 			"tokens, and the password of this NATS user, can be read in the network",
 			"use tls:// in NATS_URL, with NATS_CA if the server's certificate is signed by your own authority; "+
 				"without TLS, make sure that nobody else can read the network")
 	}
-}
-
-func loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	return err == nil && ip != nil && ip.IsLoopback()
 }
 
 // open makes the Store that later checks use. It sends nothing.

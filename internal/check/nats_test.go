@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
@@ -41,7 +42,7 @@ func TestFaultsOfNATSAreFoundWithAdvice(t *testing.T) {
 	})
 	withUser := func(url, password string) Config {
 		cfg := configOf(url, "")
-		cfg.NATS.User, cfg.NATS.Password = "u", password
+		cfg.NATS.User, cfg.NATS.Password = "u", redact.Secret(password)
 		return cfg
 	}
 	withEmbedded := func(url string, err error) Config {
@@ -57,7 +58,8 @@ func TestFaultsOfNATSAreFoundWithAdvice(t *testing.T) {
 			configOf("nats://127.0.0.1:1", ""),
 			[]string{"no server can be reached", "connection refused", "NATS_URL"},
 		},
-		"wrong password":               {withUser(whole.URL(), "S3CRET"), []string{"refuses this client", "NATS_PASSWORD"}},
+		"wrong password": {withUser(whole.URL(), "S3CRET"), []string{"refuses this client",
+			"NATS_PASSWORD"}},
 		"no JetStream":                 {configOf(none, ""), []string{"has no JetStream", "nats-server -js"}},
 		"no JetStream for the account": {withUser(off, "p"), []string{"JetStream is off for the NATS account"}},
 		"another server at the address of the worker's own": {
@@ -121,7 +123,8 @@ func TestUnencryptedConnectionBeyondLoopbackIsAWarning(t *testing.T) {
 		r.checkEncryption(tt.addr, tt.encrypted)
 		warnings := slices.DeleteFunc(slices.Clone(r.findings), func(f Finding) bool { return f.Level != Warn })
 		if len(warnings) != tt.warns {
-			t.Errorf("%s, encrypted %t: want %d warnings, got %s", tt.addr, tt.encrypted, tt.warns, describe(r.findings))
+			t.Errorf("%s, encrypted %t: want %d warnings, got %s", tt.addr, tt.encrypted, tt.warns,
+				describe(r.findings))
 		}
 	}
 }
@@ -237,7 +240,8 @@ func TestHealthOfABucketIsDescribed(t *testing.T) {
 			Fail, []string{"bucket b has no leader", "nats server report"},
 		},
 		{
-			store.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c", Leader: "n1", Behind: []string{"n2 is away"}},
+			store.BucketState{Name: "b", Wants: 3, Replicas: 3, Cluster: "c", Leader: "n1",
+				Behind: []string{"n2 is away"}},
 			Warn, []string{"lag behind: n2 is away", "the loss of one more"},
 		},
 		{

@@ -79,21 +79,24 @@ func (r *run) makeTrials() []trial {
 		// subject.
 		streams("CREATE", "{}", "creating the bucket")
 		streams("MSG.GET", `{"last_by_subj":"`+bucket.Subject(name, trialKey)+`"}`, "reading from the leader")
-		consumers("CREATE", "."+bucket.Subject(name, bucket.AllKeys), "{}", "watching the bucket") // {} is refused, as above
+		// {} is refused, as above
+		consumers("CREATE", "."+bucket.Subject(name, bucket.AllKeys), "{}", "watching the bucket")
 		consumers("MSG.NEXT", "", "", "watching the bucket")
 		consumers("INFO", "", "", "watching the bucket")
 		consumers("DELETE", "", "", "deleting consumers that are no longer used")
 	}
 	for _, subject := range messages.Subjects {
 		for _, account := range []string{"", ".*"} {
-			list = append(list, trial{use: use{true, r.SubjectPrefix + "." + subject + account}, purpose: "answering requests"})
+			list = append(list, trial{use: use{true, r.SubjectPrefix + "." + subject + account},
+				purpose: "answering requests"})
 		}
 	}
 	for _, verb := range []string{"PING", "INFO", "STATS"} {
 		all := "$SRV." + verb
 		service := all + "." + r.SubjectPrefix
 		for _, t := range []trial{
-			{use: use{true, all}}, {use: use{true, service}}, {use: use{true, service + "." + id}, grant: service + ".*"},
+			{use: use{true, all}}, {use: use{true, service}}, {use: use{true, service + "." + id}, grant: service +
+				".*"},
 		} {
 			t.purpose, t.optional = "being found by nats micro", true
 			list = append(list, t)
@@ -128,8 +131,8 @@ func (r *run) try(ctx context.Context) error {
 	c.FailFast = true
 	nc, err := natsconn.Connect(ctx, c,
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if refusal, ok := natsconn.RefusalOf(err); ok {
-				r.denied[use{refusal.Subscribe, refusal.Subject}] = true
+			if v, ok := natsconn.ViolationOf(err); ok {
+				r.denied[use{v.Subscribe, v.Subject}] = true
 			}
 		}),
 		nats.NoReconnect(),
@@ -215,7 +218,8 @@ func (r *run) checkPermissions() {
 		if t.grant == r.inboxes() {
 			advice = natsconn.InboxAdvice
 		}
-		r.add(level, Permissions, "this NATS user may not "+verb+t.grant+", which a worker needs for "+t.purpose, advice)
+		r.add(level, Permissions, "this NATS user may not "+verb+t.grant+", which a worker needs for "+t.purpose,
+			advice)
 	}
 	if all {
 		what := fmt.Sprintf("this NATS user may use every subject of a worker that can be tried (%d); "+

@@ -3,167 +3,157 @@ package config
 import (
 	"errors"
 	"fmt"
-	"log/slog"
+	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/internal/setting"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker"
 )
 
-// Account is one account of WeChat that a worker serves.
-type Account struct {
-	AppID    string
-	Secret   string   `json:"-"` // slog's JSON handler would show it in a list of accounts
-	Name     string   // for people; may be empty
-	TokenAPI string   // stable_token or token
-	Tickets  []string // of jsapi and wx_card; empty: none is kept
-}
-
-// String shows everything but the secret, as do GoString and LogValue.
-func (a Account) String() string {
-	return fmt.Sprintf("{appid:%s name:%q token_api:%s tickets:%s}", a.AppID, a.Name, a.TokenAPI, strings.Join(a.Tickets, ","))
-}
-
-// GoString is String: %#v shows no secret either.
-func (a Account) GoString() string { return "config.Account" + a.String() }
-
-// LogValue has what String has.
-func (a Account) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("appid", a.AppID), slog.String("name", a.Name),
-		slog.String("token_api", a.TokenAPI), slog.String("tickets", strings.Join(a.Tickets, ",")))
-}
-
-// entry is one account as it is written: in WECHAT_ACCOUNTS_FILE, or in variables of a common prefix. What is null or not
-// there is taken from the variables that are for all accounts.
+// entry is one account as it is written: an object of WECHAT_ACCOUNTS_FILE, or variables with a common
+// prefix. A field that is null or missing takes its value from the variable for all accounts.
 type entry struct {
-	AppID      string   `json:"appid" env:"APPID" help:"AppID of the first of several accounts; the second has WECHAT_ACCOUNTS_1_APPID and so on, without a gap"`
-	Secret     hidden   `json:"secret" env:"SECRET" secret:"true" help:"its AppSecret, or:"`
-	SecretFile string   `json:"secret_file" env:"SECRET_FILE" help:"file that holds its AppSecret"` // relative to the folder of the accounts file
-	Name       string   `json:"name" env:"NAME" help:"its name, for people"`
-	TokenAPI   string   `json:"token_api" env:"TOKEN_API" help:"its WECHAT_TOKEN_API; not set: that one's value"`
-	Tickets    []string `json:"tickets" env:"TICKETS" help:"its WECHAT_TICKETS; not set: that one's value"` // [] and ["none"] keep none
+	AppID      string        `json:"appid" env:"APPID" help:"AppID of the first of several accounts; the second has WECHAT_ACCOUNTS_1_APPID and so on, without a gap"`
+	Secret     redact.Secret `json:"secret" env:"SECRET" help:"its AppSecret, or:"`
+	SecretFile string        `json:"secret_file" env:"SECRET_FILE" help:"file that holds its AppSecret"` // relative to the directory of the accounts file
+	Name       string        `json:"name" env:"NAME" help:"its name, shown in the status and in events"`
+	TokenAPI   string        `json:"token_api" env:"TOKEN_API" help:"its token API; not set: the value of WECHAT_TOKEN_API"`
+	Tickets    []string      `json:"tickets" env:"TICKETS" help:"its kinds of ticket; not set: the value of WECHAT_TICKETS"` // [] and ["none"]: no tickets
 }
 
-// ErrNoAccount is returned where no variable speaks of an account.
-var ErrNoAccount = errors.New("WECHAT_APPID: no account is configured: set WECHAT_APPID and WECHAT_SECRET (or WECHAT_SECRET_FILE); for several accounts WECHAT_ACCOUNTS_0_APPID and WECHAT_ACCOUNTS_0_SECRET (or WECHAT_ACCOUNTS_0_SECRET_FILE) and so on, or WECHAT_ACCOUNTS_FILE")
+// ErrNoAccount is returned if no variable configures an account.
+var ErrNoAccount = setting.Errorf("WECHAT_APPID", "no account is configured: set WECHAT_APPID and WECHAT_SECRET "+
+	"(or WECHAT_SECRET_FILE); for several accounts set WECHAT_ACCOUNTS_0_APPID and WECHAT_ACCOUNTS_0_SECRET "+
+	"(or WECHAT_ACCOUNTS_0_SECRET_FILE) and so on, or WECHAT_ACCOUNTS_FILE")
 
-// Accounts reads the accounts of the environment and those of WECHAT_ACCOUNTS_FILE, with the files they name. It may be
-// called again to learn what has changed in the files. [ErrNoAccount] where there is none.
-func (c *Config) Accounts() ([]Account, error) {
-	var all []Account
-	places := map[string]string{} // where each AppID was read
-	add := func(a Account, place string) error {
-		if other, ok := places[a.AppID]; ok {
-			return fmt.Errorf("the appid %s is also that of %s: keep one of them", a.AppID, other)
-		}
-		all, places[a.AppID] = append(all, a), place
-		return nil
-	}
-	addOf := func(prefix string, e entry) error {
-		a, err := c.ofVariables(prefix, e)
-		if err != nil {
-			return err
-		}
-		if err := add(a, prefix+"APPID"); err != nil {
-			return fmt.Errorf("%sAPPID: %w", prefix, err)
-		}
-		return nil
-	}
+const accountsFile = "WECHAT_ACCOUNTS_FILE"
+
+// Accounts returns the accounts of the variables and of WECHAT_ACCOUNTS_FILE. It reads the accounts file and
+// the secret files at each call, so that a later call returns what has changed in them. Its error is
+// [ErrNoAccount] if there is no account.
+func (c *Config) Accounts() ([]worker.Account, error) {
+	l := accountList{origins: map[string]string{}}
 	if c.AppID != "" || c.Secret != "" || c.SecretFile != "" {
-		if err := addOf("WECHAT_", entry{AppID: c.AppID, Secret: hidden(c.Secret), SecretFile: c.SecretFile}); err != nil {
+		if err := c.addVariables(&l, "WECHAT_",
+			entry{AppID: c.AppID, Secret: c.Secret, SecretFile: c.SecretFile}); err != nil {
 			return nil, err
 		}
 	}
 	for i, e := range c.Numbered {
-		if err := addOf(numbered(i), e); err != nil {
+		if err := c.addVariables(&l, numbered(i), e); err != nil {
 			return nil, err
 		}
 	}
 	if c.AccountsFile != "" {
-		entries, err := readAccounts(c.AccountsFile)
-		if err != nil {
-			return nil, fmt.Errorf("WECHAT_ACCOUNTS_FILE: %s: %w", c.AccountsFile, err)
-		}
-		for i, e := range entries {
-			a, err := c.ofFile(e)
-			if err == nil {
-				err = add(a, fmt.Sprintf("account %d of WECHAT_ACCOUNTS_FILE", i+1))
-			}
-			if err != nil {
-				return nil, fmt.Errorf("WECHAT_ACCOUNTS_FILE: %s: account %d: %w", c.AccountsFile, i+1, err)
-			}
+		if err := c.addFile(&l); err != nil {
+			return nil, setting.Errorf(accountsFile, "%s: %w", c.AccountsFile, err)
 		}
 	}
-	if len(all) == 0 {
-		if c.AccountsFile != "" {
-			return nil, fmt.Errorf("WECHAT_ACCOUNTS_FILE: %s: the array has no account, for example [{\"appid\": \"wx…\", \"secret_file\": \"wx….secret\"}]", c.AccountsFile)
-		}
+	if len(l.accounts) == 0 {
 		return nil, ErrNoAccount
 	}
-	return all, nil
+	return l.accounts, nil
 }
 
-// ofVariables is the account of the variables that begin with prefix.
-func (c *Config) ofVariables(prefix string, e entry) (Account, error) {
-	var err error
-	a := Account{AppID: e.AppID}
+// accountList are the accounts that were read, each AppID once.
+type accountList struct {
+	accounts []worker.Account
+	origins  map[string]string // where each AppID was read
+}
+
+func (l *accountList) add(a worker.Account, origin string) error {
+	if other, ok := l.origins[a.AppID]; ok {
+		return fmt.Errorf("the AppID %s is also in %s: keep one of them", a.AppID, other)
+	}
+	l.accounts, l.origins[a.AppID] = append(l.accounts, a), origin
+	return nil
+}
+
+// addVariables adds the account of the variables that begin with prefix.
+func (c *Config) addVariables(l *accountList, prefix string, e entry) (err error) {
 	appid, secret, file := prefix+"APPID", prefix+"SECRET", prefix+"SECRET_FILE"
 	switch {
 	case e.AppID == "":
-		return Account{}, fmt.Errorf("%s: %s is not set: it needs its AppID", prefix+e.firstSet(), appid)
+		return setting.Errorf(prefix+e.firstSet(), "%s is not set: set it to the AppID of this account", appid)
 	case e.Secret != "" && e.SecretFile != "":
-		return Account{}, fmt.Errorf("%s: %s is set too: set one of them", secret, file)
+		return setting.Errorf(secret, "%s is set too: set one of them", file)
 	case e.Secret == "" && e.SecretFile == "":
-		return Account{}, fmt.Errorf("%s: it has no secret: set %s or %s", appid, secret, file)
+		return setting.Errorf(appid, "the account has no secret: set %s or %s", secret, file)
 	}
-	if err := checkAppID(e.AppID); err != nil {
-		return Account{}, fmt.Errorf("%s: %w", appid, err)
+	if err := messages.CheckAppID(e.AppID); err != nil {
+		return setting.Errorf(appid, "%w", err)
 	}
+	a := worker.Account{AppID: e.AppID}
 	if e.SecretFile != "" {
 		if a.Secret, err = readSecret(e.SecretFile); err != nil {
-			return Account{}, fmt.Errorf("%s: %w", file, err)
+			return setting.Errorf(file, "%w", err)
 		}
-	} else if a.Secret, err = checkSecret(string(e.Secret)); err != nil {
-		return Account{}, fmt.Errorf("%s: the value %w", secret, err)
+	} else if a.Secret, err = checkSecret(e.Secret); err != nil {
+		return setting.Errorf(secret, "the value %w", err)
 	}
-	if field, err := c.choices(&a, e); err != nil {
-		return Account{}, fmt.Errorf("%s%s: %w", prefix, strings.ToUpper(field), err)
+	if field, err := c.fill(&a, e); err != nil {
+		return setting.Errorf(prefix+strings.ToUpper(field), "%w", err)
 	}
-	return a, nil
+	if err := l.add(a, appid); err != nil {
+		return setting.Errorf(appid, "%w", err)
+	}
+	return nil
 }
 
-// choices gives a what e chooses, and where it does not, what the variables for all accounts do. An error is of field.
-func (c *Config) choices(a *Account, e entry) (field string, err error) {
-	a.Name, a.TokenAPI, a.Tickets = e.Name, c.TokenAPI, c.Tickets
+// fill sets the optional fields of a: from e, or else from the variables for all accounts. An error is about the
+// returned field of e.
+func (c *Config) fill(a *worker.Account, e entry) (field string, err error) {
 	if strings.ContainsFunc(e.Name, unicode.IsControl) || len(e.Name) > 128 {
 		return "name", errors.New("it has a control character or more than 128 bytes")
 	}
+	a.Name, a.TokenAPI = e.Name, c.TokenAPI
 	if e.TokenAPI != "" {
 		if err := checkTokenAPI(e.TokenAPI); err != nil {
 			return "token_api", err
 		}
 		a.TokenAPI = e.TokenAPI
 	}
+	tickets := c.Tickets
 	if e.Tickets != nil {
-		if a.Tickets, err = tickets(e.Tickets); err != nil {
-			return "tickets", err
-		}
+		tickets = e.Tickets
+	}
+	if a.Tickets, err = ticketKinds(tickets); err != nil {
+		return "tickets", err
 	}
 	return "", nil
 }
 
-// checkAppID refuses what cannot be one token of a NATS subject and of a key of the bucket.
-func checkAppID(s string) error {
-	if token.MatchString(s) {
-		return nil
+// kindOfTicket has the words of WECHAT_TICKETS.
+var kindOfTicket = map[string]messages.Kind{"jsapi": messages.JSAPITicket, "wx_card": messages.WXCardTicket}
+
+// ticketKinds returns the kinds of a list of tickets, each once; none for the list [None].
+func ticketKinds(list []string) ([]messages.Kind, error) {
+	list = trimAll(list)
+	if slices.Contains(list, None) {
+		if len(list) > 1 {
+			return nil, errors.New("none and a kind of ticket contradict each other: set one of them")
+		}
+		return nil, nil
 	}
-	why := "it must be 1 to 64 letters, digits, _ and -"
-	switch i := strings.IndexFunc(s, func(r rune) bool { return r == '.' || r == '*' || r == '>' || unicode.IsSpace(r) }); {
-	case s == "":
-		return errors.New("the appid is missing")
-	case i < 0:
-	case unicode.IsSpace([]rune(s[i:])[0]):
-		why = "it has white space; " + why
-	default:
-		why = fmt.Sprintf("it has a %q, which has a meaning of its own in NATS subjects; %s", s[i], why)
+	var kinds []messages.Kind
+	for _, s := range list {
+		kind, ok := kindOfTicket[s]
+		if !ok {
+			return nil, fmt.Errorf("%q is not a kind of ticket: write jsapi, wx_card, both with a comma, or none", s)
+		}
+		if !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
 	}
-	return fmt.Errorf("%q cannot be an AppID: %s", s, why)
+	return kinds, nil
+}
+
+func checkTokenAPI(s string) error {
+	if s != messages.SourceStableToken && s != messages.SourceToken {
+		return fmt.Errorf("%q is not one of %s, %s", s, messages.SourceStableToken, messages.SourceToken)
+	}
+	return nil
 }

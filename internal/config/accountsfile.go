@@ -10,9 +10,64 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker"
 )
 
-// readAccounts refuses what it does not know, because a misspelled "secret_file" must not start a worker without it.
+// addFile adds the accounts of WECHAT_ACCOUNTS_FILE.
+func (c *Config) addFile(l *accountList) error {
+	entries, err := readAccounts(c.AccountsFile)
+	if err != nil {
+		return err
+	}
+	for i, e := range entries {
+		a, err := c.accountOfFile(e)
+		if err == nil {
+			err = l.add(a, fmt.Sprintf("account %d of %s", i+1, accountsFile))
+		}
+		if err != nil {
+			return fmt.Errorf("account %d: %w", i+1, err)
+		}
+	}
+	if len(l.accounts) == 0 {
+		return errors.New("the array has no account, for example [{\"appid\": \"wx…\", \"secret_file\": " +
+			"\"wx….secret\"}]")
+	}
+	return nil
+}
+
+// accountOfFile is the account of one entry of the accounts file.
+func (c *Config) accountOfFile(e entry) (a worker.Account, err error) {
+	if e.AppID == "" {
+		return a, errors.New("the appid is missing")
+	}
+	if err := messages.CheckAppID(e.AppID); err != nil {
+		return a, err
+	}
+	a.AppID = e.AppID
+	switch {
+	case e.Secret != "" && e.SecretFile != "":
+		return a, errors.New("it has both a secret and a secret_file: keep one of them")
+	case e.Secret != "":
+		if a.Secret, err = checkSecret(e.Secret); err != nil {
+			return a, fmt.Errorf("the secret %w", err)
+		}
+	case e.SecretFile != "":
+		if a.Secret, err = readSecret(e.SecretFile); err != nil {
+			return a, fmt.Errorf("secret_file: %w", err)
+		}
+	default:
+		return a, errors.New("it has neither a secret nor a secret_file")
+	}
+	if field, err := c.fill(&a, e); err != nil {
+		return a, fmt.Errorf("%s: %w", field, err)
+	}
+	return a, nil
+}
+
+// readAccounts reads the accounts file. It refuses unknown fields, because a misspelled "secret_file" must
+// not start a worker without the secret.
 func readAccounts(file string) ([]entry, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -25,7 +80,7 @@ func readAccounts(file string) ([]entry, error) {
 		return nil, explainJSON(err, b, d.InputOffset())
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("line %d: something stands behind the end of the array", line(b, d.InputOffset()))
+		return nil, fmt.Errorf("line %d: there is more text after the end of the array", line(b, d.InputOffset()))
 	}
 	dir := filepath.Dir(file)
 	for i, e := range entries {
@@ -38,7 +93,7 @@ func readAccounts(file string) ([]entry, error) {
 
 var unknownField = regexp.MustCompile(`unknown field "([a-z_]{1,24})"`)
 
-// explainJSON says where the fault is, and never what stands there: it may be a secret.
+// explainJSON describes where the fault is. It does not quote the text there, which may be a secret.
 func explainJSON(err error, b []byte, offset int64) error {
 	var syntax *json.SyntaxError
 	var typ *json.UnmarshalTypeError
@@ -60,36 +115,10 @@ func explainJSON(err error, b []byte, offset int64) error {
 	if m := unknownField.FindStringSubmatch(err.Error()); m != nil {
 		what = fmt.Sprintf("the field %q", m[1])
 	}
-	return fmt.Errorf("line %d: %s is not known: write appid, secret, secret_file, name, token_api, tickets", line(b, offset), what)
+	return fmt.Errorf("line %d: %s is not known: write appid, secret, secret_file, name, token_api, tickets",
+		line(b, offset), what)
 }
 
 func line(b []byte, offset int64) int {
 	return 1 + bytes.Count(b[:min(offset, int64(len(b)))], []byte("\n"))
-}
-
-// ofFile is the account of an entry of the accounts file.
-func (c *Config) ofFile(e entry) (Account, error) {
-	if err := checkAppID(e.AppID); err != nil {
-		return Account{}, err
-	}
-	a := Account{AppID: e.AppID}
-	var err error
-	switch {
-	case e.Secret != "" && e.SecretFile != "":
-		return Account{}, errors.New("it has both a secret and a secret_file: keep one of them")
-	case e.Secret != "":
-		if a.Secret, err = checkSecret(string(e.Secret)); err != nil {
-			return Account{}, fmt.Errorf("the secret %w", err)
-		}
-	case e.SecretFile != "":
-		if a.Secret, err = readSecret(e.SecretFile); err != nil {
-			return Account{}, fmt.Errorf("secret_file: %w", err)
-		}
-	default:
-		return Account{}, errors.New("it has neither a secret nor a secret_file")
-	}
-	if field, err := c.choices(&a, e); err != nil {
-		return Account{}, fmt.Errorf("%s: %w", field, err)
-	}
-	return a, nil
 }

@@ -2,63 +2,94 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"reflect"
 	"strings"
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"github.com/wxkeeper/wxkeeper/internal/logging"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/internal/setting"
+	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// Config is the environment of a process, checked. Tags: env is the variable, envDefault its value where it is not set,
-// help its meaning, min and max its bounds, secret that its value is never shown. Numbered has those of [entry], with
-// WECHAT_ACCOUNTS_0_ before them, and so on.
+// Config is the environment of a process, checked. The tags of a field: env is the variable, help its
+// meaning, min and max its bounds. Numbered has the variables of [entry], with the prefixes
+// WECHAT_ACCOUNTS_0_, WECHAT_ACCOUNTS_1_ and so on.
 type Config struct {
-	AppID        string  `env:"WECHAT_APPID" help:"AppID of the one account of a small installation"`
-	Secret       string  `env:"WECHAT_SECRET" secret:"true" help:"its AppSecret, or:"`
-	SecretFile   string  `env:"WECHAT_SECRET_FILE" help:"file that holds its AppSecret"`
-	Numbered     []entry `envPrefix:"WECHAT_ACCOUNTS_"`
-	AccountsFile string  `env:"WECHAT_ACCOUNTS_FILE" help:"JSON file of many accounts: [{\"appid\", \"secret\" or \"secret_file\", \"name\", \"token_api\", \"tickets\"}]; read again on SIGHUP, on change, and when WeChat refuses an account"`
+	AppID        string        `env:"WECHAT_APPID" help:"AppID of the account, if there is only one"`
+	Secret       redact.Secret `env:"WECHAT_SECRET" help:"its AppSecret, or:"`
+	SecretFile   string        `env:"WECHAT_SECRET_FILE" help:"file that holds its AppSecret"`
+	Numbered     []entry       `envPrefix:"WECHAT_ACCOUNTS_"`
+	AccountsFile string        `env:"WECHAT_ACCOUNTS_FILE" help:"JSON file of many accounts: [{\"appid\", \"secret\" or \"secret_file\", \"name\", \"token_api\", \"tickets\"}]; read again on SIGHUP, after a change, and when WeChat refuses an account"`
 
-	APIURLs     []string      `env:"WECHAT_API_URL" envDefault:"https://api.weixin.qq.com" help:"WeChat server API; a comma-separated list: the next host serves when one fails"`
-	APIInsecure bool          `env:"WECHAT_API_INSECURE" envDefault:"false" help:"allow http:// beyond loopback in WECHAT_API_URL: secrets and tokens then cross the network in the clear"`
-	TokenAPI    string        `env:"WECHAT_TOKEN_API" envDefault:"stable_token" help:"stable_token (isolated from every other system of the account, safe to switch on beside one) or token (GET /cgi-bin/token)"`
-	HTTPTimeout time.Duration `env:"WECHAT_HTTP_TIMEOUT" envDefault:"5s" min:"100ms" max:"10s" help:"one call of the WeChat server API"`
-	Tickets     []string      `env:"WECHAT_TICKETS" envDefault:"jsapi,wx_card" help:"kinds of ticket to keep (jsapi, wx_card), or none"`
+	APIURLs     []string      `env:"WECHAT_API_URL" help:"WeChat server API; a comma-separated list: the next host serves when one fails"`
+	APIInsecure bool          `env:"WECHAT_API_INSECURE" help:"allow http:// beyond loopback in WECHAT_API_URL: secrets and tokens then cross the network in the clear"`
+	TokenAPI    string        `env:"WECHAT_TOKEN_API" help:"stable_token (does not affect other systems that use the account) or token (GET /cgi-bin/token)"`
+	HTTPTimeout time.Duration `env:"WECHAT_HTTP_TIMEOUT" min:"100ms" max:"10s" help:"time limit of one call of the WeChat server API"`
+	Tickets     []string      `env:"WECHAT_TICKETS" help:"kinds of ticket to keep (jsapi, wx_card), or none"`
 
-	NATSURL      string `env:"NATS_URL" help:"NATS server, or a comma-separated list; not set: the worker starts an embedded server"`
-	NATSCreds    string `env:"NATS_CREDS" help:"credentials file for NATS_URL"`
-	NATSNKey     string `env:"NATS_NKEY" help:"file with an nkey seed for NATS_URL"`
-	NATSUser     string `env:"NATS_USER" help:"user for NATS_URL; without NATS_URL the embedded server demands it"`
-	NATSPassword string `env:"NATS_PASSWORD" secret:"true" help:"password of NATS_USER"`
-	NATSToken    string `env:"NATS_TOKEN" secret:"true" help:"token for NATS_URL; without NATS_URL the embedded server demands it"`
-	NATSCA       string `env:"NATS_CA" help:"PEM file of the authorities that signed the certificate of NATS_URL"`
-	NATSCert     string `env:"NATS_CERT" help:"PEM file of the client's certificate for NATS_URL"`
-	NATSKey      string `env:"NATS_KEY" help:"PEM file of that certificate's key"`
-	NATSInbox    string `env:"NATS_INBOX_PREFIX" help:"first tokens of the subjects on which this process gets its replies, where its NATS user has some of its own (wxkeeper permissions): for example _INBOX_worker; not set: _INBOX"`
+	NATSURL      string        `env:"NATS_URL" help:"NATS server, or a comma-separated list; not set: the worker starts an embedded server"`
+	NATSCreds    string        `env:"NATS_CREDS" help:"credentials file for NATS_URL"`
+	NATSNKey     string        `env:"NATS_NKEY" help:"file with an nkey seed for NATS_URL"`
+	NATSUser     string        `env:"NATS_USER" help:"user for NATS_URL; without NATS_URL the embedded server requires it"`
+	NATSPassword redact.Secret `env:"NATS_PASSWORD" help:"password of NATS_USER"`
+	NATSToken    redact.Secret `env:"NATS_TOKEN" help:"token for NATS_URL; without NATS_URL the embedded server requires it"`
+	NATSCA       string        `env:"NATS_CA" help:"PEM file of the authorities that signed the certificate of NATS_URL"`
+	NATSCert     string        `env:"NATS_CERT" help:"PEM file of the client's certificate for NATS_URL"`
+	NATSKey      string        `env:"NATS_KEY" help:"PEM file of that certificate's key"`
+	NATSInbox    string        `env:"NATS_INBOX_PREFIX" help:"first tokens of the subjects on which this process receives replies, as in the output of wxkeeper permissions, for example _INBOX_worker; not set: _INBOX"`
 
-	NATSListen string `env:"WXKEEPER_NATS_LISTEN" envDefault:"127.0.0.1:4222" help:"where the embedded server listens; beyond loopback only with NATS_USER and NATS_PASSWORD, or NATS_TOKEN"`
-	DataDir    string `env:"WXKEEPER_DATA_DIR" envDefault:"data" help:"store of the embedded server; kept at mode 0700"`
-	HTTPAddr   string `env:"WXKEEPER_HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"where health, metrics and the status page are served, or none"`
+	NATSListen string `env:"WXKEEPER_NATS_LISTEN" help:"address on which the embedded server listens; beyond loopback only with NATS_USER and NATS_PASSWORD, or NATS_TOKEN"`
+	DataDir    string `env:"WXKEEPER_DATA_DIR" help:"directory for the store of the embedded server; it gets mode 0700"`
+	HTTPAddr   string `env:"WXKEEPER_HTTP_ADDR" help:"address of the pages for health, metrics and status, or none"`
 
-	SubjectPrefix string `env:"WXKEEPER_SUBJECT_PREFIX" envDefault:"wechat" help:"first token of every subject"`
-	Bucket        string `env:"WXKEEPER_BUCKET" envDefault:"wechat" help:"name of the credential bucket"`
-	Replicas      int    `env:"WXKEEPER_REPLICAS" envDefault:"0" min:"0" max:"5" help:"replicas of the buckets; 0: 3 in a cluster of three or more, else 1"`
+	SubjectPrefix string `env:"WXKEEPER_SUBJECT_PREFIX" help:"first token of every subject"`
+	Bucket        string `env:"WXKEEPER_BUCKET" help:"name of the credential bucket"`
+	Replicas      int    `env:"WXKEEPER_REPLICAS" min:"0" max:"5" help:"replicas of the buckets; 0: 3 in a cluster of three or more, else 1"`
 
-	RefreshBefore      time.Duration `env:"WXKEEPER_REFRESH_BEFORE" envDefault:"10m" min:"1s" max:"1h" help:"how long before its end a token of WECHAT_TOKEN_API=token is renewed, at most a third of its life; a token of stable_token is renewed in its last 5 minutes, tickets are looked at every 15 minutes"`
-	ResolveConcurrency int           `env:"WXKEEPER_RESOLVE_CONCURRENCY" envDefault:"256" min:"1" max:"65536" help:"code resolutions in flight in one worker"`
-	ResolveTimeout     time.Duration `env:"WXKEEPER_RESOLVE_TIMEOUT" envDefault:"4s" min:"100ms" max:"60s" help:"a reply is sent within this time, whatever WeChat does"`
+	RefreshBefore      time.Duration `env:"WXKEEPER_REFRESH_BEFORE" min:"1s" max:"1h" help:"how long before its expiry a token of WECHAT_TOKEN_API=token is refreshed, at most a third of its life; a token of stable_token is refreshed in its last 5 minutes, tickets are checked every 15 minutes"`
+	ResolveConcurrency int           `env:"WXKEEPER_RESOLVE_CONCURRENCY" min:"1" max:"65536" help:"maximum number of code resolutions in flight in one worker"`
+	ResolveTimeout     time.Duration `env:"WXKEEPER_RESOLVE_TIMEOUT" min:"100ms" max:"60s" help:"time limit for the reply to a code resolution"`
 
 	LogFormat string `env:"WXKEEPER_LOG_FORMAT" help:"text or json; not set: text on a terminal, else json"`
-	LogLevel  string `env:"WXKEEPER_LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	LogLevel  string `env:"WXKEEPER_LOG_LEVEL" help:"debug, info, warn or error"`
 }
 
-// None is the value of WECHAT_TICKETS and WXKEEPER_HTTP_ADDR that switches them off. In a loaded Config they are empty then.
+// Defaults returns the configuration of an empty environment. A default of a package below is that package's
+// constant; the others are defined here.
+func Defaults() Config {
+	return Config{
+		APIURLs:     []string{wechat.DefaultURL},
+		TokenAPI:    worker.DefaultTokenAPI,
+		HTTPTimeout: wechat.DefaultTimeout,
+		Tickets:     []string{"jsapi", "wx_card"},
+
+		NATSListen: "127.0.0.1:4222",
+		DataDir:    "data",
+		HTTPAddr:   "127.0.0.1:8080",
+
+		SubjectPrefix: messages.DefaultPrefix,
+		Bucket:        messages.DefaultBucket,
+
+		RefreshBefore:      worker.DefaultRefreshBefore,
+		ResolveConcurrency: worker.DefaultResolveConcurrency,
+		ResolveTimeout:     worker.DefaultResolveTimeout,
+
+		LogLevel: logging.DefaultLevel,
+	}
+}
+
+// None switches off what WECHAT_TICKETS or WXKEEPER_HTTP_ADDR would switch on. In a loaded Config HTTPAddr is
+// then empty.
 const None = "none"
 
-// Load reads environ; nil means the environment of the process. It does not read the accounts: a process that only asks
-// for credentials needs none. See [Config.Accounts].
+// Load reads environ; nil means the environment of the process. It does not read the accounts, because a process that
+// only asks for credentials has none: see [Config.Accounts].
 func Load(environ map[string]string) (Config, error) {
 	if environ == nil {
 		environ = env.ToMap(os.Environ())
@@ -72,8 +103,8 @@ func Load(environ map[string]string) (Config, error) {
 	if err := checkNumbers(set); err != nil {
 		return Config{}, err
 	}
-	c, err := env.ParseAsWithOptions[Config](env.Options{Environment: set})
-	if err != nil {
+	c := Defaults()
+	if err := env.ParseWithOptions(&c, env.Options{Environment: set}); err != nil {
 		return Config{}, explain(err, set)
 	}
 	if err := c.validate(); err != nil {
@@ -82,40 +113,42 @@ func Load(environ map[string]string) (Config, error) {
 	return c, nil
 }
 
-// explain says in the operator's words what env says in the words of Go's types. Only durations, numbers and booleans can
-// fail to parse, and none of them is a secret: their values may be shown.
+// explain replaces an error of the env package, which speaks of Go types, by one for operators. Only
+// durations, numbers and booleans can fail to parse. None of them is a secret, so the error shows their
+// values.
 func explain(err error, set map[string]string) error {
 	var all env.AggregateError
 	if !errors.As(err, &all) {
 		return err
 	}
+	defaults := Defaults()
 	for _, e := range all.Errors {
 		var pe env.ParseError
 		if !errors.As(e, &pe) {
 			continue
 		}
-		f, ok := reflect.TypeFor[Config]().FieldByName(pe.Name)
-		if !ok {
-			continue
+		for _, v := range defaults.variables() {
+			if v.Name == pe.Name {
+				return setting.Errorf(v.name, "%q is not %s", set[v.name], v.wanted())
+			}
 		}
-		name := f.Tag.Get("env")
-		return fmt.Errorf("%s: %q is not %s", name, set[name], wanted(f))
 	}
 	return err
 }
 
-func wanted(f reflect.StructField) string {
-	switch f.Type {
+// wanted describes the values that the variable can have.
+func (v variable) wanted() string {
+	switch v.Type {
 	case reflect.TypeFor[time.Duration]():
-		return "a duration: write a number with its unit, for example " + f.Tag.Get("envDefault") + " or " + f.Tag.Get("min")
+		return "a duration: write a number with its unit, for example " + v.text() + " or " + v.Tag.Get("min")
 	case reflect.TypeFor[bool]():
 		return "true or false"
 	default:
-		return "a whole number from " + f.Tag.Get("min") + " to " + f.Tag.Get("max")
+		return "a whole number from " + v.Tag.Get("min") + " to " + v.Tag.Get("max")
 	}
 }
 
-// trimAll trims the elements of a comma-separated list and drops the empty ones.
+// trimAll trims the elements of a comma-separated list and drops empty ones.
 func trimAll(list []string) []string {
 	var out []string
 	for _, s := range list {

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,28 +17,37 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// canary stands in every secret of these tests: no error may show it.
+// canary is part of every secret of these tests. No error may show it.
 const canary = "S3CRET"
 
 type vars map[string]string
 
-// wants asserts that err is one line which begins with the variable's name, has all of the rest, and no secret.
-func wants(t *testing.T, err error, variable string, rest ...string) {
+// wants asserts that err is a setting.Error of the variable: one line that begins with the variable's name,
+// contains the texts, and shows no secret.
+func wants(t *testing.T, err error, variable string, texts ...string) {
 	t.Helper()
 	if err == nil {
 		t.Fatalf("accepted; want an error of %s", variable)
 	}
 	got := err.Error()
-	if !strings.HasPrefix(got, variable) {
+	if !strings.HasPrefix(got, variable+": ") {
 		t.Errorf("error %q does not begin with %s", got, variable)
 	}
-	for _, r := range rest {
-		if !strings.Contains(got, r) {
-			t.Errorf("error %q lacks %q", got, r)
+	var se *setting.Error
+	if !errors.As(err, &se) {
+		t.Fatalf("%q is a %T, want a *setting.Error", got, err)
+	}
+	if se.Variable != variable {
+		t.Errorf("the error is about %q, want %q", se.Variable, variable)
+	}
+	for _, text := range texts {
+		if !strings.Contains(got, text) {
+			t.Errorf("error %q lacks %q", got, text)
 		}
 	}
 	if strings.ContainsAny(got, "\n\r") || strings.Contains(got, canary) {
@@ -48,10 +58,12 @@ func wants(t *testing.T, err error, variable string, rest ...string) {
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	want := config.Config{
-		APIURLs: []string{"https://api.weixin.qq.com"}, TokenAPI: "stable_token", HTTPTimeout: 5 * time.Second, Tickets: []string{"jsapi", "wx_card"},
+		APIURLs: []string{"https://api.weixin.qq.com"}, TokenAPI: "stable_token", HTTPTimeout: 5 * time.Second,
+		Tickets:    []string{"jsapi", "wx_card"},
 		NATSListen: "127.0.0.1:4222", DataDir: "data", HTTPAddr: "127.0.0.1:8080",
-		SubjectPrefix: "wechat", Bucket: "wechat", RefreshBefore: 10 * time.Minute, ResolveConcurrency: 256, ResolveTimeout: 4 * time.Second,
-		LogLevel: "info",
+		SubjectPrefix: "wechat", Bucket: "wechat", RefreshBefore: 10 * time.Minute, ResolveConcurrency: 256,
+		ResolveTimeout: 4 * time.Second,
+		LogLevel:       "info",
 	}
 	empty := vars{}
 	for _, r := range config.Table() {
@@ -72,16 +84,22 @@ func TestEveryVariableIsRead(t *testing.T) {
 	t.Parallel()
 	env := vars{
 		"WECHAT_APPID": "wx1", "WECHAT_SECRET": canary, "WECHAT_SECRET_FILE": "f", "WECHAT_ACCOUNTS_FILE": "a.json",
-		"WECHAT_API_URL": "http://a.example/ , https://b.example", "WECHAT_API_INSECURE": "true", "WECHAT_TOKEN_API": "token", "WECHAT_HTTP_TIMEOUT": "100ms", "WECHAT_TICKETS": " jsapi,jsapi ",
-		"NATS_URL": "tls://a:4222,b:4222", "NATS_CREDS": "c", "NATS_CA": "ca", "NATS_CERT": "cert", "NATS_KEY": "key", "NATS_INBOX_PREFIX": "_INBOX_a-1.b",
-		"WXKEEPER_NATS_LISTEN": "[::1]:0", "WXKEEPER_DATA_DIR": "d", "WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_SUBJECT_PREFIX": "we_chat-1", "WXKEEPER_BUCKET": "B",
-		"WXKEEPER_REPLICAS": "5", "WXKEEPER_REFRESH_BEFORE": "1h", "WXKEEPER_RESOLVE_CONCURRENCY": "65536", "WXKEEPER_RESOLVE_TIMEOUT": "1m",
-		"WXKEEPER_LOG_FORMAT": "json", "WXKEEPER_LOG_LEVEL": "debug",
+		"WECHAT_API_URL": "http://a.example/ , https://b.example", "WECHAT_API_INSECURE": "true",
+		"WECHAT_TOKEN_API": "token", "WECHAT_HTTP_TIMEOUT": "100ms", "WECHAT_TICKETS": "jsapi,jsapi",
+		"NATS_URL": "tls://a:4222,b:4222", "NATS_CREDS": "c", "NATS_CA": "ca", "NATS_CERT": "cert", "NATS_KEY": "key",
+		"NATS_INBOX_PREFIX":    "_INBOX_a-1.b",
+		"WXKEEPER_NATS_LISTEN": "[::1]:0", "WXKEEPER_DATA_DIR": "d", "WXKEEPER_HTTP_ADDR": "none",
+		"WXKEEPER_SUBJECT_PREFIX": "we_chat-1", "WXKEEPER_BUCKET": "B",
+		"WXKEEPER_REPLICAS": "5", "WXKEEPER_REFRESH_BEFORE": "1h", "WXKEEPER_RESOLVE_CONCURRENCY": "65536",
+		"WXKEEPER_RESOLVE_TIMEOUT": "1m",
+		"WXKEEPER_LOG_FORMAT":      "json", "WXKEEPER_LOG_LEVEL": "debug",
 	}
 	want := config.Config{
 		AppID: "wx1", Secret: canary, SecretFile: "f", AccountsFile: "a.json",
-		APIURLs: []string{"http://a.example", "https://b.example"}, APIInsecure: true, TokenAPI: "token", HTTPTimeout: 100 * time.Millisecond, Tickets: []string{"jsapi"},
-		NATSURL: "tls://a:4222,b:4222", NATSCreds: "c", NATSCA: "ca", NATSCert: "cert", NATSKey: "key", NATSInbox: "_INBOX_a-1.b",
+		APIURLs: []string{"http://a.example", "https://b.example"}, APIInsecure: true, TokenAPI: "token",
+		HTTPTimeout: 100 * time.Millisecond, Tickets: []string{"jsapi", "jsapi"},
+		NATSURL: "tls://a:4222,b:4222", NATSCreds: "c", NATSCA: "ca", NATSCert: "cert", NATSKey: "key",
+		NATSInbox:  "_INBOX_a-1.b",
 		NATSListen: "[::1]:0", DataDir: "d", HTTPAddr: "", SubjectPrefix: "we_chat-1", Bucket: "B",
 		Replicas: 5, RefreshBefore: time.Hour, ResolveConcurrency: 65536, ResolveTimeout: time.Minute,
 		LogFormat: "json", LogLevel: "debug",
@@ -94,16 +112,15 @@ func TestEveryVariableIsRead(t *testing.T) {
 		t.Errorf("-want +got\n%s", d)
 	}
 
-	for _, more := range []vars{ // each needs the others not to be set
-		{"NATS_URL": "nats://u:p@h", "NATS_NKEY": "n"}, {"NATS_USER": "u", "NATS_PASSWORD": "p"}, {"NATS_TOKEN": "t"}, {"WECHAT_TICKETS": "none"},
-		{"WECHAT_API_URL": "http://127.0.0.1:1234"}, {"WECHAT_API_URL": "http://[::1]:1"}, {"WECHAT_API_URL": "http://localhost"}, {"WXKEEPER_NATS_LISTEN": ":4222"},
+	for _, more := range []vars{ // they contradict each other
+		{"NATS_URL": "nats://u:p@h", "NATS_NKEY": "n"}, {"NATS_USER": "u", "NATS_PASSWORD": "p"}, {"NATS_TOKEN": "t"},
+		{"WECHAT_TICKETS": "none"},
+		{"WECHAT_API_URL": "http://127.0.0.1:1234"}, {"WECHAT_API_URL": "http://[::1]:1"},
+		{"WECHAT_API_URL": "http://localhost"}, {"WXKEEPER_NATS_LISTEN": ":4222"},
 	} {
 		if _, err := config.Load(more); err != nil {
 			t.Errorf("%v: %v", more, err)
 		}
-	}
-	if c, err := config.Load(vars{"WECHAT_TICKETS": "none"}); err != nil || c.Tickets != nil {
-		t.Errorf("WECHAT_TICKETS=none gives %v, %v", c.Tickets, err)
 	}
 }
 
@@ -141,7 +158,8 @@ func TestWrongVariableIsOneClearLine(t *testing.T) {
 		{"WECHAT_API_URL", "https://a.example,ftp://b.example", []string{"URL 2", "https"}},
 		{"WECHAT_API_URL", "https://a.example,:" + canary, []string{"URL 2", "cannot be parsed"}},
 		{"WECHAT_API_URL", "https://u:" + canary + "@a.example", []string{"URL 1", "leave https://a.example"}},
-		{"WECHAT_API_URL", "https://a.example/cgi-bin/token?secret=" + canary, []string{"URL 1", "leave https://a.example"}},
+		{"WECHAT_API_URL", "https://a.example/cgi-bin/token?secret=" + canary,
+			[]string{"URL 1", "leave https://a.example"}},
 		{"WECHAT_API_URL", "http://a.example", []string{"http://a.example", "https://", "WECHAT_API_INSECURE=true"}},
 		{"NATS_URL", "nats://u:" + canary + "@ho st", []string{"***@ho st", "nats://host:4222"}},
 		{"NATS_URL", "https://" + canary + "@host", []string{`"https"`, "nats, tls, ws, wss"}},
@@ -170,7 +188,7 @@ func TestWrongVariableIsOneClearLine(t *testing.T) {
 		t.Run(tt.name+"="+tt.value, func(t *testing.T) {
 			t.Parallel()
 			_, err := config.Load(vars{tt.name: tt.value})
-			wants(t, err, tt.name+": ", tt.want...)
+			wants(t, err, tt.name, tt.want...)
 		})
 	}
 
@@ -192,8 +210,10 @@ func TestWrongVariableIsOneClearLine(t *testing.T) {
 func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	c, err := config.Load(vars{
-		"WECHAT_APPID": "wx1", "WECHAT_SECRET": canary, "NATS_URL": "nats://" + canary + "@h", "NATS_USER": "u", "NATS_PASSWORD": canary,
-		"WECHAT_ACCOUNTS_0_APPID": "wx2", "WECHAT_ACCOUNTS_0_SECRET": canary, "WECHAT_ACCOUNTS_1_APPID": "wx3", "WECHAT_ACCOUNTS_1_SECRET": canary,
+		"WECHAT_APPID": "wx1", "WECHAT_SECRET": canary, "NATS_URL": "nats://" + canary + "@h", "NATS_USER": "u",
+		"NATS_PASSWORD":           canary,
+		"WECHAT_ACCOUNTS_0_APPID": "wx2", "WECHAT_ACCOUNTS_0_SECRET": canary, "WECHAT_ACCOUNTS_1_APPID": "wx3",
+		"WECHAT_ACCOUNTS_1_SECRET": canary,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +223,10 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	for _, v := range []any{c, &c, c.Numbered, c.Numbered[0], accounts, accounts[0], &accounts[0]} {
+	for _, v := range []any{
+		c, &c, c.Numbered, c.Numbered[0], accounts, accounts[0], &accounts[0],
+		c.Worker(accounts).Accounts, c.NATS("name").Password, c.Embedded(), []any{c.Embedded()},
+	} {
 		fmt.Fprintf(&b, "%v %+v %#v %s\n", v, v, v, v)
 		slog.New(slog.NewTextHandler(&b, nil)).Info("text", "v", v)
 		slog.New(slog.NewJSONHandler(&b, nil)).Info("json", "v", v)
@@ -211,8 +234,11 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if strings.Contains(b.String(), canary) {
 		t.Errorf("a secret was printed:\n%s", b.String())
 	}
-	if !strings.Contains(b.String(), "wx1") || !strings.Contains(c.String(), "WECHAT_ACCOUNTS_1_APPID=wx3") || !strings.Contains(c.String(), "nats://***@h") || accounts[0].Secret != canary {
-		t.Errorf("what is no secret was not printed:\n%s", b.String())
+	for _, text := range []string{"WECHAT_APPID=wx1", "WECHAT_ACCOUNTS_1_APPID=wx3", "NATS_URL=nats://***@h",
+		"NATS_PASSWORD=***", "WXKEEPER_REFRESH_BEFORE=10m", "WECHAT_TICKETS=jsapi,wx_card"} {
+		if !strings.Contains(c.String(), text) {
+			t.Errorf("%s is not printed:\n%s", text, c)
+		}
 	}
 }
 
@@ -232,16 +258,21 @@ func TestTableNamesEveryVariableOnce(t *testing.T) {
 	if got := strings.Count(md, "\n"); got != len(names)+2 {
 		t.Errorf("%d lines for %d variables", got, len(names))
 	}
-	if !strings.Contains(md, "| `WECHAT_HTTP_TIMEOUT` | `5s` | one call of the WeChat server API (100ms to 10s) |\n") {
+	if !strings.Contains(md, "| `WECHAT_HTTP_TIMEOUT` | `5s` | time limit of one call of the WeChat server API (100ms to 10s) |\n") {
 		t.Errorf("Markdown:\n%s", md)
 	}
-	numbered := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !strings.HasPrefix(name, "WECHAT_ACCOUNTS_0_") })
-	if n := reflect.TypeFor[config.Config]().NumField() - 1; n != len(names)-len(numbered) || len(numbered) != 6 {
-		t.Errorf("%d fields, %d variables, %d of them numbered", n, len(names), len(numbered))
+	numbered := slices.DeleteFunc(slices.Clone(names),
+		func(name string) bool { return !strings.HasPrefix(name, "WECHAT_ACCOUNTS_0_") })
+	// but for Numbered
+	if got, want := len(names)-len(numbered), reflect.TypeFor[config.Config]().NumField()-1; got != want {
+		t.Errorf("%d variables for %d fields", got, want)
+	}
+	if len(numbered) != 6 {
+		t.Errorf("%d variables of numbered accounts", len(numbered))
 	}
 }
 
-// write makes files in a new folder and returns it.
+// write creates files in a new directory and returns the directory.
 func write(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -255,7 +286,11 @@ func write(t *testing.T, files map[string]string) string {
 
 func TestEnvironmentOfTheProcessIsTheDefault(t *testing.T) {
 	t.Setenv("WXKEEPER_BUCKET", "of-the-process")
-	if c, err := config.Load(nil); err != nil || c.Bucket != "of-the-process" {
-		t.Errorf("Load(nil): bucket %q, %v", c.Bucket, err)
+	c, err := config.Load(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Bucket != "of-the-process" {
+		t.Errorf("the bucket is %q", c.Bucket)
 	}
 }

@@ -6,28 +6,32 @@ import (
 	"os"
 	"reflect"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/worker"
 )
 
-// followEvery is how often the files are looked at. A look is a stat or two.
+// followEvery is how often Follow looks at the files. One look costs one stat for each file.
 const followEvery = 2 * time.Second
 
-// Follow reads the accounts again when WECHAT_ACCOUNTS_FILE or a secret file that a variable names changes, and at each
-// word on asked, which says why, until ctx ends. What is read, and differs from have, goes to apply. What cannot be read, or is refused
-// by apply, changes nothing and is logged once.
-func (c *Config) Follow(ctx context.Context, have []Account, asked <-chan string, apply func([]Account) error, log *slog.Logger) {
+// Follow reads the accounts again when WECHAT_ACCOUNTS_FILE changes, when a secret file that a variable names
+// changes, and for each reason that it receives from reload. It calls apply if the accounts differ from the
+// previous ones; have are the first. If the accounts cannot be read, or apply refuses them, the previous
+// accounts stay in use, and Follow logs the error once. Follow returns when ctx ends.
+func (c *Config) Follow(ctx context.Context, have []worker.Account, reload <-chan string,
+	apply func([]worker.Account) error, log *slog.Logger) {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	var seen []mark // so that the first look reads what has changed since have was read
-	said := ""
+	var seen []fileState // nil: the first look also finds what has changed since have was read
+	logged := ""
 	for {
 		why := ""
 		select {
 		case <-ctx.Done():
 			return
-		case why = <-asked:
-			seen = c.marks()
+		case why = <-reload:
+			seen = c.fileStates()
 		case <-tick.C:
-			now := c.marks()
+			now := c.fileStates()
 			if reflect.DeepEqual(now, seen) {
 				continue
 			}
@@ -36,49 +40,49 @@ func (c *Config) Follow(ctx context.Context, have []Account, asked <-chan string
 		read, err := c.Accounts()
 		if err == nil {
 			if reflect.DeepEqual(read, have) {
-				log.Debug("accounts read again: nothing has changed", "why", why)
-				said = ""
+				log.Debug("accounts read again, nothing has changed", "why", why)
+				logged = ""
 				continue
 			}
 			err = apply(read)
 		}
 		if err != nil {
-			seen = nil // a changed owner or mode leaves no mark: look again at each tick
-			if text := err.Error(); text != said {
-				log.Error("the accounts cannot be read again: those from before stay", "why", why, "error", text)
-				said = text
+			seen = nil // the owner or the mode of a file may change, which fileStates does not see: read at each tick
+			if text := err.Error(); text != logged {
+				log.Error("accounts not read again, the previous accounts stay in use", "why", why, "error", text)
+				logged = text
 			}
 			continue
 		}
 		log.Info("accounts read again", "why", why, "accounts", len(read), "before", len(have))
-		have, said = read, ""
+		have, logged = read, ""
 	}
 }
 
-// mark tells one state of a file from another.
-type mark struct {
+// fileState is what shows that a file has changed.
+type fileState struct {
 	size    int64
 	changed time.Time
 	missing bool
 }
 
-// marks are those of the files that variables name.
-func (c *Config) marks() []mark {
+// fileStates are the states of the files that variables name.
+func (c *Config) fileStates() []fileState {
 	files := []string{c.AccountsFile, c.SecretFile}
 	for _, e := range c.Numbered {
 		files = append(files, e.SecretFile)
 	}
-	var marks []mark
+	var states []fileState
 	for _, file := range files {
 		if file == "" {
 			continue
 		}
 		info, err := os.Stat(file)
 		if err != nil {
-			marks = append(marks, mark{missing: true})
+			states = append(states, fileState{missing: true})
 			continue
 		}
-		marks = append(marks, mark{size: info.Size(), changed: info.ModTime()})
+		states = append(states, fileState{size: info.Size(), changed: info.ModTime()})
 	}
-	return marks
+	return states
 }

@@ -7,37 +7,52 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/wxkeeper/wxkeeper/worker"
 )
 
-// patience bounds waits for events that must come; it is not a claim about speed.
-const patience = 30 * time.Second
+// patience is the limit for events that must happen: only a test that hangs reaches it.
+const patience = 3 * time.Minute
 
-// notes is a log that a test can read while it is written.
-type notes struct {
+// logText is a log that a test can read while it is written.
+type logText struct {
 	mu      sync.Mutex
 	b       strings.Builder
-	written chan struct{} // tells that there is more to read
+	written chan struct{} // receives a value when there is more to read
 }
 
-func (n *notes) Write(p []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	select {
-	case n.written <- struct{}{}:
+	case l.written <- struct{}{}:
 	default:
 	}
-	return n.b.Write(p)
+	return l.b.Write(p)
 }
 
-func (n *notes) String() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.b.String()
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// await waits until text is logged.
+func (l *logText) await(t *testing.T, text string) {
+	t.Helper()
+	for end := time.After(patience); !strings.Contains(l.String(), text); {
+		select {
+		case <-l.written:
+		case <-end:
+			t.Fatalf("%q is not logged: %s", text, l)
+		}
+	}
 }
 
 func TestFollowTakesWhatIsRightAndKeepsWhatWasWhereItIsWrong(t *testing.T) {
@@ -58,13 +73,13 @@ func TestFollowTakesWhatIsRightAndKeepsWhatWasWhereItIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, asked := &notes{written: make(chan struct{}, 1)}, make(chan string)
-	applied := make(chan []Account, 4) // a look may come by itself while this test is about to ask
+	log, reload := &logText{written: make(chan struct{}, 1)}, make(chan string)
+	applied := make(chan []worker.Account, 4) // Follow may look at the file just before the test requests a reload
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.Follow(ctx, have, asked, func(as []Account) error {
+		c.Follow(ctx, have, reload, func(as []worker.Account) error {
 			if len(as) == 3 {
 				return errors.New("three are refused")
 			}
@@ -72,7 +87,7 @@ func TestFollowTakesWhatIsRightAndKeepsWhatWasWhereItIsWrong(t *testing.T) {
 			return nil
 		}, slog.New(slog.NewTextHandler(log, nil)))
 	}()
-	await := func(want string) {
+	awaitApplied := func(want string) {
 		t.Helper()
 		select {
 		case as := <-applied:
@@ -80,42 +95,32 @@ func TestFollowTakesWhatIsRightAndKeepsWhatWasWhereItIsWrong(t *testing.T) {
 				t.Errorf("applied %s, want %s", got, want)
 			}
 		case <-time.After(patience):
-			t.Fatalf("never applied; the log says %s", log)
-		}
-	}
-	said := func(what string) {
-		t.Helper()
-		for end := time.After(patience); !strings.Contains(log.String(), what); {
-			select {
-			case <-log.written:
-			case <-end:
-				t.Fatalf("the log does not say %q: %s", what, log)
-			}
+			t.Fatalf("%s is not applied; the log: %s", want, log)
 		}
 	}
 	write(`[{"appid":"wx1","secret":"CANARY0123456789"},{"appid":"wx2","secret":"CANARY9876543210"}]`)
-	await("wx2") // by itself
+	awaitApplied("wx2") // without a request
 	write(`[{"appid":"wx1","secret":"CANARY01234`)
-	asked <- "SIGHUP"
-	asked <- "SIGHUP"
-	said("this is not JSON")
+	reload <- "SIGHUP"
+	reload <- "SIGHUP"
+	log.await(t, "this is not JSON")
 	write(`[{"appid":"wx1","secret":"a"},{"appid":"wx2","secret":"b"},{"appid":"wx3","secret":"c"}]`)
-	asked <- "SIGHUP"
-	said("three are refused")
+	reload <- "SIGHUP"
+	log.await(t, "three are refused")
 	write(`[{"appid":"wx4","secret":"CANARY0123456789"}]`)
-	asked <- "refused"
-	await("wx4")
+	reload <- "refused"
+	awaitApplied("wx4")
 	cancel()
 	<-done
 	if n := strings.Count(log.String(), "this is not JSON"); n != 1 {
-		t.Errorf("the same fault is said %d times", n)
+		t.Errorf("the same error is logged %d times", n)
 	}
 	if strings.Contains(log.String(), "CANARY") {
-		t.Errorf("a secret shows: %s", log)
+		t.Errorf("the log shows a secret: %s", log)
 	}
 }
 
-// A numbered account's secret file is followed like that of the single account.
+// The secret file of a numbered account is followed like the secret file of the single account.
 func TestFollowLooksAtTheSecretFilesOfNumberedAccounts(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "secret")
@@ -123,19 +128,24 @@ func TestFollowLooksAtTheSecretFilesOfNumberedAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := Load(map[string]string{
-		"WECHAT_ACCOUNTS_0_APPID": "wx0", "WECHAT_ACCOUNTS_0_SECRET": "CANARY-0", "WECHAT_ACCOUNTS_1_APPID": "wx1", "WECHAT_ACCOUNTS_1_SECRET_FILE": file,
+		"WECHAT_ACCOUNTS_0_APPID": "wx0", "WECHAT_ACCOUNTS_0_SECRET": "CANARY-0", "WECHAT_ACCOUNTS_1_APPID": "wx1",
+		"WECHAT_ACCOUNTS_1_SECRET_FILE": file,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := c.marks()
+	before := c.fileStates()
 	if err := os.WriteFile(file, []byte("CANARY-newer"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if reflect.DeepEqual(before, c.marks()) {
-		t.Error("the change leaves no mark")
+	if cmp.Equal(before, c.fileStates(), cmp.AllowUnexported(fileState{})) {
+		t.Error("the change is not seen")
 	}
-	if as, err := c.Accounts(); err != nil || as[1].Secret != "CANARY-newer" {
-		t.Errorf("read again: %v, %v", as, err)
+	as, err := c.Accounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := as[1].Secret.Reveal(); s != "CANARY-newer" {
+		t.Errorf("read again: %q", s)
 	}
 }

@@ -1,36 +1,38 @@
 package config
 
 import (
-	"fmt"
 	"maps"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
-// numbered is what the variables of the i-th account begin with, the first being 0.
+// numbered is the prefix of the variables of the numbered account i. The first is 0.
 func numbered(i int) string { return "WECHAT_ACCOUNTS_" + strconv.Itoa(i) + "_" }
 
-// ofNumbered are the variables that can only be meant as those of a numbered account.
+// ofNumbered matches variables that can only be meant for a numbered account.
 var ofNumbered = regexp.MustCompile(`^WECHAT_ACCOUNTS_([0-9]+)`)
 
-// checkNumbers refuses what the env package passes over in silence: an account behind a number that is missing, and a
-// name that it does not know. A worker must not start without an account, or without its secret.
+// checkNumbers refuses what the env package would ignore silently: accounts after a missing number, and names that it
+// does not know. A worker must not start without one of its accounts, or without a secret.
 func checkNumbers(set map[string]string) error {
 	var endings []string
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[entry]()) {
 		endings = append(endings, f.Tag.Get("env"))
 	}
-	named := map[string]string{} // number → the first variable that has it
+	named := map[string]string{} // number → the first variable with this number
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		m := ofNumbered.FindStringSubmatch(name)
 		if m == nil {
 			continue
 		}
 		if ending, ok := strings.CutPrefix(name, m[0]+"_"); !ok || !slices.Contains(endings, ending) {
-			return fmt.Errorf("%s: there is no such variable: after %s_ comes %s", name, m[0], strings.Join(endings, ", "))
+			return setting.Errorf(name, "there is no such variable: %s_ is followed by one of %s", m[0],
+				strings.Join(endings, ", "))
 		}
 		if named[m[1]] == "" {
 			named[m[1]] = name
@@ -40,13 +42,15 @@ func checkNumbers(set map[string]string) error {
 	for ; named[strconv.Itoa(missing)] != ""; missing++ {
 		delete(named, strconv.Itoa(missing))
 	}
-	if behind := slices.Sorted(maps.Values(named)); len(behind) > 0 {
-		return fmt.Errorf("%s: there is no %sAPPID: accounts are numbered 0, 1, 2 and so on, without a gap and without zeros in front", behind[0], numbered(missing))
+	if rest := slices.Sorted(maps.Values(named)); len(rest) > 0 {
+		return setting.Errorf(rest[0], "there is no %sAPPID: number the accounts 0, 1, 2 and so on, without a gap "+
+			"and without leading zeros",
+			numbered(missing))
 	}
 	return nil
 }
 
-// firstSet is the ending of the first variable that is set.
+// firstSet is the ending of the first variable of e that is set.
 func (e entry) firstSet() string {
 	v := reflect.ValueOf(e)
 	for _, f := range reflect.VisibleFields(v.Type()) {

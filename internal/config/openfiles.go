@@ -6,17 +6,18 @@ import (
 	"runtime"
 )
 
-// OpenFile is a file with a secret in it that other users of the machine can read.
+// OpenFile is a file with a secret that other users of the machine can read.
 type OpenFile struct {
-	Variable string // that names it, or names the accounts file that names it
+	Variable string // the variable that names the file, or that names the accounts file that names it
 	Path     string
 	Mode     fs.FileMode
 }
 
-// OpenFiles are the files with secrets, as far as they can be read, that the group or others may read too.
+// OpenFiles returns the files with secrets that their group or all users may read. Files that cannot be read are left
+// out.
 func (c *Config) OpenFiles() []OpenFile {
 	if runtime.GOOS == "windows" {
-		return nil // its modes say nothing of who may read
+		return nil // there the mode does not say which users may read a file
 	}
 	var open []OpenFile
 	look := func(variable, path string) {
@@ -36,11 +37,11 @@ func (c *Config) OpenFiles() []OpenFile {
 	}
 	entries, err := readAccounts(c.AccountsFile)
 	if err != nil {
-		return open // Accounts tells it
+		return open // Accounts returns this error
 	}
-	look("WECHAT_ACCOUNTS_FILE", c.AccountsFile)
+	look(accountsFile, c.AccountsFile)
 	for _, e := range entries {
-		look("WECHAT_ACCOUNTS_FILE", e.SecretFile)
+		look(accountsFile, e.SecretFile)
 	}
 	return open
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 )
 
-// The README's table of variables is the one that the code reads.
 func TestReadmeHasTheTableOfVariables(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../README.md")
@@ -14,6 +13,6 @@ func TestReadmeHasTheTableOfVariables(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(readme), strings.TrimSpace(Markdown())) {
-		t.Errorf("README.md has another table than `wxkeeper env --markdown` prints:\n%s", Markdown())
+		t.Errorf("README.md does not have the table that `wxkeeper env --markdown` prints:\n%s", Markdown())
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 )
@@ -23,7 +24,7 @@ type variable struct {
 	value reflect.Value
 }
 
-// variables are all that c has, in the order of Config.
+// variables returns all variables of c, in the order of Config.
 func (c *Config) variables() []variable { return variables("", reflect.ValueOf(c).Elem()) }
 
 func variables(prefix string, v reflect.Value) (all []variable) {
@@ -40,20 +41,37 @@ func variables(prefix string, v reflect.Value) (all []variable) {
 	return all
 }
 
-// Table lists every variable, in the order of Config; of the numbered accounts the first.
+// text is the value as one writes it into the variable. Secrets are masked.
+func (v variable) text() string {
+	switch value := v.value.Interface().(type) {
+	case []string:
+		return strings.Join(value, ",")
+	case time.Duration:
+		return strings.Replace(strings.Replace(value.String(), "m0s", "m", 1), "h0m", "h", 1)
+	default:
+		return fmt.Sprint(value)
+	}
+}
+
+// Table lists every variable, in the order of Config. Of the numbered accounts it lists the first.
 func Table() []Row {
+	c := Defaults()
+	c.Numbered = make([]entry, 1)
 	var rows []Row
-	for _, f := range (&Config{Numbered: make([]entry, 1)}).variables() {
-		r := Row{Name: f.name, Default: f.Tag.Get("envDefault"), Meaning: f.Tag.Get("help")}
-		if lo := f.Tag.Get("min"); lo != "" {
-			r.Meaning += fmt.Sprintf(" (%s to %s)", lo, f.Tag.Get("max"))
+	for _, v := range c.variables() {
+		r := Row{Name: v.name, Default: v.text(), Meaning: v.Tag.Get("help")}
+		if lo := v.Tag.Get("min"); lo != "" {
+			r.Meaning += fmt.Sprintf(" (%s to %s)", lo, v.Tag.Get("max"))
+		}
+		if v.Type == reflect.TypeFor[redact.Secret]() {
+			r.Default = "" // an empty secret is masked too
 		}
 		rows = append(rows, r)
 	}
 	return rows
 }
 
-// Markdown is Table as it stands in the README.
+// Markdown is Table in the form that the README has.
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
@@ -70,18 +88,15 @@ func Markdown() string {
 // LogValue lists the variables that are set, without secrets.
 func (c Config) LogValue() slog.Value {
 	var attrs []slog.Attr
-	for _, f := range c.variables() {
-		if f.value.IsZero() {
+	for _, v := range c.variables() {
+		if v.value.IsZero() {
 			continue
 		}
-		shown := fmt.Sprint(f.value.Interface())
-		switch {
-		case f.Tag.Get("secret") != "":
-			shown = "***"
-		case f.Name == "NATSURL": // the one other field that can hold a password
+		shown := v.text()
+		if v.Name == "NATSURL" { // it may contain a password
 			shown = redact.URLs(shown)
 		}
-		attrs = append(attrs, slog.String(f.name, shown))
+		attrs = append(attrs, slog.String(v.name, shown))
 	}
 	return slog.GroupValue(attrs...)
 }
@@ -89,5 +104,5 @@ func (c Config) LogValue() slog.Value {
 // String is LogValue as text.
 func (c Config) String() string { return c.LogValue().String() }
 
-// GoString is String: %#v shows no secret either.
+// GoString is String, because NATS_URL may contain a password.
 func (c Config) GoString() string { return c.String() }

@@ -9,18 +9,18 @@ import (
 	"github.com/caarlos0/env/v11"
 )
 
-// Unknown is a variable that looks like one of ours and is none.
+// Unknown is a variable that begins like one of wxkeeper's variables, and that wxkeeper does not read.
 type Unknown struct {
 	Name    string
-	Nearest string // the known one that was probably meant; empty: none is close
+	Nearest string // the known variable that was probably meant; empty if no name is similar
 }
 
-// ofService are the variables by which Kubernetes tells a container of a Service called wxkeeper.
+// ofService matches the variables by which Kubernetes describes a Service called wxkeeper to containers.
 var ofService = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
-// UnknownVariables are those of environ that begin with WXKEEPER_ or WECHAT_ and that nobody reads, in the order of
-// their names; nil means the environment of the process. An empty variable counts as not set. Of the numbered accounts Load
-// refuses what nobody reads.
+// UnknownVariables returns the variables of environ that begin with WXKEEPER_ or WECHAT_ and that wxkeeper
+// does not read, sorted by name; nil means the environment of the process. An empty variable counts as not
+// set. Unknown variables of numbered accounts are not listed, because Load refuses them.
 func UnknownVariables(environ map[string]string) []Unknown {
 	if environ == nil {
 		environ = env.ToMap(os.Environ())
@@ -29,11 +29,12 @@ func UnknownVariables(environ map[string]string) []Unknown {
 	var all []Unknown
 	for name, value := range environ {
 		ours := strings.HasPrefix(name, "WXKEEPER_") || strings.HasPrefix(name, "WECHAT_")
-		if value == "" || !ours || ofService.MatchString(name) || ofNumbered.MatchString(name) || slices.ContainsFunc(known, func(r Row) bool { return r.Name == name }) {
+		if value == "" || !ours || ofService.MatchString(name) || ofNumbered.MatchString(name) ||
+			slices.ContainsFunc(known, func(r Row) bool { return r.Name == name }) {
 			continue
 		}
 		u := Unknown{Name: name}
-		const far = 4 // from there on it is another word
+		const far = 4 // from this distance on, two names are different words
 		for best, i := far, 0; i < len(known); i++ {
 			if d := distance(name, known[i].Name); d < best {
 				best, u.Nearest = d, known[i].Name
@@ -45,7 +46,7 @@ func UnknownVariables(environ map[string]string) []Unknown {
 	return all
 }
 
-// distance is how many letters must be put in, taken out or changed to make b of a.
+// distance is the Levenshtein distance: how many letters must be inserted, deleted or changed to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

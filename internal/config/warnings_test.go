@@ -13,10 +13,13 @@ import (
 func TestMisspelledVariablesAreFound(t *testing.T) {
 	t.Parallel()
 	got := config.UnknownVariables(vars{
-		"WXKEEPER_DATADIR": "d", "WECHAT_APP_ID": "wx1", "WECHAT_SECRETFILE": canary, "WXKEEPER_FAVOURITE_COLOUR": "blue", "WECHAT_PAY_KEY": canary,
-		"WXKEEPER_LOG_LEVEL": "info", "WXKEEPER_BUCKETS": "", "PATH": "/bin", "MY_WECHAT_APPID": "x", "NATS_CONTEXT": "c",
+		"WXKEEPER_DATADIR": "d", "WECHAT_APP_ID": "wx1", "WECHAT_SECRETFILE": canary,
+		"WXKEEPER_FAVOURITE_COLOUR": "blue", "WECHAT_PAY_KEY": canary,
+		"WXKEEPER_LOG_LEVEL": "info", "WXKEEPER_BUCKETS": "", "PATH": "/bin", "MY_WECHAT_APPID": "x",
+		"NATS_CONTEXT":            "c",
 		"WECHAT_ACCOUNT_0_SECRET": canary, "WECHAT_ACCOUNTS_7_SECRET": canary, "WECHAT_ACCOUNTS_FIEL": "f",
-		"WXKEEPER_SERVICE_HOST": "10.0.0.1", "WXKEEPER_SERVICE_PORT": "80", "WXKEEPER_SERVICE_PORT_HTTP": "80", "WXKEEPER_PORT": "tcp://10.0.0.1:80",
+		"WXKEEPER_SERVICE_HOST": "10.0.0.1", "WXKEEPER_SERVICE_PORT": "80", "WXKEEPER_SERVICE_PORT_HTTP": "80",
+		"WXKEEPER_PORT":        "tcp://10.0.0.1:80",
 		"WXKEEPER_PORT_80_TCP": "tcp://10.0.0.1:80", "WXKEEPER_PORT_80_TCP_ADDR": "10.0.0.1",
 	})
 	want := []config.Unknown{
@@ -49,9 +52,11 @@ func TestFilesThatOthersCanReadAreFound(t *testing.T) {
 		{vars{"WECHAT_SECRET_FILE": in("closed")}, nil},
 		{vars{"WECHAT_SECRET_FILE": in("missing"), "WECHAT_ACCOUNTS_FILE": in("missing")}, nil},
 		{vars{
-			"WECHAT_SECRET_FILE": in("group"), "WECHAT_ACCOUNTS_0_SECRET_FILE": in("closed"), "WECHAT_ACCOUNTS_1_SECRET_FILE": in("others"),
-			"WECHAT_ACCOUNTS_FILE": in("accounts.json"),
-			"NATS_URL":             "nats://127.0.0.1:1", "NATS_CREDS": in("group"), "NATS_CERT": in("others"), "NATS_KEY": in("others"),
+			"WECHAT_SECRET_FILE": in("group"), "WECHAT_ACCOUNTS_0_SECRET_FILE": in("closed"),
+			"WECHAT_ACCOUNTS_1_SECRET_FILE": in("others"),
+			"WECHAT_ACCOUNTS_FILE":          in("accounts.json"),
+			"NATS_URL":                      "nats://127.0.0.1:1", "NATS_CREDS": in("group"), "NATS_CERT": in("others"),
+			"NATS_KEY": in("others"),
 		}, []config.OpenFile{
 			{"WECHAT_SECRET_FILE", in("group"), 0o640}, {"WECHAT_ACCOUNTS_1_SECRET_FILE", in("others"), 0o604},
 			{"NATS_CREDS", in("group"), 0o640}, {"NATS_KEY", in("others"), 0o604}, // a certificate is no secret

@@ -158,7 +158,8 @@ func TestErrorNamesTheStepsThatDidNotHappen(t *testing.T) {
 		t.Fatalf("no error:\n%s", out)
 	}
 	for _, step := range []string{
-		"published (wx-demo-classic.access_token)", "refreshed (a token from the interface token)", "resolved", "healed",
+		"published (wx-demo-classic.access_token)", "refreshed (a token from the interface token)", "resolved",
+		"healed",
 	} {
 		if !strings.Contains(err.Error(), step) {
 			t.Errorf("the error does not name %q: %v", step, err)

@@ -184,7 +184,7 @@ func (s *story) onChange(c kv.Change) {
 
 // isAccepted reports whether WeChat accepts a credential now.
 func (s *story) isAccepted(c messages.Credential) bool {
-	return s.sim.Judge(c.AppID, string(c.Kind), c.Value) == wechattest.Valid
+	return s.sim.Validity(c.AppID, string(c.Kind), c.Value) == wechattest.Valid
 }
 
 // acceptedFor is how long WeChat still accepts a value after it has issued a new one: a classic token for the

@@ -2,15 +2,16 @@ package embedded
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
-// Check says why Start would refuse, or would fail, as far as that can be known without starting anything. It leaves
-// nothing behind: no directory, no lock, no open port.
+// Check returns the error with which Start would fail, as far as it is known without starting a server. It
+// leaves nothing behind: no directory, no lock, no open port.
 func (c Config) Check() error {
 	host, port, err := c.validate()
 	if err != nil {
@@ -20,15 +21,16 @@ func (c Config) Check() error {
 		return err
 	}
 	l, err := net.Listen("tcp", c.Listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return taken(c.Listen, host, port)
-	} else if err != nil {
-		return fmt.Errorf("WXKEEPER_NATS_LISTEN: %w", err)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return addressInUse(c.Listen, host, port)
+	case err != nil:
+		return setting.Errorf(listenVariable, "%w", err)
 	}
 	return l.Close()
 }
 
-// checkDir says why a directory cannot be the data directory.
+// checkDir returns why dir cannot be the data directory.
 func checkDir(dir string) error {
 	fi, err := os.Stat(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -39,35 +41,35 @@ func checkDir(dir string) error {
 			}
 		}
 		if err := tryWriting(above); err != nil {
-			return fmt.Errorf("WXKEEPER_DATA_DIR: %s is not there and cannot be made: %w", dir, err)
+			return setting.Errorf(dirVariable, "%s does not exist and cannot be created: %w", dir, err)
 		}
 		return nil
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("WXKEEPER_DATA_DIR: %w", err)
+		return setting.Errorf(dirVariable, "%w", err)
 	case !fi.IsDir():
-		return fmt.Errorf("WXKEEPER_DATA_DIR: %s is not a directory", dir)
+		return setting.Errorf(dirVariable, "%s is not a directory", dir)
 	}
-	if isLocked(dir) { // before the rest, which a running server has seen to
-		return inUse(dir)
+	if isLocked(dir) { // before the other checks: a running server has made them
+		return directoryInUse(dir)
 	}
 	if fi.Mode().Perm()&0o077 != 0 {
-		if err := refuseForeign(dir, fi.Mode()); err != nil {
+		if err := checkForeign(dir, fi.Mode()); err != nil {
 			return err
 		}
-		// The mode that it has: whether this user may close it, which Start does.
+		// Setting the mode that it has shows whether this user may set another, as Start does.
 		if err := os.Chmod(dir, fi.Mode()&(os.ModePerm|os.ModeSetuid|os.ModeSetgid|os.ModeSticky)); err != nil {
 			return notClosable(dir, fi.Mode(), err)
 		}
 	}
 	if err := tryWriting(dir); err != nil {
-		return fmt.Errorf("WXKEEPER_DATA_DIR: this user cannot write there: %w", err)
+		return setting.Errorf(dirVariable, "this user cannot write there: %w", err)
 	}
 	return nil
 }
 
-// isLocked says whether another process has the directory. Only a lock that is there is tried.
+// isLocked reports whether another process has locked the directory. It creates no lock file.
 func isLocked(dir string) bool {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR, 0)
 	if err != nil {
@@ -77,11 +79,11 @@ func isLocked(dir string) bool {
 	if err := flock(f); err != nil {
 		return errors.Is(err, errLocked)
 	}
-	_ = funlock(f) // closing does it too
+	_ = funlock(f) // Close unlocks it too
 	return false
 }
 
-// tryWriting makes a directory, which is the least that can be removed by its name alone, and removes it.
+// tryWriting creates a directory in dir and removes it.
 func tryWriting(dir string) error {
 	made, err := os.MkdirTemp(dir, ".wxkeeper-check-")
 	if err != nil {

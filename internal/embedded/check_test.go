@@ -10,8 +10,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 )
 
-// Check says what Start would say, and leaves nothing: not the directory, not the lock, not the port.
-func TestCheckSaysWhatStartWouldAndLeavesNothing(t *testing.T) {
+// Check returns the errors of Start, and leaves nothing behind: no directory, no lock, no open port.
+func TestCheckReturnsTheErrorsOfStartAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	above := t.TempDir()
 	dir := filepath.Join(above, "not", "there")
@@ -23,7 +23,7 @@ func TestCheckSaysWhatStartWouldAndLeavesNothing(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 
-	lax := t.TempDir() // of ours: Start closes it, Check does not
+	lax := t.TempDir() // a directory of wxkeeper: Start changes its mode, Check does not
 	start(t, embedded.Config{DataDir: lax}).Shutdown()
 	chmod(t, lax, 0o755)
 	before, err := os.ReadDir(lax)
@@ -34,8 +34,18 @@ func TestCheckSaysWhatStartWouldAndLeavesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	after, err := os.ReadDir(lax)
-	if fi, _ := os.Stat(lax); err != nil || len(after) != len(before) || fi.Mode().Perm() != 0o755 {
-		t.Errorf("before %v, after %v, mode %v, %v", before, after, fi.Mode(), err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(after) != len(before) {
+		t.Errorf("files before %v, after %v", before, after)
+	}
+	fi, err := os.Stat(lax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fi.Mode().Perm(); got != 0o755 {
+		t.Errorf("the mode was changed to %04o", got)
 	}
 
 	file := filepath.Join(t.TempDir(), "file")
@@ -57,7 +67,8 @@ func TestCheckSaysWhatStartWouldAndLeavesNothing(t *testing.T) {
 		texts []string
 	}{
 		{embedded.Config{Listen: "0.0.0.0:0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "authentication"}},
-		{embedded.Config{Listen: l.Addr().String(), DataDir: dir}, []string{"another process listens on " + l.Addr().String()}},
+		{embedded.Config{Listen: l.Addr().String(), DataDir: dir},
+			[]string{"another process listens on " + l.Addr().String()}},
 		{embedded.Config{Listen: "127.0.0.1:0", DataDir: file}, []string{"WXKEEPER_DATA_DIR", "not a directory"}},
 		{embedded.Config{Listen: "127.0.0.1:0", DataDir: filepath.Join(file, "below")}, []string{"WXKEEPER_DATA_DIR"}},
 		{embedded.Config{Listen: "127.0.0.1:0", DataDir: foreign}, []string{"WXKEEPER_DATA_DIR", "not wxkeeper's"}},
@@ -65,7 +76,7 @@ func TestCheckSaysWhatStartWouldAndLeavesNothing(t *testing.T) {
 	} {
 		err := tt.cfg.Check()
 		if err == nil {
-			t.Errorf("%+v: nothing is wrong", tt.cfg)
+			t.Errorf("%+v: Check finds nothing", tt.cfg)
 			continue
 		}
 		for _, text := range tt.texts {
@@ -75,13 +86,14 @@ func TestCheckSaysWhatStartWouldAndLeavesNothing(t *testing.T) {
 		}
 		if s, err := embedded.Start(t.Context(), tt.cfg); err == nil {
 			s.Shutdown()
-			t.Errorf("%+v: Start does not refuse it", tt.cfg)
+			t.Errorf("%+v: Start succeeds", tt.cfg)
 		}
 	}
-	if os.Geteuid() != 0 { // who may do everything
+	if os.Geteuid() != 0 { // root may write everywhere
 		closed := t.TempDir()
 		chmod(t, closed, 0o500)
-		if err := (embedded.Config{Listen: "127.0.0.1:0", DataDir: closed}).Check(); err == nil || !strings.Contains(err.Error(), "cannot write") {
+		if err := (embedded.Config{Listen: "127.0.0.1:0", DataDir: closed}).Check(); err == nil ||
+			!strings.Contains(err.Error(), "cannot write") {
 			t.Errorf("a directory that cannot be written: %v", err)
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// flock refuses: without a lock two servers on one directory destroy it.
+// flock returns an error: without a lock two servers would start on one directory and destroy the store.
 func flock(*os.File) error {
 	return errors.New("the embedded NATS server is not built for this operating system: set NATS_URL to a NATS server")
 }

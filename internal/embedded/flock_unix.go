@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// flock takes the lock or returns errLocked at once. nats-server has no lock on its store: two servers on one directory
-// both start, and destroy it.
+// flock locks f, or returns errLocked at once. nats-server does not lock its store: without this lock two
+// servers would start on one directory and destroy the store.
 func flock(f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// bridge is the server's logger. The stock one ends the process in Fatalf; this one remembers the error, which is the
-// only report of a listener that could not be opened or of a store that could not be read.
+// bridge is the server's logger. The logger of nats-server ends the process in Fatalf; this one keeps the
+// error, because the server returns no other error if it cannot open its listener or read its store.
 type bridge struct {
 	log *slog.Logger
 
@@ -16,20 +16,20 @@ type bridge struct {
 	err error
 }
 
-// Noticef, Debugf and Tracef are of no interest in a running system.
-func (b *bridge) Noticef(format string, v ...any) { b.say(slog.LevelDebug, format, v) }
-func (b *bridge) Debugf(format string, v ...any)  { b.say(slog.LevelDebug, format, v) }
-func (b *bridge) Tracef(format string, v ...any)  { b.say(slog.LevelDebug, format, v) }
-func (b *bridge) Warnf(format string, v ...any)   { b.say(slog.LevelWarn, format, v) }
-func (b *bridge) Errorf(format string, v ...any)  { b.say(slog.LevelError, format, v) }
+// Noticef, Debugf and Tracef log at debug level: operators of wxkeeper do not need these lines.
+func (b *bridge) Noticef(format string, v ...any) { b.write(slog.LevelDebug, format, v) }
+func (b *bridge) Debugf(format string, v ...any)  { b.write(slog.LevelDebug, format, v) }
+func (b *bridge) Tracef(format string, v ...any)  { b.write(slog.LevelDebug, format, v) }
+func (b *bridge) Warnf(format string, v ...any)   { b.write(slog.LevelWarn, format, v) }
+func (b *bridge) Errorf(format string, v ...any)  { b.write(slog.LevelError, format, v) }
 
-func (b *bridge) say(level slog.Level, format string, v []any) {
+func (b *bridge) write(level slog.Level, format string, v []any) {
 	if ctx := context.Background(); b.log.Enabled(ctx, level) {
 		b.log.Log(ctx, level, "nats-server", "says", fmt.Sprintf(format, v...))
 	}
 }
 
-// Fatalf keeps the error among its arguments, so that the caller of Start can tell an address that is taken from others.
+// Fatalf keeps the error among its arguments, because Start treats an address in use differently from other errors.
 func (b *bridge) Fatalf(format string, v ...any) {
 	err := fmt.Errorf(format, v...)
 	for _, a := range v {
@@ -39,7 +39,7 @@ func (b *bridge) Fatalf(format string, v ...any) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.err == nil { // the first is the cause
+	if b.err == nil { // the first error is the cause of the others
 		b.err = err
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 )
 
-// helperVerb makes the test binary the other process of inAnotherProcess.
+// helperVerb is the argument with which inAnotherProcess starts the test binary.
 const helperVerb = "start-embedded-server"
 
 func TestMain(m *testing.M) {
@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// inAnotherProcess starts a server in another process, and returns its error or "started".
 func inAnotherProcess(t *testing.T, listen, dir string) string {
 	t.Helper()
 	exe, err := os.Executable()

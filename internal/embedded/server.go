@@ -14,31 +14,43 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/wxkeeper/wxkeeper/internal/loopback"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
 const (
-	// maxMemory and maxStore bound JetStream. Without them the server takes three quarters of the machine's memory and
-	// of the free disk. Ten thousand accounts need some tens of megabytes.
+	// maxMemory and maxStore limit JetStream. The defaults of nats-server are three quarters of the memory
+	// and of the free disk space. Ten thousand accounts need some tens of megabytes.
 	maxMemory = 64 << 20
 	maxStore  = 1 << 30
 
 	maxPayload = 1 << 20
 
-	// maxConsumers bounds the readers of a bucket that watch it: each has a consumer. The server's own bound is 1,000.
+	// maxConsumers limits the Readers that watch one bucket: each has one JetStream consumer. The default is 1,000.
 	maxConsumers = 10_000
 
-	// readyWait is how long the server may take from its listener to its first connection. The store has been
-	// recovered by then, so that only a machine in great trouble needs more.
-	readyWait = 10 * time.Second
+	// readyWait limits the time from the open listener to the first connection. The store has been recovered
+	// by then, so only a hang, or a machine without any CPU time left, takes so long.
+	readyWait = time.Minute
 )
 
-// Config says where the server listens, where it stores, and who may connect.
-type Config struct {
-	Listen  string // host:port; port 0 takes a free one. Beyond loopback only with a User or a Token.
-	DataDir string // directory of the store; made with mode 0700 where it does not exist
+// Variables that errors name.
+const (
+	listenVariable = "WXKEEPER_NATS_LISTEN"
+	dirVariable    = "WXKEEPER_DATA_DIR"
+)
 
-	User, Password string // what clients must present; both or neither
-	Token          string // the other way to authenticate; not beside User
+// Config is the address, the store and the authentication of the server.
+type Config struct {
+	Listen  string // host:port; port 0 means a free port. Beyond the loopback it needs a User or a Token.
+	DataDir string // directory of the store; created with mode 0700 if it does not exist
+
+	// Clients authenticate with User and Password, or with Token; if all are empty, every client is accepted.
+	User     string
+	Password redact.Secret
+	Token    redact.Secret
 
 	Logger *slog.Logger // nil: nothing is logged
 }
@@ -51,9 +63,9 @@ type Server struct {
 	once sync.Once
 }
 
-// Start starts the server and returns when clients can connect. It refuses, with an error that says what to change, an
-// address beyond loopback without authentication, an address that is taken, and a directory that another process uses
-// or that other users of the machine can read and that it cannot, or should not, close to them.
+// Start starts the server and returns when clients can connect. Its error contains what to change. It refuses
+// an address beyond the loopback without authentication, an address in use, a directory that another process
+// uses, and a directory that other users can read if its mode cannot be changed or other programs use it.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -63,16 +75,17 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("starting the embedded NATS server: %w", err)
+		return nil, fmt.Errorf("start the embedded NATS server: %w", err)
 	}
 	if err := prepareDir(cfg.DataDir); err != nil {
 		return nil, err
 	}
 	lock, err := lockDir(cfg.DataDir)
-	if errors.Is(err, errLocked) {
-		return nil, inUse(cfg.DataDir)
-	} else if err != nil {
-		return nil, fmt.Errorf("locking the data directory %s: %w", cfg.DataDir, err)
+	switch {
+	case errors.Is(err, errLocked):
+		return nil, directoryInUse(cfg.DataDir)
+	case err != nil:
+		return nil, fmt.Errorf("lock the data directory %s: %w", cfg.DataDir, err)
 	}
 
 	s := &Server{cfg: cfg, lock: lock}
@@ -83,56 +96,52 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// inUse is the error of a directory that another server has, with where that one is to be found. The addresses of the
-// caller's own environment say nothing about it.
-func inUse(dir string) error {
-	h := readHolder(dir)
-	who, join := "another wxkeeper", "NATS_URL (the first one logs its URL)"
-	if h.PID != 0 {
-		who = fmt.Sprintf("another wxkeeper (pid %d)", h.PID)
+// directoryInUse is the error for a directory that another server uses. It contains that server's URL, because the
+// addresses in this process's environment may be different ones.
+func directoryInUse(dir string) error {
+	o := readOwner(dir)
+	process, join := "another wxkeeper", "NATS_URL (the first one logs its URL)"
+	if o.PID != 0 {
+		process = fmt.Sprintf("another wxkeeper (pid %d)", o.PID)
 	}
-	if h.URL != "" {
-		join = "NATS_URL=" + h.URL
+	if o.URL != "" {
+		join = "NATS_URL=" + o.URL
 	}
 	return fmt.Errorf("the data directory %s is in use by %s: a second worker on this machine joins it with %s; "+
-		"for a server of its own set WXKEEPER_DATA_DIR to another directory", dir, who, join)
+		"for a separate server set %s to another directory", dir, process, join, dirVariable)
 }
 
-// taken is the error of an address on which another process listens.
-func taken(listen, host string, port int) error {
-	return fmt.Errorf("another process listens on %s: set WXKEEPER_NATS_LISTEN to another address, or NATS_URL=%s to join the NATS server that is there",
-		listen, joinURL(host, port))
+// addressInUse is the error for an address on which another process listens.
+func addressInUse(listen, host string, port int) error {
+	return fmt.Errorf("another process listens on %s: set %s to another address, or NATS_URL=%s to join the NATS "+
+		"server at this address",
+		listen, listenVariable, joinURL(host, port))
 }
 
 func (c Config) validate() (host string, port int, err error) {
 	host, p, err := net.SplitHostPort(c.Listen)
 	if err != nil {
-		return "", 0, fmt.Errorf("WXKEEPER_NATS_LISTEN: %q is not host:port, for example 127.0.0.1:4222", c.Listen)
+		return "", 0, setting.Errorf(listenVariable, "%q is not host:port, for example 127.0.0.1:4222", c.Listen)
 	}
 	port, err = strconv.Atoi(p)
 	if err != nil || port < 0 || port > 65535 {
-		return "", 0, fmt.Errorf("WXKEEPER_NATS_LISTEN: %q has no port between 0 and 65535", c.Listen)
+		return "", 0, setting.Errorf(listenVariable, "%q has no port from 0 to 65535", c.Listen)
 	}
 	switch {
 	case c.DataDir == "":
-		// nats-server would store in a shared folder under the system's temporary directory.
-		return "", 0, errors.New("WXKEEPER_DATA_DIR: the embedded NATS server needs a directory")
+		// nats-server would use a shared directory within the system's temporary directory.
+		return "", 0, setting.Errorf(dirVariable, "the embedded NATS server needs a directory")
 	case (c.User == "") != (c.Password == ""):
-		return "", 0, errors.New("NATS_USER and NATS_PASSWORD: the embedded NATS server needs both or neither")
+		return "", 0, setting.Errorf("NATS_USER, NATS_PASSWORD", "the embedded NATS server needs both or neither")
 	case c.User != "" && c.Token != "":
-		return "", 0, errors.New("NATS_USER and NATS_TOKEN: the embedded NATS server takes one of them")
-	case !loopback(host) && c.User == "" && c.Token == "":
-		return "", 0, fmt.Errorf("WXKEEPER_NATS_LISTEN: %s can be reached from beyond this machine, which needs authentication: "+
-			"set NATS_USER and NATS_PASSWORD, or NATS_TOKEN, or listen on 127.0.0.1:%d", c.Listen, port)
+		return "", 0, setting.Errorf("NATS_USER, NATS_TOKEN",
+			"the embedded NATS server uses only one of them: unset the other")
+	case !loopback.Host(host) && c.User == "" && c.Token == "":
+		return "", 0, setting.Errorf(listenVariable,
+			"%s can be reached from other machines, which needs authentication: "+
+				"set NATS_USER and NATS_PASSWORD, or NATS_TOKEN, or listen on 127.0.0.1:%d", c.Listen, port)
 	}
 	return host, port, nil
-}
-
-// loopback tells whether only this machine can reach host. A name other than localhost is not trusted to be local: what
-// it resolves to can change.
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (s *Server) start(host string, port int) error {
@@ -147,51 +156,52 @@ func (s *Server) start(host string, port int) error {
 		MaxPayload: maxPayload,
 
 		Username:      s.cfg.User,
-		Password:      s.cfg.Password,
-		Authorization: s.cfg.Token,
+		Password:      s.cfg.Password.Reveal(),
+		Authorization: s.cfg.Token.Reveal(),
 
 		JetStream:              true,
 		StoreDir:               s.cfg.DataDir,
 		JetStreamMaxMemory:     maxMemory,
 		JetStreamMaxStore:      maxStore,
 		JetStreamLimits:        server.JSLimitOpts{DefaultMaxConsumers: maxConsumers},
-		SyncAlways:             true, // the default syncs every two minutes: a power cut could bring an old fence back
+		SyncAlways:             true, // the default syncs every two minutes: a power cut could restore an old fence
 		DisableJetStreamBanner: true,
 
-		NoSigs: true, // else it takes SIGINT and SIGTERM and ends the process in the middle of our own stop
-		NoLog:  true, // no logger of its own; ours is set below
+		NoSigs: true, // its handlers of SIGINT and SIGTERM would end the process before the worker has stopped
+		NoLog:  true, // its logger is set below
 
 		LameDuckGracePeriod: time.Second,
 		LameDuckDuration:    2 * time.Second,
 	})
 	if err != nil {
-		return fmt.Errorf("configuring the embedded NATS server: %w", err)
+		return fmt.Errorf("configure the embedded NATS server: %w", err)
 	}
 	ns.SetLoggerV2(log, false, false, false)
 	s.ns = ns
 
-	// Start returns when the listener is open, or has reported to the logger, and nowhere else, why it is not.
+	// Start returns when the listener is open. If it cannot be opened, only the logger receives the error.
 	ns.Start()
 	if err := log.fatal(); err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return taken(s.cfg.Listen, host, port)
+			return addressInUse(s.cfg.Listen, host, port)
 		}
-		return fmt.Errorf("starting the embedded NATS server on %s with the data directory %s: %w", s.cfg.Listen, s.cfg.DataDir, err)
+		return fmt.Errorf("start the embedded NATS server on %s with the data directory %s: %w", s.cfg.Listen,
+			s.cfg.DataDir, err)
 	}
 	if !ns.ReadyForConnections(readyWait) {
 		return fmt.Errorf("the embedded NATS server on %s was not ready within %s", s.cfg.Listen, readyWait)
 	}
-	if err := s.lock.tell(holder{PID: os.Getpid(), URL: s.URL()}); err != nil {
-		s.cfg.Logger.Warn("who uses the data directory could not be written down", "data_dir", s.cfg.DataDir, "error", err)
+	if err := s.lock.write(owner{PID: os.Getpid(), URL: s.URL()}); err != nil {
+		s.cfg.Logger.Warn("lock file of the data directory not written", "data_dir", s.cfg.DataDir, "error", err)
 	}
 	s.cfg.Logger.Info("embedded NATS server started", "url", s.URL(), "data_dir", s.cfg.DataDir)
 	return nil
 }
 
-// URL returns the URL for clients on this machine. It carries no credentials.
+// URL returns the URL for clients on this machine. It contains no credentials.
 func (s *Server) URL() string {
 	addr, ok := s.ns.Addr().(*net.TCPAddr)
-	if !ok { // shut down: the address it was configured with is the best answer
+	if !ok { // the server is shut down: return the configured address
 		return s.ns.ClientURL()
 	}
 	host, _, err := net.SplitHostPort(s.cfg.Listen)
@@ -201,28 +211,24 @@ func (s *Server) URL() string {
 	return joinURL(host, addr.Port)
 }
 
-// joinURL is where a client on this machine reaches a server that listens on host.
+// joinURL is the URL at which a client on this machine reaches a server that listens on host.
 func joinURL(host string, port int) string {
-	switch ip := net.ParseIP(host); {
-	case host == "", ip != nil && ip.IsUnspecified() && ip.To4() != nil:
-		host = "127.0.0.1"
-	case ip != nil && ip.IsUnspecified():
-		host = "::1"
-	}
-	return "nats://" + net.JoinHostPort(host, strconv.Itoa(port))
+	return "nats://" + net.JoinHostPort(loopback.Reachable(host), strconv.Itoa(port))
 }
 
-// InProcess returns the option by which a client in this process connects: through memory, with the server's own
-// credentials, whatever its URL says. Close the connection before Shutdown: it would try to reconnect for ever.
+// InProcess returns the option for a client in this process: it connects through memory, with the server's
+// own credentials, and ignores its URL. Close the connection before Shutdown: otherwise it would try to
+// reconnect until the process exits.
 func (s *Server) InProcess() nats.Option {
 	return func(o *nats.Options) error {
 		o.InProcessServer = s.ns
-		o.User, o.Password, o.Token = s.cfg.User, s.cfg.Password, s.cfg.Token
+		o.User, o.Password, o.Token = s.cfg.User, s.cfg.Password.Reveal(), s.cfg.Token.Reveal()
 		return nil
 	}
 }
 
-// Shutdown stops the server, waits until its store is closed, and unlocks the directory. It may be called twice.
+// Shutdown stops the server, waits until its store is closed, and unlocks the directory. It may be called
+// more than once.
 func (s *Server) Shutdown() {
 	s.once.Do(func() {
 		if s.ns != nil {

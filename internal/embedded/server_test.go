@@ -17,9 +17,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
+	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
-// start starts a server that ends with the test; what is empty in cfg gets a value that fits a test.
+// patience is the limit for events that must happen: only a test that hangs reaches it.
+const patience = 3 * time.Minute
+
+// start starts a server that stops at the end of the test. An empty Listen or DataDir gets a value for tests.
 func start(t *testing.T, cfg embedded.Config) *embedded.Server {
 	t.Helper()
 	if cfg.Listen == "" {
@@ -38,12 +42,20 @@ func start(t *testing.T, cfg embedded.Config) *embedded.Server {
 
 func connect(t *testing.T, url string, opts ...nats.Option) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(url, opts...)
+	nc, err := nats.Connect(url, append([]nats.Option{nats.Timeout(patience)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
 	return nc
+}
+
+// testContext ends after patience. (The jetstream package gives up after 5 s if its context has no deadline.)
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func bucket(t *testing.T, nc *nats.Conn) jetstream.KeyValue {
@@ -52,15 +64,16 @@ func bucket(t *testing.T, nc *nats.Conn) jetstream.KeyValue {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kv, err := js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "b"})
+	kv, err := js.CreateOrUpdateKeyValue(testContext(t), jetstream.KeyValueConfig{Bucket: "b"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return kv
 }
 
-// refused asserts that cfg does not start, and that the error has all of want and never the secret.
-func refused(t *testing.T, cfg embedded.Config, want ...string) {
+// refused asserts that Start refuses cfg with an error that is one line, contains the texts and shows no secret.
+// It returns the variable of the error, or "" if the error is not a setting.Error.
+func refused(t *testing.T, cfg embedded.Config, want ...string) (variable string) {
 	t.Helper()
 	s, err := embedded.Start(t.Context(), cfg)
 	if err == nil {
@@ -73,11 +86,15 @@ func refused(t *testing.T, cfg embedded.Config, want ...string) {
 		}
 	}
 	if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "S3CRET") {
-		t.Errorf("error %q has a second line or a secret", err)
+		t.Errorf("error %q has more than one line or a secret", err)
 	}
+	if se := new(setting.Error); errors.As(err, &se) {
+		return se.Variable
+	}
+	return ""
 }
 
-// A nats-server that is not told otherwise allows 1,000 consumers for a stream: each reader that watches has one.
+// By default, nats-server allows 1,000 consumers of a stream, and each Reader that watches has one.
 func TestMoreThanAThousandReadersMayWatch(t *testing.T) {
 	t.Parallel()
 	s := start(t, embedded.Config{})
@@ -87,8 +104,9 @@ func TestMoreThanAThousandReadersMayWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx := testContext(t)
 	for i := range 1001 {
-		if _, err := js.CreateConsumer(t.Context(), "KV_b", jetstream.ConsumerConfig{
+		if _, err := js.CreateConsumer(ctx, "KV_b", jetstream.ConsumerConfig{
 			AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, InactiveThreshold: time.Minute,
 		}); err != nil {
 			t.Fatalf("consumer %d: %v", i+1, err)
@@ -102,17 +120,20 @@ func TestRestartKeepsData(t *testing.T) {
 
 	s := start(t, embedded.Config{DataDir: dir})
 	nc := connect(t, s.URL())
-	if _, err := bucket(t, nc).PutString(t.Context(), "k", "v"); err != nil {
+	if _, err := bucket(t, nc).PutString(testContext(t), "k", "v"); err != nil {
 		t.Fatal(err)
 	}
 	nc.Close()
 	s.Shutdown()
-	s.Shutdown() // twice does no harm
+	s.Shutdown() // a second call does nothing
 
 	s = start(t, embedded.Config{DataDir: dir})
-	e, err := bucket(t, connect(t, "", s.InProcess())).Get(t.Context(), "k")
-	if err != nil || string(e.Value()) != "v" {
-		t.Fatalf("after a restart: %v, %v", e, err)
+	e, err := bucket(t, connect(t, "", s.InProcess())).Get(testContext(t), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(e.Value()); got != "v" {
+		t.Errorf("after a restart the value is %q", got)
 	}
 }
 
@@ -129,13 +150,13 @@ func TestDirectoryIsClosedToOthers(t *testing.T) {
 	made := filepath.Join(t.TempDir(), "made")
 	start(t, embedded.Config{DataDir: made}).Shutdown()
 	if got := mode(made); got != 0o700 {
-		t.Errorf("a directory that Start makes has mode %04o", got)
+		t.Errorf("Start has created a directory with mode %04o", got)
 	}
 
 	chmod(t, made, 0o755)
 	start(t, embedded.Config{DataDir: made}).Shutdown()
 	if got := mode(made); got != 0o700 {
-		t.Errorf("a laxer directory of ours has mode %04o after Start", got)
+		t.Errorf("after Start, a directory of wxkeeper has mode %04o", got)
 	}
 
 	foreign := t.TempDir()
@@ -143,9 +164,10 @@ func TestDirectoryIsClosedToOthers(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(foreign, "diary"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, embedded.Config{Listen: "127.0.0.1:0", DataDir: foreign}, "WXKEEPER_DATA_DIR", foreign, "0755", filepath.Join(foreign, "wxkeeper"))
+	refused(t, embedded.Config{Listen: "127.0.0.1:0", DataDir: foreign}, "WXKEEPER_DATA_DIR", foreign, "0755",
+		filepath.Join(foreign, "wxkeeper"))
 	if got := mode(foreign); got != 0o755 {
-		t.Errorf("the mode of a directory that is not ours was changed to %04o", got)
+		t.Errorf("the mode of a directory with other files was changed to %04o", got)
 	}
 
 	file := filepath.Join(foreign, "diary")
@@ -163,32 +185,34 @@ func TestOneDirectoryHasOneServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := start(t, embedded.Config{DataDir: dir})
-	want := []string{dir, fmt.Sprintf("another wxkeeper (pid %d)", os.Getpid()), "joins it with NATS_URL=" + s.URL() + ";", "WXKEEPER_DATA_DIR"}
+	want := []string{dir, fmt.Sprintf("another wxkeeper (pid %d)", os.Getpid()),
+		"joins it with NATS_URL=" + s.URL() + ";", "WXKEEPER_DATA_DIR"}
 
 	refused(t, embedded.Config{Listen: "127.0.0.1:4999", DataDir: dir}, want...)
 
 	out := inAnotherProcess(t, "127.0.0.1:4999", dir)
 	for _, w := range want {
 		if !strings.Contains(out, w) {
-			t.Errorf("another process said %q, which lacks %q", out, w)
+			t.Errorf("the error in another process is %q, which lacks %q", out, w)
 		}
 	}
 
-	// The first one has not written down yet where it listens.
+	// The owner of the directory has not written its URL yet.
 	if err := os.Truncate(filepath.Join(dir, "wxkeeper.lock"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if out := inAnotherProcess(t, "127.0.0.1:4999", dir); !strings.Contains(out, "by another wxkeeper: ") || strings.Contains(out, "nats://") {
-		t.Errorf("without a word of the first, another process said %q", out)
+	if out := inAnotherProcess(t, "127.0.0.1:4999", dir); !strings.Contains(out, "by another wxkeeper: ") ||
+		strings.Contains(out, "nats://") {
+		t.Errorf("with an empty lock file, the error in another process is %q", out)
 	}
 
 	s.Shutdown()
 	if out := inAnotherProcess(t, "127.0.0.1:0", dir); out != "started" {
-		t.Errorf("after Shutdown another process said %q", out)
+		t.Errorf("after Shutdown, another process returns %q", out)
 	}
 }
 
-func TestAddressThatIsTakenIsSaidAtOnce(t *testing.T) {
+func TestAddressInUseIsAnErrorAtOnce(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -199,7 +223,7 @@ func TestAddressThatIsTakenIsSaidAtOnce(t *testing.T) {
 
 	refused(t, embedded.Config{Listen: addr, DataDir: dir}, addr, "WXKEEPER_NATS_LISTEN", "NATS_URL=nats://"+addr)
 
-	// The refused start has given the directory back.
+	// The failed start has unlocked the directory.
 	start(t, embedded.Config{DataDir: dir})
 }
 
@@ -210,22 +234,36 @@ func TestBadConfigIsRefused(t *testing.T) {
 		cfg  embedded.Config
 		want []string
 	}{
-		"beyond loopback without authentication": {embedded.Config{Listen: "0.0.0.0:0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "NATS_USER", "NATS_TOKEN"}},
-		"all addresses":                          {embedded.Config{Listen: ":0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
-		"a name":                                 {embedded.Config{Listen: "nats.example.com:0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
-		"no port":                                {embedded.Config{Listen: "127.0.0.1", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "host:port"}},
-		"port out of range":                      {embedded.Config{Listen: "127.0.0.1:65536", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "65535"}},
-		"not an address of this machine":         {embedded.Config{Listen: "192.0.2.1:0", DataDir: dir, Token: "S3CRET"}, []string{"192.0.2.1:0"}},
-		"no directory":                           {embedded.Config{Listen: "127.0.0.1:0"}, []string{"WXKEEPER_DATA_DIR"}},
-		"user without password":                  {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u"}, []string{"NATS_PASSWORD"}},
-		"user and token":                         {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u", Password: "S3CRET", Token: "S3CRET"}, []string{"NATS_TOKEN"}},
+		"beyond loopback without authentication": {embedded.Config{Listen: "0.0.0.0:0", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "NATS_USER", "NATS_TOKEN"}},
+		"all addresses": {embedded.Config{Listen: ":0", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
+		"a name": {embedded.Config{Listen: "nats.example.com:0", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
+		"no port": {embedded.Config{Listen: "127.0.0.1", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "host:port"}},
+		"port out of range": {embedded.Config{Listen: "127.0.0.1:65536", DataDir: dir},
+			[]string{"WXKEEPER_NATS_LISTEN", "65535"}},
+		"no directory": {embedded.Config{Listen: "127.0.0.1:0"},
+			[]string{"WXKEEPER_DATA_DIR"}},
+		"user without password": {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u"},
+			[]string{"NATS_USER, NATS_PASSWORD"}},
+		"user and token": {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, User: "u",
+			Password: "S3CRET", Token: "S3CRET"}, []string{"NATS_USER, NATS_TOKEN"}},
 	} {
-		t.Run(name, func(t *testing.T) { refused(t, tt.cfg, tt.want...) })
+		t.Run(name, func(t *testing.T) {
+			if got := refused(t, tt.cfg, tt.want...); got != tt.want[0] {
+				t.Errorf("the error is about %q, want %q", got, tt.want[0])
+			}
+		})
 	}
+	// not of this machine
+	refused(t, embedded.Config{Listen: "192.0.2.1:0", DataDir: dir, Token: "S3CRET"}, "192.0.2.1:0")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", DataDir: dir}); !errors.Is(err, context.Canceled) {
+	if _, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", DataDir: dir}); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
 }
@@ -237,18 +275,20 @@ func TestAuthenticationIsEnforced(t *testing.T) {
 		good nats.Option
 		bad  nats.Option
 	}{
-		"user":  {embedded.Config{User: "u", Password: "S3CRET"}, nats.UserInfo("u", "S3CRET"), nats.UserInfo("u", "guess")},
+		"user": {embedded.Config{User: "u", Password: "S3CRET"}, nats.UserInfo("u", "S3CRET"),
+			nats.UserInfo("u", "guess")},
 		"token": {embedded.Config{Token: "S3CRET"}, nats.Token("S3CRET"), nats.Token("guess")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tt.cfg.Listen = "0.0.0.0:0" // with authentication any address will do
+			tt.cfg.Listen = "0.0.0.0:0" // allowed with authentication
 			s := start(t, tt.cfg)
 			if !strings.HasPrefix(s.URL(), "nats://127.0.0.1:") || strings.Contains(s.URL(), "S3CRET") {
-				t.Errorf("URL is %q", s.URL())
+				t.Errorf("the URL is %q", s.URL())
 			}
 			for what, opt := range map[string]nats.Option{"nothing": nil, "a guess": tt.bad} {
-				if _, err := nats.Connect(s.URL(), opt); !errors.Is(err, nats.ErrAuthorization) {
+				if _, err := nats.Connect(s.URL(), nats.Timeout(patience), opt); !errors.Is(err,
+					nats.ErrAuthorization) {
 					t.Errorf("with %s: %v", what, err)
 				}
 			}
@@ -258,7 +298,7 @@ func TestAuthenticationIsEnforced(t *testing.T) {
 	}
 }
 
-// record is a slog handler that keeps what was logged.
+// record is a slog handler that keeps all records.
 type record struct {
 	mu    sync.Mutex
 	lines []slog.Record
@@ -278,7 +318,7 @@ func TestServerLogsThroughSlog(t *testing.T) {
 	t.Parallel()
 	var r record
 	s := start(t, embedded.Config{User: "u", Password: "S3CRET", Logger: slog.New(&r)})
-	if _, err := nats.Connect(s.URL(), nats.UserInfo("u", "guess-S3CRET")); err == nil {
+	if _, err := nats.Connect(s.URL(), nats.Timeout(patience), nats.UserInfo("u", "guess-S3CRET")); err == nil {
 		t.Fatal("connected with a guess")
 	}
 	s.Shutdown()
@@ -291,12 +331,15 @@ func TestServerLogsThroughSlog(t *testing.T) {
 		line := l.Message
 		l.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
 		if strings.Contains(line, "S3CRET") {
-			t.Errorf("a secret in the log: %s", line)
+			t.Errorf("the log shows a secret: %s", line)
 		}
 	}
-	if !seen[slog.LevelDebug] || !seen[slog.LevelInfo] || !seen[slog.LevelError] { // notices, our own line, the refused client
-		t.Errorf("levels seen: %v", seen)
+	for level, what := range map[slog.Level]string{
+		slog.LevelDebug: "a notice of nats-server", slog.LevelInfo: "the start",
+		slog.LevelError: "the client with a wrong password",
+	} {
+		if !seen[level] {
+			t.Errorf("%s is not logged at level %s", what, level)
+		}
 	}
 }
-
-const patience = 20 * time.Second // for what must happen; reached only by a test that fails

@@ -3,7 +3,6 @@ package natsconn
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -15,49 +14,51 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
-// Config says which NATS server to connect to, and as whom. Errors name the environment variables of the nats command,
-// from which the fields come.
+// Config is the NATS server to connect to, and the user to connect as. The fields come from the environment variables
+// of the nats command; errors name these variables.
 type Config struct {
-	URL string // NATS_URL: one, or a comma-separated list; empty means nats://127.0.0.1:4222
+	URL string // NATS_URL: one URL, or a comma-separated list; empty means nats://127.0.0.1:4222
 
-	Creds          string // NATS_CREDS: file with a JWT and its seed
-	NKey           string // NATS_NKEY: file with the seed of a user's nkey
-	User, Password string // NATS_USER, NATS_PASSWORD
-	Token          string // NATS_TOKEN
+	Creds    string        // NATS_CREDS: file with a JWT and its seed
+	NKey     string        // NATS_NKEY: file with the seed of a user's nkey
+	User     string        // NATS_USER
+	Password redact.Secret // NATS_PASSWORD
+	Token    redact.Secret // NATS_TOKEN
 
 	CA        string // NATS_CA: PEM file of the authorities that may have signed the server's certificate
 	Cert, Key string // NATS_CERT, NATS_KEY: PEM files of the client's certificate
 
-	Name        string // how the server lists this connection
+	Name        string // the name under which the server lists this connection
 	InboxPrefix string // first tokens of the subjects of replies; empty means _INBOX
 
 	Logger         *slog.Logger  // nil: nothing is logged
 	ConnectTimeout time.Duration // for one server and one attempt; zero means 2 s
-	FailFast       bool          // return an error when no server can be reached, rather than wait for one
+	FailFast       bool          // return an error if no server can be reached, instead of waiting for one
 }
 
 const (
 	defaultTimeout = 2 * time.Second
 
-	// Two pings without an answer close a connection, so that a dead peer is noticed within a minute, not within the
-	// six of the default.
+	// The connection is closed after two pings without an answer. A dead peer is thus detected within a
+	// minute, and not within the six minutes of the default.
 	pingInterval = 20 * time.Second
 
 	reconnectWait   = 500 * time.Millisecond
 	reconnectJitter = 250 * time.Millisecond
 )
 
-// Check says what is wrong with the configuration itself, without connecting: a URL that is none, a file that cannot be
-// read. Connect says the same.
+// Check returns what is wrong with the configuration itself, without connecting: a URL that cannot be parsed, a file
+// that cannot be read. Its error is a [setting.Error]. Connect returns the same errors.
 func (c Config) Check() error {
 	_, err := c.options()
 	return err
 }
 
-// options are those of every connection. It reads every file once, because nats.go reads the credentials only at the
-// handshake, where a missing file looks like a server that cannot be reached.
+// options returns the options of every connection. It reads every file once, because nats.go reads the
+// credentials only at the handshake, where a missing file looks like a server that cannot be reached.
 func (c Config) options() ([]nats.Option, error) {
 	if err := CheckURLs(c.URL); err != nil {
 		return nil, err
@@ -68,48 +69,49 @@ func (c Config) options() ([]nats.Option, error) {
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
-		nats.ReconnectBufSize(-1), // a write that failed is never sent later
+		nats.ReconnectBufSize(-1), // a write that has failed is never sent later
 		nats.PingInterval(pingInterval),
-		nats.IgnoreAuthErrorAbort(), // credentials are rotated: without it two refusals end the connection for good
+		// credentials are rotated: by default, two refusals close the connection permanently
+		nats.IgnoreAuthErrorAbort(),
 	}
 	if c.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(c.InboxPrefix))
 	}
 	if c.Creds != "" {
 		if err := checkCreds(c.Creds); err != nil {
-			return nil, fmt.Errorf("NATS_CREDS: %w", err)
+			return nil, setting.Errorf("NATS_CREDS", "%w", err)
 		}
 		opts = append(opts, nats.UserCredentials(c.Creds))
 	}
 	if c.NKey != "" {
 		o, err := nats.NkeyOptionFromSeed(c.NKey)
 		if err != nil {
-			return nil, fmt.Errorf("NATS_NKEY: %s: %w", c.NKey, err)
+			return nil, setting.Errorf("NATS_NKEY", "%s: %w", c.NKey, err)
 		}
 		opts = append(opts, o)
 	}
 	if c.User != "" {
-		opts = append(opts, nats.UserInfo(c.User, c.Password))
+		opts = append(opts, nats.UserInfo(c.User, c.Password.Reveal()))
 	}
 	if c.Token != "" {
-		opts = append(opts, nats.Token(c.Token))
+		opts = append(opts, nats.Token(c.Token.Reveal()))
 	}
 	if c.CA != "" {
 		pem, err := os.ReadFile(c.CA)
 		if err != nil {
-			return nil, fmt.Errorf("NATS_CA: %w", err)
+			return nil, setting.Errorf("NATS_CA", "%w", err)
 		}
 		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("NATS_CA: %s has no PEM certificate", c.CA)
+			return nil, setting.Errorf("NATS_CA", "%s has no PEM certificate", c.CA)
 		}
 		opts = append(opts, nats.RootCAs(c.CA))
 	}
 	if c.Cert != "" || c.Key != "" {
 		if c.Cert == "" || c.Key == "" {
-			return nil, errors.New("NATS_CERT and NATS_KEY: a client certificate needs both")
+			return nil, setting.Errorf("NATS_CERT, NATS_KEY", "a client certificate needs both")
 		}
 		if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
-			return nil, fmt.Errorf("NATS_CERT, NATS_KEY: %w", err)
+			return nil, setting.Errorf("NATS_CERT, NATS_KEY", "%w", err)
 		}
 		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
 	}
@@ -121,7 +123,7 @@ func checkCreds(file string) error {
 	if err != nil {
 		return err
 	}
-	defer clear(b) // it has a private key
+	defer clear(b) // it contains a private key
 	if _, err := nkeys.ParseDecoratedJWT(b); err != nil {
 		return fmt.Errorf("%s has no user JWT", file)
 	}
@@ -133,31 +135,35 @@ func checkCreds(file string) error {
 	return nil
 }
 
-// CheckURLs checks a comma-separated list of NATS URLs; empty is none. It refuses what nats.go would refuse with an error
-// that quotes the URL and the password in it.
+// CheckURLs checks a comma-separated list of NATS URLs; an empty list is valid. It refuses what nats.go would refuse
+// with an error that quotes the URL, and so the password in it. Its error is a [setting.Error].
 func CheckURLs(list string) error {
+	const variable = "NATS_URL"
 	if list == "" {
 		return nil
 	}
 	if strings.Trim(list, ", \t\n") == "" { // nats.go would connect to its default
-		return fmt.Errorf("NATS_URL: %q has no URL, for example nats://host:4222", list)
+		return setting.Errorf(variable, "%q has no URL, for example nats://host:4222", list)
 	}
 	for s := range strings.SplitSeq(list, ",") {
 		s = strings.TrimSpace(s)
 		if s == "" {
 			continue
 		}
-		if !strings.Contains(s, "://") { // nats.go takes host:port too
+		if !strings.Contains(s, "://") { // nats.go accepts host:port too
 			s = "nats://" + s
 		}
 		u, err := url.Parse(s)
 		if err != nil || u.Host == "" {
-			return fmt.Errorf("NATS_URL: %q is not a URL like nats://host:4222 (special characters in a password must be percent-encoded)", redact.URLs(list))
+			return setting.Errorf(variable,
+				"%q is not a URL like nats://host:4222 (special characters in a password must be percent-encoded)",
+				redact.URLs(list))
 		}
 		switch u.Scheme {
 		case "nats", "tls", "ws", "wss":
 		default:
-			return fmt.Errorf("NATS_URL: %q has the scheme %q, which is not one of nats, tls, ws, wss", redact.URLs(list), u.Scheme)
+			return setting.Errorf(variable, "%q has the scheme %q, which is not one of nats, tls, ws, wss",
+				redact.URLs(list), u.Scheme)
 		}
 	}
 	return nil

@@ -16,49 +16,52 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 )
 
-// Conn is a connection that comes back by itself after every outage.
+// Conn is a connection that reconnects after every outage.
 type Conn struct {
 	*nats.Conn
 
-	closed chan struct{}
-	asked  atomic.Bool // closing was asked for through this Conn
+	closed  chan struct{}
+	closing atomic.Bool // Drain or Close was called
 }
 
-// Closed returns a channel that is closed when the connection is closed for good: by Drain or Close, or because nats.go
-// gave up, which Err then tells. A worker that did not ask for it should end: nothing reconnects it.
+// Closed returns a channel that is closed when the connection is closed permanently: by Drain or Close, or because
+// nats.go gave up. Err returns the cause. A worker whose connection nats.go has closed must end, because nothing
+// reconnects it.
 func (c *Conn) Closed() <-chan struct{} { return c.closed }
 
-// Err returns why nats.go closed the connection, and nil while it is open or when it was closed on purpose.
+// Err returns why nats.go closed the connection. It returns nil while the connection is open, and after Drain
+// or Close.
 func (c *Conn) Err() error {
 	select {
 	case <-c.closed:
 	default:
 		return nil
 	}
-	if c.asked.Load() {
+	if c.closing.Load() {
 		return nil
 	}
 	return fmt.Errorf("the NATS connection was closed: %w", errors.Join(nats.ErrConnectionClosed, c.LastError()))
 }
 
-// Close closes the connection at once. Messages that were received and not yet handled are lost.
+// Close closes the connection at once. Messages that were received but not yet handled are lost.
 func (c *Conn) Close() {
-	c.asked.Store(true)
+	c.closing.Store(true)
 	c.Conn.Close()
 }
 
-// Drain stops the subscriptions, lets their handlers finish what was received, sends what is buffered, and closes the
-// connection. Unlike that of nats.go it waits until all that is done; it closes at once when ctx ends, and then returns
-// its error. It does not know of goroutines that handlers have started: wait for those first.
+// Drain stops the subscriptions, waits until their handlers have handled all received messages, sends what is
+// buffered, and closes the connection. Unlike Drain of nats.go it blocks until all this is done. When ctx
+// ends it closes the connection at once and returns the error of ctx. It does not wait for goroutines that
+// handlers have started: wait for them before.
 func (c *Conn) Drain(ctx context.Context) error {
-	c.asked.Store(true)
+	c.closing.Store(true)
 	if err := c.Conn.Drain(); err != nil {
 		c.Conn.Close()
 		<-c.closed
 		if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionReconnecting) {
-			return nil // nothing is buffered on a connection that is down
+			return nil // a connection that is down buffers nothing
 		}
-		return fmt.Errorf("draining the NATS connection: %w", err)
+		return fmt.Errorf("drain the NATS connection: %w", err)
 	}
 	select {
 	case <-c.closed:
@@ -66,14 +69,15 @@ func (c *Conn) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 		c.Conn.Close()
 		<-c.closed
-		return fmt.Errorf("draining the NATS connection: %w", ctx.Err())
+		return fmt.Errorf("drain the NATS connection: %w", ctx.Err())
 	}
 }
 
-// Connect connects to NATS; extra options come last. While no server can be reached it tries again until ctx ends, and
-// says so in the log now and then; with FailFast it returns an [UnreachableError] after the first attempt. What time does
-// not heal is an error at once: credentials that the server refuses, a certificate that one side does not trust, and what
-// [Config.Check] finds. Once it has returned, ctx has no meaning for the connection.
+// Connect connects to NATS; extra options are applied last. If no server can be reached, Connect tries again
+// until ctx ends, and logs this from time to time; with FailFast it returns an [UnreachableError] after the
+// first attempt. Errors that waiting cannot repair are returned at once: the server refuses the credentials,
+// one side does not trust the certificate of the other, or [Config.Check] fails. After Connect has returned,
+// ctx does not affect the connection.
 func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -92,7 +96,7 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 	shown := redact.URLs(url)
 	dial := &dialer{ctx: ctx, timeout: cfg.ConnectTimeout}
 	opts = append(opts, nats.SetCustomDialer(dial))
-	quiet := newThrottle()
+	lines := newThrottle()
 
 	for {
 		c := &Conn{closed: make(chan struct{})}
@@ -101,14 +105,17 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 		if err == nil {
 			dial.started.Store(true)
 			c.Conn = nc
-			cfg.Logger.Info("connected to NATS", "server", server(nc), "server_name", nc.ConnectedServerName(), "server_version", nc.ConnectedServerVersion())
+			cfg.Logger.Info("connected to NATS", "server", server(nc), "server_name", nc.ConnectedServerName(),
+				"server_version", nc.ConnectedServerVersion())
 			return c, nil
 		}
 		switch {
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("connecting to NATS at %s: %w", shown, ctx.Err())
+			return nil, fmt.Errorf("connect to NATS at %s: %w", shown, ctx.Err())
 		case refused(err):
-			return nil, fmt.Errorf("NATS at %s refuses this client, see NATS_CREDS, NATS_NKEY, NATS_USER, NATS_PASSWORD, NATS_TOKEN: %w", shown, err)
+			return nil, fmt.Errorf("NATS at %s refuses this client, see NATS_CREDS, NATS_NKEY, NATS_USER, "+
+				"NATS_PASSWORD, "+
+				"NATS_TOKEN: %w", shown, err)
 		case untrusted(err):
 			return nil, fmt.Errorf("no TLS with NATS at %s, see NATS_URL, NATS_CA, NATS_CERT, NATS_KEY: %w", shown, err)
 		}
@@ -116,8 +123,8 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 		if cfg.FailFast {
 			return nil, &UnreachableError{URL: shown, Why: why, Err: err}
 		}
-		if n, ok := quiet.allow(why); ok {
-			cfg.Logger.Warn("NATS cannot be reached, trying again", repeated(n, "url", shown, "error", why)...)
+		if n, ok := lines.allow(why); ok {
+			cfg.Logger.Warn("NATS cannot be reached, trying again", withDropped(n, "url", shown, "error", why)...)
 		}
 		select {
 		case <-ctx.Done():
@@ -126,14 +133,16 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 	}
 }
 
-// refused tells an answer of the server about who we are. nats.go returns the error of the last server of the list that
-// it tried, in random order: where others cannot be reached it may take some attempts until this one is seen.
+// refused reports whether the server refuses the credentials of this client. nats.go tries the servers of the list in
+// random order and returns the last error: if other servers cannot be reached, it can take several attempts until the
+// error of the refusing server is returned.
 func refused(err error) bool {
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) ||
 		errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAccountAuthExpired) ||
 		errors.Is(err, nats.ErrNkeysNotSupported)
 }
 
+// untrusted reports whether TLS cannot be established: because one side wants none, or does not trust the other.
 func untrusted(err error) bool {
 	if errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired) {
 		return true
@@ -142,6 +151,6 @@ func untrusted(err error) bool {
 	if errors.As(err, &verify) {
 		return true
 	}
-	var op *net.OpError // how crypto/tls reports that the peer has refused our certificate
+	var op *net.OpError // crypto/tls reports in this form that the peer has refused our certificate
 	return errors.As(err, &op) && op.Op == "remote error"
 }

@@ -14,11 +14,11 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// UnreachableError is returned where no server of the list could be reached.
+// UnreachableError is returned if no server of the list could be reached.
 type UnreachableError struct {
 	URL string // of the servers, without user names, passwords and tokens
 	Why string // the causes, short: "connection refused"
-	Err error  // what nats.go says of it
+	Err error  // the error of nats.go
 }
 
 func (e *UnreachableError) Error() string {
@@ -27,16 +27,16 @@ func (e *UnreachableError) Error() string {
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// dialer makes the first connection end with the context of Connect, and no other; and it remembers why an address could
-// not be reached: nats.go says "no servers available for connection" of a refused connection, and of several servers
-// what was wrong with the last.
+// dialer ends the dials of Connect with the context of Connect, but not later reconnects. It also records why
+// each address could not be reached: nats.go returns "no servers available for connection" for a refused
+// connection, and of several servers only the error of the last.
 type dialer struct {
 	ctx     context.Context //nolint:containedctx // nats.go's dialer interface has no context
 	timeout time.Duration
 	started atomic.Bool
 
 	mu     sync.Mutex
-	failed []failedDial // since forget
+	failed []failedDial // since the last call of forget
 }
 
 type failedDial struct{ address, why string }
@@ -61,8 +61,8 @@ func (d *dialer) forget() {
 	d.mu.Unlock()
 }
 
-// why says why no server was reached: what each address said, once where all say the same, and what nats.go says where
-// a connection was made and came to nothing.
+// why describes why no server was reached: the cause for each address, or only the cause if it is the same
+// for all; and err, the error of nats.go, if a connection was made and then failed.
 func (d *dialer) why(err error) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -86,7 +86,7 @@ func (d *dialer) why(err error) string {
 	return strings.Join(all, "; ")
 }
 
-// dialCause is the error of a dial without what stands around it.
+// dialCause is the cause of a failed dial, without the text that the net package adds.
 func dialCause(err error, timeout time.Duration) string {
 	var dns *net.DNSError
 	var errno syscall.Errno
@@ -95,7 +95,7 @@ func dialCause(err error, timeout time.Duration) string {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "no such host " + dns.Name
 	case errors.As(err, &dns):
-		return "looking up " + dns.Name + ": " + dns.Err
+		return "look up " + dns.Name + ": " + dns.Err
 	case errors.As(err, &errno):
 		return errno.Error()
 	case errors.As(err, &timed) && timed.Timeout():

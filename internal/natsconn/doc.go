@@ -1,6 +1,7 @@
-// Package natsconn connects to NATS the way this project needs it: for ever patient with a server that is away, at once
-// clear about a configuration that cannot work, and loud about what NATS tells only asynchronously (a permission that is
-// missing, messages that were dropped).
+// Package natsconn connects to NATS in the way that wxkeeper needs:
 //
-// The connection buffers nothing while it is down: a write that returned an error must not be sent later.
+//   - It waits for a server that is away, without a time limit.
+//   - It returns an error at once for a configuration that cannot work.
+//   - It logs what NATS reports only asynchronously: a missing permission, dropped messages.
+//   - It buffers nothing while the connection is down: a write that has returned an error must not be sent later.
 package natsconn

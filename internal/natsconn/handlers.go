@@ -9,13 +9,14 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 )
 
-// handlers log what NATS tells only asynchronously. They must be there from the start: micro.AddService keeps those it
-// finds, and one that is set later replaces micro's own.
+// handlers returns the handlers that log what NATS reports only asynchronously. They must be set when the
+// connection is made: micro.AddService calls the handlers that it finds, but a handler that is set later
+// replaces micro's own.
 func (c *Conn) handlers(log *slog.Logger) []nats.Option {
-	quiet := newThrottle()
+	lines := newThrottle()
 	return []nats.Option{
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if c.asked.Load() || err == nil {
+			if c.closing.Load() || err == nil {
 				log.Debug("disconnected from NATS")
 				return
 			}
@@ -25,8 +26,8 @@ func (c *Conn) handlers(log *slog.Logger) []nats.Option {
 			log.Info("reconnected to NATS", "server", server(nc), "reconnects", nc.Stats().Reconnects)
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			if n, ok := quiet.allow("reconnect " + err.Error()); ok {
-				log.Warn("NATS cannot be reached, trying again", repeated(n, "error", err)...)
+			if n, ok := lines.allow("reconnect " + err.Error()); ok {
+				log.Warn("NATS cannot be reached, trying again", withDropped(n, "error", err)...)
 			}
 		}),
 		nats.LameDuckModeHandler(func(nc *nats.Conn) {
@@ -36,39 +37,41 @@ func (c *Conn) handlers(log *slog.Logger) []nats.Option {
 			subject, dropped := "", 0
 			if sub != nil {
 				subject = sub.Subject
-				dropped, _ = sub.Dropped() // fails on a subscription that has ended: then nothing is known
+				dropped, _ = sub.Dropped() // the error means that the subscription has ended
 			}
-			n, ok := quiet.allow(subject + " " + err.Error())
+			n, ok := lines.allow(subject + " " + err.Error())
 			if !ok {
 				return
 			}
 			switch {
-			// A caller sees neither of these: the request it sent times out.
+			// The caller sees no error in the first two cases: its request times out.
 			case errors.Is(err, nats.ErrPermissionViolation):
 				attrs := []any{"error", err}
-				if r, ok := RefusalOf(err); ok && r.Inbox() {
+				if v, ok := ViolationOf(err); ok && v.Inbox() {
 					attrs = append(attrs, "advice", InboxAdvice)
 				}
-				log.Error("NATS refuses a subject to this user: its permissions are too narrow", repeated(n, attrs...)...)
+				log.Error("this NATS user has no permission for a subject", withDropped(n, attrs...)...)
 			case errors.Is(err, nats.ErrSlowConsumer):
-				log.Error("NATS messages were dropped: this process is too slow for its subscription", repeated(n, "subject", subject, "dropped", dropped, "error", err)...)
+				log.Error("NATS messages were dropped, this process is too slow for a subscription",
+					withDropped(n, "subject", subject, "dropped", dropped, "error", err)...)
 			case refused(err):
-				log.Error("NATS refuses this client, trying again", repeated(n, "error", err)...)
+				log.Error("NATS refuses this client, trying again", withDropped(n, "error", err)...)
 			default:
-				log.Warn("NATS reports an error", repeated(n, "subject", subject, "error", err)...)
+				log.Warn("NATS connection error", withDropped(n, "subject", subject, "error", err)...)
 			}
 		}),
 		nats.ClosedHandler(func(nc *nats.Conn) {
-			if c.asked.Load() {
-				log.Debug("the NATS connection is closed")
+			if c.closing.Load() {
+				log.Debug("NATS connection closed")
 			} else {
-				log.Error("the NATS connection is closed for good", "error", nc.LastError())
+				log.Error("NATS connection closed by the client library, it will not reconnect", "error",
+					nc.LastError())
 			}
 			close(c.closed)
 		}),
 	}
 }
 
-// server is the server of the connection. nats.go's own ConnectedUrlRedacted shows a token, which stands in a URL where a
-// user name does.
+// server is the URL of the connected server. ConnectedUrlRedacted of nats.go shows a token, because a token is in the
+// place of a user name.
 func server(nc *nats.Conn) string { return redact.URLs(nc.ConnectedUrl()) }

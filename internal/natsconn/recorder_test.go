@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// recorder keeps what was logged, at every level, and lets a test wait for a line.
+// recorder keeps what is logged, at every level. A test can wait for a text.
 type recorder struct {
 	mu      sync.Mutex
 	buf     bytes.Buffer

@@ -16,7 +16,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 )
 
-// issuer is an operator with one account, whose users a server lets in.
+// issuer is an operator with one account. It issues users, which the server accepts.
 type issuer struct {
 	*testing.T
 	operator, account nkeys.KeyPair
@@ -56,7 +56,7 @@ func (i *issuer) signed() string {
 	return token
 }
 
-// user writes the credentials of a new user to a file, in one step, and returns its public key.
+// user writes the credentials of a new user atomically to a file, and returns the user's public key.
 func (i *issuer) user(file string) string {
 	i.Helper()
 	kp, err := nkeys.CreateUser()
@@ -92,8 +92,8 @@ func (d *countingDialer) Dial(network, address string) (net.Conn, error) {
 	return net.DialTimeout(network, address, patience)
 }
 
-// The user is revoked, and the file with the new one comes later: the connection is refused for as long, says so, does not
-// give up, and comes back with the new credentials.
+// The user is revoked, and the file with a new user is written later. Until then the server refuses the
+// connection. The connection logs this, does not give up, and reconnects with the new credentials.
 func TestRotatedCredentialsAreTakenFromTheirFile(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
@@ -108,7 +108,7 @@ func TestRotatedCredentialsAreTakenFromTheirFile(t *testing.T) {
 	logs, dialer := newRecorder(), new(countingDialer)
 	nc := connect(t, natsconn.Config{URL: s.ClientURL(), Creds: file, Logger: logs.logger()},
 		nats.SetCustomDialer(dialer), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
-	works(t, nc)
+	reaches(t, nc)
 
 	i.claims.Revoke(revoked)
 	before := dialer.dials.Load()
@@ -121,16 +121,16 @@ func TestRotatedCredentialsAreTakenFromTheirFile(t *testing.T) {
 	late := time.After(patience)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for dialer.dials.Load() < before+5 { // nats.go by itself gives up after two refusals that are the same
+	for dialer.dials.Load() < before+5 { // by default, nats.go gives up after two equal refusals
 		select {
 		case <-nc.Closed():
 			t.Fatalf("closed: %v", nc.Err())
 		case <-late:
-			t.Fatal("it does not try again")
+			t.Fatal("it does not try to reconnect")
 		case <-tick.C:
 		}
 	}
 	i.user(file)
 	logs.wait(t, "reconnected to NATS")
-	works(t, nc)
+	reaches(t, nc)
 }

@@ -8,48 +8,48 @@ import (
 const (
 	throttleEvery = 10 * time.Second
 
-	// throttleKeys bounds the memory: texts of errors carry subjects, which have no end.
+	// throttleKeys bounds the memory: error texts contain subjects, of which there is no end.
 	throttleKeys = 256
 )
 
-// throttle lets one line of a kind through in throttleEvery: a server that is away, or a permission that is missing on a
-// busy path, says the same thing many times a second.
+// throttle lets one log line of each kind through per throttleEvery. While a server is away, or a permission
+// is missing on a busy path, the same line would otherwise be logged many times a second.
 type throttle struct {
 	now func() time.Time
 
 	mu   sync.Mutex
-	last map[string]*said
+	last map[string]*logged
 }
 
-type said struct {
+type logged struct {
 	at      time.Time
-	dropped int
+	dropped int // lines of this kind that were dropped since
 }
 
-func newThrottle() *throttle { return &throttle{now: time.Now, last: map[string]*said{}} }
+func newThrottle() *throttle { return &throttle{now: time.Now, last: map[string]*logged{}} }
 
-// allow tells whether the line may be logged now, and how many like it were not since the last.
+// allow reports whether the line may be logged now, and how many lines of its kind were dropped since the last one.
 func (t *throttle) allow(key string) (dropped int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	if s := t.last[key]; s != nil {
-		if now.Sub(s.at) < throttleEvery {
-			s.dropped++
+	if l := t.last[key]; l != nil {
+		if now.Sub(l.at) < throttleEvery {
+			l.dropped++
 			return 0, false
 		}
-		dropped = s.dropped
+		dropped = l.dropped
 	} else if len(t.last) >= throttleKeys {
 		clear(t.last)
 	}
-	t.last[key] = &said{at: now}
+	t.last[key] = &logged{at: now}
 	return dropped, true
 }
 
-// repeated is args, with how many lines like this one were not logged since the last, where there were any.
-func repeated(notLogged int, args ...any) []any {
-	if notLogged > 0 {
-		args = append(args, "times_not_logged", notLogged)
+// withDropped adds to the attributes of a line how many lines of its kind were dropped, if any.
+func withDropped(dropped int, attrs ...any) []any {
+	if dropped > 0 {
+		attrs = append(attrs, "times_not_logged", dropped)
 	}
-	return args
+	return attrs
 }

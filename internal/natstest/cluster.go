@@ -12,14 +12,14 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Cluster is the servers of one JetStream cluster, in this process.
+// Cluster is a JetStream cluster of several servers in this process.
 type Cluster struct {
 	Servers []*Server
 	tb      testing.TB
 }
 
-// StartCluster starts a cluster of three servers that ends with the test, and waits until it has a leader and all its
-// members.
+// StartCluster starts a cluster of three servers, and waits until it has a leader and all members. It stops
+// at the end of the test.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	return StartClusterOf(tb, 3)
@@ -37,17 +37,18 @@ func StartClusterOf(tb testing.TB, size int) *Cluster {
 	}
 	for i := range c.Servers {
 		c.Servers[i] = start(tb, server.Options{
-			ServerName: fmt.Sprint("test-", i), Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]}, Routes: routes,
+			ServerName: fmt.Sprint("test-", i),
+			Cluster:    server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]}, Routes: routes,
 		})
 	}
 	c.AwaitReady()
 	return c
 }
 
-// AwaitReady waits until every running server is a current member of a cluster with a leader.
+// AwaitReady waits until the cluster has a leader, and every running server is a current member.
 func (c *Cluster) AwaitReady() {
 	c.tb.Helper()
-	end := time.Now().Add(deadline)
+	end := time.Now().Add(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !c.ready() {
@@ -78,7 +79,7 @@ func (c *Cluster) ready() bool {
 	return leaders == 1 && running > len(c.Servers)/2
 }
 
-// URL names all servers.
+// URL is the list of the URLs of all servers.
 func (c *Cluster) URL() string {
 	urls := make([]string, len(c.Servers))
 	for i, s := range c.Servers {
@@ -87,13 +88,13 @@ func (c *Cluster) URL() string {
 	return strings.Join(urls, ",")
 }
 
-// Connect opens a connection as workers use it; it is closed with the test.
+// Connect opens a connection with the options of workers. It is closed at the end of the test.
 func (c *Cluster) Connect(opts ...nats.Option) *nats.Conn {
 	c.tb.Helper()
 	return connect(c.tb, c.URL(), opts...)
 }
 
-// StreamLeader is the server that leads a stream, or nil.
+// StreamLeader returns the server that is the leader of a stream, or nil.
 func (c *Cluster) StreamLeader(stream string) *Server {
 	for _, s := range c.Servers {
 		if s.srv.Running() && s.srv.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {

@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Gate stands between a client and its servers. It reads what the client says, and can stop everything at one message,
-// lose that message, or cut the line: a fault at exactly one step of what the client does.
+// Gate is between a client and its servers. It parses the protocol, and can stop all traffic at one message, drop one
+// message, or break the connection: a fault at exactly one step of the client.
 type Gate struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when open, severed or conns change
@@ -22,46 +22,46 @@ type Gate struct {
 	stops   []*stop
 }
 
-// stop is a message that is waited for.
+// stop is a message at which the gate acts.
 type stop struct {
 	subject string
 	inbound bool // from the server
-	left    int  // how many messages of the subject are still to come, this one included
+	left    int  // the number of messages of the subject up to this one, which counts too; 0: it has passed
 	then    action
-	reached chan struct{}
+	reached chan struct{} // closed when the gate has acted
 }
 
 type action uint8
 
 const (
-	holdBefore action = iota // hold it and all that follows, in both directions
-	holdAfter                // the server gets it, and says nothing any more
-	lose                     // it never arrives
+	closeBefore action = iota // close the gate before the message
+	closeAfter                // close the gate after the message: it arrives, and nothing after it
+	drop                      // the message never arrives
 )
 
-// NewGate makes an open gate. Its Option makes a connection go through it; TLS does not.
+// NewGate returns an open gate. A connection with its Option goes through the gate; it must not use TLS.
 func NewGate() *Gate {
 	return &Gate{changed: make(chan struct{}), open: true, conns: make(map[*gatedConn]struct{})}
 }
 
-// Option is for the client's connection.
+// Option is the option of the client's connection.
 func (g *Gate) Option() nats.Option { return nats.SetCustomDialer(g) }
 
-// Before closes the gate just before the server gets the nth message (from now, 1 is the next) that the client publishes
-// on a subject. The channel is closed when that happens.
+// Before closes the gate before the server receives the nth message that the client publishes on subject; 1
+// is the next one. The returned channel is closed when this happens.
 func (g *Gate) Before(subject string, nth int) <-chan struct{} {
-	return g.at(subject, nth, holdBefore)
+	return g.at(subject, nth, closeBefore)
 }
 
-// After closes the gate just after the server was sent that message: what it answers does not arrive.
-func (g *Gate) After(subject string, nth int) <-chan struct{} { return g.at(subject, nth, holdAfter) }
+// After closes the gate after this message was sent to the server: the reply does not arrive.
+func (g *Gate) After(subject string, nth int) <-chan struct{} { return g.at(subject, nth, closeAfter) }
 
-// Lose loses that message. The gate stays open.
-func (g *Gate) Lose(subject string, nth int) <-chan struct{} { return g.at(subject, nth, lose) }
+// Lose drops this message. The gate stays open.
+func (g *Gate) Lose(subject string, nth int) <-chan struct{} { return g.at(subject, nth, drop) }
 
-// Miss loses the nth message from now that the server sends to the client on a subject. The gate stays open.
+// Miss drops the nth message that the server sends to the client on subject; 1 is the next one. The gate stays open.
 func (g *Gate) Miss(subject string, nth int) <-chan struct{} {
-	return g.add(&stop{subject: subject, inbound: true, left: nth, then: lose})
+	return g.add(&stop{subject: subject, inbound: true, left: nth, then: drop})
 }
 
 func (g *Gate) at(subject string, nth int, then action) <-chan struct{} {
@@ -76,13 +76,13 @@ func (g *Gate) add(s *stop) <-chan struct{} {
 	return s.reached
 }
 
-// Hold closes the gate: nothing passes in either direction, and the connections stay up.
+// Hold closes the gate: nothing passes in either direction, but the connections stay open.
 func (g *Gate) Hold() { g.set(func() { g.open = false }) }
 
-// Open lets all that was held go on.
+// Open opens the gate: everything that waits passes.
 func (g *Gate) Open() { g.set(func() { g.open = true }) }
 
-// Cut breaks the connections and forgets what was held; the client may connect again at once.
+// Cut breaks the connections, discards what waits, and opens the gate: the client can connect again at once.
 func (g *Gate) Cut() {
 	g.set(func() {
 		for c := range g.conns {
@@ -93,7 +93,7 @@ func (g *Gate) Cut() {
 	})
 }
 
-// Sever is Cut, for good.
+// Sever is Cut, and no client can connect again.
 func (g *Gate) Sever() {
 	g.set(func() { g.severed = true })
 	g.Cut()
@@ -130,7 +130,7 @@ func (g *Gate) Dial(network, address string) (net.Conn, error) {
 	return c, nil
 }
 
-// pass blocks while the gate is closed, and says whether the connection still stands.
+// pass blocks while the gate is closed, and reports whether the connection is still open.
 func (g *Gate) pass(c *gatedConn) bool {
 	for {
 		g.mu.Lock()
@@ -152,26 +152,26 @@ func (g *Gate) pass(c *gatedConn) bool {
 	}
 }
 
-// meets says what happens to a message.
-func (g *Gate) meets(subject string, inbound bool) *stop {
+// stopFor counts a message, and returns the stop at which the gate acts now, or nil.
+func (g *Gate) stopFor(subject string, inbound bool) *stop {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var met *stop
+	var hit *stop
 	for _, s := range g.stops {
 		if s.subject != subject || s.inbound != inbound || s.left == 0 {
 			continue
 		}
 		if s.left--; s.left == 0 {
-			met = s
+			hit = s
 		}
 	}
-	if met != nil && met.then != lose {
+	if hit != nil && hit.then != drop {
 		g.open = false
 	}
-	return met
+	return hit
 }
 
-// gatedConn is one connection through a gate. Its Write never blocks, because nats.go holds its lock meanwhile.
+// gatedConn is one connection through a gate. Its Write never blocks, because nats.go calls it with its mutex locked.
 type gatedConn struct {
 	net.Conn
 	gate *Gate
@@ -182,13 +182,13 @@ type gatedConn struct {
 	mu      sync.Mutex
 	pending []byte
 
-	received, ready []byte // from the server: what is not complete, and what may be read
+	received, ready []byte // from the server: incomplete commands, and what Read returns next
 }
 
 func (c *gatedConn) cut() {
 	c.once.Do(func() {
 		close(c.gone)
-		_ = c.Conn.Close() // what it breaks is told by the next read
+		_ = c.Conn.Close() // the next read returns the error
 	})
 }
 
@@ -214,7 +214,7 @@ func (c *gatedConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Read is called by one goroutine. It passes the commands of the server on, but for those that are to be lost.
+// Read is called by one goroutine. It returns the commands of the server, without the messages that are dropped.
 func (c *gatedConn) Read(b []byte) (int, error) {
 	for len(c.ready) == 0 {
 		n, err := c.Conn.Read(b)
@@ -223,8 +223,8 @@ func (c *gatedConn) Read(b []byte) (int, error) {
 		}
 		c.received = append(c.received, b[:n]...)
 		for n, subject := command(c.received); n > 0; n, subject = command(c.received) {
-			if met := c.gate.meets(subject, true); met != nil {
-				close(met.reached)
+			if hit := c.gate.stopFor(subject, true); hit != nil {
+				close(hit.reached)
 			} else {
 				c.ready = append(c.ready, c.received[:n]...)
 			}
@@ -239,7 +239,7 @@ func (c *gatedConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// pump sends what the client has written, one command of the protocol after the other.
+// pump sends what the client has written, command by command.
 func (c *gatedConn) pump() {
 	var in []byte
 	for {
@@ -260,31 +260,31 @@ func (c *gatedConn) pump() {
 	}
 }
 
-// send passes one command on, or does with it what a stop says. It says whether there is any use in sending more.
+// send sends one command, or does what its stop requires. It reports whether more commands can be sent.
 func (c *gatedConn) send(cmd []byte, subject string) bool {
 	if !c.gate.pass(c) {
 		return false
 	}
-	if met := c.gate.meets(subject, false); met != nil {
-		switch met.then {
-		case lose:
-			close(met.reached)
+	if hit := c.gate.stopFor(subject, false); hit != nil {
+		switch hit.then {
+		case drop:
+			close(hit.reached)
 			return true
-		case holdBefore:
-			close(met.reached)
+		case closeBefore:
+			close(hit.reached)
 			if !c.gate.pass(c) {
 				return false
 			}
-		case holdAfter:
-			defer close(met.reached)
+		case closeAfter:
+			defer close(hit.reached)
 		}
 	}
 	_, err := c.Conn.Write(cmd)
 	return err == nil
 }
 
-// command finds the first command of a client or a server in b: its length, 0 where it is not complete, and the subject
-// if it is a message.
+// command finds the first command of a client or a server in b: its length, which is 0 if it is incomplete, and the
+// subject if it is a message.
 func command(b []byte) (length int, subject string) {
 	line := bytes.Index(b, []byte("\r\n"))
 	if line < 0 {

@@ -1,7 +1,8 @@
-// Package natstest starts real NATS servers inside a test.
+// Package natstest runs real NATS servers in the process of a test.
 package natstest
 
 import (
+	"errors"
 	"net"
 	"os"
 	"testing"
@@ -11,10 +12,11 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// deadline bounds every wait for a server; it is not a claim about speed.
-const deadline = 20 * time.Second
+// patience is the limit of every wait for a server. Only a server that hangs reaches it: on a loaded machine
+// a start can take half a minute.
+const patience = 3 * time.Minute
 
-// Server is one server with JetStream on a free port of the loopback, with its store in the test's folder.
+// Server is one server with JetStream on a free port of the loopback. Its store is a temporary directory.
 type Server struct {
 	tb   testing.TB
 	opts server.Options
@@ -23,7 +25,7 @@ type Server struct {
 	log  server.Logger // nil: nothing is logged
 }
 
-// Start starts a server that ends with the test. The changes are made to its options.
+// Start starts a server with changed options. The server stops at the end of the test.
 func Start(tb testing.TB, changes ...func(*server.Options)) *Server {
 	tb.Helper()
 	opts := server.Options{ServerName: "test"}
@@ -37,6 +39,7 @@ func start(tb testing.TB, opts server.Options) *Server {
 	tb.Helper()
 	opts.Host, opts.Port, opts.JetStream, opts.StoreDir = "127.0.0.1", server.RANDOM_PORT, true, storeDir(tb)
 	opts.JetStreamMaxMemory, opts.JetStreamMaxStore, opts.NoSigs, opts.NoLog = 64<<20, 1<<30, true, true
+	opts.AuthTimeout = patience.Seconds() // 2 s by default, in which a client on a loaded machine may not send its name
 	s := &Server{tb: tb, opts: opts}
 	s.Restart()
 	s.opts.Port = s.srv.Addr().(*net.TCPAddr).Port
@@ -45,11 +48,11 @@ func start(tb testing.TB, opts server.Options) *Server {
 	return s
 }
 
-// storeDir is in memory where the system has such a place: many servers at once wait for the disk otherwise, and what a
-// test proves does not depend on it.
+// storeDir is a directory in memory if the system has one. Otherwise many servers at once would wait for the
+// disk. No test depends on the kind of the file system.
 func storeDir(tb testing.TB) string {
 	tb.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "wxkeeper-test-") //nolint:usetesting // its place is the point
+	dir, err := os.MkdirTemp("/dev/shm", "wxkeeper-test-") //nolint:usetesting // TempDir is on the disk
 	if err != nil {
 		return tb.TempDir()
 	}
@@ -57,22 +60,23 @@ func storeDir(tb testing.TB) string {
 	return dir
 }
 
-// Log gives l what the server logs from now on, also after each Restart: what clients send it, and what it refuses.
+// Log sets the logger of the server, also after each Restart. It receives what clients send and what the
+// server refuses.
 func (s *Server) Log(l server.Logger) {
 	s.log = l
 	s.srv.SetLoggerV2(l, false, true, false)
 }
 
-// SlowConsumers is how many clients the server has cut because they did not read.
+// SlowConsumers is the number of clients that the server has disconnected because they did not read.
 func (s *Server) SlowConsumers() int64 { return s.srv.NumSlowConsumers() }
 
-// Stop stops the server and waits for its end. It may be called twice.
+// Stop stops the server and waits until it has stopped. It may be called more than once.
 func (s *Server) Stop() {
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
 }
 
-// Restart starts the server again on its port and store.
+// Restart starts a stopped server again, with the same port and the same store.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	opts := s.opts
@@ -84,13 +88,13 @@ func (s *Server) Restart() {
 		srv.SetLoggerV2(s.log, false, true, false)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(deadline) {
+	if !srv.ReadyForConnections(patience) {
 		s.tb.Fatal("nats-server is not ready for connections")
 	}
 	s.srv = srv
 }
 
-// Save copies the store of a stopped server, and returns a function that puts the copy back: a restored backup.
+// Save copies the store of a stopped server, and returns a function that restores the copy, like a backup.
 func (s *Server) Save() (restore func()) {
 	s.tb.Helper()
 	saved := storeDir(s.tb)
@@ -107,25 +111,33 @@ func (s *Server) Save() (restore func()) {
 	return func() { replace(s.opts.StoreDir, saved) }
 }
 
-// URL is where clients connect.
+// URL is the URL for clients.
 func (s *Server) URL() string { return s.url }
 
-// Connect opens a connection as workers use it; it is closed with the test.
+// Connect opens a connection with the options of workers. It is closed at the end of the test.
 func (s *Server) Connect(opts ...nats.Option) *nats.Conn {
 	s.tb.Helper()
 	return connect(s.tb, s.url, opts...)
 }
 
+// connect tries again after a time limit of nats.go, which is two seconds. A higher limit would also hold for later
+// reconnects, which must give up a server that has stopped before it has answered.
 func connect(tb testing.TB, url string, opts ...nats.Option) *nats.Conn {
 	tb.Helper()
 	opts = append([]nats.Option{
 		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}, opts...)
-	nc, err := nats.Connect(url, opts...)
-	if err != nil {
-		tb.Fatalf("connecting to the test's server: %v", err)
+	for end := time.Now().Add(patience); ; {
+		nc, err := nats.Connect(url, opts...)
+		if err == nil {
+			tb.Cleanup(nc.Close)
+			return nc
+		}
+		var op net.Error
+		late := errors.Is(err, nats.ErrTimeout) || errors.As(err, &op) && op.Timeout()
+		if !late || time.Now().After(end) {
+			tb.Fatalf("connect to the test's server: %v", err)
+		}
 	}
-	tb.Cleanup(nc.Close)
-	return nc
 }

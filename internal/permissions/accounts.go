@@ -9,8 +9,8 @@ import (
 )
 
 // Accounts returns a block of nats-server's configuration with two NATS accounts: one for workers and
-// JetStream, and one for consumers, which sees only what the first account exports. name is the credential bucket; users are the users of the
-// consumers' account.
+// JetStream, and one for consumers, which sees only what the first account exports. name is the credential
+// bucket; users are the users of the consumers' account.
 func Accounts(prefix, name string, users []string) (string, error) {
 	for _, u := range users {
 		if err := checkUser(u); err != nil {

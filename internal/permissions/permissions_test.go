@@ -67,10 +67,12 @@ func TestRequestThatMakesNoUserIsRefused(t *testing.T) {
 		"signer is limited to accounts: name them with --appid": request(Worker, Signer),
 		`"wx.1" is not an AppID`:                                {Roles: []Role{Direct}, AppIDs: []string{"wx.1"}},
 		`"*" is not an AppID`:                                   {Roles: []Role{Resolver}, AppIDs: []string{"*"}},
-		"watcher is for one account":                            {Roles: []Role{Watcher}, AppIDs: []string{"wx1", "wx2"}},
-		`the user "a b" is not`:                                 {Roles: []Role{Worker}, User: "a b"},
-		`the user "x\", \"y" is not`:                            {Roles: []Role{Worker}, User: `x", "y`},
-		`is not a name of 1 to 64`:                              {Roles: []Role{Direct}, AppIDs: []string{strings.Repeat("a", 64)}},
+		"watcher is for one account": {Roles: []Role{Watcher},
+			AppIDs: []string{"wx1", "wx2"}},
+		`the user "a b" is not`:      {Roles: []Role{Worker}, User: "a b"},
+		`the user "x\", \"y" is not`: {Roles: []Role{Worker}, User: `x", "y`},
+		`is not a name of 1 to 64`: {Roles: []Role{Direct},
+			AppIDs: []string{strings.Repeat("a", 64)}},
 	} {
 		text, err := User(r)
 		if err == nil {

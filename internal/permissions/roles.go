@@ -136,7 +136,8 @@ func (n names) worker() list {
 			[]string{bucket.DirectGetAPI(n.bucket, bucket.AllLeases)}},
 		{"write leases, records and ledger entries",
 			[]string{
-				bucket.Subject(n.bucket, bucket.AllLeases), bucket.Subject(n.bucket, bucket.AllKeys), bucket.Subject(ledger, bucket.AllKeys),
+				bucket.Subject(n.bucket, bucket.AllLeases), bucket.Subject(n.bucket, bucket.AllKeys),
+				bucket.Subject(ledger, bucket.AllKeys),
 			}},
 	}
 	publish = append(publish, n.watch(n.bucket, allAccounts, false)...)

@@ -1,15 +1,16 @@
-// Package redact takes user names, passwords and tokens out of URLs before they are shown.
+// Package redact keeps secrets out of what is printed, logged and returned as an error: [Secret] is a string that
+// prints as ***, and [URLs] removes user names, passwords and tokens from URLs.
 package redact
 
 import "strings"
 
-// URLs returns a comma-separated list of URLs without what stands before the last @ of each. It works on the text, not on
-// the parsed URL: what is shown most often is the URL that cannot be parsed.
+// URLs returns a comma-separated list of URLs in which *** replaces everything before the last @ of each URL.
+// It works on the text and not on parsed URLs, because errors most often quote a URL that cannot be parsed.
 func URLs(list string) string {
 	var urls []string
 	for part := range strings.SplitSeq(list, ",") {
 		part = strings.TrimSpace(part)
-		// What has no scheme may be the second half of a password with a comma in it: mask it with the first half.
+		// A part without a scheme may be the second half of a password that contains a comma: mask both halves.
 		if n := len(urls); n > 0 && strings.Contains(part, "@") && !strings.Contains(part, "://") {
 			urls[n-1] += "," + part
 			continue
@@ -17,12 +18,12 @@ func URLs(list string) string {
 		urls = append(urls, part)
 	}
 	for i, u := range urls {
-		urls[i] = one(u)
+		urls[i] = maskUserInfo(u)
 	}
 	return strings.Join(urls, ",")
 }
 
-func one(s string) string {
+func maskUserInfo(s string) string {
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
 		return s
@@ -31,5 +32,5 @@ func one(s string) string {
 	if i := strings.Index(s, "://"); i >= 0 && i < at {
 		scheme = s[:i+3]
 	}
-	return scheme + "***@" + s[at+1:]
+	return scheme + mask + s[at:]
 }

@@ -83,7 +83,8 @@ func (b *Bucket) Set(appid string, kind messages.Kind, value string, life time.D
 func (b *Bucket) set(appid string, kind messages.Kind, value string, life time.Duration) messages.Credential {
 	key, now := messages.Key(appid, kind), b.now().UTC().Truncate(time.Millisecond)
 	c := messages.Credential{
-		AppID: appid, Kind: kind, Value: value, ObtainedAt: now, ExpiresAt: now.Add(life), RefreshAt: now.Add(life - life/3),
+		AppID: appid, Kind: kind, Value: value, ObtainedAt: now, ExpiresAt: now.Add(life),
+		RefreshAt:  now.Add(life - life/3),
 		Generation: b.generations[key] + 1, Source: messages.SourceStableToken, Worker: "kvtest",
 	}
 	if kind != messages.AccessToken {

@@ -148,7 +148,8 @@ func TestRecordsAreLikeThoseOfAWorker(t *testing.T) {
 	})
 	third := b.Set("wx1", messages.AccessToken, "three", time.Second)
 	b.Advance(2 * time.Second)
-	if diff := cmp.Diff([]uint64{1, 7, 8}, []uint64{first.Generation, second.Generation, third.Generation}); diff != "" {
+	if diff := cmp.Diff([]uint64{1, 7, 8}, []uint64{first.Generation, second.Generation,
+		third.Generation}); diff != "" {
 		t.Errorf("generations: %s", diff)
 	}
 	if first.Revision >= second.Revision || second.Revision >= third.Revision {
@@ -272,7 +273,8 @@ func TestReportsAreAnsweredAsByAWorker(t *testing.T) {
 			err: messages.ErrNoCredential, token: "not found",
 		},
 		{
-			do: func() { b.Set("wx1", messages.AccessToken, "one", time.Hour) }, value: func() string { return "older" },
+			do:     func() { b.Set("wx1", messages.AccessToken, "one", time.Hour) },
+			value:  func() string { return "older" },
 			reason: messages.ReasonNotCurrent, token: "one",
 		},
 		{

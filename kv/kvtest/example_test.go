@@ -54,7 +54,8 @@ func ExampleBucket_Reader_transport() {
 	bucket.Set("wx0123456789abcdef", messages.AccessToken, "first", 2*time.Hour)
 
 	transport := bucket.Reader(kv.ReaderConfig{}).Transport("wx0123456789abcdef")
-	transport.Hosts = []string{strings.TrimPrefix(wechat.URL, "http://")} // by default, only WeChat's hosts get the token
+	// by default, only WeChat's hosts get the token
+	transport.Hosts = []string{strings.TrimPrefix(wechat.URL, "http://")}
 	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
 	resp, err := client.Get(wechat.URL + "/cgi-bin/get_api_domain_ip")
 	if err != nil {

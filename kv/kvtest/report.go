@@ -45,7 +45,8 @@ func (b *Bucket) Report(ctx context.Context, req messages.RefreshCredentialReque
 	}
 	c, ok := b.records[messages.Key(req.AppID, kind)]
 	if !ok {
-		return messages.Refreshed{}, messages.Errorf(messages.NoCredential, "the bucket of the test has no such credential")
+		return messages.Refreshed{}, messages.Errorf(messages.NoCredential,
+			"the bucket of the test has no such credential")
 	}
 	otherRevision := req.Revision != 0 && req.Revision != c.Revision
 	otherValue := req.ValueSHA256 != "" && !strings.EqualFold(req.ValueSHA256, messages.ValueSHA256(c.Value))

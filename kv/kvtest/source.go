@@ -43,7 +43,8 @@ func (s *source) Run(ctx context.Context, emit func(bucket.Event)) {
 			return
 		case d := <-s.events:
 			for _, e := range d.events {
-				if appid, _, ok := strings.Cut(e.Key, "."); !ok || len(s.appids) == 0 || slices.Contains(s.appids, appid) {
+				if appid, _, ok := strings.Cut(e.Key, "."); !ok || len(s.appids) == 0 ||
+					slices.Contains(s.appids, appid) {
 					emit(e)
 				}
 			}

@@ -42,8 +42,8 @@ type holding struct {
 	consumer, appid, kind string
 	had                   bool // it has had a value
 	generation            uint64
-	since                 time.Time          // of the present problem: no value, or one that WeChat refuses
-	validity              wechattest.Verdict // of its value; empty: it has none
+	since                 time.Time           // of the present problem: no value, or one that WeChat refuses
+	validity              wechattest.Validity // of its value; empty: it has none
 }
 
 // figures are counted for the summary.
@@ -168,17 +168,17 @@ func (c *checker) account(appid string) account {
 
 // checkSample checks one sample, and returns whether its value is valid for WeChat. The result is empty without a
 // value.
-func (c *checker) checkSample(now time.Time, o observation, s sample) wechattest.Verdict {
+func (c *checker) checkSample(now time.Time, o observation, s sample) wechattest.Validity {
 	key := holdingKey(o.Name, o.PID, s.AppID, s.Kind)
 	h := c.holdings[key]
 	if h == nil {
 		h = &holding{consumer: o.Name, appid: s.AppID, kind: s.Kind}
 		c.holdings[key] = h
 	}
-	validity := wechattest.Verdict("")
+	validity := wechattest.Validity("")
 	switch {
 	case s.Value != "":
-		validity = c.wechat.Judge(s.AppID, s.Kind, s.Value)
+		validity = c.wechat.Validity(s.AppID, s.Kind, s.Value)
 		// A poller asks one worker after another. A worker that was frozen a moment ago may have an older generation.
 		if s.Generation < h.generation && !c.generationsLost(now) && strings.HasPrefix(o.Name, kindReader) {
 			c.failLocked("%s: generation %d after %d", key, s.Generation, h.generation)
@@ -208,7 +208,7 @@ func holdingKey(consumer string, pid int, appid, kind string) string {
 	return fmt.Sprintf("%s-%d %s.%s", consumer, pid, appid, kind)
 }
 
-func describe(v wechattest.Verdict) string {
+func describe(v wechattest.Validity) string {
 	if v == "" {
 		return "no valid value"
 	}

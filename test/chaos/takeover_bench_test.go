@@ -104,7 +104,7 @@ func takeover(b *testing.B, bins string, hit func(*process) error) time.Duration
 		if err != nil {
 			b.Fatalf("the consumer has no value: %v", err)
 		}
-		if v := wechat.Judge(appid, "access_token", c.Value); v != wechattest.Valid {
+		if v := wechat.Validity(appid, "access_token", c.Value); v != wechattest.Valid {
 			b.Fatalf("the consumer has a value that is %s", v)
 		}
 	}

@@ -40,7 +40,8 @@ func (p *Policy) Begin(now time.Time, v View, why messages.Reason) store.Ledger 
 // Know notes the value of c in a ledger entry that knows only values of lower generations.
 func Know(l store.Ledger, c messages.Credential) store.Ledger {
 	if c.Generation > l.Generation {
-		l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, messages.ValueSHA256(c.Value), c.ObtainedAt, c.ExpiresAt
+		l.Generation, l.ValueSHA256, l.FirstSeen, l.ExpiresAt = c.Generation, messages.ValueSHA256(c.Value),
+			c.ObtainedAt, c.ExpiresAt
 	}
 	return l
 }
@@ -56,7 +57,9 @@ func Undo(now time.Time, l, before store.Ledger) store.Ledger {
 // Succeed turns WeChat's answer into a record, says whether the record must be published (its value, or its
 // known life, is new), and is the ledger entry after the success. The caller sets the record's Source and
 // Worker if it is published.
-func (p *Policy) Succeed(v View, l store.Ledger, appid string, kind messages.Kind, issued wechat.Issued) (c messages.Credential, isNew bool, after store.Ledger) {
+func (p *Policy) Succeed(
+	v View, l store.Ledger, appid string, kind messages.Kind, issued wechat.Issued,
+) (c messages.Credential, isNew bool, after store.Ledger) {
 	sent := issued.SentAt.UTC().Truncate(time.Millisecond)
 	hash := messages.ValueSHA256(issued.Value)
 	c = messages.Credential{AppID: appid, Kind: kind, Value: issued.Value, ObtainedAt: sent, Generation: l.Generation}
@@ -73,14 +76,16 @@ func (p *Policy) Succeed(v View, l store.Ledger, appid string, kind messages.Kin
 		c.Generation++
 	}
 	c.ExpiresAt, c.RefreshAt = p.plan(v.Rule, c.ObtainedAt, sent, issued.ExpiresIn, same)
-	c.ExpiresAt, c.RefreshAt = c.ExpiresAt.Truncate(time.Millisecond), c.RefreshAt.Truncate(time.Millisecond) // the precision of a record
+	// the precision of a record
+	c.ExpiresAt, c.RefreshAt = c.ExpiresAt.Truncate(time.Millisecond), c.RefreshAt.Truncate(time.Millisecond)
 	drift := time.Duration(0)
 	if stored {
 		drift = c.ExpiresAt.Sub(v.Record.ExpiresAt).Abs()
 	}
 	unchanged := stored && drift <= lifeTolerance
 	if unchanged {
-		c.ExpiresAt, c.Source, c.Worker, c.Revision = v.Record.ExpiresAt, v.Record.Source, v.Record.Worker, v.Record.Revision
+		c.ExpiresAt, c.Source, c.Worker, c.Revision = v.Record.ExpiresAt, v.Record.Source, v.Record.Worker,
+			v.Record.Revision
 	}
 	// WeChat may repeat a ticket for months; a record's life is limited to messages.MaxLife.
 	if oldest := c.ExpiresAt.Add(-messages.MaxLife); c.ObtainedAt.Before(oldest) {
@@ -105,7 +110,8 @@ func (p *Policy) plan(r Rule, first, sent time.Time, expiresIn time.Duration, sa
 		}
 		// WeChat rotates to a new ticket when the life of the old one ends: ask just after that, not up to an
 		// interval later.
-		if rotated := end.Add(interval/90 + p.jitter(interval/30)); end.After(sent) && rotated.Sub(sent) < interval+interval/10 {
+		if rotated := end.Add(interval/90 + p.jitter(interval/30)); end.After(sent) &&
+			rotated.Sub(sent) < interval+interval/10 {
 			refresh = rotated
 		}
 		return expires, refresh
@@ -129,7 +135,9 @@ func (p *Policy) jitter(d time.Duration) time.Duration { return time.Duration(p.
 
 // Fail is the ledger entry after a failed attempt. atLeast is the wait that WeChat asks for, settings the
 // fingerprint of the settings with which the attempt was made.
-func (p *Policy) Fail(now time.Time, l store.Ledger, f store.Failure, atLeast time.Duration, settings string) store.Ledger {
+func (p *Policy) Fail(
+	now time.Time, l store.Ledger, f store.Failure, atLeast time.Duration, settings string,
+) store.Ledger {
 	l.Failure = &f
 	if f.Class == wechat.ClassAccount && !slices.Contains(l.Refused, settings) {
 		const most = 4 // different settings that the workers of one fleet may have while a change is rolled out
@@ -179,8 +187,10 @@ func AtDay(now time.Time, l store.Ledger) store.Ledger {
 // still be making it; or has succeeded, and its value has not arrived here. current is the valid value that
 // this worker has, or nil.
 func IsUnderWay(now time.Time, l store.Ledger, current *messages.Credential, leaseTTL time.Duration) bool {
-	if current != nil && l.Generation > current.Generation || current == nil && l.Generation > 0 && !HasExpired(now, l) {
+	if current != nil && l.Generation > current.Generation || current == nil && l.Generation > 0 &&
+		!HasExpired(now, l) {
 		return true
 	}
-	return l.Attempts > 0 && now.Sub(l.LastAttempt) < leaseTTL && (l.Failure == nil || l.Failure.At.Before(l.LastAttempt))
+	return l.Attempts > 0 && now.Sub(l.LastAttempt) < leaseTTL &&
+		(l.Failure == nil || l.Failure.At.Before(l.LastAttempt))
 }

@@ -133,13 +133,15 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 		planned = now
 	}
 	// The last attempt has succeeded and published, but could not write that down.
-	unwritten := valid && v.Record.Generation > l.Generation && !v.Record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond))
+	unwritten := valid && v.Record.Generation > l.Generation &&
+		!v.Record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond))
 	switch {
 	case valid && IsRefused(l, v.Record) && (l.Attempts == 0 || unwritten):
 		return Decision{Fetch, forcedAt(now, l, v.Rule), messages.ReasonReported}
 	case unwritten:
 		return Decision{Fetch, v.Record.RefreshAt, messages.ReasonDue}
-	case l.Attempts > 0 && l.Failure != nil && l.Failure.Class == wechat.ClassAccount && !slices.Contains(l.Refused, v.Settings):
+	case l.Attempts > 0 && l.Failure != nil && l.Failure.Class == wechat.ClassAccount &&
+		!slices.Contains(l.Refused, v.Settings):
 		return Decision{Fetch, now, messages.ReasonNewSettings}
 	case l.Attempts > 0:
 		return Decision{Fetch, planned, messages.ReasonRetry}
@@ -157,7 +159,8 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 			}
 		}
 		return Decision{Fetch, at, messages.ReasonMissing}
-	case l.Generation > v.Record.Generation, l.Generation == v.Record.Generation && l.ExpiresAt.Sub(v.Record.ExpiresAt).Abs() > lifeTolerance:
+	case l.Generation > v.Record.Generation, l.Generation == v.Record.Generation &&
+		l.ExpiresAt.Sub(v.Record.ExpiresAt).Abs() > lifeTolerance:
 		return Decision{Fetch, now, messages.ReasonUnpublished}
 	case l.Generation < v.Record.Generation || planned.IsZero(): // the entry was lost, or its last write was
 		return Decision{Fetch, v.Record.RefreshAt, messages.ReasonDue}

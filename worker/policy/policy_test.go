@@ -116,8 +116,9 @@ func TestNextDecides(t *testing.T) {
 		},
 		"called a moment ago": {0, View{Ledger: justCalled}, wait(t0.Add(MinGap/2), messages.ReasonPaced)},
 
-		"expired in the bucket": {3 * time.Hour, View{Record: rec, Ledger: planned}, now(Fetch, messages.ReasonExpired)},
-		"expired and removed":   {0, View{Ledger: expired}, now(Fetch, messages.ReasonExpired)},
+		"expired in the bucket": {3 * time.Hour, View{Record: rec, Ledger: planned},
+			now(Fetch, messages.ReasonExpired)},
+		"expired and removed": {0, View{Ledger: expired}, now(Fetch, messages.ReasonExpired)},
 		"expired, next attempt far away": {
 			0, View{Ledger: expiredAndWaiting}, now(NoteExpiry, messages.ReasonBackoff),
 		},
@@ -250,7 +251,8 @@ func TestSucceedPublishesOnChangeOnly(t *testing.T) {
 	p := testPolicy(0.5)
 	rec, older := record(5, t0, 2*time.Hour), record(4, t0, 2*time.Hour)
 	before := store.Ledger{
-		Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0, Attempts: 2, Failure: &store.Failure{},
+		Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0, Attempts: 2,
+		Failure: &store.Failure{},
 	}
 	sent := t0.Add(time.Hour)
 	for name, tc := range map[string]struct {
@@ -306,7 +308,8 @@ func TestValueThatWeChatRepeatsForMonthsStaysPublished(t *testing.T) {
 		ledger := store.Ledger{Generation: 5, ValueSHA256: messages.ValueSHA256(rec.Value), FirstSeen: t0}
 		for day := range 100 {
 			issued := wechat.Issued{Value: rec.Value, ExpiresIn: 2 * time.Hour, SentAt: t0.AddDate(0, 0, day)}
-			c, _, after := testPolicy(0).Succeed(View{Rule: rule, Record: rec}, ledger, "wx1", messages.AccessToken, issued)
+			c, _, after := testPolicy(0).Succeed(View{Rule: rule, Record: rec}, ledger, "wx1", messages.AccessToken,
+				issued)
 			if err := c.Validate(); err != nil {
 				t.Fatalf("rule %v, day %d: %v", rule, day, err)
 			}

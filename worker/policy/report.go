@@ -42,7 +42,8 @@ func VerdictOf(now time.Time, l store.Ledger, c *messages.Credential, observed b
 	if observed {
 		valid = probeValidObserved
 	}
-	if p := l.Probe; p != nil && c != nil && p.Generation == c.Generation && now.Sub(p.At) < valid && !p.At.After(now.Add(clockTolerance)) {
+	if p := l.Probe; p != nil && c != nil && p.Generation == c.Generation && now.Sub(p.At) < valid &&
+		!p.At.After(now.Add(clockTolerance)) {
 		return p.Verdict
 	}
 	return ""
@@ -53,7 +54,9 @@ func VerdictOf(now time.Time, l store.Ledger, c *messages.Credential, observed b
 // it is a token without a verdict, or else refreshed. now is the time at which the report arrived: a verdict
 // that was obtained for it is valid, however long it took to write it down. It implements
 // docs/architecture.md#refresh-5.
-func Answer(now time.Time, v View, key string, kind messages.Kind, current *messages.Credential, r Report) (messages.Reason, *messages.Error) {
+func Answer(
+	now time.Time, v View, key string, kind messages.Kind, current *messages.Credential, r Report,
+) (messages.Reason, *messages.Error) {
 	l := v.Ledger
 	verdict := VerdictOf(now, l, current, r.Observed)
 	switch {
@@ -89,7 +92,8 @@ func Answer(now time.Time, v View, key string, kind messages.Kind, current *mess
 				at = soon
 			}
 		}
-		return "", messages.Errorf(messages.Throttled, "%s was refreshed for a report at %s; it may be refreshed again at %s",
+		return "", messages.Errorf(messages.Throttled,
+			"%s was refreshed for a report at %s; it may be refreshed again at %s",
 			key, l.LastForced.UTC().Format(time.TimeOnly), at.UTC().Format(time.TimeOnly)).After(at.Sub(now))
 	}
 	return "", nil

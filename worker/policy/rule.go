@@ -23,7 +23,8 @@ const (
 const (
 	stableWindow   = 5 * time.Minute  // the last part of a token's life, in which stable_token issues a new token
 	ticketInterval = 15 * time.Minute // between two calls for a ticket
-	lifeTolerance  = 2 * time.Second  // by which two answers may differ about the same end: expires_in is in whole seconds
+	// by which two answers may differ about the same end: expires_in is in whole seconds
+	lifeTolerance = 2 * time.Second
 
 	// MinGap is the least time between two scheduled calls for one credential. Beyond it, a leaky bucket allows
 	// paceBurst calls at once and one call per paceEvery after that: at most 1,560 a day, less than the 2,000

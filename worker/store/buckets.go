@@ -60,7 +60,7 @@ func (c *Config) credentials(replicas int) jetstream.KeyValueConfig {
 		Bucket:      c.Bucket,
 		Description: "wxkeeper: credentials of WeChat accounts, <appid>.<kind>",
 		// With a longer history, the record before an expired record would appear again, and the server would
-		// extend the short TTLs of leases (NATS ADR-43, ADR-48).
+		// extend the short TTLs of leases (NATS ADR-43, NATS ADR-48).
 		History:      1,
 		Storage:      jetstream.FileStorage,
 		MaxValueSize: maxRecord,

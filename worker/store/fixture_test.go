@@ -23,10 +23,11 @@ func testContext(tb testing.TB) context.Context {
 	return ctx
 }
 
-// newStore makes the Store of a worker on a connection of its own, and creates the buckets.
+// newStore makes the Store of a worker on a connection of its own, and creates the buckets. Its requests have
+// time enough on a busy machine.
 func newStore(tb testing.TB, s *natstest.Server, worker string) *Store {
 	tb.Helper()
-	return ensured(tb, s.Connect(), Config{Worker: worker})
+	return ensured(tb, s.Connect(), Config{Worker: worker, Timeout: time.Minute})
 }
 
 // newClusterStore makes the Store of a worker that is connected to a cluster, and creates the buckets.
@@ -63,7 +64,7 @@ func credential(generation uint64, life time.Duration) messages.Credential {
 // publish takes the lease, publishes and releases the lease. It returns the record's revision.
 func publish(tb testing.TB, s *Store, c messages.Credential) uint64 {
 	tb.Helper()
-	revision, err := tryPublish(testContext(tb), s, c)
+	revision, err := tryPublish(testContext(tb), s, c, time.Minute)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func publishSoon(tb testing.TB, s *Store, c messages.Credential) uint64 {
 	tb.Helper()
 	ctx := testContext(tb)
 	for {
-		revision, err := tryPublish(ctx, s, c)
+		revision, err := tryPublish(ctx, s, c, 5*time.Second) // a lease whose answer was lost must end soon
 		if err == nil {
 			return revision
 		}
@@ -85,8 +86,8 @@ func publishSoon(tb testing.TB, s *Store, c messages.Credential) uint64 {
 	}
 }
 
-func tryPublish(ctx context.Context, s *Store, c messages.Credential) (uint64, error) {
-	l, err := s.Acquire(ctx, c.AppID, c.Kind, 5*time.Second)
+func tryPublish(ctx context.Context, s *Store, c messages.Credential, ttl time.Duration) (uint64, error) {
+	l, err := s.Acquire(ctx, c.AppID, c.Kind, ttl)
 	if err != nil {
 		return 0, err
 	}

@@ -24,11 +24,11 @@ func TestJunkInPlaceOfALeaseDoesNotPreventRefreshes(t *testing.T) {
 		if _, err := s.js.Publish(ctx, subject, []byte(junk)); err != nil {
 			t.Fatal(err)
 		}
-		l, err := s.Acquire(ctx, "wx1", messages.AccessToken, 5*time.Second)
+		l, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Minute)
 		if err != nil {
 			t.Fatalf("%q: %v", junk, err)
 		}
-		if _, err := s.Acquire(ctx, "wx1", messages.AccessToken, 5*time.Second); !errors.Is(err, ErrLeaseHeld) {
+		if _, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Minute); !errors.Is(err, ErrLeaseHeld) {
 			t.Errorf("%q: a second Acquire returns %v, want ErrLeaseHeld", junk, err)
 		}
 		l.Release(ctx)
@@ -133,13 +133,15 @@ func TestPublishRefusesWhatMustNotBePublished(t *testing.T) {
 	}
 }
 
-// The publication is lost on its way. The holder publishes again before its lease ends, however short the lease is.
+// The publication is lost on its way. The holder publishes again before its lease ends, however short the lease
+// is.
 func TestLostPublicationIsPublishedAgainWithinTheLease(t *testing.T) {
 	t.Parallel()
 	srv, gate := natstest.Start(t), natstest.NewGate()
-	s := ensured(t, srv.Connect(gate.Option()), Config{})
+	const lease = 6 * time.Second // one request may take as long
+	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: lease})
 	c := credential(1, time.Hour)
-	l, err := s.Acquire(testContext(t), c.AppID, c.Kind, 3*time.Second) // one request may take as long
+	l, err := s.Acquire(testContext(t), c.AppID, c.Kind, lease)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,10 +161,10 @@ func TestLongerLifeIsNotTakenForPublished(t *testing.T) {
 	srv, gate := natstest.Start(t), natstest.NewGate()
 	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: 500 * time.Millisecond})
 	c := credential(1, time.Minute)
-	publish(t, s, c)
+	publishSoon(t, s, c)
 	c.ExpiresAt = c.ExpiresAt.Add(30 * time.Minute)
 	lost := gate.Lose("$KV.wechat.wx1.access_token", 1)
-	revision := publish(t, s, c)
+	revision := publishSoon(t, s, c)
 	<-lost
 	checkStored(t, s, c, revision)
 }
@@ -178,14 +180,14 @@ func TestLeaseWhoseAnswerWasLostIsReadBack(t *testing.T) {
 		<-taken
 		gate.Cut() // and the client connects again
 	}()
-	l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 10*time.Second)
+	l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Publish(testContext(t), credential(1, time.Hour)); err != nil {
 		t.Error(err)
 	}
-	_, err = s.Acquire(testContext(t), "wx1", messages.AccessToken, 10*time.Second)
+	_, err = s.Acquire(testContext(t), "wx1", messages.AccessToken, time.Minute)
 	if !errors.Is(err, ErrLeaseHeld) {
 		t.Errorf("a second Acquire of the same worker returns %v, want ErrLeaseHeld", err)
 	}

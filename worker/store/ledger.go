@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -94,22 +93,4 @@ type Failure struct {
 	Errcode int          `json:"errcode,omitempty"`
 	RID     string       `json:"rid,omitempty"`
 	Advice  string       `json:"advice,omitempty"`
-}
-
-// UnmarshalJSON decodes a failure. A class that this version does not know counts as [wechat.ClassUnknown]:
-// the whole entry, with its generation, would otherwise count as empty to a worker that is older than the
-// worker which wrote it.
-func (f *Failure) UnmarshalJSON(data []byte) error {
-	type fields Failure // without this method
-	decoded := struct {
-		*fields
-		Class string `json:"class"`
-	}{fields: (*fields)(f)}
-	if err := json.Unmarshal(data, &decoded); err != nil {
-		return err
-	}
-	if f.Class.UnmarshalText([]byte(decoded.Class)) != nil {
-		f.Class = wechat.ClassUnknown
-	}
-	return nil
 }

@@ -46,7 +46,7 @@ func TestExpiredRecordRemovesItselfAndNotifiesWatchers(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, natstest.Start(t), "w")
 	events := followRecords(t, s)
-	publish(t, s, credential(1, 2500*time.Millisecond))
+	publish(t, s, credential(1, 5*time.Second))
 	await(t, events, "the removal is not delivered", func(e bucket.Event) bool {
 		return e.Key == messages.Key("wx1", messages.AccessToken) && e.Removed
 	})
@@ -67,7 +67,8 @@ func TestRepublishesEachChangeOfARecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Between the two records, each publication has written a lease and released it: leases are not republished.
+	// Between the two records, each publication has written a lease and released it: leases are not
+	// republished.
 	for generation := uint64(1); generation <= 2; generation++ {
 		want := credential(generation, time.Hour)
 		publish(t, s, want)

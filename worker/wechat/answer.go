@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	maxValue     = 2048                // bytes of a credential; WeChat asks for room for 512 (getaccesstoken.txt)
-	maxExpiresIn = 30 * 24 * time.Hour // beyond that an expires_in is a mistake; today it is 7200 s
+	maxValue     = 2048                // bytes of a credential; WeChat asks for room for 512 (docs/wechat-api.md#token)
+	maxExpiresIn = 30 * 24 * time.Hour // a longer expires_in is a mistake; today it is 7200 s
 )
 
-// An answer is a body, as far as all interfaces have it in common. The errors of this file say what is wrong and where;
-// they quote nothing of the body beyond one character.
+// An answer is the part of a body that all interfaces have in common. The errors of this file describe a
+// defect and its position; they quote at most one character of the body.
 type answer struct {
 	raw     []byte // the JSON object, without byte order mark and surrounding white space
 	fields  fields
@@ -27,8 +27,9 @@ type answer struct {
 
 var byteOrderMark = []byte("\xEF\xBB\xBF")
 
-// parse reads one JSON object. Nothing is repaired: tickettocode.txt itself prints a sample without a comma, and whoever
-// guesses where it belongs guesses what a code means.
+// parse reads one JSON object. It repairs nothing. The page of tickettocode shows a sample that lacks a comma
+// (docs/wechat-api.md#tickettocode), but a parser that guesses the missing comma also guesses the meaning of
+// a code.
 func parse(body []byte) (answer, error) {
 	raw := bytes.TrimPrefix(body, byteOrderMark)
 	raw = bytes.Trim(raw, " \t\r\n")
@@ -41,7 +42,7 @@ func parse(body []byte) (answer, error) {
 		if err := json.Unmarshal(raw, new(any)); !errors.As(err, &syntax) {
 			return answer{}, errors.New("not JSON")
 		}
-		// Offset counts the bytes read, so the offending byte is the one before, unless the text just ends.
+		// Offset counts the bytes read, so the wrong byte is the last of them, unless the text ends early.
 		at := bytes.Index(body, raw) + int(syntax.Offset) - 1
 		if syntax.Error() == endsEarly {
 			at++
@@ -56,15 +57,16 @@ func parse(body []byte) (answer, error) {
 		return answer{}, err
 	}
 	if a.errcode == 0 && !utf8.Valid(raw) {
-		return answer{}, fmt.Errorf("not UTF-8 at offset %d of %d bytes", bytes.Index(body, raw)+invalidUTF8(raw), len(body))
+		at := bytes.Index(body, raw) + invalidUTF8(raw)
+		return answer{}, fmt.Errorf("not UTF-8 at offset %d of %d bytes", at, len(body))
 	}
 	return a, nil
 }
 
-// endsEarly is what encoding/json says of a truncated text.
+// endsEarly is the error text of encoding/json for a truncated text.
 const endsEarly = "unexpected end of JSON input"
 
-// invalidUTF8 is the offset of the first byte that is not UTF-8.
+// invalidUTF8 returns the offset of the first byte that is not UTF-8.
 func invalidUTF8(b []byte) int {
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])
@@ -76,8 +78,8 @@ func invalidUTF8(b []byte) int {
 	return len(b)
 }
 
-// readErrcode reads errcode, a number or a numeric string, and errmsg. A success of token has no errcode
-// (getaccesstoken.txt), one of getticket has errcode 0 (getticket.txt): no errcode reads as 0.
+// readErrcode reads errcode, a number or a numeric string, and errmsg. A success may lack an errcode, which
+// reads as 0 (docs/wechat-api.md#answers).
 func (a *answer) readErrcode() error {
 	raw := a.fields.get("errcode")
 	if raw == nil {
@@ -96,7 +98,7 @@ func (a *answer) readErrcode() error {
 	return nil
 }
 
-// text is the value of a JSON string.
+// text returns the value of a JSON string; ok is false if raw is not a string.
 func text(raw json.RawMessage) (s string, ok bool) {
 	if len(raw) == 0 || raw[0] != '"' {
 		return "", false
@@ -104,7 +106,7 @@ func text(raw json.RawMessage) (s string, ok bool) {
 	return s, json.Unmarshal(raw, &s) == nil
 }
 
-// textField is the non-empty string called name.
+// textField returns the field called name, which must be a non-empty string.
 func (a *answer) textField(name string) (string, error) {
 	raw := a.fields.get(name)
 	if raw == nil {
@@ -120,8 +122,8 @@ func (a *answer) textField(name string) (string, error) {
 	return s, nil
 }
 
-// issued reads a credential: its value from the field called name, its life from expires_in (getaccesstoken.txt and
-// getticket.txt: a number of seconds).
+// issued reads a credential: its value from the field called name, its life in seconds from expires_in
+// (docs/wechat-api.md#token, docs/wechat-api.md#getticket).
 func (a *answer) issued(name string) (Issued, error) {
 	value, err := a.textField(name)
 	if err != nil {
@@ -146,13 +148,14 @@ func (a *answer) issued(name string) (Issued, error) {
 	case seconds <= 0:
 		return Issued{}, fmt.Errorf("expires_in is %d", seconds)
 	case seconds > int64(maxExpiresIn/time.Second):
-		return Issued{}, fmt.Errorf("expires_in is %d, at most %d is plausible", seconds, int64(maxExpiresIn/time.Second))
+		return Issued{}, fmt.Errorf("expires_in is %d, at most %d is plausible", seconds,
+			int64(maxExpiresIn/time.Second))
 	}
 	return Issued{Value: value, ExpiresIn: time.Duration(seconds) * time.Second}, nil
 }
 
-// code is the body of tickettocode itself, once it is sure that it holds a code. The code is a string of up to nine
-// characters whose leading zeros count (wechat-api.md 1.4), so a number is refused.
+// code returns the whole body of tickettocode if it has a code. A code is a string whose leading zeros count
+// (docs/wechat-api.md#tickettocode), so a number is refused.
 func (a *answer) code() (json.RawMessage, error) {
 	if _, err := a.textField("code"); err != nil {
 		return nil, err
@@ -160,8 +163,8 @@ func (a *answer) code() (json.RawMessage, error) {
 	return json.RawMessage(a.raw), nil
 }
 
-// ips is the ip_list of get_api_domain_ip. The sister interface getcallbackip lists networks among the addresses, so
-// both are read.
+// ips returns the ip_list of get_api_domain_ip. The sister interface getcallbackip lists networks among the
+// addresses, so both are accepted (docs/wechat-api.md#get_api_domain_ip).
 func (a *answer) ips() ([]string, error) {
 	raw := a.fields.get("ip_list")
 	if raw == nil {
@@ -178,7 +181,7 @@ func (a *answer) ips() ([]string, error) {
 		}
 		if _, err := netip.ParseAddr(*s); err != nil {
 			if _, err := netip.ParsePrefix(*s); err != nil {
-				return nil, fmt.Errorf("ip_list has no IP at place %d", i)
+				return nil, fmt.Errorf("ip_list has no IP at index %d", i)
 			}
 		}
 		ips = append(ips, *s)

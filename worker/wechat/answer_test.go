@@ -1,20 +1,21 @@
 package wechat
 
 import (
-	"bytes"
 	"context"
-	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"unicode/utf8"
 )
 
 func TestUndocumentedAnswersAreBroken(t *testing.T) {
 	t.Parallel()
+	type testCase struct{ body, want string }
 	long := strings.Repeat("a", maxValue+1)
-	all := map[string]struct{ body, want string }{
+	all := map[string]testCase{
 		"empty":                {"", "it is empty"},
 		"white space":          {" \r\n\t", "it is empty"},
 		"byte order mark":      {"\xEF\xBB\xBF", "it is empty"},
@@ -38,16 +39,18 @@ func TestUndocumentedAnswersAreBroken(t *testing.T) {
 		"huge":                 {strings.Repeat(" ", maxBody-1) + "{}", "it is longer than 1 MiB"},
 		"deep":                 {strings.Repeat("[", 1<<19), "not JSON"},
 	}
-	ends := map[Endpoint]map[string]struct{ body, want string }{
+	special := map[Endpoint]map[string]testCase{
 		EndpointToken: {
-			"nothing":             {`{}`, "it has no access_token"},
-			"other case":          {`{"Access_Token":"A","expires_in":1}`, "it has no access_token"},
-			"errcode 0 only":      {`{"errcode":0,"errmsg":"ok"}`, "it has no access_token"},
-			"null":                {`{"access_token":null,"expires_in":1}`, "access_token is not a string"},
-			"number":              {`{"access_token":1,"expires_in":1}`, "access_token is not a string"},
-			"empty":               {`{"access_token":"","expires_in":1}`, "access_token is empty"},
-			"space":               {`{"access_token":"a b","expires_in":1}`, "access_token has an unprintable byte at 1"},
-			"newline":             {`{"access_token":"a\n","expires_in":1}`, "access_token has an unprintable byte at 1"},
+			"nothing":        {`{}`, "it has no access_token"},
+			"other case":     {`{"Access_Token":"A","expires_in":1}`, "it has no access_token"},
+			"errcode 0 only": {`{"errcode":0,"errmsg":"ok"}`, "it has no access_token"},
+			"null":           {`{"access_token":null,"expires_in":1}`, "access_token is not a string"},
+			"number":         {`{"access_token":1,"expires_in":1}`, "access_token is not a string"},
+			"empty":          {`{"access_token":"","expires_in":1}`, "access_token is empty"},
+			"space": {`{"access_token":"a b","expires_in":1}`,
+				"access_token has an unprintable byte at 1"},
+			"newline": {`{"access_token":"a\n","expires_in":1}`,
+				"access_token has an unprintable byte at 1"},
 			"not ASCII":           {`{"access_token":"é","expires_in":1}`, "access_token has an unprintable byte at 0"},
 			"long":                {`{"access_token":"` + long + `","expires_in":1}`, "access_token has 2049 bytes"},
 			"no expires_in":       {`{"access_token":"A"}`, "it has no expires_in"},
@@ -56,8 +59,9 @@ func TestUndocumentedAnswersAreBroken(t *testing.T) {
 			"expires_in string":   {`{"access_token":"A","expires_in":"7200"}`, "expires_in is not an integer"},
 			"expires_in fraction": {`{"access_token":"A","expires_in":7200.0}`, "expires_in is not an integer"},
 			"expires_in null":     {`{"access_token":"A","expires_in":null}`, "expires_in is not an integer"},
-			"expires_in huge":     {`{"access_token":"A","expires_in":99999999999999999999}`, "expires_in is not an integer"},
-			"expires_in 31 days":  {`{"access_token":"A","expires_in":2678400}`, "expires_in is 2678400"},
+			"expires_in huge": {`{"access_token":"A","expires_in":99999999999999999999}`,
+				"expires_in is not an integer"},
+			"expires_in 31 days": {`{"access_token":"A","expires_in":2678400}`, "expires_in is 2678400"},
 		},
 		EndpointTicket: {
 			"a token":   {`{"errcode":0,"access_token":"A","expires_in":1}`, "it has no ticket"},
@@ -76,23 +80,32 @@ func TestUndocumentedAnswersAreBroken(t *testing.T) {
 			"string":  {`{"ip_list":"1.2.3.4"}`, "ip_list is not an array of strings"},
 			"number":  {`{"ip_list":["1.2.3.4",1]}`, "ip_list is not an array of strings"},
 			"hole":    {`{"ip_list":["1.2.3.4",null]}`, "ip_list is not an array of strings"},
-			"name":    {`{"ip_list":["1.2.3.4","api.weixin.qq.com"]}`, "ip_list has no IP at place 1"},
+			"name":    {`{"ip_list":["1.2.3.4","api.weixin.qq.com"]}`, "ip_list has no IP at index 1"},
 		},
 	}
-	ends[EndpointStableToken] = ends[EndpointToken]
+	special[EndpointStableToken] = special[EndpointToken]
 	for endpoint, call := range endpoints {
-		for _, group := range []map[string]struct{ body, want string }{all, ends[endpoint]} {
+		for _, group := range []map[string]testCase{all, special[endpoint]} {
 			for name, tt := range group {
 				t.Run(string(endpoint)+" "+name, func(t *testing.T) {
 					t.Parallel()
 					_, err := call(serveBody(t, 200, tt.body), t.Context())
 					e := failure(t, err)
-					if e.Class != ClassBroken || e.HTTPStatus != 200 || !e.Sent || e.Err == nil || !strings.Contains(err.Error(), tt.want) {
-						t.Errorf("got %v\nwant %s", err, tt.want)
+					equal(t, "class", e.Class, ClassBroken)
+					equal(t, "HTTP status", e.HTTPStatus, 200)
+					equal(t, "Sent", e.Sent, true)
+					if e.Err == nil {
+						t.Error("the error has no cause")
 					}
-					if len(e.Excerpt) > maxExcerpt || !utf8.ValidString(e.Excerpt) || e.Excerpt == "" && strings.Trim(tt.body, "\xEF\xBB\xBF \r\n\t") != "" && name != "huge" {
-						t.Errorf("excerpt is %q", e.Excerpt)
+					contains(t, "error", err.Error(), tt.want)
+
+					equal(t, "excerpt is UTF-8", utf8.ValidString(e.Excerpt), true)
+					if len(e.Excerpt) > maxExcerpt {
+						t.Errorf("the excerpt has %d bytes", len(e.Excerpt))
 					}
+					// All bodies show an excerpt, except those whose beginning is white space.
+					isBlank := name == "huge" || strings.Trim(tt.body, "\xEF\xBB\xBF \r\n\t") == ""
+					equal(t, "excerpt is empty", e.Excerpt == "", isBlank)
 				})
 			}
 		}
@@ -102,27 +115,35 @@ func TestUndocumentedAnswersAreBroken(t *testing.T) {
 func TestValuesAtTheLimitsAreAccepted(t *testing.T) {
 	t.Parallel()
 	value := strings.Repeat("~", maxValue)
-	got, err := serveBody(t, 200, `{"errcode":"0","access_token":"`+value+`","expires_in":2592000}`).Token(t.Context(), testAppID, testSecret)
-	if err != nil || got.Value != value || got.ExpiresIn != maxExpiresIn {
-		t.Errorf("got %v, %v", got, err)
+	body := `{"errcode":"0","access_token":"` + value + `","expires_in":2592000}`
+	got, err := serveBody(t, 200, body).Token(t.Context(), testAppID, testSecret)
+	if err != nil {
+		t.Fatal(err)
 	}
-	body := `{"code":"8","x":"` + strings.Repeat("x", maxBody-len(`{"code":"8","x":""}`)) + `"}`
+	equal(t, "value", got.Value, value)
+	equal(t, "life", got.ExpiresIn, maxExpiresIn)
+
+	body = `{"code":"8","x":"` + strings.Repeat("x", maxBody-len(`{"code":"8","x":""}`)) + `"}`
 	code, err := serveBody(t, 200, body).TicketToCode(t.Context(), testToken, testOpenID, testTicket)
-	if err != nil || !bytes.Equal(code, []byte(body)) {
-		t.Errorf("got %d bytes, %v", len(code), err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(code) != body { // a difference of 1 MiB is not printed
+		t.Errorf("got %d bytes, want the %d bytes of the answer", len(code), len(body))
 	}
 }
 
-func TestOtherStatusIsTheServers(t *testing.T) {
+func TestAnotherStatusIsAServerFailure(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{201, 204, 301, 302, 307, 308, 400, 403, 404, 429, 500, 502, 503} {
 		for endpoint, call := range endpoints {
-			elsewhere := false
+			var followed atomic.Bool
+			isRedirect := status >= 300 && status < 400
 			c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/elsewhere" {
-					elsewhere = true
+					followed.Store(true)
 				}
-				if status >= 300 && status < 400 {
+				if isRedirect {
 					w.Header().Set("Location", "/elsewhere?"+r.URL.RawQuery)
 				}
 				w.WriteHeader(status)
@@ -132,26 +153,30 @@ func TestOtherStatusIsTheServers(t *testing.T) {
 			})
 			_, err := call(c, t.Context())
 			e := failure(t, err)
-			if e.Class != ClassServer || e.HTTPStatus != status || !e.Sent || elsewhere || e.Errcode != 0 {
-				t.Errorf("%s: got %+v", endpoint, *e)
-			}
-			if redirect := status >= 300 && status < 400; redirect != strings.Contains(err.Error(), "a redirect, not followed") || redirect != (e.Advice != "") {
-				t.Errorf("%s: got %v", endpoint, err)
-			}
+			what := fmt.Sprint(" of ", endpoint, " with HTTP ", status)
+			equal(t, "class"+what, e.Class, ClassServer)
+			equal(t, "status"+what, e.HTTPStatus, status)
+			equal(t, "Sent"+what, e.Sent, true)
+			equal(t, "errcode"+what, e.Errcode, 0)
+			equal(t, "redirect followed"+what, followed.Load(), false)
+			equal(t, "redirect in the error"+what, strings.Contains(err.Error(), "a redirect, not followed"),
+				isRedirect)
+			equal(t, "advice"+what, e.Advice != "", isRedirect)
 		}
 	}
 }
 
-// An HTTP 500 that says errcode 0, or holds a credential, is no success.
+// An HTTP 500 with errcode 0 or with a credential is not a success.
 func TestNoSuccessWithAnotherStatus(t *testing.T) {
 	t.Parallel()
 	_, err := serveBody(t, 500, sample(t, "getticket_ok.json")).Ticket(t.Context(), testToken, TicketJSAPI)
-	if e := failure(t, err); e.Class != ClassServer || strings.Contains(err.Error(), "bxLdikRXVbTPdHSM05e5u5sUoXNKdvsdshFKA") {
-		t.Errorf("got %v", err)
+	equal(t, "class", failure(t, err).Class, ClassServer)
+	if strings.Contains(err.Error(), "bxLdikRXVbTPdHSM05e5u5sUoXNKdvsdshFKA") {
+		t.Errorf("the ticket is in the error: %v", err)
 	}
 }
 
-// The body of HTTP 101 is the connection, which no deadline ends.
+// The body of HTTP 101 is the connection itself, and no deadline ends it.
 func TestSwitchingProtocolsDoesNotHang(t *testing.T) {
 	t.Parallel()
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -160,12 +185,12 @@ func TestSwitchingProtocolsDoesNotHang(t *testing.T) {
 		w.WriteHeader(http.StatusSwitchingProtocols)
 	})
 	_, err := c.Token(t.Context(), testAppID, testSecret)
-	if e := failure(t, err); e.Class != ClassServer || e.HTTPStatus != 101 {
-		t.Errorf("got %+v", *e)
-	}
+	e := failure(t, err)
+	equal(t, "class", e.Class, ClassServer)
+	equal(t, "HTTP status", e.HTTPStatus, 101)
 }
 
-func TestABodyThatBreaksOffIsATransportError(t *testing.T) {
+func TestABodyThatIsCutOffIsATransportError(t *testing.T) {
 	t.Parallel()
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100")
@@ -173,12 +198,14 @@ func TestABodyThatBreaksOffIsATransportError(t *testing.T) {
 	})
 	_, err := c.TicketToCode(t.Context(), testToken, testOpenID, testTicket)
 	e := failure(t, err)
-	if e.Class != ClassTransport || e.HTTPStatus != 200 || !e.Sent || !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "(HTTP 200) broke off: unexpected EOF") {
-		t.Errorf("got %v: %+v", err, *e)
-	}
+	equal(t, "class", e.Class, ClassTransport)
+	equal(t, "HTTP status", e.HTTPStatus, 200)
+	equal(t, "Sent", e.Sent, true)
+	isError(t, err, io.ErrUnexpectedEOF)
+	contains(t, "error", err.Error(), "(HTTP 200) was cut off: unexpected EOF")
 }
 
-func TestABodyThatNeverEndsMeetsTheDeadline(t *testing.T) {
+func TestABodyThatNeverEndsEndsAtTheDeadline(t *testing.T) {
 	t.Parallel()
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, `{"errcode":0`)
@@ -187,7 +214,7 @@ func TestABodyThatNeverEndsMeetsTheDeadline(t *testing.T) {
 	})
 	c.timeout /= 50
 	_, err := c.Token(t.Context(), testAppID, testSecret)
-	if e := failure(t, err); e.Class != ClassTransport || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "timeout of 100ms") {
-		t.Errorf("got %v: %+v", err, *e)
-	}
+	equal(t, "class", failure(t, err).Class, ClassTransport)
+	isError(t, err, context.DeadlineExceeded)
+	contains(t, "error", err.Error(), "timeout of 100ms")
 }

@@ -15,31 +15,31 @@ import (
 	"time"
 )
 
-// maxBody is how much of a body is read. Answers have some hundred bytes; a list of IPs a few thousand.
+// maxBody limits how much of a body is read. Answers have some hundred bytes; a list of IPs has a few thousand.
 const maxBody = 1 << 20
 
-// A request is one call, which may become several attempts.
+// A request is the content of one call, which may take several attempts.
 type request struct {
 	endpoint Endpoint
 	method   string
 	path     string
 	query    string // documented parameters in documented order, escaped
-	body     []byte // JSON; nil: none
+	body     []byte // JSON; nil means no body
 	mask     *mask
-	// accept reads an answer with errcode 0. Its errors say what is wrong with it and quote nothing.
+	// accept reads an answer with errcode 0. Its errors describe the defect and quote nothing of the answer.
 	accept func(a answer, sentAt time.Time) error
 }
 
-// A report is what one attempt says about its host, beyond its error.
-type report struct {
+// An attemptResult is what the client learns from one attempt besides its error.
+type attemptResult struct {
 	hostFailed bool // the next call should go to another host
-	stale      bool // a kept connection was dead before anything was written; says nothing of the host
+	deadConn   bool // an idle connection was dead before a byte was written; the host may be fine
 	date       time.Time
 }
 
 // attempt sends r once to base and reads the answer.
-func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error, report) {
-	// Each attempt has a deadline of its own, so that a host that swallows packets leaves time for the next.
+func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error, attemptResult) {
+	// Each attempt has its own deadline, so that a host that silently drops packets leaves time for the next host.
 	own := ctx
 	if end, ok := ctx.Deadline(); !ok || time.Until(end) > c.timeout {
 		var cancel context.CancelFunc
@@ -51,35 +51,35 @@ func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error
 
 	e := &Error{Endpoint: r.endpoint, Host: base.Host, Sent: true}
 	sentAt := time.Now()
-	// The RoundTripper itself, not an http.Client: that would follow redirects and wrap errors in URLs.
+	// Not an http.Client: it would follow redirects and wrap errors in a *url.Error with the URL.
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		e.Class = ClassTransport
 		e.Sent = !t.unsent(err)
 		e.Err = c.transportCause(ctx, own, err, r.mask, e.Sent)
-		stale := !e.Sent && t.reused.Load() && own.Err() == nil
-		return e, report{stale: stale, hostFailed: !stale && c.blamesHost(ctx, own, time.Since(sentAt))}
+		deadConn := !e.Sent && t.reused.Load() && own.Err() == nil
+		return e, attemptResult{deadConn: deadConn, hostFailed: !deadConn && c.blamesHost(ctx, own, time.Since(sentAt))}
 	}
 	defer resp.Body.Close()
 	e.HTTPStatus = resp.StatusCode
 	serverFailed := resp.StatusCode >= 500
-	date, _ := http.ParseTime(resp.Header.Get("Date")) // zero where it is none
+	date, _ := http.ParseTime(resp.Header.Get("Date")) // zero if there is none
 
 	body, err := readBody(resp)
 	if err != nil && resp.StatusCode == http.StatusOK {
 		e.Class = ClassTransport
 		e.Err = c.transportCause(ctx, own, err, r.mask, true)
 		e.Excerpt = r.excerpt(body)
-		return e, report{hostFailed: c.blamesHost(ctx, own, time.Since(sentAt)), date: date}
+		return e, attemptResult{hostFailed: c.blamesHost(ctx, own, time.Since(sentAt)), date: date}
 	}
 	e = r.read(e, body, sentAt)
-	return e, report{hostFailed: serverFailed || e != nil && e.Errcode == retiredIP, date: date}
+	return e, attemptResult{hostFailed: serverFailed || e != nil && e.Errcode == retiredIP, date: date}
 }
 
-// retiredIP is the errcode of a host whose name leads to an IP that WeChat retired (wechat-api.md 1.6).
+// retiredIP is the errcode of a call through an IP that WeChat has retired (docs/wechat-api.md#hosts).
 const retiredIP = 48017
 
-// read judges an answer that came whole. It fills in e, or returns nil if r accepted the answer.
+// read classifies a complete answer. It fills in and returns e, or returns nil if r accepted the answer.
 func (r *request) read(e *Error, body []byte, sentAt time.Time) *Error {
 	a, err := answer{}, errors.New("it is longer than 1 MiB")
 	if len(body) <= maxBody {
@@ -87,12 +87,12 @@ func (r *request) read(e *Error, body []byte, sentAt time.Time) *Error {
 	}
 	if err == nil && a.errcode != 0 {
 		errmsg, rid := splitRID(r.mask.line(a.errmsg))
-		v, known := judge(r.endpoint, a.errcode, errmsg)
-		// Errors come with HTTP 200 (wechat-api.md 1.6). With another status the body may be that of a proxy, so its errcode
-		// is believed only if it is one of WeChat's.
+		m, known := lookUp(r.endpoint, a.errcode, errmsg)
+		// WeChat sends errors with HTTP 200 (docs/wechat-api.md#answers). With another status the body may
+		// come from a proxy, so its errcode counts only if the table has it.
 		if known || e.HTTPStatus == http.StatusOK {
 			e.Errcode, e.Errmsg, e.RID = a.errcode, clip(errmsg, maxErrmsg), rid
-			e.Class, e.Wait, e.Advice = v.class, v.wait, v.advice
+			e.Class, e.Wait, e.Advice = m.class, m.wait, m.advice
 			return e
 		}
 	}
@@ -100,7 +100,7 @@ func (r *request) read(e *Error, body []byte, sentAt time.Time) *Error {
 		e.Class = ClassServer
 		if e.HTTPStatus >= 300 && e.HTTPStatus < 400 {
 			e.Err = &cause{text: "a redirect, not followed: it would carry credentials to another host"}
-			e.Advice = "WeChat does not redirect: look at WECHAT_API_URL, and for a proxy or a login page on the way"
+			e.Advice = "check WECHAT_API_URL, and look for a proxy or a login page on the network path: WeChat does not redirect"
 		}
 		e.Excerpt = r.excerpt(body)
 		return e
@@ -116,23 +116,23 @@ func (r *request) read(e *Error, body []byte, sentAt time.Time) *Error {
 	return nil
 }
 
-// excerpt shows the beginning of a body that could not be used.
+// excerpt returns the masked beginning of a body that could not be used.
 func (r *request) excerpt(body []byte) string {
 	return clip(r.mask.quote(string(body[:min(len(body), maskWindow)])), maxExcerpt)
 }
 
-// readBody reads at most one byte more than maxBody, so that a longer body can be told.
+// readBody reads at most one byte more than maxBody, so that the caller can detect a longer body.
 func readBody(resp *http.Response) ([]byte, error) {
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return nil, nil // this body is the connection itself, no deadline ends it
+		return nil, nil // this body is the connection itself, and no deadline ends it
 	}
 	return io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 }
 
-// newRequest makes a request that net/http will not send again by itself: after a kept connection breaks it repeats a GET
-// that it takes for idempotent, and a repeated GET /cgi-bin/token mints a second token and kills the first. It does not
-// repeat a request with a body that it cannot rewind; so a GET has a body too, an empty one, of which HTTP/1 shows
-// nothing on the wire (HTTP/2 an empty DATA frame).
+// newRequest returns a request that net/http does not repeat by itself. When an idle connection breaks,
+// net/http repeats a GET, because it counts as idempotent; a repeated GET /cgi-bin/token issues a second
+// token and ends the first. net/http does not repeat a request whose body cannot be rewound, so a GET gets a
+// body too: an empty one. HTTP/1 sends nothing for it, HTTP/2 an empty DATA frame.
 func (c *Client) newRequest(ctx context.Context, base *url.URL, r *request) *http.Request {
 	u := *base
 	u.Path += r.path
@@ -153,20 +153,21 @@ func (c *Client) newRequest(ctx context.Context, base *url.URL, r *request) *htt
 	return req
 }
 
-// A trace says whether a failed request can have reached the server.
+// A trace records whether a failed request may have reached the server.
 type trace struct {
-	asked  atomic.Bool // the RoundTripper reports to httptrace
+	traced atomic.Bool // the RoundTripper calls the hooks of httptrace
 	reused atomic.Bool
-	wrote  atomic.Bool // bytes of the request may be on their way
+	wrote  atomic.Bool // bytes of the request may have left
 }
 
 func (t *trace) hooks() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
-		GetConn: func(string) { t.asked.Store(true) },
+		GetConn: func(string) { t.traced.Store(true) },
 		GotConn: func(info httptrace.GotConnInfo) {
-			t.asked.Store(true)
+			t.traced.Store(true)
 			t.reused.Store(info.Reused)
-			// HTTP/2 calls WroteHeaders after the frame with the whole request is out, so it counts from here on.
+			// HTTP/2 calls WroteHeaders only after the frame with the whole request has left, so a request
+			// counts as written from here on.
 			if conn, ok := info.Conn.(*tls.Conn); ok && conn.ConnectionState().NegotiatedProtocol == "h2" {
 				t.wrote.Store(true)
 			}
@@ -182,11 +183,11 @@ func (t *trace) unsent(err error) bool {
 	if errors.As(err, &op) && op.Op == "dial" {
 		return true
 	}
-	return t.asked.Load() && !t.wrote.Load()
+	return t.traced.Load() && !t.wrote.Load()
 }
 
-// blamesHost says whether a transport failure after elapsed speaks against the host: not where the caller went away, nor
-// where it left the host hardly any time.
+// blamesHost reports whether a transport failure after elapsed is the fault of the host. It is not if the caller
+// cancelled, or if the caller's deadline left the host hardly any time.
 func (c *Client) blamesHost(caller, own context.Context, elapsed time.Duration) bool {
 	switch {
 	case own.Err() == nil:
@@ -198,14 +199,14 @@ func (c *Client) blamesHost(caller, own context.Context, elapsed time.Duration) 
 	}
 }
 
-// transportCause keeps of err what can be kept. serverText: see newCause.
+// transportCause returns the part of err that is free of secrets. serverText: see newCause.
 func (c *Client) transportCause(caller, own context.Context, err error, m *mask, serverText bool) error {
 	cs := newCause(err, m, serverText)
 	if end := own.Err(); end != nil && !errors.Is(cs, end) {
-		cs.is = append(cs.is, end) // net/http returns the cause of a context in place of what ended it
+		cs.is = append(cs.is, end) // net/http returns the context's cause in place of its error
 	}
 	if own.Err() != nil && caller.Err() == nil {
-		cs.text += fmt.Sprintf(" (timeout of %s)", c.timeout) // which the caller did not set and may not know
+		cs.text += fmt.Sprintf(" (timeout of %s)", c.timeout) // the caller may not know this timeout
 	}
 	return cs
 }

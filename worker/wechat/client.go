@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// Client calls the WeChat server API. It keeps connections, and which host serves; nothing else, in particular no
+// Client calls the WeChat server API. It keeps connections and the position in the list of hosts, and no
 // credential. It starts no goroutine of its own. All methods are safe for concurrent use.
 //
-// Every method blocks until there is an answer or its deadline has passed: each attempt lasts at most Config.Timeout, and
-// a call as many attempts as there are hosts, but never longer than ctx. Every method fails with *Error, and with nothing
-// else; errors.As and errors.Is see through it.
+// Every method blocks until the answer is there, until ctx ends, or until the attempts have failed: one
+// attempt lasts at most Config.Timeout, and a call makes at most one attempt for each host and one more.
+// Every error is an *Error.
 type Client struct {
 	bases     []*url.URL
 	hosts     *hosts
@@ -24,18 +24,21 @@ type Client struct {
 	onCall    func(Call)
 }
 
-// New makes a client. It makes no connection. It fails if cfg is wrong, and names the field.
+// New returns a client. It opens no connection. If cfg is wrong, the error names the field.
 func New(cfg Config) (*Client, error) {
 	bases, err := cfg.baseURLs()
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{bases: bases, hosts: newHosts(len(bases)), timeout: cfg.Timeout, transport: cfg.Transport, onCall: cfg.OnCall}
+	c := &Client{
+		bases: bases, hosts: newHosts(len(bases)),
+		timeout: cfg.Timeout, transport: cfg.Transport, onCall: cfg.OnCall,
+	}
 	switch {
 	case c.timeout < 0:
 		return nil, errors.New("wechat: Config.Timeout is negative; 0 means 5s")
 	case c.timeout == 0:
-		c.timeout = defaultTimeout
+		c.timeout = DefaultTimeout
 	}
 	if c.transport == nil {
 		c.transport = newTransport(c.timeout)
@@ -46,15 +49,17 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close closes idle connections, also those of Config.Transport. Calls in flight go on, and the client can still be used.
+// Close closes idle connections, also if Config.Transport is set. Calls in flight go on. The client can still
+// be used.
 func (c *Client) Close() {
 	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
 }
 
-// Token mints a new access_token by GET /cgi-bin/token (getaccesstoken.txt). The one before dies five minutes later, and
-// with a second call at once: so if the error says Sent, a token may have been minted that nobody knows.
+// Token requests a new access_token with GET /cgi-bin/token (docs/wechat-api.md#token). WeChat accepts the
+// previous token for 5 more minutes, and the token before that no longer. So if the error has Sent, WeChat
+// may have issued a token that nobody has received.
 func (c *Client) Token(ctx context.Context, appid, secret string) (Issued, error) {
 	query := "grant_type=client_credential&appid=" + url.QueryEscape(appid) + "&secret=" + url.QueryEscape(secret)
 	return c.issue(ctx, "access_token", &request{
@@ -63,9 +68,9 @@ func (c *Client) Token(ctx context.Context, appid, secret string) (Issued, error
 	})
 }
 
-// StableToken asks for the access_token by POST /cgi-bin/stable_token (wechat-api.md 1.2). In normal mode WeChat repeats the
-// same token with the life it has left, and gives a new one in its last five minutes. force kills the last one: 20 times
-// a day, 30 s apart.
+// StableToken requests the access_token with POST /cgi-bin/stable_token (docs/wechat-api.md#stable_token). In
+// normal mode WeChat repeats the same token with its remaining life, and issues a new one only in the last 5
+// minutes. force ends the current token: WeChat allows it 20 times a day, 30 s apart.
 func (c *Client) StableToken(ctx context.Context, appid, secret string, force bool) (Issued, error) {
 	body := struct {
 		GrantType    string `json:"grant_type"`
@@ -79,8 +84,8 @@ func (c *Client) StableToken(ctx context.Context, appid, secret string, force bo
 	})
 }
 
-// Ticket asks for a ticket by GET /cgi-bin/ticket/getticket (getticket.txt). WeChat repeats the same ticket within its life,
-// with a constant ExpiresIn (wechat-api.md 1.3).
+// Ticket requests a ticket with GET /cgi-bin/ticket/getticket (docs/wechat-api.md#getticket). Within the life
+// of a ticket WeChat repeats it with a constant ExpiresIn.
 func (c *Client) Ticket(ctx context.Context, accessToken string, typ TicketType) (Issued, error) {
 	query := "access_token=" + url.QueryEscape(accessToken) + "&type=" + url.QueryEscape(string(typ))
 	return c.issue(ctx, "ticket", &request{
@@ -89,10 +94,10 @@ func (c *Client) Ticket(ctx context.Context, accessToken string, typ TicketType)
 	})
 }
 
-// TicketToCode turns the code_ticket of a scan into the marketing code by POST /intp/marketcode/tickettocode
-// (tickettocode.txt; that the token goes into the query is in wechat-api.md 1.4). It returns WeChat's own answer, byte for
-// byte but for surrounding white space and a byte order mark: one JSON object in UTF-8 with errcode 0, or none, and a
-// string code that is not empty.
+// TicketToCode resolves the code_ticket of a scan into the marketing code with POST
+// /intp/marketcode/tickettocode (docs/wechat-api.md#tickettocode). It returns WeChat's answer byte for byte,
+// without surrounding white space and byte order mark: one JSON object in UTF-8 with errcode 0 or no errcode,
+// and with a code that is a non-empty string.
 func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTicket string) (json.RawMessage, error) {
 	body := struct {
 		OpenID     string `json:"openid"`
@@ -114,8 +119,9 @@ func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTick
 	return code, nil
 }
 
-// APIDomainIP asks for the IPs of WeChat's API by GET /cgi-bin/get_api_domain_ip (wechat-api.md 1.6): the cheapest way to learn
-// whether accessToken is alive. It returns addresses, perhaps also networks in CIDR form; perhaps none.
+// APIDomainIP requests the IPs of WeChat's API with GET /cgi-bin/get_api_domain_ip. That is the cheapest way
+// to find out whether accessToken is alive (docs/wechat-api.md#get_api_domain_ip). The list may be empty, and
+// may contain networks in CIDR form.
 func (c *Client) APIDomainIP(ctx context.Context, accessToken string) ([]string, error) {
 	var ips []string
 	err := c.call(ctx, &request{
@@ -133,7 +139,7 @@ func (c *Client) APIDomainIP(ctx context.Context, accessToken string) ([]string,
 	return ips, nil
 }
 
-// issue makes a call that is answered with a credential in the field called name.
+// issue makes a call whose answer carries a credential in the field called name.
 func (c *Client) issue(ctx context.Context, name string, r *request) (Issued, error) {
 	var issued Issued
 	r.accept = func(a answer, sentAt time.Time) (err error) {
@@ -147,22 +153,22 @@ func (c *Client) issue(ctx context.Context, name string, r *request) (Issued, er
 	return issued, nil
 }
 
-// call makes one attempt, and further ones only while the request certainly did not reach WeChat: at each other host, and
-// once more at the same host if a kept connection was dead.
+// call makes one attempt. It makes further attempts only while the request certainly did not reach WeChat: at
+// each other host, and once more at the first host if an idle connection was dead.
 func (c *Client) call(ctx context.Context, r *request) error {
 	if err := ctx.Err(); err != nil {
 		return &Error{Endpoint: r.endpoint, Class: ClassTransport, Err: &cause{text: err.Error(), is: []error{err}}}
 	}
-	var tried []int // indexes of hosts
-	again := true   // the first host may be tried once more
+	var tried []int   // indexes of hosts
+	mayRepeat := true // the first host may be tried once more
 	ch := c.hosts.pick(time.Now())
 	for {
 		base := c.bases[ch.index]
 		start := time.Now()
-		err, rep := c.attempt(ctx, base, r)
-		c.onCall(Call{Endpoint: r.endpoint, Host: base.Host, Duration: time.Since(start), Date: rep.date, Err: err})
+		err, res := c.attempt(ctx, base, r)
+		c.onCall(Call{Endpoint: r.endpoint, Host: base.Host, Duration: time.Since(start), Date: res.date, Err: err})
 		switch {
-		case rep.hostFailed:
+		case res.hostFailed:
 			c.hosts.failed(ch, time.Now())
 		case err == nil || err.HTTPStatus != 0:
 			c.hosts.served(ch)
@@ -173,11 +179,11 @@ func (c *Client) call(ctx context.Context, r *request) error {
 		if err.Sent || ctx.Err() != nil {
 			return err
 		}
-		if rep.stale && again {
-			again = false
+		if res.deadConn && mayRepeat {
+			mayRepeat = false
 			continue
 		}
-		again = false
+		mayRepeat = false
 		tried = append(tried, ch.index)
 		next, ok := c.hosts.another(tried)
 		if !ok {
@@ -187,7 +193,7 @@ func (c *Client) call(ctx context.Context, r *request) error {
 	}
 }
 
-// encode writes JSON as the documents show it: without HTML escapes, which a reader of WeChat might not undo.
+// encode writes JSON as WeChat's pages show it: without HTML escapes, which WeChat's parser might not decode.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -4,12 +4,10 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,16 +16,15 @@ import (
 
 func TestRequestsAreAsDocumented(t *testing.T) {
 	t.Parallel()
-	odd := `a/b+c=&"é` // nothing WeChat gives out, but the client must not depend on that
+	odd := `a/b+c=&"é` // WeChat issues no such value, but the client must not depend on that
 	tests := map[string]struct {
-		call                func(*Client) error
-		method, uri, body   string
-		wantType            string
-		wantLen, answerWith string
+		call                 func(*Client) error
+		method, uri, body    string
+		wantType, answerWith string
 	}{
 		"token": {
 			call: func(c *Client) error { _, err := c.Token(t.Context(), "APPID", "APPSECRET"); return err },
-			// The line of getaccesstoken.txt, in its order.
+			// The request of the page, in its order (docs/wechat-api.md#token).
 			method: "GET", uri: "/cgi-bin/token?grant_type=client_credential&appid=APPID&secret=APPSECRET",
 			answerWith: sample(t, "getaccesstoken_ok.json"),
 		},
@@ -37,25 +34,37 @@ func TestRequestsAreAsDocumented(t *testing.T) {
 			answerWith: sample(t, "getaccesstoken_ok.json"),
 		},
 		"stable_token normal": {
-			call:   func(c *Client) error { _, err := c.StableToken(t.Context(), "APPID", "APPSECRET", false); return err },
+			call: func(c *Client) error {
+				_, err := c.StableToken(t.Context(), "APPID", "APPSECRET", false)
+				return err
+			},
 			method: "POST", uri: "/cgi-bin/stable_token", wantType: "application/json",
 			body:       `{"grant_type":"client_credential","appid":"APPID","secret":"APPSECRET"}`,
 			answerWith: sample(t, "getaccesstoken_ok.json"),
 		},
 		"stable_token forced": {
-			call:   func(c *Client) error { _, err := c.StableToken(t.Context(), "APPID", "<A&B>", true); return err },
+			call: func(c *Client) error {
+				_, err := c.StableToken(t.Context(), "APPID", "<A&B>", true)
+				return err
+			},
 			method: "POST", uri: "/cgi-bin/stable_token", wantType: "application/json",
 			body:       `{"grant_type":"client_credential","appid":"APPID","secret":"<A&B>","force_refresh":true}`,
 			answerWith: sample(t, "getaccesstoken_ok.json"),
 		},
 		"jsapi ticket": {
-			call:   func(c *Client) error { _, err := c.Ticket(t.Context(), "ACCESS_TOKEN", TicketJSAPI); return err },
+			call: func(c *Client) error {
+				_, err := c.Ticket(t.Context(), "ACCESS_TOKEN", TicketJSAPI)
+				return err
+			},
 			method: "GET", uri: "/cgi-bin/ticket/getticket?access_token=ACCESS_TOKEN&type=jsapi",
 			answerWith: sample(t, "getticket_ok.json"),
 		},
 		"wx_card ticket": {
-			call: func(c *Client) error { _, err := c.Ticket(t.Context(), "ACCESS_TOKEN", TicketWXCard); return err },
-			// The line of getticket.txt.
+			call: func(c *Client) error {
+				_, err := c.Ticket(t.Context(), "ACCESS_TOKEN", TicketWXCard)
+				return err
+			},
+			// The request of the page (docs/wechat-api.md#getticket).
 			method: "GET", uri: "/cgi-bin/ticket/getticket?access_token=ACCESS_TOKEN&type=wx_card",
 			answerWith: sample(t, "getticket_ok.json"),
 		},
@@ -64,7 +73,8 @@ func TestRequestsAreAsDocumented(t *testing.T) {
 				_, err := c.TicketToCode(t.Context(), "ACCESS_TOKEN", "OPENID", "CODE_TICKET")
 				return err
 			},
-			method: "POST", uri: "/intp/marketcode/tickettocode?access_token=ACCESS_TOKEN", wantType: "application/json",
+			method: "POST", uri: "/intp/marketcode/tickettocode?access_token=ACCESS_TOKEN",
+			wantType:   "application/json",
 			body:       `{"openid":"OPENID","code_ticket":"CODE_TICKET"}`,
 			answerWith: sample(t, "tickettocode_repaired.json"),
 		},
@@ -89,24 +99,22 @@ func TestRequestsAreAsDocumented(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := got.Load()
-			if r.Method != tt.method || r.RequestURI != tt.uri || body.Load() != tt.body {
-				t.Errorf("got %s %s %s\nwant %s %s %s", r.Method, r.RequestURI, body.Load(), tt.method, tt.uri, tt.body)
-			}
-			if ct := r.Header.Get("Content-Type"); ct != tt.wantType {
-				t.Errorf("Content-Type is %q, want %q", ct, tt.wantType)
-			}
-			// The empty body of a GET must not show on the wire: a server could refuse a GET with a body.
-			if r.ContentLength != int64(len(tt.body)) || r.TransferEncoding != nil {
-				t.Errorf("Content-Length %d, Transfer-Encoding %v, want %d and none", r.ContentLength, r.TransferEncoding, len(tt.body))
-			}
-			if r.Header.Get("Accept-Encoding") != "" || r.Header.Get("Content-Length") != "" && r.Method == "GET" {
-				t.Errorf("headers: %v", r.Header)
+			equal(t, "method", r.Method, tt.method)
+			equal(t, "URI", r.RequestURI, tt.uri)
+			equal(t, "body", body.Load().(string), tt.body)
+			equal(t, "Content-Type", r.Header.Get("Content-Type"), tt.wantType)
+			equal(t, "Accept-Encoding", r.Header.Get("Accept-Encoding"), "")
+			// The empty body of a GET must not be visible on the wire: a server could refuse a GET with a body.
+			equal(t, "length of the body", r.ContentLength, int64(len(tt.body)))
+			equal(t, "Transfer-Encoding", len(r.TransferEncoding), 0)
+			if r.Method == http.MethodGet {
+				equal(t, "Content-Length of a GET", r.Header.Get("Content-Length"), "")
 			}
 		})
 	}
 }
 
-// tickettocode.txt shows the two fields in the other order; the same object it is.
+// The page shows the two fields in the other order (docs/wechat-api.md#tickettocode).
 func TestTicketToCodeBodyIsTheSample(t *testing.T) {
 	t.Parallel()
 	bodies := make(chan string, 1)
@@ -118,13 +126,14 @@ func TestTicketToCodeBodyIsTheSample(t *testing.T) {
 	if _, err := c.TicketToCode(t.Context(), testToken, testOpenID, testTicket); err != nil {
 		t.Fatal(err)
 	}
-	var got, want map[string]any
-	if err := errors.Join(json.Unmarshal([]byte(<-bodies), &got), json.Unmarshal([]byte(sample(t, "tickettocode_request.json")), &want)); err != nil {
-		t.Fatal(err)
+	object := func(text string) (fields map[string]any) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(text), &fields); err != nil {
+			t.Fatal(err)
+		}
+		return fields
 	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
+	equal(t, "body", object(<-bodies), object(sample(t, "tickettocode_request.json")))
 }
 
 func TestSamplesOfTheDocumentsAreUnderstood(t *testing.T) {
@@ -133,9 +142,11 @@ func TestSamplesOfTheDocumentsAreUnderstood(t *testing.T) {
 		t.Parallel()
 		before := time.Now()
 		got, err := serveBody(t, 200, sample(t, "getaccesstoken_ok.json")).Token(t.Context(), testAppID, testSecret)
-		if err != nil || got.Value != "ACCESS_TOKEN" || got.ExpiresIn != 2*time.Hour {
-			t.Errorf("got %q %s, %v", got.Value, got.ExpiresIn, err)
+		if err != nil {
+			t.Fatal(err)
 		}
+		equal(t, "value", got.Value, "ACCESS_TOKEN")
+		equal(t, "life", got.ExpiresIn, 2*time.Hour)
 		if got.SentAt.Before(before) || got.SentAt.After(time.Now()) {
 			t.Errorf("SentAt is %s", got.SentAt)
 		}
@@ -144,27 +155,30 @@ func TestSamplesOfTheDocumentsAreUnderstood(t *testing.T) {
 		t.Parallel()
 		_, err := serveBody(t, 200, sample(t, "getaccesstoken_error.json")).Token(t.Context(), testAppID, testSecret)
 		e := failure(t, err)
-		if e.Errcode != 40013 || e.Errmsg != "invalid appid" || e.Class != ClassAccount || e.Advice == "" || !e.Sent {
-			t.Errorf("got %+v", *e)
-		}
-		if want := `token: WeChat refused: errcode 40013 "invalid appid"`; err.Error() != want {
-			t.Errorf("got  %s\nwant %s", err, want)
-		}
+		equal(t, "errcode", e.Errcode, 40013)
+		equal(t, "errmsg", e.Errmsg, "invalid appid")
+		equal(t, "class", e.Class, ClassAccount)
+		equal(t, "advice", e.Advice, adviceAppID)
+		equal(t, "Sent", e.Sent, true)
+		equal(t, "error", err.Error(), `token: WeChat refused: errcode 40013 "invalid appid"`)
 	})
 	t.Run("getticket", func(t *testing.T) {
 		t.Parallel()
 		got, err := serveBody(t, 200, sample(t, "getticket_ok.json")).Ticket(t.Context(), testToken, TicketWXCard)
-		if err != nil || got.Value != "bxLdikRXVbTPdHSM05e5u5sUoXNKdvsdshFKA" || got.ExpiresIn != 2*time.Hour {
-			t.Errorf("got %q %s, %v", got.Value, got.ExpiresIn, err)
+		if err != nil {
+			t.Fatal(err)
 		}
+		equal(t, "value", got.Value, "bxLdikRXVbTPdHSM05e5u5sUoXNKdvsdshFKA")
+		equal(t, "life", got.ExpiresIn, 2*time.Hour)
 	})
 	t.Run("tickettocode repaired", func(t *testing.T) {
 		t.Parallel()
 		body := sample(t, "tickettocode_repaired.json")
 		got, err := serveBody(t, 200, body).TicketToCode(t.Context(), testToken, testOpenID, testTicket)
-		if err != nil || string(got) != body {
-			t.Fatalf("got %s, %v", got, err)
+		if err != nil {
+			t.Fatal(err)
 		}
+		equal(t, "answer", string(got), body)
 		var fields map[string]any
 		if err := json.Unmarshal(got, &fields); err != nil {
 			t.Fatal(err)
@@ -173,68 +187,73 @@ func TestSamplesOfTheDocumentsAreUnderstood(t *testing.T) {
 			"activity_name": "test_name", "product_brand": "test_brand", "product_title": "test_title",
 			"product_code": "test_code", "wxa_appid": "wx3sxjifjwojfsffef", "wxa_path": "pages/index/index",
 			"application_id": 581865877., "isv_application_id": "test_id"}
-		if !reflect.DeepEqual(fields, want) {
-			t.Errorf("got %v", fields)
-		}
+		equal(t, "fields", fields, want)
 	})
-	// The sample lacks a comma. Nothing guesses where it belongs.
+	// The sample lacks a comma. The client does not guess where it belongs.
 	t.Run("tickettocode malformed", func(t *testing.T) {
 		t.Parallel()
 		body := sample(t, "tickettocode_malformed.json")
 		_, err := serveBody(t, 200, body).TicketToCode(t.Context(), testToken, testOpenID, testTicket)
 		e := failure(t, err)
-		at := strings.Index(body, `"application_id"`)
-		if e.Class != ClassBroken || e.HTTPStatus != 200 || e.Errcode != 0 || !strings.HasPrefix(e.Excerpt, `{ "errcode": 0, "errmsg": "ok", "code": "8",`) {
-			t.Errorf("got %+v", *e)
-		}
-		if want := fmt.Sprintf(`not JSON at offset %d of %d bytes: invalid character '"' after object key:value pair`, at, len(body)); !strings.Contains(err.Error(), want) {
-			t.Errorf("got  %s\nwant %s", err, want)
-		}
+		equal(t, "class", e.Class, ClassBroken)
+		equal(t, "HTTP status", e.HTTPStatus, 200)
+		equal(t, "errcode", e.Errcode, 0)
+		contains(t, "excerpt", e.Excerpt, `{ "errcode": 0, "errmsg": "ok", "code": "8",`)
+		contains(t, "error", err.Error(), fmt.Sprintf(
+			`not JSON at offset %d of %d bytes: invalid character '"' after object key:value pair`,
+			strings.Index(body, `"application_id"`), len(body)))
 	})
 }
 
-// What the field reported rather than the documents (wechat-api.md 1.1, 1.4, 1.7).
-func TestAnswersFromTheField(t *testing.T) {
+// Answers that developers have reported (docs/wechat-api.md), beyond the samples of WeChat's pages.
+func TestReportedAnswersAreUnderstood(t *testing.T) {
 	t.Parallel()
-	t.Run("stable_token gives the remaining life", func(t *testing.T) {
+	t.Run("stable_token returns the remaining life", func(t *testing.T) {
 		t.Parallel()
-		got, err := serveBody(t, 200, `{"access_token":"ACCESS_TOKEN","expires_in":345}`).StableToken(t.Context(), testAppID, testSecret, false)
-		if err != nil || got.ExpiresIn != 345*time.Second {
-			t.Errorf("got %v, %v", got, err)
+		c := serveBody(t, 200, `{"access_token":"ACCESS_TOKEN","expires_in":345}`)
+		got, err := c.StableToken(t.Context(), testAppID, testSecret, false)
+		if err != nil {
+			t.Fatal(err)
 		}
+		equal(t, "life", got.ExpiresIn, 345*time.Second)
 	})
-	t.Run("40097 is the caller's", func(t *testing.T) {
+	t.Run("40097 is an error of the request", func(t *testing.T) {
 		t.Parallel()
-		_, err := serveBody(t, 200, `{"errcode":40097,"errmsg":"invalid args, 无效的code_ticket或与openid不对应... hint: [x][2024-05-10 16:31:02] rid: 663ddb36-1f2a3b4c-5d6e7f80"}`).
-			TicketToCode(t.Context(), testToken, testOpenID, testTicket)
+		const errmsg = "invalid args, 无效的code_ticket或与openid不对应... hint: [x][2024-05-10 16:31:02]"
+		c := serveBody(t, 200, `{"errcode":40097,"errmsg":"`+errmsg+` rid: 663ddb36-1f2a3b4c-5d6e7f80"}`)
+		_, err := c.TicketToCode(t.Context(), testToken, testOpenID, testTicket)
 		e := failure(t, err)
-		if e.Class != ClassRequest || e.RID != "663ddb36-1f2a3b4c-5d6e7f80" || strings.Contains(e.Errmsg, "rid") {
-			t.Errorf("got %+v", *e)
-		}
+		equal(t, "class", e.Class, ClassRequest)
+		equal(t, "rid", e.RID, "663ddb36-1f2a3b4c-5d6e7f80")
+		equal(t, "errmsg", e.Errmsg, errmsg)
 	})
 	t.Run("code keeps leading zeros, numbers their digits", func(t *testing.T) {
 		t.Parallel()
 		body := `{"code":"000000008","application_id":18446744073709551615,"new_field":[1.50]}`
-		got, err := serveBody(t, 200, "\xEF\xBB\xBF \r\n"+body+"\n").TicketToCode(t.Context(), testToken, testOpenID, testTicket)
-		if err != nil || string(got) != body {
-			t.Errorf("got %s, %v", got, err)
+		c := serveBody(t, 200, "\xEF\xBB\xBF \r\n"+body+"\n")
+		got, err := c.TicketToCode(t.Context(), testToken, testOpenID, testTicket)
+		if err != nil {
+			t.Fatal(err)
 		}
+		equal(t, "answer", string(got), body)
 	})
 	t.Run("dead token", func(t *testing.T) {
 		t.Parallel()
-		_, err := serveBody(t, 200, `{"errcode":40001,"errmsg":"invalid credential, access_token is invalid or not latest rid: 663ddb36-1f2a3b4c-5d6e7f80"}`).
-			Ticket(t.Context(), testToken, TicketJSAPI)
-		want := `getticket: WeChat refused: errcode 40001 "invalid credential, access_token is invalid or not latest" (rid 663ddb36-1f2a3b4c-5d6e7f80)`
-		if failure(t, err).Class != ClassDeadToken || err.Error() != want {
-			t.Errorf("got  %s\nwant %s", err, want)
-		}
+		const errmsg = "invalid credential, access_token is invalid or not latest"
+		c := serveBody(t, 200, `{"errcode":40001,"errmsg":"`+errmsg+` rid: 663ddb36-1f2a3b4c-5d6e7f80"}`)
+		_, err := c.Ticket(t.Context(), testToken, TicketJSAPI)
+		equal(t, "class", failure(t, err).Class, ClassDeadToken)
+		equal(t, "error", err.Error(),
+			`getticket: WeChat refused: errcode 40001 "`+errmsg+`" (rid 663ddb36-1f2a3b4c-5d6e7f80)`)
 	})
 	t.Run("ip list", func(t *testing.T) {
 		t.Parallel()
-		got, err := serveBody(t, 200, `{"ip_list":["101.89.47.18","2408::1","101.226.103.0/25"]}`).APIDomainIP(t.Context(), testToken)
-		if want := []string{"101.89.47.18", "2408::1", "101.226.103.0/25"}; err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("got %v, %v", got, err)
+		c := serveBody(t, 200, `{"ip_list":["101.89.47.18","2408::1","101.226.103.0/25"]}`)
+		got, err := c.APIDomainIP(t.Context(), testToken)
+		if err != nil {
+			t.Fatal(err)
 		}
+		equal(t, "IPs", got, []string{"101.89.47.18", "2408::1", "101.226.103.0/25"})
 	})
 }
 
@@ -250,14 +269,12 @@ func TestBaseURLMayHaveAPath(t *testing.T) {
 	if _, err := c.Ticket(t.Context(), "T", TicketJSAPI); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := <-uris, "/relay%2Fa/cgi-bin/ticket/getticket?access_token=T&type=jsapi"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
+	equal(t, "URI", <-uris, "/relay%2Fa/cgi-bin/ticket/getticket?access_token=T&type=jsapi")
 }
 
-func TestOnCallIsToldOfEveryAttempt(t *testing.T) {
+func TestOnCallRunsAfterEveryAttempt(t *testing.T) {
 	t.Parallel()
-	var told calls
+	var attempts calls
 	answers := make(chan string, 2)
 	date := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -265,7 +282,7 @@ func TestOnCallIsToldOfEveryAttempt(t *testing.T) {
 		_, _ = io.WriteString(w, <-answers)
 	}))
 	t.Cleanup(srv.Close)
-	c := newClient(t, Config{URLs: []string{srv.URL}, OnCall: told.add})
+	c := newClient(t, Config{URLs: []string{srv.URL}, OnCall: attempts.add})
 
 	answers <- sample(t, "getticket_ok.json")
 	_, _ = c.Ticket(t.Context(), testToken, TicketJSAPI)
@@ -275,36 +292,42 @@ func TestOnCallIsToldOfEveryAttempt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := c.Token(ctx, testAppID, testSecret)
-	if e := failure(t, err); e.Sent || !errors.Is(err, context.Canceled) || err.Error() != "token: not sent: context canceled" {
-		t.Errorf("got %v", err)
-	}
+	equal(t, "Sent", failure(t, err).Sent, false)
+	isError(t, err, context.Canceled)
+	equal(t, "error", err.Error(), "token: not sent: context canceled")
 
-	if len(told.all) != 2 {
-		t.Fatalf("told of %d attempts, want 2 (none for a call that was over before it began)", len(told.all))
+	if n := len(attempts.all); n != 2 {
+		t.Fatalf("%d attempts, want 2 (none for a call whose context had ended)", n)
 	}
-	host := strings.TrimPrefix(srv.URL, "http://")
-	if got := told.all[0]; got.Endpoint != EndpointTicket || got.Host != host || got.Err != nil || got.Duration <= 0 || !got.Date.Equal(date) {
-		t.Errorf("got %+v", got)
+	first, second := attempts.all[0], attempts.all[1]
+	for _, a := range attempts.all {
+		equal(t, "host", a.Host, strings.TrimPrefix(srv.URL, "http://"))
+		equal(t, "date", a.Date, date)
+		equal(t, "duration is positive", a.Duration > 0, true)
 	}
-	if got := told.all[1]; got.Endpoint != EndpointToken || got.Err == nil || got.Err.Class != ClassBusy || !got.Date.Equal(date) {
-		t.Errorf("got %+v", got)
+	equal(t, "endpoint", first.Endpoint, EndpointTicket)
+	equal(t, "error", first.Err, nil)
+	equal(t, "endpoint", second.Endpoint, EndpointToken)
+	if second.Err == nil {
+		t.Fatal("the second attempt has no error")
 	}
+	equal(t, "class", second.Err.Class, ClassBusy)
 }
 
-// serveHTTP2 is serve with TLS and HTTP/2.
+// serveHTTP2 does what serve does, with TLS and HTTP/2.
 func serveHTTP2(t *testing.T, h http.HandlerFunc) *Client {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
-	transport := newTransport(defaultTimeout)
+	transport := newTransport(DefaultTimeout)
 	transport.TLSClientConfig.RootCAs = x509.NewCertPool()
 	transport.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
 	return newClient(t, Config{URLs: []string{srv.URL}, Transport: transport})
 }
 
-func TestHTTP2(t *testing.T) {
+func TestEveryEndpointWorksOverHTTP2(t *testing.T) {
 	t.Parallel()
 	protos := make(chan string, len(endpoints))
 	c := serveHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
@@ -315,9 +338,9 @@ func TestHTTP2(t *testing.T) {
 	for name, call := range endpoints {
 		if _, err := call(c, t.Context()); err != nil {
 			t.Errorf("%s: %v", name, err)
-		} else if got := <-protos; got != "HTTP/2.0 false" {
-			t.Errorf("%s: got %s", name, got)
+			continue
 		}
+		equal(t, "protocol, and whether a GET has a body", <-protos, "HTTP/2.0 false")
 	}
 }
 
@@ -328,10 +351,11 @@ func TestARequestAbortedOverHTTP2CountsAsSent(t *testing.T) {
 		requests.Add(1)
 		panic(http.ErrAbortHandler)
 	})
-	for i := range int32(2) { // over a new connection, and over a kept one
+	for i := range int32(2) { // over a new connection, and over an idle one
 		_, err := c.Token(t.Context(), testAppID, testSecret)
-		if e := failure(t, err); !e.Sent || e.Class != ClassTransport || requests.Load() != i+1 {
-			t.Errorf("got %v after %d requests", err, requests.Load())
-		}
+		e := failure(t, err)
+		equal(t, "Sent", e.Sent, true)
+		equal(t, "class", e.Class, ClassTransport)
+		equal(t, "requests", requests.Load(), i+1)
 	}
 }

@@ -6,44 +6,49 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/loopback"
 )
 
-// DefaultURL is the base URL of the WeChat server API (getaccesstoken.txt).
+// DefaultURL is the base URL of the WeChat server API (docs/wechat-api.md#hosts).
 const DefaultURL = "https://api.weixin.qq.com"
 
-const defaultTimeout = 5 * time.Second
+// DefaultTimeout is the Timeout of a [Config] that sets none.
+const DefaultTimeout = 5 * time.Second
 
-// Config is what a [Client] is made of. The zero value works.
+// Config configures a [Client]. The zero value works.
 type Config struct {
-	// URLs are base URLs in order of preference; empty means DefaultURL. The next one serves when one fails. A path is
-	// kept as a prefix; userinfo, query and fragment are refused. http:// beyond loopback needs AllowInsecure.
+	// URLs are base URLs in order of preference; empty means DefaultURL. When one host fails, the next one
+	// serves. A path is used as a prefix; userinfo, query and fragment are refused. http:// beyond loopback
+	// needs AllowInsecure.
 	URLs []string
-	// AllowInsecure permits http:// beyond loopback, where everybody on the way reads the AppSecret.
+	// AllowInsecure permits http:// beyond loopback. Everybody on the network path can then read the AppSecret.
 	AllowInsecure bool
-	// Timeout is how long one attempt may last, from the dial to the last byte of the body; 0 means 5 s.
+	// Timeout limits one attempt, from the dial to the last byte of the body; 0 means 5 s.
 	Timeout time.Duration
-	// Transport carries the requests; nil means a transport of the client's own, made for a few hundred calls at a time.
-	// Another one must report to net/http/httptrace, as *http.Transport does; without that every failed request counts as
-	// sent. It must not send a request twice.
+	// Transport sends the requests; nil means a transport of the client's own, made for a few hundred
+	// concurrent calls. A custom Transport must call the hooks of net/http/httptrace, as *http.Transport
+	// does; otherwise every failed request counts as sent. It must not send a request twice.
 	Transport http.RoundTripper
-	// OnCall is told after every attempt, in the goroutine that made it. It must not block. nil means nobody is told.
+	// OnCall runs after each attempt, in the goroutine that made the attempt. It must not block. nil means no
+	// function.
 	OnCall func(Call)
 }
 
 // Call is one attempt. It carries no secret.
 type Call struct {
 	Endpoint Endpoint
-	Host     string // with the port if it is not the usual one
+	Host     string // with the port, unless it is the default port of the scheme
 	Duration time.Duration
-	Date     time.Time // of the answer: WeChat's clock, in whole seconds; zero where no answer came, or none with a date
-	Err      *Error    // nil if it succeeded
+	Date     time.Time // Date header of the answer: WeChat's clock, in whole seconds; zero without an answer or a Date
+	Err      *Error    // nil if the attempt succeeded
 }
 
-// baseURLs are the checked URLs without a trailing slash. Errors name the field and show no userinfo and no query.
+// baseURLs returns the checked URLs without a trailing slash. Errors name the field and show no userinfo and
+// no query.
 func (cfg *Config) baseURLs() ([]*url.URL, error) {
 	urls := cfg.URLs
 	if len(urls) == 0 {
@@ -64,29 +69,26 @@ func checkURL(s string, allowInsecure bool) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil: // its text quotes the URL, which may hold a password
-		return nil, errors.New("not a URL; right would be " + DefaultURL)
+		return nil, errors.New("not a URL; an example is " + DefaultURL)
 	case u.Scheme != "https" && u.Scheme != "http", u.Opaque != "", u.Hostname() == "":
-		return nil, errors.New("not an https:// URL with a host; right would be " + DefaultURL)
+		return nil, errors.New("not an https:// URL with a host; an example is " + DefaultURL)
 	case u.User != nil:
 		return nil, fmt.Errorf("the URL of %s must not contain a user or password", u.Host)
 	case u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"):
 		return nil, fmt.Errorf("the URL of %s must not contain a query or fragment", u.Host)
-	case u.Scheme == "http" && !allowInsecure && !loopback(u.Hostname()):
-		return nil, fmt.Errorf("http://%s would show the AppSecret to everybody on the way: use https://, or set AllowInsecure "+
-			"(WECHAT_API_INSECURE=true) if the way is trusted", u.Host)
+	case u.Scheme == "http" && !allowInsecure && !loopback.Host(u.Hostname()):
+		return nil, fmt.Errorf("http://%s would show the AppSecret to everybody on the network path: use https://, or set "+
+			"AllowInsecure (WECHAT_API_INSECURE=true) if you trust the path", u.Host)
 	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/"), RawPath: strings.TrimRight(u.RawPath, "/")}, nil
+	return &url.URL{
+		Scheme: u.Scheme, Host: u.Host,
+		Path: strings.TrimRight(u.Path, "/"), RawPath: strings.TrimRight(u.RawPath, "/"),
+	}, nil
 }
 
-// loopback reports whether host is this machine. Other names than localhost would need a resolver that can be trusted.
-func loopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
-}
-
-// newTransport is made for a few hundred calls at a time to one host.
+// newTransport returns a transport for a few hundred concurrent calls to one host.
 func newTransport(timeout time.Duration) *http.Transport {
-	// A host that swallows packets must leave time for the next one within one timeout.
+	// A host that silently drops packets must leave time for the next host within one timeout.
 	connect := min(timeout/2, 2*time.Second)
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
@@ -94,13 +96,13 @@ func newTransport(timeout time.Duration) *http.Transport {
 		TLSHandshakeTimeout: connect,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2:   true,
-		// A dead HTTP/2 connection takes every call with it, so it is looked after.
+		// A dead HTTP/2 connection fails all calls on it, so pings detect it.
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
-		MaxIdleConnsPerHost: 512, // the default of 2 would dial anew for nearly every concurrent call
-		// Shorter than the 60 to 75 s after which servers usually hang up: a request must not meet a connection that
-		// the server is just closing, because nobody could tell whether it arrived.
+		MaxIdleConnsPerHost: 512, // with the default of 2, nearly every concurrent call would dial again
+		// Servers usually close an idle connection after 60 to 75 s. This is shorter, because a request on a
+		// connection that the server is closing fails without showing whether it arrived.
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true, // bodies are small, and so no bomb can be unpacked
+		DisableCompression:     true, // bodies are small, and a decompression bomb is impossible
 	}
 }

@@ -3,28 +3,31 @@ package wechat
 // Endpoint names an interface of WeChat. It is a metric label and a log key.
 type Endpoint string
 
-// The interfaces that this client calls.
+// The interfaces that this client calls. Each has a section in docs/wechat-api.md.
 const (
-	EndpointToken        Endpoint = "token"             // GET /cgi-bin/token (getaccesstoken.txt)
-	EndpointStableToken  Endpoint = "stable_token"      // POST /cgi-bin/stable_token (wechat-api.md 1.2)
-	EndpointTicket       Endpoint = "getticket"         // GET /cgi-bin/ticket/getticket (getticket.txt)
-	EndpointTicketToCode Endpoint = "tickettocode"      // POST /intp/marketcode/tickettocode (tickettocode.txt)
-	EndpointAPIDomainIP  Endpoint = "get_api_domain_ip" // GET /cgi-bin/get_api_domain_ip (wechat-api.md 1.6)
+	EndpointToken        Endpoint = "token"             // GET /cgi-bin/token
+	EndpointStableToken  Endpoint = "stable_token"      // POST /cgi-bin/stable_token
+	EndpointTicket       Endpoint = "getticket"         // GET /cgi-bin/ticket/getticket
+	EndpointTicketToCode Endpoint = "tickettocode"      // POST /intp/marketcode/tickettocode
+	EndpointAPIDomainIP  Endpoint = "get_api_domain_ip" // GET /cgi-bin/get_api_domain_ip
 )
 
-// Endpoints are all of them.
-var Endpoints = [...]Endpoint{EndpointToken, EndpointStableToken, EndpointTicket, EndpointTicketToCode, EndpointAPIDomainIP}
+// Endpoints lists all endpoints.
+var Endpoints = [...]Endpoint{
+	EndpointToken, EndpointStableToken, EndpointTicket, EndpointTicketToCode, EndpointAPIDomainIP,
+}
 
-// takesSecret reports whether the AppSecret is shown there, not an access_token: the endpoint class of the errcode table.
+// takesSecret reports whether a request to e carries the AppSecret and not an access_token. It selects the
+// column of the table of errcodes.
 func (e Endpoint) takesSecret() bool { return e == EndpointToken || e == EndpointStableToken }
 
-// issues reports whether an answer of e carries a credential, so that its excerpts need more than the usual mask.
+// issues reports whether an answer of e carries a new credential, which an excerpt must not show.
 func (e Endpoint) issues() bool { return e.takesSecret() || e == EndpointTicket }
 
 // TicketType is the type parameter of getticket.
 type TicketType string
 
-// The types of ticket (getticket.txt).
+// The types of ticket (docs/wechat-api.md#getticket).
 const (
 	TicketJSAPI  TicketType = "jsapi"   // signs pages for the JS-SDK
 	TicketWXCard TicketType = "wx_card" // signs cards and vouchers

@@ -5,137 +5,143 @@ import (
 	"time"
 )
 
-// A verdict is what one errcode means at one class of endpoint.
-type verdict struct {
+// A meaning is what one errcode means at one kind of endpoint.
+type meaning struct {
 	class  Class
 	wait   time.Duration // see Error.Wait
-	advice string        // see Error.Advice; callerIP in it becomes the IP that WeChat named
+	advice string        // see Error.Advice; callerIP in it is replaced by the IP that WeChat named
 }
 
-// callerIP stands in an advice for the IP from which WeChat saw the call.
+// The columns of errcodes.
+const (
+	atSecret = iota // token, stable_token: the request carries the AppSecret
+	atToken         // getticket, tickettocode, get_api_domain_ip: the request carries an access_token
+)
+
+// everywhere is the row of an errcode that means the same in both columns.
+func everywhere(class Class, wait time.Duration, advice string) [2]meaning {
+	return [2]meaning{{class, wait, advice}, {class, wait, advice}}
+}
+
+// callerIP is the placeholder in an advice for the IP from which WeChat saw the call.
 const callerIP = "{ip}"
 
-// same is for an errcode that means the same wherever it comes from.
-func same(v verdict) [2]verdict { return [2]verdict{v, v} }
-
-// Places of a verdict in a row of errcodes.
+// An advice says what to do and why.
 const (
-	atToken = iota // token, stable_token: the AppSecret was shown
-	atAPI          // getticket, tickettocode, get_api_domain_ip: an access_token was shown
-)
+	adviceBug = "check whether the proxy or relay in WECHAT_API_URL changes requests; without one, send this error with " +
+		"its rid to the maintainers of wxkeeper: WeChat calls the request malformed"
+	adviceRelay = "check whether the proxy or relay in WECHAT_API_URL changes or mixes up requests; without one, send " +
+		"this error with its rid to the maintainers of wxkeeper: WeChat names a parameter that this request lacks"
+	adviceHTTPS = "use https:// in WECHAT_API_URL, or let the relay there use HTTPS: WeChat accepts HTTPS only"
+	adviceIP    = "remove WeChat's hosts from /etc/hosts, and check that DNS servers and proxies do not keep old " +
+		"addresses: WeChat was called through a retired IP"
+	adviceUnknown = "wxkeeper does not know this errcode: look it up in WeChat's documentation (global return codes), " +
+		"or ask WeChat's support with the rid"
 
-// Advices that several errcodes share.
-const (
-	adviceBug = "WeChat calls the request malformed: if WECHAT_API_URL names a proxy or relay, look whether it changes " +
-		"requests; otherwise report this to wxkeeper with the rid"
-	adviceRelay = "WeChat answers for a parameter that this request does not have: if WECHAT_API_URL names a proxy or relay, " +
-		"look whether it changes or mixes up requests; otherwise report this to wxkeeper with the rid"
-	adviceSecret = "correct the AppSecret of this account (WECHAT_SECRET, WECHAT_SECRET_FILE, the same of " +
-		"WECHAT_ACCOUNTS_0_ and so on, or WECHAT_ACCOUNTS_FILE): it is wrong, was reset in the console, or belongs to another AppID"
-	adviceAppID     = "correct the AppID of this account: WeChat does not know it (mind upper and lower case)"
+	adviceSecret = "correct the AppSecret of this account (WECHAT_SECRET or WECHAT_SECRET_FILE, their " +
+		"WECHAT_ACCOUNTS_0_ forms, or WECHAT_ACCOUNTS_FILE): it is wrong, was reset in the console, or belongs to another " +
+		"AppID"
+	adviceAppID        = "correct the AppID of this account: WeChat does not know it (check upper and lower case)"
+	adviceFrozenSecret = "the AppSecret of this account is frozen: unfreeze it in the console, and wait 10 minutes " +
+		"until that takes effect"
+	adviceFrozen = "sign in at mp.weixin.qq.com and have this account unfrozen: WeChat has frozen it"
+	adviceBanned = "sign in at mp.weixin.qq.com, read the notice there, and appeal or correct what it names: WeChat has " +
+		"restricted this account"
+
 	adviceWhiteList = "put " + callerIP + " on the API IP white list of this account (mp.weixin.qq.com, Settings and " +
-		"Development, Basic configuration); it takes effect after some minutes. Every machine that calls WeChat for an " +
-		"official or service account must be listed"
-	adviceQuota = "the quota of the day for this interface is used up; it is assumed to be counted anew at 00:00 " +
-		"Asia/Shanghai. If the account is on WECHAT_TOKEN_API=token, move it to stable_token, which has a quota of its own " +
-		"and 500,000 calls a day; look for another system that fetches for this AppID; the quota can be cleared in the " +
-		"console or by clear_quota, 10 times a month"
-	adviceBanned     = "WeChat has restricted this account: sign in at mp.weixin.qq.com, read the notice there, and appeal or correct"
-	adviceAuthorizer = "this AppID is authorised to a third-party platform, so its tokens come from that platform " +
-		"(authorizer_access_token): take it out of wxkeeper, or use an account that holds its own AppSecret"
-	advicePermission = "this account has no permission for this interface: look at the interface permissions in the console " +
-		"of the account (tickettocode needs a service account that applied for marketing codes); a new token does not help"
+		"Development, Basic configuration), and wait some minutes until that takes effect. Every machine that calls " +
+		"WeChat for an official or service account must be on the list"
+	adviceConsentPending = "have the administrator of the account approve the request in WeChat, or put the IP on the " +
+		"API IP white list: calls from " + callerIP + " wait for the administrator"
+	adviceConsent = "have the administrator of the account approve the request in WeChat, or put the IP on the API IP " +
+		"white list: calls from " + callerIP + " need the consent of the administrator"
+	adviceRefusedTwice = "call from another IP, or put " + callerIP + " on the API IP white list: the administrator " +
+		"refused its calls twice, and WeChat blocks it for 24 hours"
+	adviceRefused = "have the administrator approve the next request, or put " + callerIP +
+		" on the API IP white list: " +
+		"the administrator refused its calls, and WeChat blocks it for 1 hour"
+
+	adviceQuota = "wait until 00:00 Asia/Shanghai, when a new day is assumed to begin; if the account uses " +
+		"WECHAT_TOKEN_API=token, move it to stable_token, which has a quota of its own of 500,000 calls a day; look for " +
+		"another system that requests tokens for this AppID; or clear the quota in the console or with clear_quota, " +
+		"10 times a month: the quota of the day for this interface is used up"
+	adviceCleared = "wait until 00:00 Asia/Shanghai, and find out which system uses up the quota: it was cleared " +
+		"10 times this month, and WeChat allows no more"
+
+	advicePermission = "check the interface permissions in the console of this account: it may not use this interface " +
+		"(tickettocode needs a service account that applied for marketing codes). A new token does not help"
+	advicePermissionSet = "have this account authorised again with the permission set of this interface (tickettocode " +
+		"is in set 46): the third-party platform was not granted that set"
+	adviceAuthorise  = "authorise this account again: a change of password ended its authorisation"
+	adviceAuthorizer = "remove this AppID from wxkeeper, or use an account with its own AppSecret: this AppID is " +
+		"authorised to a third-party platform, which gets its tokens (authorizer_access_token)"
 )
 
-// errcodes is the table of wechat-api.md 1.8: errcode → what it means where the AppSecret was shown, and where an
-// access_token was. Where that table has a dash the errcode is not documented there; it gets the verdict that is
-// safe: nothing that leads to a refresh or a quick retry.
-var errcodes = map[int][2]verdict{
-	-1: same(verdict{class: ClassBusy}),
+// errcodes is the table of docs/wechat-api.md#errcodes. If WeChat documents an errcode for one kind of
+// endpoint only, the other column has a meaning that leads neither to a refresh nor to a quick retry.
+var errcodes = map[int][2]meaning{
+	-1: everywhere(ClassBusy, 0, ""),
 
-	40001: {
-		atToken: {class: ClassAccount, advice: adviceSecret},
-		atAPI:   {class: ClassDeadToken},
-	},
-	40002: same(verdict{class: ClassBug, advice: adviceBug}),
-	40003: {
-		atToken: {class: ClassBug, advice: adviceRelay},
-		atAPI:   {class: ClassRequest},
-	},
-	40013: same(verdict{class: ClassAccount, advice: adviceAppID}),
-	40014: {
-		atToken: {class: ClassBug, advice: adviceRelay},
-		atAPI:   {class: ClassDeadToken},
-	},
-	40097: {
-		atToken: {class: ClassBug, advice: adviceBug},
-		atAPI:   {class: ClassRequest},
-	},
-	40125: same(verdict{class: ClassAccount, advice: adviceSecret}),
-	40164: same(verdict{class: ClassAccount, wait: 5 * time.Minute, advice: adviceWhiteList}),
-	40243: same(verdict{class: ClassAccount, wait: 10 * time.Minute,
-		advice: "the AppSecret of this account is frozen: unfreeze it in the console (it takes effect after 10 minutes)"}),
+	40001: {atSecret: {ClassAccount, 0, adviceSecret}, atToken: {ClassDeadToken, 0, ""}},
+	40002: everywhere(ClassBug, 0, adviceBug),
+	40003: {atSecret: {ClassBug, 0, adviceRelay}, atToken: {ClassRequest, 0, ""}},
+	40013: everywhere(ClassAccount, 0, adviceAppID),
+	40014: {atSecret: {ClassBug, 0, adviceRelay}, atToken: {ClassDeadToken, 0, ""}},
+	40097: {atSecret: {ClassBug, 0, adviceBug}, atToken: {ClassRequest, 0, ""}},
+	40125: everywhere(ClassAccount, 0, adviceSecret),
+	40164: everywhere(ClassAccount, 5*time.Minute, adviceWhiteList),
+	40243: everywhere(ClassAccount, 10*time.Minute, adviceFrozenSecret),
 
-	41001: same(verdict{class: ClassBug, advice: adviceBug}),
-	41002: same(verdict{class: ClassBug, advice: adviceBug}),
-	41004: same(verdict{class: ClassBug, advice: adviceBug}),
-	42001: {
-		atToken: {class: ClassBug, advice: adviceRelay},
-		atAPI:   {class: ClassDeadToken},
-	},
-	42007: same(verdict{class: ClassAccount,
-		advice: "the authorisation of this account was voided by a change of password: authorise it again"}),
-	43001: same(verdict{class: ClassBug, advice: adviceBug}),
-	43002: same(verdict{class: ClassBug, advice: adviceBug}),
-	43003: same(verdict{class: ClassBug, advice: "WeChat wants HTTPS: use https:// in WECHAT_API_URL, or let the relay behind it use HTTPS"}),
-	44002: same(verdict{class: ClassBug, advice: adviceBug}),
-	47001: same(verdict{class: ClassBug, advice: adviceBug}),
+	41001: everywhere(ClassBug, 0, adviceBug),
+	41002: everywhere(ClassBug, 0, adviceBug),
+	41004: everywhere(ClassBug, 0, adviceBug),
+	42001: {atSecret: {ClassBug, 0, adviceRelay}, atToken: {ClassDeadToken, 0, ""}},
+	42007: everywhere(ClassAccount, 0, adviceAuthorise),
+	43001: everywhere(ClassBug, 0, adviceBug),
+	43002: everywhere(ClassBug, 0, adviceBug),
+	43003: everywhere(ClassBug, 0, adviceHTTPS),
+	44002: everywhere(ClassBug, 0, adviceBug),
+	47001: everywhere(ClassBug, 0, adviceBug),
 
-	45009: same(verdict{class: ClassDailyQuota, advice: adviceQuota}),
-	45011: same(verdict{class: ClassMinuteQuota, wait: time.Minute}),
-	45035: same(verdict{class: ClassAccount, wait: 5 * time.Minute, advice: adviceWhiteList}),
+	45009: everywhere(ClassDailyQuota, 0, adviceQuota),
+	45011: everywhere(ClassMinuteQuota, time.Minute, ""),
+	45035: everywhere(ClassAccount, 5*time.Minute, adviceWhiteList),
 
-	48001: same(verdict{class: ClassPermission, advice: advicePermission}),
-	48004: same(verdict{class: ClassAccount, advice: adviceBanned}),
-	48006: same(verdict{class: ClassAccount, advice: "the quota was cleared 10 times this month, no more is allowed: wait until " +
-		"00:00 Asia/Shanghai, and find out which system uses the quota up"}),
-	48017: same(verdict{class: ClassBusy, advice: "WeChat was called through a retired IP: remove its hosts from /etc/hosts, and " +
-		"see that DNS and proxies on the way do not keep old addresses"}),
+	48001: everywhere(ClassPermission, 0, advicePermission),
+	48004: everywhere(ClassAccount, 0, adviceBanned),
+	48006: everywhere(ClassAccount, 0, adviceCleared),
+	48017: everywhere(ClassBusy, 0, adviceIP),
 
-	50002: same(verdict{class: ClassAccount, advice: adviceBanned}),
-	50004: same(verdict{class: ClassAccount, advice: adviceBanned}),
-	50007: same(verdict{class: ClassAccount, advice: "this account is frozen: sign in at mp.weixin.qq.com and have it unfrozen"}),
+	50002: everywhere(ClassAccount, 0, adviceBanned),
+	50004: everywhere(ClassAccount, 0, adviceBanned),
+	50007: everywhere(ClassAccount, 0, adviceFrozen),
 
-	61004: same(verdict{class: ClassAccount, wait: 5 * time.Minute, advice: adviceWhiteList}),
-	61007: same(verdict{class: ClassPermission, advice: "this account did not grant the permission set of this interface to " +
-		"the third-party platform (tickettocode is in set 46): have it authorised again with that set"}),
-	61024: same(verdict{class: ClassAccount, advice: adviceAuthorizer}),
+	61004: everywhere(ClassAccount, 5*time.Minute, adviceWhiteList),
+	61007: everywhere(ClassPermission, 0, advicePermissionSet),
+	61024: everywhere(ClassAccount, 0, adviceAuthorizer),
 
-	// wechat-api.md 1.7: risky calls wait for the administrator of the account, who gets a template message.
-	89501: same(verdict{class: ClassAccount, wait: 5 * time.Minute, advice: "calls from " + callerIP + " wait for the " +
-		"administrator of the account: have the request approved in WeChat, or put the IP on the API IP white list"}),
-	// Each further try may send the administrator a further message, and refusals add up to a long block: so rarely.
-	89503: same(verdict{class: ClassAccount, wait: 10 * time.Minute, advice: "calls from " + callerIP + " need the consent of the " +
-		"administrator of the account: have the request approved in WeChat, or put the IP on the API IP white list"}),
-	89506: same(verdict{class: ClassAccount, wait: 24 * time.Hour, advice: "the administrator refused calls from " + callerIP +
-		" twice, WeChat blocks it for 24 hours: call from another IP, or put this one on the API IP white list"}),
-	89507: same(verdict{class: ClassAccount, wait: time.Hour, advice: "the administrator refused calls from " + callerIP +
-		", WeChat blocks it for 1 hour: have the next request approved, or put the IP on the API IP white list"}),
+	// WeChat asks the administrator of the account about a risky call (docs/wechat-api.md#ip-white-list).
+	// Each further attempt may send the administrator another message, and refusals add up to a long block.
+	// So the waits are long.
+	89501: everywhere(ClassAccount, 5*time.Minute, adviceConsentPending),
+	89503: everywhere(ClassAccount, 10*time.Minute, adviceConsent),
+	89506: everywhere(ClassAccount, 24*time.Hour, adviceRefusedTwice),
+	89507: everywhere(ClassAccount, time.Hour, adviceRefused),
 }
 
-// judge says what errcode means at endpoint e, and whether the table knows it. errmsg may name the IP for the advice.
-func judge(e Endpoint, errcode int, errmsg string) (verdict, bool) {
+// lookUp returns the meaning of errcode at endpoint e, and whether the table has it. The advice may name an IP that
+// errmsg contains.
+func lookUp(e Endpoint, errcode int, errmsg string) (m meaning, known bool) {
 	row, known := errcodes[errcode]
 	if !known {
-		return verdict{class: ClassUnknown, advice: "an errcode that wxkeeper does not know: look it up in the documentation of " +
-			"WeChat (global return codes), or ask WeChat with the rid"}, false
+		return meaning{ClassUnknown, 0, adviceUnknown}, false
 	}
-	v := row[atAPI]
+	m = row[atToken]
 	if e.takesSecret() {
-		v = row[atToken]
+		m = row[atSecret]
 	}
-	if strings.Contains(v.advice, callerIP) {
-		v.advice = strings.ReplaceAll(v.advice, callerIP, nameIPs(errmsg))
+	if strings.Contains(m.advice, callerIP) {
+		m.advice = strings.ReplaceAll(m.advice, callerIP, nameIPs(errmsg))
 	}
-	return v, true
+	return m, true
 }

@@ -8,10 +8,11 @@ import (
 	"unicode"
 )
 
-// ridPattern is the request id at the end of an errmsg, by which WeChat's support finds the call (wechat-api.md 1.5).
+// ridPattern finds the request id at the end of an errmsg, which WeChat's support asks for
+// (docs/wechat-api.md#answers).
 var ridPattern = regexp.MustCompile(`[\s,;.]*\brid:?\s*([0-9a-fA-F]{6,12}-[0-9a-fA-F]{6,12}-[0-9a-fA-F]{6,12})\b`)
 
-// splitRID takes the rid out of an errmsg.
+// splitRID separates an errmsg from its rid.
 func splitRID(errmsg string) (rest, rid string) {
 	m := ridPattern.FindStringSubmatchIndex(errmsg)
 	if m == nil {
@@ -21,8 +22,8 @@ func splitRID(errmsg string) (rest, rid string) {
 	return strings.TrimSpace(errmsg[:m[0]] + errmsg[m[1]:]), rid
 }
 
-// findIPs are the addresses that an errmsg names, each once: `invalid ip 8.149.1.2 ipv6 ::ffff:8.149.1.2, not in
-// whitelist` (wechat-api.md 1.7) names one, in two forms.
+// findIPs returns each address in an errmsg once. `invalid ip 8.149.1.2 ipv6 ::ffff:8.149.1.2, not in
+// whitelist` contains one address in two forms (docs/wechat-api.md#ip-white-list).
 func findIPs(errmsg string) []string {
 	words := strings.FieldsFunc(errmsg, func(r rune) bool {
 		return r != '.' && r != ':' && !('0' <= r && r <= '9') && !('a' <= r && r <= 'z') && !('A' <= r && r <= 'Z')
@@ -40,7 +41,8 @@ func findIPs(errmsg string) []string {
 	return ips
 }
 
-// parseIP reads an address, also one with a port, at the end of a sentence, or after a label ("ip:8.149.1.2").
+// parseIP reads an address, also with a port, with a full stop behind it, or with a label before it
+// ("ip:8.149.1.2").
 func parseIP(word string) (netip.Addr, bool) {
 	word = strings.TrimRight(word, ".")
 	_, value, _ := strings.Cut(word, ":")
@@ -53,7 +55,7 @@ func parseIP(word string) (netip.Addr, bool) {
 	return ap.Addr().Unmap(), err == nil
 }
 
-// nameIPs names the caller's IP as well as errmsg lets it.
+// nameIPs returns words for the caller's IP: the addresses in errmsg, or a description if it has none.
 func nameIPs(errmsg string) string {
 	if ips := findIPs(errmsg); len(ips) > 0 {
 		return strings.Join(ips, " and ")
@@ -61,8 +63,9 @@ func nameIPs(errmsg string) string {
 	return "the public IP of this machine (WeChat did not name it)"
 }
 
-// printable makes one line of foreign text that no terminal and no log reader can be tricked with: valid UTF-8, runs of
-// white space made one space, control and invisible formatting characters removed.
+// printable turns foreign text into one line that cannot manipulate a terminal or a log reader: it is valid
+// UTF-8, each run of white space becomes one space, and control and invisible formatting characters are
+// removed.
 func printable(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
@@ -84,7 +87,7 @@ func printable(s string) string {
 	return b.String()
 }
 
-// clip cuts s to at most n bytes, between two characters.
+// clip cuts s to at most n bytes, at the end of a character.
 func clip(s string, n int) string {
 	if len(s) <= n {
 		return s

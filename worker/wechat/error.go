@@ -17,50 +17,51 @@ import (
 )
 
 const (
-	maxErrmsg  = 256 // bytes of an errmsg that are kept
-	maxCause   = 256 // bytes of the text of a cause that are kept
-	maxExcerpt = 200 // bytes of an unusable body that are kept
+	maxErrmsg  = 256 // bytes kept of an errmsg
+	maxCause   = 256 // bytes kept of the text of a cause
+	maxExcerpt = 200 // bytes kept of an unusable body
 )
 
-// Error is what every method of [Client] returns when it fails. Nothing in it, however it is printed, carries a secret of
-// the request or a credential of the answer.
+// Error is the error of every method of [Client]. It carries no secret of the request and no credential of
+// the answer, however it is printed.
 type Error struct {
 	Endpoint Endpoint
 	Class    Class
-	// Host is the host, with the port if it is not the usual one, that the last attempt went to; empty if there was none.
+	// Host is the host of the last attempt, with the port unless it is the default port of the scheme; empty
+	// if there was no attempt.
 	Host string
-	// Errcode is what WeChat said; 0 when it said none.
+	// Errcode is WeChat's errcode; 0 if there was none.
 	Errcode int
-	// Errmsg is what WeChat said, without the rid, masked, without control characters, at most 256 bytes.
+	// Errmsg is WeChat's errmsg without the rid, masked, without control characters, at most 256 bytes.
 	Errmsg string
-	// RID is WeChat's id of the request, which its support asks for; empty if it gave none.
+	// RID is WeChat's id of the request, which WeChat's support asks for; empty if there was none.
 	RID string
-	// HTTPStatus is 0 when no HTTP answer came.
+	// HTTPStatus is the status of the answer; 0 if no HTTP answer arrived.
 	HTTPStatus int
-	// Sent is false when the request certainly did not reach WeChat, so that it is safe to send it again.
+	// Sent is false if the request certainly did not reach WeChat. It is then safe to send the request again.
 	Sent bool
-	// Advice is what an operator should do, in words; empty where nothing can be done.
+	// Advice is an imperative sentence for an operator; empty if an operator can do nothing.
 	Advice string
-	// Wait is the shortest time before it makes sense to ask again for this account; 0 means the usual backoff of the
-	// class, so also for ClassDailyQuota: when the day ends is the worker's knowledge.
+	// Wait is the shortest useful time before the next request for this account; 0 means the usual backoff of
+	// the class. It is 0 for ClassDailyQuota too, because this package does not know when a day ends.
 	Wait time.Duration
-	// Excerpt is the beginning of a body that could not be used, masked, at most 200 bytes.
+	// Excerpt is the masked beginning of a body that could not be used, at most 200 bytes.
 	Excerpt string
-	// Err is the cause, without any URL; nil where WeChat refused. Of the errors of the standard library it wraps only
-	// those that carry nothing: context.DeadlineExceeded, io.EOF, syscall.ECONNREFUSED and the like; in place of others
-	// ErrLookup and ErrTLS.
+	// Err is the cause without any URL; nil if WeChat refused the request. It wraps only errors of the
+	// standard library that carry no data (context.DeadlineExceeded, io.EOF, syscall.ECONNREFUSED and
+	// similar), and ErrLookup or ErrTLS in place of others.
 	Err error
 }
 
-// What stands between this machine and WeChat, for errors.Is.
+// Failures of the network path to WeChat, for errors.Is.
 var (
-	// ErrLookup: the name of the host leads to no address.
+	// ErrLookup: the name of the host cannot be resolved to an address.
 	ErrLookup = errors.New("the name cannot be resolved")
-	// ErrTLS: somebody answers, but not with a certificate, or a protocol, that can be trusted.
+	// ErrTLS: the other side presents no trusted certificate, or does not speak TLS.
 	ErrTLS = errors.New("no TLS")
 )
 
-// Error is one line for an operator.
+// Error returns one line for an operator.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(string(e.Endpoint) + ": ")
@@ -82,7 +83,7 @@ func (e *Error) Error() string {
 	case e.HTTPStatus == 0:
 		b.WriteString("no answer from " + e.Host)
 	case e.Class == ClassTransport:
-		fmt.Fprintf(&b, "the answer of %s (HTTP %d) broke off", e.Host, e.HTTPStatus)
+		fmt.Fprintf(&b, "the answer of %s (HTTP %d) was cut off", e.Host, e.HTTPStatus)
 	case e.Class == ClassBroken:
 		fmt.Fprintf(&b, "%s answered HTTP %d with a body that cannot be used", e.Host, e.HTTPStatus)
 	default:
@@ -97,7 +98,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// quoted puts s, which is printable already, in quotes that leave JSON readable.
+// quoted puts s, which is already printable, in quotes that leave JSON readable.
 func quoted(s string) string {
 	if strconv.CanBackquote(s) && strings.Contains(s, `"`) {
 		return "`" + s + "`"
@@ -105,11 +106,12 @@ func quoted(s string) string {
 	return strconv.Quote(s)
 }
 
-// Unwrap is the cause, for errors.Is and errors.As.
+// Unwrap returns the cause, for errors.Is and errors.As.
 func (e *Error) Unwrap() error { return e.Err }
 
-// A cause is what is kept of a foreign error: its masked text, and the errors in it that a caller may decide on. The
-// foreign error itself is let go, because a *url.Error, or an error of a custom RoundTripper, holds the URL.
+// A cause replaces a foreign error: it has the masked text of that error, and the errors in it that a caller
+// may decide on. The foreign error itself is dropped, because a *url.Error and the errors of a custom
+// RoundTripper contain the URL.
 type cause struct {
 	text string
 	is   []error
@@ -118,18 +120,20 @@ type cause struct {
 func (c *cause) Error() string   { return c.text }
 func (c *cause) Unwrap() []error { return c.is }
 
-// bare are errors that carry nothing but what they are.
-var bare = [...]error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF, os.ErrDeadlineExceeded, net.ErrClosed}
+// sentinels are errors without data, which a cause may wrap.
+var sentinels = [...]error{
+	context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF, os.ErrDeadlineExceeded, net.ErrClosed,
+}
 
-// urlPattern finds URLs, of which the host alone is shown.
+// urlPattern finds URLs. An error shows only their host.
 var urlPattern = regexp.MustCompile(`https?://(?:[^\s/"@]*@)?([^\s/"?#]*)[^\s"]*`)
 
-// newCause takes err apart. serverText says that the text of err may quote bytes of an answer.
+// newCause returns the cause that replaces err. serverText: the text of err may quote bytes of an answer.
 func newCause(err error, m *mask, serverText bool) *cause {
 	c := &cause{}
-	for _, b := range bare {
-		if errors.Is(err, b) {
-			c.is = append(c.is, b)
+	for _, s := range sentinels {
+		if errors.Is(err, s) {
+			c.is = append(c.is, s)
 		}
 	}
 	var errno syscall.Errno
@@ -155,10 +159,10 @@ func newCause(err error, m *mask, serverText bool) *cause {
 	return c
 }
 
-// isTLS tells the errors of a handshake. A timeout in the middle of one is a timeout.
+// isTLS reports whether err is an error of a TLS handshake. A timeout during a handshake is not one.
 func isTLS(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	var op *net.OpError // how crypto/tls reports what the other side has told it
+	var op *net.OpError // crypto/tls wraps an alert of the other side in one
 	return errors.As(err, &certificate) || errors.As(err, &record) || errors.As(err, &op) && op.Op == "remote error"
 }

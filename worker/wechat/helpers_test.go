@@ -10,12 +10,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-// Secrets of the tests. AppIDs are no secret.
+// Secrets of the tests. An AppID is not a secret.
 const (
 	testAppID  = "wx0123456789abcdef"
 	testSecret = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -24,7 +27,7 @@ const (
 	testTicket = "6cb4bc95e1f1abc97034cbe8fd484989"
 )
 
-// endpoints calls each endpoint with the secrets of the tests.
+// endpoints has a call of each endpoint with the secrets of the tests.
 var endpoints = map[Endpoint]func(*Client, context.Context) (any, error){
 	EndpointToken: func(c *Client, ctx context.Context) (any, error) { return c.Token(ctx, testAppID, testSecret) },
 	EndpointStableToken: func(c *Client, ctx context.Context) (any, error) {
@@ -56,7 +59,7 @@ func newClient(t testing.TB, cfg Config) *Client {
 	return c
 }
 
-// serve starts a server and a client of it.
+// serve starts a server and returns a client of it.
 func serve(t testing.TB, h http.HandlerFunc) *Client {
 	t.Helper()
 	srv := httptest.NewServer(h)
@@ -64,7 +67,7 @@ func serve(t testing.TB, h http.HandlerFunc) *Client {
 	return newClient(t, Config{URLs: []string{srv.URL}})
 }
 
-// serveBody answers every request with HTTP status and body.
+// serveBody returns the client of a server that answers every request with status and body.
 func serveBody(t testing.TB, status int, body string) *Client {
 	t.Helper()
 	return serve(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -73,7 +76,7 @@ func serveBody(t testing.TB, status int, body string) *Client {
 	})
 }
 
-// failure is the *Error in err.
+// failure returns the *Error in err.
 func failure(t testing.TB, err error) *Error {
 	t.Helper()
 	var e *Error
@@ -83,7 +86,7 @@ func failure(t testing.TB, err error) *Error {
 	return e
 }
 
-// calls collects what OnCall was told.
+// calls collects the arguments of OnCall.
 type calls struct {
 	mu  sync.Mutex
 	all []Call
@@ -105,7 +108,7 @@ func (c *calls) hosts() []string {
 	return hosts
 }
 
-// listen serves raw TCP: one call of handle a connection, in a goroutine that the test waits for.
+// listen serves raw TCP. It calls handle once for each connection, in a goroutine that the test waits for.
 func listen(t testing.TB, handle func(net.Conn)) (url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,5 +136,29 @@ func listen(t testing.TB, handle func(net.Conn)) (url string) {
 	return "http://" + l.Addr().String()
 }
 
-// discardLog is for servers whose complaints a test provokes.
+// discardLog is for servers whose errors a test provokes.
 var discardLog = log.New(io.Discard, "", 0)
+
+// equal fails the test if got is not want.
+func equal[T any](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// contains fails the test unless text contains part.
+func contains(t testing.TB, what, text, part string) {
+	t.Helper()
+	if !strings.Contains(text, part) {
+		t.Errorf("%s is %q, want a text with %q", what, text, part)
+	}
+}
+
+// isError fails the test unless errors.Is(err, target).
+func isError(t testing.TB, err, target error) {
+	t.Helper()
+	if !errors.Is(err, target) {
+		t.Errorf("error %v is not %v", err, target)
+	}
+}

@@ -13,9 +13,8 @@ func TestAFailureMovesToTheNextHost(t *testing.T) {
 	h := newHosts(3)
 	for _, want := range []int{0, 1, 2, 0} {
 		c := h.pick(noon)
-		if c.index != want || c.probe {
-			t.Fatalf("got %+v, want host %d", c, want)
-		}
+		equal(t, "host", c.index, want)
+		equal(t, "isReturn", c.isReturn, false)
 		h.failed(c, noon)
 	}
 }
@@ -32,48 +31,39 @@ func TestFailuresTogetherMoveOnce(t *testing.T) {
 		wg.Go(func() { h.failed(c, noon) })
 	}
 	wg.Wait()
-	if c := h.pick(noon); c.index != 1 {
-		t.Errorf("got host %d, want 1", c.index)
-	}
-	// Once round the ring: the late failures were seen at the same index, but not now.
+	equal(t, "host after the failures", h.pick(noon).index, 1)
+	// After a full round the index is the same, but the late failures belong to an earlier position.
 	h.failed(h.pick(noon), noon)
 	h.failed(h.pick(noon), noon)
 	for _, c := range choices[90:] {
 		h.failed(c, noon)
 	}
-	if c := h.pick(noon); c.index != 0 {
-		t.Errorf("got host %d, want 0", c.index)
-	}
+	equal(t, "host after late failures", h.pick(noon).index, 0)
 }
 
 func TestAfterTheCoolDownOneCallTriesTheFirstHost(t *testing.T) {
 	t.Parallel()
 	h := newHosts(2)
 	h.failed(h.pick(noon), noon)
-	if c := h.pick(noon.Add(coolDown - 1)); c.index != 1 || c.probe {
-		t.Errorf("before the cool-down: got %+v", c)
+	expect := func(when string, c choice, index int, isReturn bool) {
+		t.Helper()
+		equal(t, "host "+when, c.index, index)
+		equal(t, "isReturn "+when, c.isReturn, isReturn)
 	}
+	expect("before the cool-down", h.pick(noon.Add(coolDown-1)), 1, false)
 	now := noon.Add(coolDown)
-	probe := h.pick(now)
-	if probe.index != 0 || !probe.probe {
-		t.Fatalf("got %+v, want a probe", probe)
-	}
-	if c := h.pick(now); c.index != 1 || c.probe {
-		t.Errorf("beside the probe: got %+v", c)
-	}
-	h.failed(probe, now)
-	if c := h.pick(now.Add(coolDown - 1)); c.index != 1 {
-		t.Errorf("after the probe failed: got %+v", c)
-	}
+	first := h.pick(now)
+	expect("after the cool-down", first, 0, true)
+	expect("of a second call", h.pick(now), 1, false)
+	h.failed(first, now)
+	expect("after the first host failed again", h.pick(now.Add(coolDown-1)), 1, false)
 	now = now.Add(coolDown)
-	probe = h.pick(now)
-	h.served(probe)
-	if c := h.pick(now); c.index != 0 || c.probe {
-		t.Errorf("after the probe served: got %+v", c)
-	}
+	first = h.pick(now)
+	h.served(first)
+	expect("after the first host served", h.pick(now), 0, false)
 }
 
-func TestOneProbeAmongMany(t *testing.T) {
+func TestOnlyOneOfManyCallsTriesTheFirstHost(t *testing.T) {
 	t.Parallel()
 	h := newHosts(2)
 	h.failed(h.pick(noon), noon)
@@ -84,17 +74,15 @@ func TestOneProbeAmongMany(t *testing.T) {
 	}
 	wg.Wait()
 	close(picked)
-	probes := 0
+	returns := 0
 	for c := range picked {
-		if c.probe {
-			probes++
-		} else if c.index != 1 {
-			t.Errorf("got %+v", c)
+		if c.isReturn {
+			returns++
+		} else {
+			equal(t, "host of the other calls", c.index, 1)
 		}
 	}
-	if probes != 1 {
-		t.Errorf("%d probes, want 1", probes)
-	}
+	equal(t, "calls that try the first host", returns, 1)
 }
 
 func TestAnotherVisitsEachHostOnce(t *testing.T) {
@@ -104,12 +92,13 @@ func TestAnotherVisitsEachHostOnce(t *testing.T) {
 	tried := []int{0}
 	for _, want := range []int{1, 2} {
 		c, ok := h.another(tried)
-		if !ok || c.index != want {
-			t.Fatalf("got %+v, want host %d", c, want)
+		if !ok {
+			t.Fatalf("no host after %v", tried)
 		}
+		equal(t, "host", c.index, want)
 		tried = append(tried, c.index)
 	}
 	if _, ok := h.another(tried); ok {
-		t.Error("a fourth of three hosts")
+		t.Error("there is a fourth host among three")
 	}
 }

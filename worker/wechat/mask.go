@@ -12,23 +12,23 @@ import (
 
 const (
 	masked = "[masked]"
-	// shortestPart is the shortest beginning of a secret that is masked where a text breaks off inside it.
+	// shortestPart is the shortest beginning of a secret that is masked at the end of a text that is cut off.
 	shortestPart = 4
-	// shortestSecret is the shortest secret that is masked. WeChat's own have 28 characters and more; an openid "o" of a
-	// caller who tries things out would mask every o of WeChat's words.
+	// shortestSecret is the shortest secret that is masked. WeChat's secrets have 28 characters and more. A
+	// test openid such as "o" would mask every o in WeChat's words.
 	shortestSecret = 6
-	// maskWindow bounds the work of masking a text of which some 200 bytes are shown.
+	// maskWindow limits how much of a text is masked. About 200 bytes of it are shown.
 	maskWindow = 8192
 )
 
-// A mask hides the secrets of one request from texts: from what WeChat, a proxy or net/http say about that request. All
-// of them quote at times what was sent.
+// A mask removes the secrets of one request from texts about that request. WeChat, proxies and net/http
+// sometimes quote the request in their texts.
 //
 // A mask belongs to one call and is not safe for concurrent use.
 type mask struct {
-	issues  bool // the answer may carry a new credential, which nobody knows yet
+	issues  bool // the answer may carry a new credential, whose value is not known yet
 	secrets []string
-	forms   []string // the ways in which the secrets may be written; made when first needed, most calls need none
+	forms   []string // all spellings of the secrets; computed when first needed, because most calls need none
 }
 
 func newMask(e Endpoint, secrets ...string) *mask {
@@ -49,8 +49,8 @@ func (m *mask) makeForms() {
 	m.secrets = nil
 }
 
-// spellings are the ways in which s may be quoted: plain, in a URL, in JSON, in Go's %q (net/http), %q of the others, and
-// its longer words.
+// spellings returns the forms in which a text may quote s: plain, in a URL, in JSON, each of them in Go's %q
+// (as net/http does), and the longer words of s.
 func spellings(s string) []string {
 	forms := []string{s, printable(s)}
 	for _, esc := range []string{url.QueryEscape(s), url.PathEscape(s)} {
@@ -69,7 +69,7 @@ func spellings(s string) []string {
 		q := strconv.Quote(f)
 		forms = append(forms, q[1:len(q)-1])
 	}
-	// Escapes can be nested without end (an openid is whatever a caller sends), but none changes these runs.
+	// Escapes can be nested without limit, because an openid is arbitrary input. No escape changes these runs.
 	return append(forms, run.FindAllString(s, -1)...)
 }
 
@@ -78,7 +78,8 @@ var (
 	run      = regexp.MustCompile(`[A-Za-z0-9_-]{4,}`)
 )
 
-// hide replaces every occurrence of a secret, also where two overlap and where the text breaks off inside one.
+// hide replaces every occurrence of a secret, also of overlapping ones, and of one that is cut off at the end
+// of text.
 func (m *mask) hide(text string) string {
 	m.makeForms()
 	var spans [][2]int
@@ -107,7 +108,7 @@ func replaceSpans(text string, spans [][2]int) string {
 	}
 	slices.SortFunc(spans, func(a, b [2]int) int { return a[0] - b[0] })
 	var out strings.Builder
-	done := 0 // text[:done] is dealt with
+	done := 0 // text[:done] is copied or masked
 	for _, s := range spans {
 		if s[0] >= done {
 			out.WriteString(text[done:s[0]])
@@ -119,13 +120,15 @@ func replaceSpans(text string, spans [][2]int) string {
 	return out.String()
 }
 
-// line is text as one safe line. It hides before and after it tidies, because removing a control character can join the
-// halves of a secret. Who shortens the line does it afterwards, because half a secret would not be found.
+// line returns text as one line without secrets. It hides secrets before and after printable, because
+// removing a control character can join two halves of a secret. Shorten a line only afterwards: hide does not
+// find half a secret.
 func (m *mask) line(text string) string {
 	return m.hide(printable(m.hide(text[:min(len(text), maskWindow)])))
 }
 
-// quote is line for bytes of a server that may be an answer with a new credential in it, whole or broken.
+// quote returns line(text) and hides new credentials too. It is for bytes of a server, which may be an
+// answer, complete or broken, that carries a new credential.
 func (m *mask) quote(text string) string {
 	text = m.line(text)
 	if m.issues {
@@ -136,12 +139,13 @@ func (m *mask) quote(text string) string {
 
 var (
 	issuedKey = regexp.MustCompile(`(?i)access_token|ticket`)
-	// issuedValue is a sound JSON member after its key: the value alone is hidden. In all else the rest is.
+	// issuedValue matches the rest of a valid JSON member after its key: only the value is hidden. If it does
+	// not match, all text after the key is hidden.
 	issuedValue = regexp.MustCompile(`^"\s*:\s*"((?:[^"\\]|\\.)*)"\s*(?:[,}\]]|$)`)
 	longRun     = regexp.MustCompile(`[A-Za-z0-9_-]{16,}`)
 )
 
-// hideIssued hides what follows an access_token or ticket key.
+// hideIssued hides the values of access_token and ticket members.
 func hideIssued(text string) string {
 	var out strings.Builder
 	for {

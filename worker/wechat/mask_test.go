@@ -17,7 +17,7 @@ func TestMaskFindsEverySpelling(t *testing.T) {
 			"plain": secret, "query": url.QueryEscape(secret), "lower query": strings.ToLower(url.QueryEscape(secret)),
 			"path": url.PathEscape(secret), "JSON": inJSON, "PHP JSON": strings.ReplaceAll(inJSON, "/", `\/`),
 			"Go": strings.Trim(strconv.Quote(secret), `"`), "JSON in Go": strings.Trim(strconv.Quote(inJSON), `"`),
-			"tidied": printable(secret),
+			"printable": printable(secret),
 		}
 		if strings.ToLower(secret) != secret {
 			delete(spelled, "lower query")

@@ -2,10 +2,10 @@ package wechat
 
 import "encoding/json"
 
-// fieldNames are the fields that this package reads. All others stay in the raw answer.
+// fieldNames are the fields that this package reads. Other fields remain in the raw answer.
 var fieldNames = [...]string{"errcode", "errmsg", "code", "access_token", "expires_in", "ticket", "ip_list"}
 
-// fields are the values of fieldNames, as they stand in the answer; nil: not there.
+// fields are the raw values of fieldNames; nil if the answer lacks the field.
 type fields [len(fieldNames)]json.RawMessage
 
 func (f *fields) get(name string) json.RawMessage {
@@ -17,7 +17,7 @@ func (f *fields) get(name string) json.RawMessage {
 	return nil
 }
 
-// set keeps a value; of a name that stands there twice the last, as encoding/json does.
+// set stores a value. Of a name that occurs twice the last value wins, as in encoding/json.
 func (f *fields) set(name []byte, value json.RawMessage) {
 	for i, n := range fieldNames {
 		if n == string(name) {
@@ -26,11 +26,11 @@ func (f *fields) set(name []byte, value json.RawMessage) {
 	}
 }
 
-// members calls visit for each member of a JSON object, which must be valid (json.Valid) and without white space around
-// it. name and value are parts of object.
+// members calls visit for each member of a JSON object. The object must be valid (json.Valid), without white
+// space around it. name and value are slices of object.
 //
-// It stands here because encoding/json matches the fields of a struct in any case of letters, and decoding into a map
-// was the largest single cost of a resolution.
+// encoding/json is not used, because it matches the fields of a struct without regard to upper and lower case, and
+// because decoding into a map was the largest single cost of resolving a code.
 func members(object []byte, visit func(name []byte, value json.RawMessage)) {
 	for i := 1; ; {
 		i = skipSpace(object, i)
@@ -49,7 +49,7 @@ func members(object []byte, visit func(name []byte, value json.RawMessage)) {
 	}
 }
 
-// plain is a name without its escapes.
+// plain returns name without its escapes.
 func plain(name []byte) []byte {
 	for _, b := range name {
 		if b == '\\' {
@@ -86,7 +86,7 @@ func skipValue(text []byte, i int) int {
 			depth++
 		case '}', ']':
 			if depth == 0 {
-				return i // the end of what encloses a number or a word
+				return i // the end of the object or array around a number or word
 			}
 			if depth--; depth == 0 {
 				return i + 1

@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Everything secret in this file contains MARK, and nothing else does. Plain secrets are like WeChat's, odd ones are not.
+// All secrets of this file contain MARK, and no other text does. Plain secrets look like WeChat's, odd ones do not.
 var secretCalls = map[string]func(*Client, context.Context) error{
 	"token": func(c *Client, ctx context.Context) error {
 		_, err := c.Token(ctx, testAppID, "0123456789MARKabcdef0123456789ab")
@@ -55,7 +55,7 @@ var secretCalls = map[string]func(*Client, context.Context) error{
 	},
 }
 
-// spelled are the secrets that the server saw, in all the ways in which it could say them back.
+// spelled returns the secrets that the server received, in every form in which it could quote them.
 func spelled(r *http.Request) []string {
 	b, _ := io.ReadAll(r.Body)
 	fields := map[string]any{}
@@ -71,73 +71,78 @@ func spelled(r *http.Request) []string {
 		}
 		js, _ := json.Marshal(s)
 		in := string(js[1 : len(js)-1])
-		all = append(all, s, in, strings.ReplaceAll(in, "/", `\/`), url.QueryEscape(s), url.PathEscape(s), strconv.Quote(s))
+		all = append(all, s, in, strings.ReplaceAll(in, "/", `\/`), url.QueryEscape(s), url.PathEscape(s),
+			strconv.Quote(s))
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// errorPaths are servers that fail in every way, and say the secrets back while they do.
-var errorPaths = map[string]func(w http.ResponseWriter, said string){
-	"errmsg": func(w http.ResponseWriter, said string) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 40013, "errmsg": "invalid " + said + " rid: 663ddb36-1f2a3b4c-5d6e7f80"})
+// errorPaths are servers that fail in every way. Their answers contain echo, a text with a secret of the request.
+var errorPaths = map[string]func(w http.ResponseWriter, echo string){
+	"errmsg": func(w http.ResponseWriter, echo string) {
+		errmsg := "invalid " + echo + " rid: 663ddb36-1f2a3b4c-5d6e7f80"
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 40013, "errmsg": errmsg})
 	},
-	"errmsg unknown errcode": func(w http.ResponseWriter, said string) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 99999, "errmsg": said})
+	"errmsg unknown errcode": func(w http.ResponseWriter, echo string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 99999, "errmsg": echo})
 	},
-	"long errmsg": func(w http.ResponseWriter, said string) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 40164, "errmsg": strings.Repeat("x", maxErrmsg-12) + said})
+	"long errmsg": func(w http.ResponseWriter, echo string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 40164, "errmsg": strings.Repeat("x", maxErrmsg-12) +
+			echo})
 	},
-	"errmsg and status": func(w http.ResponseWriter, said string) {
+	"errmsg and status": func(w http.ResponseWriter, echo string) {
 		w.WriteHeader(500)
-		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": -1, "errmsg": said})
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": -1, "errmsg": echo})
 	},
-	"not JSON": func(w http.ResponseWriter, said string) { fmt.Fprintf(w, "<html>%s %s", said, said) },
-	"long not JSON": func(w http.ResponseWriter, said string) {
-		fmt.Fprintf(w, "%s%s", strings.Repeat("x ", maxExcerpt/2-6), said)
+	"not JSON": func(w http.ResponseWriter, echo string) { fmt.Fprintf(w, "<html>%s %s", echo, echo) },
+	"long not JSON": func(w http.ResponseWriter, echo string) {
+		fmt.Fprintf(w, "%s%s", strings.Repeat("x ", maxExcerpt/2-6), echo)
 	},
-	"field missing": func(w http.ResponseWriter, said string) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 0, "errmsg": said})
+	"field missing": func(w http.ResponseWriter, echo string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"errcode": 0, "errmsg": echo})
 	},
-	"field mistyped": func(w http.ResponseWriter, said string) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": []string{said}, "ticket": []string{said}, "code": []string{said}, "ip_list": said})
+	"field mistyped": func(w http.ResponseWriter, echo string) {
+		list := []string{echo}
+		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": list, "ticket": list, "code": list,
+			"ip_list": echo})
 	},
-	"bad IP": func(w http.ResponseWriter, said string) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"ip_list": []string{said}})
+	"bad IP": func(w http.ResponseWriter, echo string) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"ip_list": []string{echo}})
 	},
-	"truncated": func(w http.ResponseWriter, said string) { fmt.Fprintf(w, `{"errcode":0,"errmsg":"%s`, said) },
-	"broken off": func(w http.ResponseWriter, said string) {
+	"truncated": func(w http.ResponseWriter, echo string) { fmt.Fprintf(w, `{"errcode":0,"errmsg":"%s`, echo) },
+	"cut off": func(w http.ResponseWriter, echo string) {
 		w.Header().Set("Content-Length", "9999")
-		_, _ = io.WriteString(w, said)
+		_, _ = io.WriteString(w, echo)
 	},
-	"status": func(w http.ResponseWriter, said string) { w.WriteHeader(502); _, _ = io.WriteString(w, said) },
-	"redirect": func(w http.ResponseWriter, said string) {
-		w.Header().Set("Location", "https://elsewhere.example/?"+said)
+	"status": func(w http.ResponseWriter, echo string) { w.WriteHeader(502); _, _ = io.WriteString(w, echo) },
+	"redirect": func(w http.ResponseWriter, echo string) {
+		w.Header().Set("Location", "https://elsewhere.example/?"+echo)
 		w.WriteHeader(302)
-		_, _ = io.WriteString(w, said)
+		_, _ = io.WriteString(w, echo)
 	},
-	"bad redirect": func(w http.ResponseWriter, said string) {
-		w.Header().Set("Location", "https://[elsewhere/?"+said)
+	"bad redirect": func(w http.ResponseWriter, echo string) {
+		w.Header().Set("Location", "https://[elsewhere/?"+echo)
 		w.WriteHeader(301)
 	},
-	"malformed response": func(w http.ResponseWriter, said string) { hijack(w, said+"\r\n\r\n") },
-	"malformed status":   func(w http.ResponseWriter, said string) { hijack(w, "HTTP/1.1 "+said+"\r\n\r\n") },
-	"malformed protocol": func(w http.ResponseWriter, said string) { hijack(w, "HTTP/"+said+" 200 OK\r\n\r\n") },
-	"malformed header":   func(w http.ResponseWriter, said string) { hijack(w, "HTTP/1.1 200 OK\r\n"+said+"\r\n\r\n") },
-	"malformed length": func(w http.ResponseWriter, said string) {
-		hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: "+said+"\r\n\r\n")
+	"malformed response": func(w http.ResponseWriter, echo string) { hijack(w, echo+"\r\n\r\n") },
+	"malformed status":   func(w http.ResponseWriter, echo string) { hijack(w, "HTTP/1.1 "+echo+"\r\n\r\n") },
+	"malformed protocol": func(w http.ResponseWriter, echo string) { hijack(w, "HTTP/"+echo+" 200 OK\r\n\r\n") },
+	"malformed header":   func(w http.ResponseWriter, echo string) { hijack(w, "HTTP/1.1 200 OK\r\n"+echo+"\r\n\r\n") },
+	"malformed length": func(w http.ResponseWriter, echo string) {
+		hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: "+echo+"\r\n\r\n")
 	},
-	"malformed encoding": func(w http.ResponseWriter, said string) {
-		hijack(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: "+said+"\r\n\r\n")
+	"malformed encoding": func(w http.ResponseWriter, echo string) {
+		hijack(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: "+echo+"\r\n\r\n")
 	},
-	"malformed chunk": func(w http.ResponseWriter, said string) {
-		hijack(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+said+"\r\n")
+	"malformed chunk": func(w http.ResponseWriter, echo string) {
+		hijack(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+echo+"\r\n")
 	},
-	"status text": func(w http.ResponseWriter, said string) {
-		hijack(w, "HTTP/1.1 555 "+said+"\r\nContent-Length: 0\r\n\r\n")
+	"status text": func(w http.ResponseWriter, echo string) {
+		hijack(w, "HTTP/1.1 555 "+echo+"\r\nContent-Length: 0\r\n\r\n")
 	},
 	"dropped": func(w http.ResponseWriter, _ string) { hijack(w, "") },
-	"huge":    func(w http.ResponseWriter, said string) { fmt.Fprint(w, said, strings.Repeat(" ", maxBody)) },
+	"huge":    func(w http.ResponseWriter, echo string) { fmt.Fprint(w, echo, strings.Repeat(" ", maxBody)) },
 	"new credential, broken": func(w http.ResponseWriter, _ string) {
 		fmt.Fprint(w, `{"access_token":"NEWMARK+ NEW","ticket":"NEWMARK/ NEW" "expires_in":7200}`)
 	},
@@ -157,7 +162,7 @@ var errorPaths = map[string]func(w http.ResponseWriter, said string){
 	},
 }
 
-// hijack writes raw bytes and hangs up.
+// hijack writes raw bytes and closes the connection.
 func hijack(w http.ResponseWriter, raw string) {
 	conn, _, err := w.(http.Hijacker).Hijack()
 	if err != nil {
@@ -167,7 +172,7 @@ func hijack(w http.ResponseWriter, raw string) {
 	conn.Close()
 }
 
-// assertSilent fails if err, however it is printed, or anything in its chain, has a MARK in it.
+// assertSilent fails the test if any form of printing the values shows a MARK.
 func assertSilent(t *testing.T, values ...any) {
 	t.Helper()
 	var out bytes.Buffer
@@ -187,7 +192,7 @@ func assertSilent(t *testing.T, values ...any) {
 	}
 }
 
-// chain is err and everything that it wraps, pointers followed.
+// chain returns err and all errors that it wraps, and the structs that they point to.
 func chain(err error) []any {
 	if err == nil {
 		return nil
@@ -214,27 +219,28 @@ func TestNoErrorAndNoCallCarriesASecret(t *testing.T) {
 	t.Parallel()
 	for path, answer := range errorPaths {
 		for name, call := range secretCalls {
-			if strings.HasPrefix(path, "new credential") && (strings.HasPrefix(name, "tickettocode") || name == "get_api_domain_ip") {
-				continue // these do not issue credentials
+			issues := !strings.HasPrefix(name, "tickettocode") && name != "get_api_domain_ip"
+			if strings.HasPrefix(path, "new credential") && !issues {
+				continue
 			}
 			t.Run(path+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				n, total := 0, 1
 				srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					said := spelled(r)
-					total = len(said)
-					answer(w, said[n])
+					echo := spelled(r)
+					total = len(echo)
+					answer(w, echo[n])
 				}))
 				srv.Config.ErrorLog = discardLog
 				srv.Start()
 				defer srv.Close()
 				for ; n < total; n++ {
-					var told calls
-					c := newClient(t, Config{URLs: []string{srv.URL}, OnCall: told.add})
+					var attempts calls
+					c := newClient(t, Config{URLs: []string{srv.URL}, OnCall: attempts.add})
 					err := call(c, t.Context())
 					_ = failure(t, err)
 					assertSilent(t, chain(err)...)
-					for _, call := range told.all {
+					for _, call := range attempts.all {
 						assertSilent(t, call, *call.Err)
 					}
 					c.Close()
@@ -244,7 +250,7 @@ func TestNoErrorAndNoCallCarriesASecret(t *testing.T) {
 	}
 }
 
-// Errors of a RoundTripper, which may be anybody's, and which hold the URL as often as not.
+// A custom RoundTripper may return any error, and many errors contain the URL.
 func TestNoCauseCarriesASecret(t *testing.T) {
 	t.Parallel()
 	paths := map[string]func(*http.Request) error{
@@ -257,7 +263,7 @@ func TestNoCauseCarriesASecret(t *testing.T) {
 		"dial": func(r *http.Request) error {
 			return &net.OpError{Op: "dial", Err: &net.AddrError{Err: r.URL.RawQuery, Addr: r.URL.String()}}
 		},
-		"empty URL": func(*http.Request) error { return &url.Error{} },
+		"no URL": func(*http.Request) error { return errors.New("no cause") },
 		"http.Error": func(r *http.Request) error {
 			_, err := (&http.Client{Transport: refuse{}}).Do(r.Clone(r.Context()))
 			return err
@@ -267,20 +273,16 @@ func TestNoCauseCarriesASecret(t *testing.T) {
 		for name, call := range secretCalls {
 			t.Run(path+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				var told calls
-				c := newClient(t, Config{OnCall: told.add, Transport: hops{"api.weixin.qq.com": func(r *http.Request) (*http.Response, error) {
-					if path == "empty URL" {
-						return nil, errors.New("no cause")
-					}
-					return nil, fail(r)
-				}}})
+				var attempts calls
+				answer := func(r *http.Request) (*http.Response, error) { return nil, fail(r) }
+				c := newClient(t, Config{OnCall: attempts.add, Transport: byHost{"api.weixin.qq.com": answer}})
 				err := call(c, t.Context())
 				_ = failure(t, err)
 				if strings.Contains(err.Error(), "://") {
 					t.Errorf("a URL shows: %v", err)
 				}
 				assertSilent(t, chain(err)...)
-				for _, call := range told.all {
+				for _, call := range attempts.all {
 					assertSilent(t, call, *call.Err)
 				}
 			})
@@ -304,8 +306,6 @@ func TestIssuedNeverShowsItsValue(t *testing.T) {
 	i := Issued{Value: "MARK", ExpiresIn: time.Hour, SentAt: noon}
 	assertSilent(t, i, &i, []Issued{i}, map[string]Issued{"x": i}, struct{ I Issued }{i})
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%t", "%08.3f"} {
-		if got, want := fmt.Sprintf(verb, i), "credential of 4 bytes, expires in 1h0m0s from 2026-01-02T12:00:00Z"; got != want {
-			t.Errorf("%s: got %s, want %s", verb, got, want)
-		}
+		equal(t, verb, fmt.Sprintf(verb, i), "credential of 4 bytes, expires in 1h0m0s from 2026-01-02T12:00:00Z")
 	}
 }

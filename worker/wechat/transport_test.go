@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
-	"reflect"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -19,8 +18,8 @@ import (
 	"time"
 )
 
-// dropper answers the first request of each connection, and drops the connection once it has read a second one whole.
-// It counts the requests.
+// dropper answers the first request of each connection, and drops the connection after it has read a complete
+// second request. It counts the requests.
 func dropper(t testing.TB, body string, reset bool) (url string, requests *atomic.Int32) {
 	t.Helper()
 	requests = new(atomic.Int32)
@@ -42,7 +41,7 @@ func dropper(t testing.TB, body string, reset bool) (url string, requests *atomi
 	}), requests
 }
 
-// A GET /cgi-bin/token that is sent again mints a second token and kills the first, so net/http must not do it by itself.
+// A repeated GET /cgi-bin/token issues a second token and ends the first, so net/http must not repeat a request.
 func TestNoRequestIsResentSilently(t *testing.T) {
 	t.Parallel()
 	for _, reset := range []bool{false, true} {
@@ -50,26 +49,26 @@ func TestNoRequestIsResentSilently(t *testing.T) {
 			t.Run(fmt.Sprint(endpoint, " reset ", reset), func(t *testing.T) {
 				t.Parallel()
 				url, requests := dropper(t, `{"access_token":"A","ticket":"A","code":"A","ip_list":[],"expires_in":1}`, reset)
-				var told calls
-				c := newClient(t, Config{URLs: []string{url}, OnCall: told.add})
+				var attempts calls
+				c := newClient(t, Config{URLs: []string{url}, OnCall: attempts.add})
 				if _, err := call(c, t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				_, err := call(c, t.Context())
-				if e := failure(t, err); e.Class != ClassTransport || !e.Sent || e.HTTPStatus != 0 {
-					t.Errorf("got %+v", *e)
-				}
-				if n := requests.Load(); n != 2 || len(told.all) != 2 {
-					t.Errorf("%d requests and %d attempts, want 2 and 2", n, len(told.all))
-				}
+				e := failure(t, err)
+				equal(t, "class", e.Class, ClassTransport)
+				equal(t, "Sent", e.Sent, true)
+				equal(t, "HTTP status", e.HTTPStatus, 0)
+				equal(t, "requests", requests.Load(), 2)
+				equal(t, "attempts", len(attempts.all), 2)
 			})
 		}
 	}
-	// The control: net/http does resend an ordinary GET. If one day it does not, this test proves nothing.
+	// The control: net/http does repeat an ordinary GET. If it no longer does, the test above proves nothing.
 	t.Run("control", func(t *testing.T) {
 		t.Parallel()
 		url, requests := dropper(t, "{}", false)
-		client := http.Client{Transport: newTransport(defaultTimeout)}
+		client := http.Client{Transport: newTransport(DefaultTimeout)}
 		for range 2 {
 			resp, err := client.Get(url)
 			if err != nil {
@@ -79,9 +78,7 @@ func TestNoRequestIsResentSilently(t *testing.T) {
 			resp.Body.Close()
 		}
 		client.CloseIdleConnections()
-		if n := requests.Load(); n != 3 {
-			t.Errorf("%d requests, want 3", n)
-		}
+		equal(t, "requests", requests.Load(), 3)
 	})
 }
 
@@ -90,12 +87,11 @@ func TestRefusedConnectionIsUnsent(t *testing.T) {
 	c := newClient(t, Config{URLs: []string{"http://127.0.0.1:1"}})
 	_, err := c.Token(t.Context(), testAppID, testSecret)
 	e := failure(t, err)
-	if e.Class != ClassTransport || e.Sent || !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("got %+v", *e)
-	}
-	if want := "token: no answer from 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"; err.Error() != want {
-		t.Errorf("got  %s\nwant %s", err, want)
-	}
+	equal(t, "class", e.Class, ClassTransport)
+	equal(t, "Sent", e.Sent, false)
+	isError(t, err, syscall.ECONNREFUSED)
+	equal(t, "error", err.Error(),
+		"token: no answer from 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused")
 }
 
 func TestTLSFailureIsUnsentAndGoesToTheNextHost(t *testing.T) {
@@ -103,50 +99,51 @@ func TestTLSFailureIsUnsentAndGoesToTheNextHost(t *testing.T) {
 	var served atomic.Int32
 	bad := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served.Add(1) }))
 	bad.Config.ErrorLog = discardLog
-	bad.StartTLS() // with a certificate that nobody signed
+	bad.StartTLS() // with a self-signed certificate
 	t.Cleanup(bad.Close)
 	_, err := newClient(t, Config{URLs: []string{bad.URL}}).Token(t.Context(), testAppID, testSecret)
-	if e := failure(t, err); e.Sent || e.Class != ClassTransport || !strings.Contains(err.Error(), "certificate") || !errors.Is(err, ErrTLS) {
-		t.Errorf("got %v: %+v", err, *e)
-	}
+	e := failure(t, err)
+	equal(t, "class", e.Class, ClassTransport)
+	equal(t, "Sent", e.Sent, false)
+	isError(t, err, ErrTLS)
+	contains(t, "error", err.Error(), "certificate")
 
 	good := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, sample(t, "getaccesstoken_ok.json"))
 	}))
 	t.Cleanup(good.Close)
-	var told calls
-	c := newClient(t, Config{URLs: []string{bad.URL, good.URL}, OnCall: told.add})
+	var attempts calls
+	c := newClient(t, Config{URLs: []string{bad.URL, good.URL}, OnCall: attempts.add})
 	for range 2 {
 		if _, err := c.Token(t.Context(), testAppID, testSecret); err != nil {
 			t.Fatal(err)
 		}
 	}
 	b, g := strings.TrimPrefix(bad.URL, "https://"), strings.TrimPrefix(good.URL, "http://")
-	if want := []string{b, g, g}; !reflect.DeepEqual(told.hosts(), want) || served.Load() != 0 {
-		t.Errorf("attempts at %v, want %v", told.hosts(), want)
-	}
+	equal(t, "hosts of the attempts", attempts.hosts(), []string{b, g, g})
+	equal(t, "requests at the host without TLS", served.Load(), 0)
 }
 
-// What stands in the way is told apart, without what the error of the network carries.
-func TestAHostWithoutAddressAndOneWithoutTLSAreToldApart(t *testing.T) {
+// The cause of a failure on the network path is known by errors.Is, without the data of the network's error.
+func TestLookupAndTLSFailuresAreDistinguished(t *testing.T) {
 	t.Parallel()
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
-	failing := func(err error) *http.Transport {
-		return &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, err }}
-	}
+	noAddress := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "api.example"}}
+	}}
 	for name, tt := range map[string]struct {
 		cfg         Config
 		lookup, tls bool
 	}{
-		"no address":       {Config{Transport: failing(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "api.example"}})}, true, false},
-		"HTTP, not HTTPS":  {Config{URLs: []string{strings.Replace(plain.URL, "http://", "https://", 1)}}, false, true},
-		"nobody listening": {Config{URLs: []string{"https://127.0.0.1:1"}}, false, false},
+		"no address":      {Config{Transport: noAddress}, true, false},
+		"HTTP, not HTTPS": {Config{URLs: []string{strings.Replace(plain.URL, "http://", "https://", 1)}}, false, true},
+		"no listener":     {Config{URLs: []string{"https://127.0.0.1:1"}}, false, false},
 	} {
 		_, err := newClient(t, tt.cfg).Token(t.Context(), testAppID, testSecret)
-		if e := failure(t, err); e.Class != ClassTransport || errors.Is(err, ErrLookup) != tt.lookup || errors.Is(err, ErrTLS) != tt.tls {
-			t.Errorf("%s: %v", name, err)
-		}
+		equal(t, "class of "+name, failure(t, err).Class, ClassTransport)
+		equal(t, "ErrLookup of "+name, errors.Is(err, ErrLookup), tt.lookup)
+		equal(t, "ErrTLS of "+name, errors.Is(err, ErrTLS), tt.tls)
 	}
 }
 
@@ -160,16 +157,21 @@ func TestTimeoutIsSentAndMovesTheNextCall(t *testing.T) {
 	t.Cleanup(good.Close)
 	c := newClient(t, Config{URLs: []string{slow.URL, good.URL}, Timeout: 200 * time.Millisecond})
 	_, err := c.Token(t.Context(), testAppID, testSecret)
-	if e := failure(t, err); e.Class != ClassTransport || !e.Sent || !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "(timeout of 200ms)") {
-		t.Errorf("got %v: %+v", err, *e)
+	e := failure(t, err)
+	equal(t, "class", e.Class, ClassTransport)
+	equal(t, "Sent", e.Sent, true)
+	isError(t, err, context.DeadlineExceeded)
+	contains(t, "error", err.Error(), "(timeout of 200ms)")
+
+	got, err := c.Token(t.Context(), testAppID, testSecret)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got, err := c.Token(t.Context(), testAppID, testSecret); err != nil || got.Value != "ACCESS_TOKEN" {
-		t.Errorf("got %v, %v", got, err)
-	}
+	equal(t, "value", got.Value, "ACCESS_TOKEN")
 }
 
-// A caller that goes away, or that left hardly any time, says nothing about the host.
-func TestACallerThatGoesAwayDoesNotMoveTheHost(t *testing.T) {
+// If the caller cancels, or leaves the host hardly any time, the host is not at fault.
+func TestACallerThatCancelsDoesNotMoveTheHost(t *testing.T) {
 	t.Parallel()
 	arrived := make(chan struct{}, 2)
 	c := serve(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -185,24 +187,23 @@ func TestACallerThatGoesAwayDoesNotMoveTheHost(t *testing.T) {
 		cancel(errors.New("a cause of the caller's own"))
 	}()
 	_, err := c.Token(ctx, testAppID, testSecret)
-	if e := failure(t, err); !errors.Is(err, context.Canceled) || !e.Sent || e.Class != ClassTransport {
-		t.Errorf("got %v: %+v", err, *e)
-	}
+	e := failure(t, err)
+	equal(t, "class", e.Class, ClassTransport)
+	equal(t, "Sent", e.Sent, true)
+	isError(t, err, context.Canceled)
+
 	ctx, cancelTimeout := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancelTimeout()
 	_, err = c.Token(ctx, testAppID, testSecret)
-	if !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "timeout of") {
-		t.Errorf("got %v", err)
-	}
-	if c.hosts.pos.Load().index != 0 {
-		t.Error("the host was moved")
-	}
+	isError(t, err, context.DeadlineExceeded)
+	equal(t, "our timeout in the error", strings.Contains(err.Error(), "timeout of"), false)
+	equal(t, "index of the host", c.hosts.pos.Load().index, 0)
 }
 
-// hops is a RoundTripper that behaves per host as told.
-type hops map[string]func(*http.Request) (*http.Response, error)
+// byHost is a RoundTripper with a function for each host.
+type byHost map[string]func(*http.Request) (*http.Response, error)
 
-func (h hops) RoundTrip(r *http.Request) (*http.Response, error) { return h[r.URL.Host](r) }
+func (h byHost) RoundTrip(r *http.Request) (*http.Response, error) { return h[r.URL.Host](r) }
 
 func answering(status int, body string) func(*http.Request) (*http.Response, error) {
 	return func(*http.Request) (*http.Response, error) {
@@ -230,24 +231,25 @@ func TestWhichFailuresMoveTheHost(t *testing.T) {
 		"broken":        {answering(200, "<html>"), "a|a"},
 		"dial":          {refusing, "a b|b"},
 		"unknown error": {func(*http.Request) (*http.Response, error) { return nil, io.ErrClosedPipe }, "a|b"},
-		"broken off": {func(*http.Request) (*http.Response, error) {
+		"cut off": {func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 200, Body: io.NopCloser(brokenReader{})}, nil
 		}, "a|b"},
-		"died unwritten": {stale(true), "a a b|a a b"},
-		"fresh unsent":   {stale(false), "a b|b"},
+		"idle connection died": {deadConn(true), "a a b|a a b"},
+		"new connection died":  {deadConn(false), "a b|b"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var told calls
-			c := newClient(t, Config{URLs: []string{"https://a", "https://b"}, OnCall: told.add, Transport: hops{"a": tt.first, "b": answering(200, ok)}})
+			var attempts calls
+			c := newClient(t, Config{
+				URLs: []string{"https://a", "https://b"}, OnCall: attempts.add,
+				Transport: byHost{"a": tt.first, "b": answering(200, ok)},
+			})
 			_, _ = c.Token(t.Context(), testAppID, testSecret)
-			got := strings.Join(told.hosts(), " ")
-			told.all = nil
+			got := strings.Join(attempts.hosts(), " ")
+			attempts.all = nil
 			_, _ = c.Token(t.Context(), testAppID, testSecret)
-			if got += "|" + strings.Join(told.hosts(), " "); got != tt.want {
-				t.Errorf("attempts %s, want %s", got, tt.want)
-			}
+			equal(t, "hosts of the attempts", got+"|"+strings.Join(attempts.hosts(), " "), tt.want)
 		})
 	}
 }
@@ -256,8 +258,8 @@ type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, syscall.ECONNRESET }
 
-// stale behaves as *http.Transport does when a connection dies before anything was written.
-func stale(reused bool) func(*http.Request) (*http.Response, error) {
+// deadConn behaves as *http.Transport does when a connection dies before a byte was written.
+func deadConn(reused bool) func(*http.Request) (*http.Response, error) {
 	return func(r *http.Request) (*http.Response, error) {
 		tr := httptrace.ContextClientTrace(r.Context())
 		tr.GetConn("a")
@@ -266,28 +268,26 @@ func stale(reused bool) func(*http.Request) (*http.Response, error) {
 	}
 }
 
-// A kept connection that dies is no failure of the host: the same host is tried once more, and it stays.
-func TestADeadKeptConnectionIsTriedOnceMore(t *testing.T) {
+// If an idle connection dies, the host has not failed: the client tries the same host once more and stays there.
+func TestADeadIdleConnectionIsTriedOnceMore(t *testing.T) {
 	t.Parallel()
 	n := 0
 	flaky := func(r *http.Request) (*http.Response, error) {
 		if n++; n == 1 {
-			return stale(true)(r)
+			return deadConn(true)(r)
 		}
 		return answering(200, `{"access_token":"A","expires_in":1}`)(r)
 	}
-	c := newClient(t, Config{URLs: []string{"https://a", "https://b"}, Transport: hops{"a": flaky}})
+	c := newClient(t, Config{URLs: []string{"https://a", "https://b"}, Transport: byHost{"a": flaky}})
 	for range 2 {
 		if _, err := c.Token(t.Context(), testAppID, testSecret); err != nil {
 			t.Error(err)
 		}
 	}
-	if n != 3 {
-		t.Errorf("%d attempts, want 3", n)
-	}
+	equal(t, "attempts", n, 3)
 }
 
-// Once anything was written nobody knows whether WeChat minted a token.
+// After a byte was written, nobody knows whether WeChat issued a token.
 func TestAWrittenRequestIsNeverSentAgain(t *testing.T) {
 	t.Parallel()
 	for name, last := range map[string]func(*httptrace.ClientTrace){
@@ -295,51 +295,59 @@ func TestAWrittenRequestIsNeverSentAgain(t *testing.T) {
 		"request": func(tr *httptrace.ClientTrace) { tr.WroteRequest(httptrace.WroteRequestInfo{}) },
 	} {
 		n := 0
-		c := newClient(t, Config{URLs: []string{"https://a", "https://a"}, Transport: hops{"a": func(r *http.Request) (*http.Response, error) {
+		written := func(r *http.Request) (*http.Response, error) {
 			n++
 			tr := httptrace.ContextClientTrace(r.Context())
 			tr.GetConn("a")
 			tr.GotConn(httptrace.GotConnInfo{Reused: true})
 			last(tr)
 			return nil, io.EOF
-		}}})
-		_, err := c.Token(t.Context(), testAppID, testSecret)
-		if e := failure(t, err); !e.Sent || !errors.Is(err, io.EOF) || n != 1 {
-			t.Errorf("%s: got %v after %d attempts", name, err, n)
 		}
+		c := newClient(t, Config{URLs: []string{"https://a", "https://a"}, Transport: byHost{"a": written}})
+		_, err := c.Token(t.Context(), testAppID, testSecret)
+		equal(t, "Sent after "+name, failure(t, err).Sent, true)
+		isError(t, err, io.EOF)
+		equal(t, "attempts after "+name, n, 1)
 	}
 }
 
-func TestAllHostsAreTriedOnceAndTheLastIsReported(t *testing.T) {
+func TestAllHostsAreTriedOnceAndTheErrorNamesTheLast(t *testing.T) {
 	t.Parallel()
-	var told calls
-	c := newClient(t, Config{URLs: []string{"https://a", "https://b", "https://c"}, OnCall: told.add, Transport: hops{"a": refusing, "b": refusing, "c": refusing}})
+	var attempts calls
+	c := newClient(t, Config{
+		URLs: []string{"https://a", "https://b", "https://c"}, OnCall: attempts.add,
+		Transport: byHost{"a": refusing, "b": refusing, "c": refusing},
+	})
 	_, err := c.Token(t.Context(), testAppID, testSecret)
-	if e := failure(t, err); e.Sent || e.Host != "c" || strings.Join(told.hosts(), " ") != "a b c" {
-		t.Errorf("got %v after %v", err, told.hosts())
-	}
+	e := failure(t, err)
+	equal(t, "Sent", e.Sent, false)
+	equal(t, "host", e.Host, "c")
+	equal(t, "hosts of the attempts", attempts.hosts(), []string{"a", "b", "c"})
 }
 
-func TestNoFurtherHostOnceTheContextIsOver(t *testing.T) {
+func TestNoFurtherHostAfterTheContextHasEnded(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	var told calls
-	c := newClient(t, Config{URLs: []string{"https://a", "https://b"}, OnCall: told.add, Transport: hops{"a": func(r *http.Request) (*http.Response, error) {
+	cancelling := func(r *http.Request) (*http.Response, error) {
 		cancel()
 		return refusing(r)
-	}}})
-	_, err := c.Token(ctx, testAppID, testSecret)
-	if e := failure(t, err); e.Sent || len(told.all) != 1 || !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v after %v", err, told.hosts())
 	}
+	var attempts calls
+	c := newClient(t, Config{
+		URLs: []string{"https://a", "https://b"}, OnCall: attempts.add, Transport: byHost{"a": cancelling},
+	})
+	_, err := c.Token(ctx, testAppID, testSecret)
+	equal(t, "Sent", failure(t, err).Sent, false)
+	isError(t, err, context.Canceled)
+	equal(t, "attempts", len(attempts.all), 1)
 }
 
 func TestTheFirstHostServesAgainAfterTheCoolDown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var told calls
+		var attempts calls
 		down := true
-		c, err := New(Config{URLs: []string{"https://a", "https://b"}, OnCall: told.add, Transport: hops{
+		c, err := New(Config{URLs: []string{"https://a", "https://b"}, OnCall: attempts.add, Transport: byHost{
 			"a": func(r *http.Request) (*http.Response, error) {
 				if down {
 					return refusing(r)
@@ -353,16 +361,13 @@ func TestTheFirstHostServesAgainAfterTheCoolDown(t *testing.T) {
 		}
 		for range 5 { // at 0, 40, 80, 120, 160 s
 			_, _ = c.Token(t.Context(), testAppID, testSecret)
-			down = len(told.all) < 5
+			down = len(attempts.all) < 5
 			time.Sleep(40 * time.Second) //nolint:forbidigo // virtual time
 		}
-		// Down at 0; left alone at 40; probed at 80, still down; at 120 left alone; at 160 it serves.
-		if got := strings.Join(told.hosts(), " "); got != "a b b a b b a" {
-			t.Errorf("attempts at %s", got)
-		}
+		// a fails at 0 s; it is avoided at 40 s; it fails again at 80 s; it is avoided at 120 s; it serves at
+		// 160 s.
+		equal(t, "hosts of the attempts", strings.Join(attempts.hosts(), " "), "a b b a b b a")
 		_, _ = c.Token(t.Context(), testAppID, testSecret)
-		if got := told.hosts(); got[len(got)-1] != "a" {
-			t.Errorf("attempts at %s", got)
-		}
+		equal(t, "hosts after one more call", strings.Join(attempts.hosts(), " "), "a b b a b b a a")
 	})
 }

@@ -1,6 +1,7 @@
-// Package storetest has the buckets of a fleet in memory, in virtual time, for tests of what is built on worker/store. It follows the rules of
-// the server that correctness depends on: one revision for all writes, the fence of a lease, compare-and-set of ledger entries, TTLs by the
-// server's clock. What it does not have is a network: a test decides with [Store.Before] which operation takes how long, and which is lost.
+// Package storetest has the buckets of a fleet in memory, in virtual time, for tests of what is built on
+// worker/store. It follows the rules of the server that correctness depends on: one revision for all writes,
+// the fence of a lease, compare-and-set of ledger entries, TTLs by the server's clock. What it does not have is
+// a network: a test decides with [Store.Before] which operation takes how long, and which is lost.
 package storetest
 
 import (
@@ -20,8 +21,8 @@ type Server struct {
 
 	// OnRecord is called with each record that was accepted, and the Store that published it. nil: it is not called.
 	OnRecord func(*Store, messages.Credential)
-	// OnLedger is called with each ledger entry that was accepted, the entry that it replaced, and the Store that wrote it. nil: it is not
-	// called.
+	// OnLedger is called with each ledger entry that was accepted, the entry that it replaced, and the Store
+	// that wrote it. nil: it is not called.
 	OnLedger func(s *Store, before, after store.Ledger)
 
 	revision uint64
@@ -44,7 +45,8 @@ type lease struct {
 
 // NewServer makes empty buckets. now is the server's clock.
 func NewServer(now func() time.Time) *Server {
-	return &Server{now: now, records: map[string]record{}, ledgers: map[string]store.Ledger{}, leases: map[string]lease{}}
+	return &Server{now: now, records: map[string]record{}, ledgers: map[string]store.Ledger{},
+		leases: map[string]lease{}}
 }
 
 // next is the revision of the next write.
@@ -53,7 +55,8 @@ func (s *Server) next() uint64 {
 	return s.revision
 }
 
-// Expire removes the records and leases whose TTL has ended. It is called by every method; a test calls it after time has passed.
+// Expire removes the records and leases whose TTL has ended. It is called by every method; a test calls it
+// after time has passed.
 func (s *Server) Expire() {
 	now := s.now()
 	for _, key := range slices.Sorted(maps.Keys(s.records)) {
@@ -100,8 +103,8 @@ type Store struct {
 	server *Server
 	// Now is the worker's clock.
 	Now func() time.Time
-	// Before is called before each operation reaches the server. It may let virtual time pass. Its error is returned by the operation, which then
-	// has no effect. nil: operations take no time and are never lost.
+	// Before is called before each operation reaches the server. It may let virtual time pass. Its error is
+	// returned by the operation, which then has no effect. nil: operations take no time and are never lost.
 	Before func(context.Context, Operation) error
 }
 

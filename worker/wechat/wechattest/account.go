@@ -6,16 +6,16 @@ import (
 	"sync"
 )
 
-// account is what WeChat knows of one AppID.
+// account is what the simulation stores for one AppID.
 type account struct {
 	appid string
 	stats *accountStats
 
-	mu      sync.Mutex // guards all below; held for a decision, never for I/O
+	mu      sync.Mutex // guards all fields below; never locked during I/O
 	secret  string
 	removed bool
 
-	classic, stable line
+	classic, stable tokenSeries
 	lastForce       int64 // 0: never
 	tickets         [len(ticketKinds)]*credential
 
@@ -23,8 +23,8 @@ type account struct {
 	ticketsDay, codesMinute, codesDay             quota
 }
 
-// AddAccount makes an account known. One that is known keeps its tokens, quotas
-// and counters and gets the new secret. It panics if a field is empty.
+// AddAccount adds an account. If the account exists, it gets the new secret and keeps its tokens, quotas and
+// counters. AddAccount panics if a field is empty.
 func (s *Simulator) AddAccount(a Account) {
 	if err := a.validate(); err != nil {
 		panic("wechattest: AddAccount: " + err.Error())
@@ -50,8 +50,8 @@ func (s *Simulator) AddAccount(a Account) {
 	}
 }
 
-// RemoveAccount makes an account unknown (40013) and kills what was issued to
-// it. Its counters stay. Unknown already: nothing happens.
+// RemoveAccount removes an account: WeChat then refuses it with 40013, and all its tokens and tickets end.
+// Its counters remain. An account that does not exist is ignored.
 func (s *Simulator) RemoveAccount(appid string) { s.removeAccount(appid) }
 
 func (s *Simulator) removeAccount(appid string) bool {
@@ -66,22 +66,22 @@ func (s *Simulator) removeAccount(appid string) bool {
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.removed = true // a call that found the account before the delete mints nothing more
+	a.removed = true // a call that found the account before the delete issues nothing any more
 	now := s.now()
 	for _, c := range slices.Concat([]*credential{a.classic.current, a.stable.current}, a.tickets[:]) {
 		if c != nil {
-			c.kill(now)
+			c.shorten(now)
 			s.issued.retire(c, now)
 		}
 	}
 	for _, c := range slices.Concat(a.classic.older, a.stable.older) {
-		c.kill(now)
+		c.shorten(now)
 	}
 	return true
 }
 
-// SetSecret resets the AppSecret: the old one is wrong at once, living tokens
-// live on. It panics if the account is unknown or the secret empty.
+// SetSecret resets the AppSecret: the old AppSecret is wrong at once, and valid tokens stay valid. SetSecret
+// panics if the account does not exist or the secret is empty.
 func (s *Simulator) SetSecret(appid, secret string) {
 	if secret == "" {
 		panic("wechattest: SetSecret: secret is empty")
@@ -105,14 +105,14 @@ func (a *account) setSecret(secret string) {
 	a.secret = secret
 }
 
-// account returns nil for an unknown one.
+// account returns nil if the account does not exist.
 func (s *Simulator) account(appid string) *account {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.accounts[appid]
 }
 
-// appIDs are those of the known accounts, sorted.
+// appIDs returns the sorted AppIDs of the accounts.
 func (s *Simulator) appIDs() []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

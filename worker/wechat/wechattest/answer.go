@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// WeChat sends its JSON as text/plain, so a client must not trust the type.
+// WeChat sends JSON as text/plain, so a client must not trust the type (docs/wechat-api.md#answers).
 const contentType = "text/plain"
 
-// answer is what WeChat says, as JSON.
+// answer is an answer of WeChat.
 type answer struct {
-	errcode int // 0: success
+	errcode int // 0 for a success
 	body    []byte
 }
 
-// refusal is an errcode with its text, still without rid.
+// refusal is an errcode with its text, without the rid. The zero refusal means that a call is not refused.
 type refusal struct {
 	errcode int
 	errmsg  string
 }
 
-// The texts are those of WeChat's pages, or those that developers quote.
+// The texts are from WeChat's pages, or as developers quote them (docs/wechat-api.md#errcodes).
 var (
 	refuseBusy           = refusal{-1, "system error"}
 	refuseSecretClassic  = refusal{40001, "invalid credential, appsecret error or appsecret does not belong to this appid"}
@@ -54,7 +54,7 @@ var (
 	refuseNeedsConfirm   = refusal{89503, "this call needs administrator confirmation"}
 )
 
-// errmsgs are the texts for a Fault that gives an errcode alone.
+// errmsgs are the texts for a Fault with an errcode and without an errmsg.
 var errmsgs = func() map[int]string {
 	m := make(map[int]string)
 	for _, r := range []refusal{
@@ -68,7 +68,7 @@ var errmsgs = func() map[int]string {
 	return m
 }()
 
-// textOf is WeChat's text for an errcode that a Fault gives alone.
+// textOf returns WeChat's text for the errcode of a Fault without an errmsg.
 func textOf(errcode int, c *call) string {
 	switch msg := errmsgs[errcode]; {
 	case errcode == 40164:
@@ -83,8 +83,7 @@ func textOf(errcode int, c *call) string {
 	return "error"
 }
 
-// refuseIP names the caller's address twice, as WeChat does: operators copy it from
-// there into the console.
+// refuseIP names the caller's address in two forms, as WeChat does (docs/wechat-api.md#ip-white-list).
 func refuseIP(ip netip.Addr) refusal {
 	v6 := ip.String()
 	if ip.Is4() {
@@ -93,13 +92,14 @@ func refuseIP(ip netip.Addr) refusal {
 	return refusal{40164, fmt.Sprintf("invalid ip %s ipv6 %s, not in whitelist", ip, v6)}
 }
 
-// refuseCode is 40097 as developers quote it, with a hint and the hour of Shanghai.
+// refuseCode is 40097 as developers quote it, with a hint and the time of Shanghai.
 func refuseCode(now int64) refusal {
 	at := time.Unix(0, now).In(time.FixedZone("CST", shanghai)).Format(time.DateTime)
-	return refusal{40097, fmt.Sprintf("invalid args, 无效的code_ticket或与openid不对应 hint: [%08x][%s]", rand.Uint32(), at)}
+	hint := fmt.Sprintf("hint: [%08x][%s]", rand.Uint32(), at)
+	return refusal{40097, "invalid args, 无效的code_ticket或与openid不对应 " + hint}
 }
 
-// refuse writes a refusal, with a rid at the end of its text.
+// refuse returns the answer of a refusal, with a rid at the end of its text.
 func (s *Simulator) refuse(r refusal) answer {
 	msg := r.errmsg
 	if !strings.Contains(msg, "rid: ") {
@@ -115,16 +115,16 @@ func (s *Simulator) refuse(r refusal) answer {
 	return answer{errcode: r.errcode, body: b.Bytes()}
 }
 
-// newRID has the form of WeChat's: the second in hexadecimal, then two random words.
+// newRID returns a rid of WeChat's form: the time in seconds as hexadecimal digits, and two random words.
 func newRID(now int64) string {
 	return fmt.Sprintf("%08x-%08x-%08x", uint32(now/1e9), rand.Uint32(), rand.Uint32())
 }
 
-// write sends a body as it is.
+// write sends a body unchanged.
 func write(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
 	h["Content-Type"] = []string{contentType}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the caller may have gone
+	_, _ = w.Write(body) // the caller may have gone away
 }

@@ -40,27 +40,27 @@ func endpointOf(path string) (endpoint, bool) {
 	return 0, false
 }
 
-// call is one request, read as far as is needed to know whose it is.
+// call is one request, of which so much is read that its account is known.
 type call struct {
 	endpoint endpoint
 	method   string
 	remote   string
 	query    url.Values
 	fields   map[string]json.RawMessage // of a JSON body
-	// malformed says why fields could not be read. It is told in its turn.
+	// malformed is why fields could not be read. It is returned when the arguments are checked.
 	malformed refusal
 
-	appid   string   // as the caller says, or as his token says, or UnknownAppID
-	account *account // nil: there is none with that appid
+	appid   string   // from the parameter, from the token, or UnknownAppID
+	account *account // nil if there is no account with that appid
 	token   *credential
 	stats   *accountStats
 }
 
-// maxBody bounds what is read of a request.
+// maxBody limits how much of a request is read.
 const maxBody = 1 << 20
 
-// identify reads the request. At the token endpoints the appid is a parameter,
-// elsewhere it is that of the access_token.
+// identify reads the request and finds its account. At token and stable_token the appid is a parameter; at
+// the other endpoints the access_token determines it.
 func (s *Simulator) identify(ep endpoint, r *http.Request) *call {
 	c := &call{endpoint: ep, method: r.Method, remote: r.RemoteAddr, query: r.URL.Query(), appid: UnknownAppID}
 	if r.Method == http.MethodPost && (ep == epStable || ep == epCode) {
@@ -97,27 +97,27 @@ func (c *call) readBody(r io.Reader) {
 	case len(b) == 0:
 		c.malformed = refuseEmptyBody
 	default:
-		// A map, because encoding/json would take "OpenID" for a field tagged
-		// openid: WeChat does not.
+		// A map, because encoding/json decodes "OpenID" into a field tagged openid. WeChat does not.
 		if json.Unmarshal(b, &c.fields) != nil || c.fields == nil {
 			c.malformed = refuseFormat
 		}
 	}
 }
 
-// text is a string field of the body; "" where it is missing. ok is false where it
-// is something else than a string.
+// text returns a string field of the body, or "" if it is missing. ok is false if the field is not a string.
 func (c *call) text(name string) (value string, ok bool) {
-	raw, there := c.fields[name]
-	return value, !there || json.Unmarshal(raw, &value) == nil
+	raw, exists := c.fields[name]
+	return value, !exists || json.Unmarshal(raw, &value) == nil
 }
 
+// boolean returns a boolean field of the body, or false if it is missing. ok is false if the field is not a
+// boolean.
 func (c *call) boolean(name string) (value, ok bool) {
-	raw, there := c.fields[name]
-	return value, !there || json.Unmarshal(raw, &value) == nil
+	raw, exists := c.fields[name]
+	return value, !exists || json.Unmarshal(raw, &value) == nil
 }
 
-// answer lets the call take effect and says what WeChat says.
+// answer makes the call take effect and returns WeChat's answer.
 func (s *Simulator) answer(c *call) answer {
 	want, no := http.MethodGet, refuseNotGet
 	if c.endpoint == epStable || c.endpoint == epCode {
@@ -140,15 +140,15 @@ func (s *Simulator) answer(c *call) answer {
 	}
 }
 
-// admit checks the access_token and the IP of a call.
-func (s *Simulator) admit(c *call) refusal {
+// checkToken checks the access_token and the IP of a call.
+func (s *Simulator) checkToken(c *call) refusal {
 	if c.token == nil {
 		if c.query.Get("access_token") == "" {
 			return refuseNoToken
 		}
 		return refuseUnknownToken
 	}
-	switch c.token.verdict(s.now()) {
+	switch c.token.validity(s.now()) {
 	case Expired:
 		return refuseExpiredToken
 	case Dead:
@@ -157,8 +157,8 @@ func (s *Simulator) admit(c *call) refusal {
 	return s.checkIP(c)
 }
 
-// checkIP is the white list of an official account: it holds for every API, not
-// only for those that take the secret.
+// checkIP checks the white list. It is the list of an official account, which applies to every endpoint and
+// not only to those that take the AppSecret (docs/wechat-api.md#ip-white-list).
 func (s *Simulator) checkIP(c *call) refusal {
 	if len(s.allow) == 0 {
 		return refusal{}
@@ -172,18 +172,16 @@ func (s *Simulator) checkIP(c *call) refusal {
 	return refuseIP(addr)
 }
 
-// callerIP is the address of an "address:port"; the zero one, which is on no list,
-// where there is none.
+// callerIP returns the address in "address:port", or the zero address, which is on no list.
 func callerIP(remote string) netip.Addr {
 	ap, _ := netip.ParseAddrPort(remote)
 	return ap.Addr().Unmap().WithZone("")
 }
 
-// answerDomainIP is GET /cgi-bin/get_api_domain_ip: for a keeper, the cheapest way
-// to ask whether a token is alive. The addresses are of the range for documentation,
-// so that no firewall is opened for a stranger.
+// answerDomainIP is GET /cgi-bin/get_api_domain_ip. Its addresses are from the range for documentation, so
+// that nobody opens a firewall for them.
 func (s *Simulator) answerDomainIP(c *call) answer {
-	if no := s.admit(c); no.errcode != 0 {
+	if no := s.checkToken(c); no.errcode != 0 {
 		return s.refuse(no)
 	}
 	return answer{body: []byte(domainIPReply)}

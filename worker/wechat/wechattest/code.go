@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// The sample of WeChat's page of tickettocode, every field in its order. The page
-// has lost a comma (after wxa_path); here it is again.
+// The sample of WeChat's page of tickettocode with all fields in their order. The page lacks a comma after wxa_path
+// (docs/wechat-api.md#tickettocode), which is added here.
 const (
 	sampleOpenID = "oiV2luCau8Cx0TMOy9lvZSLqRcKc"
 	sampleTicket = "6cb4bc95e1f1abc97034cbe8fd484989"
@@ -19,10 +19,11 @@ const (
 	replyBeforeCode = `{"errcode":0,"errmsg":"ok","code":"`
 	replyAfterCode  = `","code_start":0,"code_end":200,` +
 		`"activity_name":"test_name","product_brand":"test_brand","product_title":"test_title","product_code":"test_code",` +
-		`"wxa_appid":"wx3sxjifjwojfsffef","wxa_path":"pages/index/index","application_id":581865877,"isv_application_id":"test_id"}`
+		`"wxa_appid":"wx3sxjifjwojfsffef","wxa_path":"pages/index/index",` +
+		`"application_id":581865877,"isv_application_id":"test_id"}`
 )
 
-// codeKey is what a code is found by. An appid of "" holds for every account.
+// codeKey is the key of a registered code. An empty appid stands for every account.
 type codeKey struct{ appid, openid, ticket string }
 
 type codes struct {
@@ -30,10 +31,9 @@ type codes struct {
 	byKey map[codeKey]answer
 }
 
-// AddCode registers what tickettocode answers for one openid and code_ticket, with
-// the tokens of one account or, where appid is "", of every account. The reply is
-// sent as it is, even if it is no JSON; an empty one stands for a success with
-// CodeOf(codeTicket). A later reply replaces an earlier one.
+// AddCode registers the answer of tickettocode for one openid and code_ticket, for the tokens of one account
+// or, if appid is "", of every account. The reply is sent as it is, even if it is not JSON; an empty reply
+// means a success with CodeOf(codeTicket). A later reply replaces an earlier one.
 func (s *Simulator) AddCode(appid, openid, codeTicket string, reply json.RawMessage) {
 	a := answer{body: slices.Clone(reply)}
 	if len(reply) == 0 {
@@ -42,7 +42,7 @@ func (s *Simulator) AddCode(appid, openid, codeTicket string, reply json.RawMess
 	var head struct {
 		Errcode int `json:"errcode"`
 	}
-	_ = json.Unmarshal(a.body, &head) // for the counters only
+	_ = json.Unmarshal(a.body, &head) // only the counters use it
 	a.errcode = head.Errcode
 	s.codes.add(codeKey{appid, openid, codeTicket}, a)
 }
@@ -76,8 +76,8 @@ func (c *codes) forget(appid string) {
 	}
 }
 
-// CodeOf is the code that AnyCode gives for a ticket: nine digits with their leading
-// zeros, the form that developers report of the real one.
+// CodeOf returns the code that AnyCode resolves a code_ticket to: nine digits with leading zeros, the form that
+// developers report (docs/wechat-api.md#tickettocode).
 func CodeOf(codeTicket string) string {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(codeTicket)) // never fails
@@ -88,16 +88,16 @@ func anyReply(codeTicket string) []byte {
 	return []byte(replyBeforeCode + CodeOf(codeTicket) + replyAfterCode)
 }
 
-// wellFormed bounds a ticket by what the older page says of it (String256).
+// wellFormed checks a ticket against the type on WeChat's older page, String256 (docs/wechat-api.md#tickettocode).
 func wellFormed(ticket string) bool {
 	return ticket != "" && len(ticket) <= 256 &&
 		!strings.ContainsFunc(ticket, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// answerCode is POST /intp/marketcode/tickettocode. The token stands in the query,
-// as with its sister interfaces: the page forgets to say so.
+// answerCode is POST /intp/marketcode/tickettocode. The token is in the query, as at its sister interfaces;
+// the page does not mention it (docs/wechat-api.md#tickettocode).
 func (s *Simulator) answerCode(c *call) answer {
-	if no := s.admit(c); no.errcode != 0 {
+	if no := s.checkToken(c); no.errcode != 0 {
 		return s.refuse(no)
 	}
 	if no := s.countCode(c.account); no.errcode != 0 {
@@ -123,7 +123,7 @@ func (s *Simulator) answerCode(c *call) answer {
 	return s.refuse(refuseCode(s.now()))
 }
 
-// countCode takes no lock where there is no limit, which is the usual case.
+// countCode counts a call in the quotas. Without a limit, which is the usual case, it takes no lock.
 func (s *Simulator) countCode(a *account) refusal {
 	if s.cfg.CodesPerDay <= 0 && s.cfg.CodesPerMinute <= 0 {
 		return refusal{}

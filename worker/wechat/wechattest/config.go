@@ -14,55 +14,52 @@ type Account struct {
 	Secret string `json:"secret"`
 }
 
-// Config says how the simulated WeChat behaves. The zero value has WeChat's own
-// numbers and knows no account.
+// Config configures a simulated WeChat. The zero value has WeChat's own numbers and no account.
 //
-// In the limits, 0 means the number given and a negative one means no limit.
+// For the limits, 0 means the given number, and a negative number means no limit.
 type Config struct {
-	// Accounts that exist from the start; AddAccount adds more.
+	// Accounts exist from the start; AddAccount adds more.
 	Accounts []Account
 
-	// TokenLife and TicketLife are what a new token or ticket says in
-	// expires_in, so whole seconds, at least one. 0: 7200 s.
+	// TokenLife and TicketLife are the expires_in of a new token and ticket: whole seconds, at least one. 0:
+	// 7200 s.
 	TokenLife, TicketLife time.Duration
 
-	// Overlap is how long the old and the new value are both good. At most half
-	// of TokenLife, so that never more than two are. 0: 5 minutes, at most a
-	// third of TokenLife. Negative: none.
+	// Overlap is how long the old and the new value are both valid. It is at most half of TokenLife, so that
+	// never more than two tokens are valid. 0: 5 minutes, but at most a third of TokenLife. Negative: no
+	// overlap.
 	Overlap time.Duration
 
-	// ForceGap is the least time between two forced refreshes of a stable token;
-	// a sooner one is answered as a normal call. 0: 30 s. Negative: none.
+	// ForceGap is the least time between two forced refreshes of a stable token; a forced call before that is
+	// answered as a normal call. 0: 30 s. Negative: no gap.
 	ForceGap time.Duration
 
 	ForcesPerDay    int // forced refreshes of stable_token. 0: 20
 	TokensPerDay    int // successes of token. 0: 2000
 	StablePerMinute int // successes of stable_token, forced or not. 0: 10,000
-	StablePerDay    int // the same in a day. 0: 500,000
+	StablePerDay    int // successes of stable_token, forced or not. 0: 500,000
 	TicketsPerDay   int // calls of getticket, both types together. 0: 10,000
 	CodesPerDay     int // calls of tickettocode. 0: no limit
-	CodesPerMinute  int // the same in a minute. 0: no limit
+	CodesPerMinute  int // calls of tickettocode. 0: no limit
 
-	// AllowIPs is the IP white list, addresses or CIDRs, of every account and
-	// every endpoint. Empty: everyone may call.
+	// AllowIPs is the IP white list of every account at every endpoint: addresses or CIDRs. Empty: all IPs
+	// may call.
 	AllowIPs []string
 
-	// Latency is added to every answer, in real time whatever Now says. The call
-	// has taken effect before it is waited for. 0: none.
+	// Latency is added to every answer, in real time even if Now is set. The call takes effect before the latency
+	// begins. 0: none.
 	Latency time.Duration
 
-	// AnyCode resolves every well-formed code_ticket (1 to 256 visible ASCII
-	// characters), for load tests. The code in the reply is CodeOf(code_ticket).
+	// AnyCode resolves every well-formed code_ticket (1 to 256 visible ASCII characters), for load tests. The
+	// code in the reply is CodeOf(code_ticket).
 	AnyCode bool
 
-	// Now is the clock of lives, of quotas and of the Date header. nil: time.Now.
+	// Now is the clock for lives, quotas and the Date header. nil: time.Now.
 	Now func() time.Time
 }
 
-// WeChat's own numbers: seeds getaccesstoken and getticket for the lives and the
-// overlap, the page of getStableAccessToken for forced mode and its rates, the
-// quota page of a new official account for token, the lowest limit that a
-// developer reported for getticket.
+// WeChat's own numbers: docs/wechat-api.md#token, docs/wechat-api.md#stable_token. For getticket it is the
+// lowest quota that a developer has reported (docs/wechat-api.md#getticket).
 const (
 	defaultLife            = 7200 * time.Second
 	defaultOverlap         = 5 * time.Minute
@@ -74,8 +71,7 @@ const (
 	defaultTicketsPerDay   = 10_000
 )
 
-// Validate reports everything that New would panic about, each by the name of
-// its field.
+// Validate returns an error for every fault that makes New panic; each names its field.
 func (c Config) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -85,7 +81,7 @@ func (c Config) Validate() error {
 		if err := a.validate(); err != nil {
 			bad("Accounts[%d]: %w", i, err)
 		} else if seen[a.AppID] {
-			bad("Accounts[%d]: appid %q stands there twice", i, a.AppID)
+			bad("Accounts[%d]: appid %q is listed twice", i, a.AppID)
 		}
 		seen[a.AppID] = true
 	}
@@ -120,8 +116,7 @@ func (a Account) validate() error {
 	return nil
 }
 
-// withDefaults fills in WeChat's numbers. Afterwards a duration is what it says
-// and a limit of 0 or less is no limit.
+// withDefaults fills in WeChat's numbers. In the result 0 is a duration of 0, and a limit of 0 or less is no limit.
 func (c Config) withDefaults() Config {
 	orDuration := func(d *time.Duration, def time.Duration) {
 		switch {
@@ -151,8 +146,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// parseAllowIPs reads addresses and CIDRs, the two forms that WeChat's console
-// accepts ("172.0.0.1/24" yes, "172.0.0.*" no).
+// parseAllowIPs reads addresses and CIDRs, the two forms that WeChat's console accepts: "172.0.0.1/24", but not
+// "172.0.0.*" (docs/wechat-api.md#ip-white-list).
 func parseAllowIPs(list []string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for _, s := range list {

@@ -33,7 +33,7 @@ func TestValidateNamesTheField(t *testing.T) {
 	}
 }
 
-func TestNonsenseInGoCodePanics(t *testing.T) {
+func TestInvalidArgumentsPanic(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Accounts: []Account{{app, secret}}})
 	panics(t, "AddAccount", func() { s.AddAccount(Account{AppID: "wx1"}) })
@@ -54,8 +54,8 @@ func TestNonsenseInGoCodePanics(t *testing.T) {
 	}
 }
 
-// The Date of an answer is the simulation's time, so that a client can be tested that compares clocks.
-func TestDateIsThatOfTheSimulation(t *testing.T) {
+// The Date of an answer is the simulation's time, so that a client that compares clocks can be tested.
+func TestDateHeaderIsTheTimeOfTheSimulation(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	s := New(Config{Now: func() time.Time { return now }})

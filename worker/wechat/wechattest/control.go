@@ -10,39 +10,68 @@ import (
 	"strings"
 )
 
-// controlRoute is one call of the control API. Its example is a complete one.
+// controlRoute is one call of the control API, with a complete example.
 type controlRoute struct {
 	pattern string // of http.ServeMux: "POST /accounts"
-	example string // the path, where the pattern has a wildcard; "": that of the pattern
-	body    string // JSON; "": none
-	does    string
+	does    string // what the call does
+	example string // path of the example, if the pattern has a wildcard; "": the path of the pattern
+	body    string // JSON body of the example; "": no body
 	handle  http.HandlerFunc
 }
 
-// controlRoutes are the calls, in the order in which GET / lists them.
+// controlRoutes returns the calls in the order in which GET / lists them.
 func (s *Simulator) controlRoutes() []controlRoute {
 	done := func(do func()) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { do(); reply(w, okJSON{true}) }
 	}
 	return []controlRoute{
-		{"GET /calls", "", "", "count what was called, by account and endpoint", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Snapshot()) }},
-		{"POST /calls/reset", "", "", "count anew", done(s.ResetCounters)},
-		{"GET /faults", "", "", "list the faults in force", s.controlListFaults},
-		{"POST /faults", "", `{"appid":"wx1","endpoint":"token","times":3,"errcode":-1}`, "let calls fail, hang, or be late", post(s.controlInject)},
-		{"DELETE /faults", "", "", "end all faults", done(s.ClearFaults)},
-		{"POST /foreign-refresh", "", `{"appid":"wx1","endpoint":"token"}`, "fetch a token as another system would", post(s.controlForeignRefresh)},
-		{"POST /revoke", "", `{"token":"97_…"}`, "kill one token", post(s.controlRevoke)},
-		{"POST /judge", "", `{"appid":"wx1","kind":"access_token","value":"97_…"}`, "say whether a value is good now", post(s.controlJudge)},
-		{"POST /codes", "", `{"appid":"wx1","openid":"o1","code_ticket":"t1","reply":{"errcode":0,"errmsg":"ok","code":"012345678"}}`, "add what a code_ticket resolves to", post(s.controlAddCode)},
-		{"GET /accounts", "", "", "list the accounts", s.controlListAccounts},
-		{"POST /accounts", "", `{"appid":"wx1","secret":"s1"}`, "add an account", post(s.controlAddAccount)},
-		{"POST /secrets", "", `{"appid":"wx1","secret":"rotated"}`, "change its AppSecret", post(s.controlSetSecret)},
-		{"DELETE /accounts/{appid}", "/accounts/wx1", "", "remove it", s.controlRemoveAccount},
-		{"GET /healthz", "", "", "answer", done(func() {})},
+		{
+			pattern: "GET /calls", does: "return the counters by account and endpoint",
+			handle: func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Snapshot()) },
+		},
+		{pattern: "POST /calls/reset", does: "set the counters to zero", handle: done(s.ResetCounters)},
+		{pattern: "GET /faults", does: "list the faults in force", handle: s.controlListFaults},
+		{
+			pattern: "POST /faults", does: "make calls fail, hang, or take longer",
+			body: `{"appid":"wx1","endpoint":"token","times":3,"errcode":-1}`, handle: post(s.controlInject),
+		},
+		{pattern: "DELETE /faults", does: "remove all faults", handle: done(s.ClearFaults)},
+		{
+			pattern: "POST /foreign-refresh", does: "request a token as another system would",
+			body: `{"appid":"wx1","endpoint":"token"}`, handle: post(s.controlForeignRefresh),
+		},
+		{
+			pattern: "POST /revoke", does: "make WeChat refuse a token", body: `{"token":"97_…"}`,
+			handle: post(s.controlRevoke),
+		},
+		{
+			pattern: "POST /judge", does: "return whether WeChat accepts a value now",
+			body: `{"appid":"wx1","kind":"access_token","value":"97_…"}`, handle: post(s.controlValidity),
+		},
+		{
+			pattern: "POST /codes", does: "register what a code_ticket resolves to",
+			body: `{"appid":"wx1","openid":"o1","code_ticket":"t1",` +
+				`"reply":{"errcode":0,"errmsg":"ok","code":"012345678"}}`,
+			handle: post(s.controlAddCode),
+		},
+		{pattern: "GET /accounts", does: "list the accounts", handle: s.controlListAccounts},
+		{
+			pattern: "POST /accounts", does: "add an account", body: `{"appid":"wx1","secret":"s1"}`,
+			handle: post(s.controlAddAccount),
+		},
+		{
+			pattern: "POST /secrets", does: "change the AppSecret of an account",
+			body: `{"appid":"wx1","secret":"rotated"}`, handle: post(s.controlSetSecret),
+		},
+		{
+			pattern: "DELETE /accounts/{appid}", does: "remove an account", example: "/accounts/wx1",
+			handle: s.controlRemoveAccount,
+		},
+		{pattern: "GET /healthz", does: "answer as soon as the simulation runs", handle: done(func() {})},
 	}
 }
 
-// curl is the route as a command line.
+// curl returns the example as a command line.
 func (c controlRoute) curl(base string) string {
 	method, path, _ := strings.Cut(c.pattern, " ")
 	line := "curl "
@@ -55,18 +84,20 @@ func (c controlRoute) curl(base string) string {
 	return line + base + cmp.Or(c.example, path)
 }
 
-// Control is the simulation's own API: what the methods of Simulator do, over HTTP.
-// See the package comment; GET / lists it. Serve it on a listener of its own, or
-// under a path of your choice with http.StripPrefix.
+// Control returns the handler of the control API: the methods of Simulator over HTTP. The package comment
+// describes it, and GET / lists its calls. Serve it on its own listener, or under another path with
+// http.StripPrefix.
 func (s *Simulator) Control() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, http.StatusNotFound, fmt.Errorf("no such control call: %s %s; GET / lists them", r.Method, r.URL.Path))
+		fail(w, http.StatusNotFound, fmt.Errorf("the control API has no %s %s: GET / lists all calls", r.Method,
+			r.URL.Path))
 	})
 	routes := s.controlRoutes()
 	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		var b strings.Builder
-		b.WriteString("The control API of the simulated WeChat. JSON in, JSON out; what is wrong is said with {\"error\":\"…\"}.\n")
+		b.WriteString("The control API of the simulated WeChat. Requests and replies are JSON. " +
+			"An error is {\"error\":\"…\"}.\n")
 		for _, route := range routes {
 			fmt.Fprintf(&b, "\n# %s\n%s\n", route.does, route.curl("http://"+r.Host))
 		}
@@ -86,8 +117,8 @@ type appIDJSON struct {
 	AppID string `json:"appid"`
 }
 
-// errNotThere is what the request names and the simulation does not know: 404.
-var errNotThere = errors.New("not there")
+// errNotFound is for a request that names an account or value which does not exist: 404.
+var errNotFound = errors.New("does not exist")
 
 func (s *Simulator) controlListAccounts(w http.ResponseWriter, _ *http.Request) {
 	out := struct {
@@ -121,7 +152,7 @@ func (s *Simulator) controlSetSecret(a Account) (any, error) {
 		return nil, err
 	}
 	if !s.setSecret(a.AppID, a.Secret) {
-		return nil, fmt.Errorf("account %q: %w", a.AppID, errNotThere)
+		return nil, fmt.Errorf("account %q: %w", a.AppID, errNotFound)
 	}
 	return appIDJSON{a.AppID}, nil
 }
@@ -140,7 +171,7 @@ func (s *Simulator) controlAddCode(c codeJSON) (any, error) {
 	case c.CodeTicket == "":
 		return nil, errors.New("code_ticket is empty")
 	case c.AppID != "" && s.account(c.AppID) == nil:
-		return nil, fmt.Errorf("account %q: %w", c.AppID, errNotThere)
+		return nil, fmt.Errorf("account %q: %w", c.AppID, errNotFound)
 	}
 	s.AddCode(c.AppID, c.OpenID, c.CodeTicket, c.Reply)
 	return okJSON{true}, nil
@@ -170,7 +201,7 @@ type foreignJSON struct {
 
 func (s *Simulator) controlForeignRefresh(f foreignJSON) (any, error) {
 	if s.account(f.AppID) == nil {
-		return nil, fmt.Errorf("account %q: %w", f.AppID, errNotThere)
+		return nil, fmt.Errorf("account %q: %w", f.AppID, errNotFound)
 	}
 	var err error
 	f.Token, err = s.ForeignRefresh(f.AppID, f.Endpoint)
@@ -185,12 +216,12 @@ func (s *Simulator) controlRevoke(in struct {
 	case in.Token == "":
 		return nil, errors.New("token is empty")
 	case !s.revoke(in.Token):
-		return nil, fmt.Errorf("token: %w", errNotThere)
+		return nil, fmt.Errorf("token: %w", errNotFound)
 	}
 	return okJSON{true}, nil
 }
 
-func (s *Simulator) controlJudge(in struct {
+func (s *Simulator) controlValidity(in struct {
 	AppID string `json:"appid"`
 	Kind  string `json:"kind"`
 	Value string `json:"value"`
@@ -200,11 +231,11 @@ func (s *Simulator) controlJudge(in struct {
 		return nil, fmt.Errorf("kind %q is none of %v", in.Kind, kinds)
 	}
 	return struct {
-		Verdict Verdict `json:"verdict"`
-	}{s.Judge(in.AppID, in.Kind, in.Value)}, nil
+		Validity Validity `json:"verdict"` // a part of the control API, which other languages use
+	}{s.Validity(in.AppID, in.Kind, in.Value)}, nil
 }
 
-// post reads one JSON object and nothing else.
+// post decodes a body of exactly one JSON value and replies with the result of do.
 func post[T any](do func(T) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in T
@@ -220,7 +251,7 @@ func post[T any](do func(T) (any, error)) http.HandlerFunc {
 		}
 		out, err := do(in)
 		switch {
-		case errors.Is(err, errNotThere):
+		case errors.Is(err, errNotFound):
 			fail(w, http.StatusNotFound, err)
 		case err != nil:
 			fail(w, http.StatusBadRequest, err)

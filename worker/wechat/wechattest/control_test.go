@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-// ask calls the control API.
+// ask calls the control API and returns status and body.
 func ask(h http.Handler, method, path, body string) (int, string) {
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, httptest.NewRequest(method, path, strings.NewReader(body)))
@@ -20,8 +22,8 @@ func ask(h http.Handler, method, path, body string) (int, string) {
 
 func TestControlDoesWhatTheMethodsDo(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	c := h.Control()
+	fx := newFixture(t)
+	c := fx.Control()
 	step := func(method, path, body string, want string) string {
 		t.Helper()
 		status, got := ask(c, method, path, body)
@@ -34,20 +36,22 @@ func TestControlDoesWhatTheMethodsDo(t *testing.T) {
 	step("POST", "/accounts", `{"appid":"wx2","secret":"s2"}`, `{"appid":"wx2"}`)
 	step("GET", "/accounts", "", `{"accounts":[{"appid":"`+app+`"},{"appid":"wx2"}]}`)
 	step("POST", "/secrets", `{"appid":"wx2","secret":"new"}`, `{"appid":"wx2"}`)
-	token := h.ok(h.classicOf("wx2", "new")).AccessToken
+	token := fx.ok(fx.classicOf("wx2", "new")).AccessToken
 
-	step("POST", "/codes", `{"appid":"wx2","openid":"o","code_ticket":"t","reply":{"errcode":0,"code":"012345678"}}`, `{"ok":true}`)
-	h.equal("code", h.ok(h.code(token, "o", "t")).Code, "012345678")
+	code := `{"appid":"wx2","openid":"o","code_ticket":"t","reply":{"errcode":0,"code":"012345678"}}`
+	step("POST", "/codes", code, `{"ok":true}`)
+	fx.equal("code", fx.ok(fx.code(token, "o", "t")).Code, "012345678")
 
 	step("POST", "/faults", `{"appid":"wx2","endpoint":"token","times":2,"errcode":-1,"delay_ms":1}`,
 		`{"faults":[{"appid":"wx2","endpoint":"token","times":2,"errcode":-1,"delay_ms":1}]}`)
-	h.refused(h.classicOf("wx2", "new"), -1, "system error")
+	fx.refused(fx.classicOf("wx2", "new"), -1, "system error")
 	step("GET", "/faults", "", `{"faults":[{"appid":"wx2","endpoint":"token","times":1,"errcode":-1,"delay_ms":1}]}`)
 	step("DELETE", "/faults", "", `{"ok":true}`)
 	step("GET", "/faults", "", `{"faults":[]}`)
 
 	var foreign struct{ Token string }
-	if err := json.Unmarshal([]byte(step("POST", "/foreign-refresh", `{"appid":"wx2","endpoint":"token"}`, "")), &foreign); err != nil {
+	reply := step("POST", "/foreign-refresh", `{"appid":"wx2","endpoint":"token"}`, "")
+	if err := json.Unmarshal([]byte(reply), &foreign); err != nil {
 		t.Fatal(err)
 	}
 	step("POST", "/judge", `{"appid":"wx2","kind":"access_token","value":"`+foreign.Token+`"}`, `{"verdict":"valid"}`)
@@ -60,12 +64,12 @@ func TestControlDoesWhatTheMethodsDo(t *testing.T) {
 	step("POST", "/calls/reset", "", `{"ok":true}`)
 	step("GET", "/calls", "", `{"accounts":{},"not_found":0}`)
 	step("DELETE", "/accounts/wx2", "", `{"appid":"wx2"}`)
-	h.refused(h.classicOf("wx2", "new"), 40013, "")
+	fx.refused(fx.classicOf("wx2", "new"), 40013, "")
 }
 
-func TestControlSaysWhatIsWrong(t *testing.T) {
+func TestControlNamesTheFaultOfARequest(t *testing.T) {
 	t.Parallel()
-	c := newHouse(t).Control()
+	c := newFixture(t).Control()
 	for _, tt := range []struct {
 		method, path, body string
 		status             int
@@ -87,7 +91,7 @@ func TestControlSaysWhatIsWrong(t *testing.T) {
 		{"POST", "/faults", `{"body":"x"}`, 400, "truncated"},
 		{"POST", "/faults", `{"delay":"1s"}`, 400, "unknown field"},
 		{"POST", "/foreign-refresh", `{"appid":"wx2","endpoint":"token"}`, 404, "wx2"},
-		{"POST", "/foreign-refresh", `{"appid":"` + app + `"}`, 400, "gives no token"},
+		{"POST", "/foreign-refresh", `{"appid":"` + app + `"}`, 400, "issues no token"},
 		{"POST", "/revoke", `{"token":"x"}`, 404, "token"},
 		{"POST", "/revoke", `{}`, 400, "token"},
 		{"POST", "/judge", `{"appid":"` + app + `","kind":"ticket","value":"x"}`, 400, "jsapi_ticket"},
@@ -96,7 +100,10 @@ func TestControlSaysWhatIsWrong(t *testing.T) {
 	} {
 		status, got := ask(c, tt.method, tt.path, tt.body)
 		var e struct{ Error string }
-		if err := json.Unmarshal([]byte(got), &e); err != nil || status != tt.status || !strings.Contains(e.Error, tt.text) {
+		if err := json.Unmarshal([]byte(got), &e); err != nil {
+			t.Errorf("%s %s %s: %v in %s", tt.method, tt.path, tt.body, err, got)
+		}
+		if status != tt.status || !strings.Contains(e.Error, tt.text) {
 			t.Errorf("%s %s %s: %d %s, want %d with %q", tt.method, tt.path, tt.body, status, got, tt.status, tt.text)
 		}
 	}
@@ -105,27 +112,34 @@ func TestControlSaysWhatIsWrong(t *testing.T) {
 func TestFaultSurvivesJSON(t *testing.T) {
 	t.Parallel()
 	for _, f := range []Fault{
-		{AppID: "a", Endpoint: "token", Times: 1, Errcode: 2, Errmsg: "m", Status: 500, Body: "raw:x", Delay: 1500 * time.Millisecond, Hang: true, After: true},
+		{
+			AppID: "a", Endpoint: "token", Times: 1, Errcode: 2, Errmsg: "m", Status: 500, Body: "raw:x",
+			Delay: 1500 * time.Millisecond, Hang: true, After: true,
+		},
 		{Drop: true},
 	} {
 		b, err := json.Marshal(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var back Fault
-		if err := json.Unmarshal(b, &back); err != nil || back != f {
-			t.Errorf("%s: %+v, %v", b, back, err)
+		var got Fault
+		if err := json.Unmarshal(b, &got); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(f, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", b, diff)
 		}
 	}
 }
 
-// runCurl runs the curl lines of a text in their order, with $C or the host of httptest as the base.
+// runCurl runs the curl lines of a text in order. Their base is $C or the host of httptest.
 func runCurl(t *testing.T, text string) (ran int) {
 	t.Helper()
-	h := newHouse(t)
-	c := h.Control()
-	h.AddAccount(Account{AppID: "wx1", Secret: "s1"})
-	for _, l := range regexp.MustCompile(`(?m)^(?://\t)?curl (?:-X (\w+) )?(?:-d '(.*)' )?(?:\$C|http://example\.com)(\S+)$`).FindAllStringSubmatch(text, -1) {
+	fx := newFixture(t)
+	c := fx.Control()
+	fx.AddAccount(Account{AppID: "wx1", Secret: "s1"})
+	line := regexp.MustCompile(`(?m)^(?://\t)?curl (?:-X (\w+) )?(?:-d '(.*)' )?(?:\$C|http://example\.com)(\S+)$`)
+	for _, l := range line.FindAllStringSubmatch(text, -1) {
 		ran++
 		method, body, path := l[1], l[2], l[3]
 		switch {
@@ -134,18 +148,18 @@ func runCurl(t *testing.T, text string) (ran int) {
 		case method == "":
 			method = "GET"
 		}
-		if path == "/accounts/wx1" { // the lines after it use the account still
+		if path == "/accounts/wx1" { // later lines still use the account
 			defer ask(c, method, path, body)
 			continue
 		}
 		if strings.Contains(body, "97_…") {
-			body = strings.ReplaceAll(body, "97_…", h.ok(h.classic()).AccessToken)
+			body = strings.ReplaceAll(body, "97_…", fx.ok(fx.classic()).AccessToken)
 		}
 		if status, got := ask(c, method, path, body); status != http.StatusOK {
 			t.Errorf("%s: %d %s", l[0], status, got)
 		}
 		if path == "/faults" && body != "" {
-			h.ClearFaults() // or the tokens of the lines below would not come
+			fx.ClearFaults() // otherwise later lines would get no token
 		}
 	}
 	return ran
@@ -164,12 +178,12 @@ func TestEveryCurlLineOfThePackageCommentWorks(t *testing.T) {
 
 func TestTheListOfCallsIsCompleteAndWorks(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	status, list := ask(h.Control(), "GET", "/", "")
+	fx := newFixture(t)
+	status, list := ask(fx.Control(), "GET", "/", "")
 	if status != http.StatusOK {
 		t.Fatalf("%d %s", status, list)
 	}
-	routes := h.controlRoutes()
+	routes := fx.controlRoutes()
 	if n := runCurl(t, list); n != len(routes) {
 		t.Errorf("%d curl lines for %d calls:\n%s", n, len(routes), list)
 	}

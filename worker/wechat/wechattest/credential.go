@@ -8,21 +8,20 @@ import (
 	"time"
 )
 
-// Kinds of credential, in the words of Judge.
+// The kinds of credential, for Validity.
 const (
 	KindAccessToken  = "access_token"
 	KindJSAPITicket  = "jsapi_ticket"
 	KindWXCardTicket = "wx_card_ticket"
 )
 
-// credential is one value that was issued. Its end may come nearer but never go
-// further away; it is read without a lock.
+// credential is one value that was issued. Its end can only move to an earlier time; it is read without a lock.
 type credential struct {
 	account *account
 	kind    string
 	value   string
-	lifeEnd int64        // the end it was issued with
-	end     atomic.Int64 // the end it really has: a successor brings it nearer
+	lifeEnd int64        // the end that it was issued with
+	end     atomic.Int64 // the actual end, which a successor makes earlier
 	revoked atomic.Bool
 }
 
@@ -32,18 +31,16 @@ func newCredential(a *account, kind, value string, end int64) *credential {
 	return c
 }
 
-// shorten makes the end at most t. The caller holds the account's lock.
+// shorten moves the end to t unless it is earlier. The caller has locked the account.
 func (c *credential) shorten(t int64) {
 	if c.end.Load() > t {
 		c.end.Store(t)
 	}
 }
 
-func (c *credential) kill(now int64) { c.shorten(now) }
-
-// verdict is what WeChat would say of it now. One that was killed is dead (40001)
-// until its own life is over, from then on it is expired (42001).
-func (c *credential) verdict(now int64) Verdict {
+// validity returns whether WeChat accepts the credential now. A credential that ended early is dead (40001)
+// until its life is over, and expired (42001) after that.
+func (c *credential) validity(now int64) Validity {
 	switch {
 	case now >= c.lifeEnd:
 		return Expired
@@ -53,18 +50,19 @@ func (c *credential) verdict(now int64) Verdict {
 	return Valid
 }
 
-// rest is the life it has left, by what it was issued with.
+// rest returns the remaining life that it was issued with.
 func (c *credential) rest(now int64) time.Duration { return time.Duration(c.lifeEnd - now) }
 
-// remembered is how many superseded values are known at least, so that a late
-// caller is told 40001 or 42001 and not 40014. It bounds the memory of a long run.
+// remembered is how many replaced values the registry keeps at least, so that a late caller gets 40001 or
+// 42001 and not
+// 40014. It limits the memory of a long run.
 const remembered = 20_000
 
-// registry finds what was issued by its value.
+// registry finds a credential by its value.
 type registry struct {
 	mu      sync.RWMutex
 	byValue map[string]*credential
-	retired []*credential // superseded, oldest first
+	retired []*credential // replaced, oldest first
 }
 
 func (r *registry) find(value string) *credential {
@@ -82,8 +80,8 @@ func (r *registry) add(c *credential) {
 	r.byValue[c.value] = c
 }
 
-// retire says that c has a successor, so that it may be forgotten some time. One
-// that still lives is never forgotten, so for one overlap the list may be longer.
+// retire records that c has a successor, so that the registry may drop it later. A valid credential is never
+// dropped, so the list can be longer than remembered for one overlap.
 func (r *registry) retire(c *credential, now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,13 +93,13 @@ func (r *registry) retire(c *credential, now int64) {
 	}
 }
 
-// newToken looks like WeChat's: two digits, an underscore, 136 characters in all.
+// newToken returns a token of WeChat's form: two digits, an underscore, 136 characters in all.
 func newToken() string { return "97_" + randomText(133) }
 
-// newTicket has the 86 characters of the tickets in WeChat's signature examples.
+// newTicket returns a ticket of 86 characters, as in WeChat's signature examples.
 func newTicket() string { return randomText(86) }
 
-// randomText is n characters of A-Za-z0-9_-.
+// randomText returns n characters of A-Za-z0-9_-.
 func randomText(n int) string {
 	b := make([]byte, base64.RawURLEncoding.DecodedLen(n)+1)
 	_, _ = rand.Read(b) // never fails, see its documentation

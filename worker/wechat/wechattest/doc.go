@@ -1,7 +1,6 @@
-// Package wechattest simulates the WeChat server API as far as a keeper of
-// credentials needs it: what is issued, how long it lives, what kills it, what
-// is refused and in which words. It is a fake that behaves, not a mock that
-// expects. It needs nothing but the standard library.
+// Package wechattest simulates the part of the WeChat server API that wxkeeper uses: what WeChat issues, how
+// long it lives, what ends it, and what WeChat refuses with which errcode. The simulation behaves like WeChat
+// and expects no sequence of calls. It needs only the standard library.
 //
 //	GET  /cgi-bin/token                  classic access_token       endpoint "token"
 //	POST /cgi-bin/stable_token           stable access_token        endpoint "stable_token"
@@ -14,7 +13,7 @@
 //	wx := wechattest.Start(t, wechattest.Config{
 //		Accounts: []wechattest.Account{{AppID: "wx1", Secret: "s1"}},
 //	})
-//	// point the client at wx.URL, then
+//	// configure the client with wx.URL, then
 //	wx.Inject(wechattest.Fault{Endpoint: "token", Errcode: -1, Times: 3})
 //	wx.Minted("wx1", "token")
 //
@@ -22,39 +21,39 @@
 //
 // # What is simulated
 //
-// Sources: [F] WeChat's documentation, [C] reports of developers, [I] our
-// inference where neither says anything.
+// The source of each rule is in docs/wechat-api.md, with the marks documented, reported and inferred.
 //
-//   - Classic token: every success mints a new one [F]. The last one lives on
-//     for Config.Overlap [F], the one before it dies at once [I: only "old and
-//     new" are promised].
-//   - Stable token: the same one with the rest of its life, a new one in its
-//     last Overlap, while the old one lives to its own end [F]. Forced: a new
-//     one; the last lives on for Overlap at most, the one before dies at once
-//     [F: the leak procedure is two forced calls]. A forced call within
-//     ForceGap does not refresh [F]: it is answered as a normal one. Stable and
-//     classic tokens never touch each other [F].
-//   - Ticket: the same value for its whole life, whatever token asks, with a
-//     constant expires_in [C]. The old one stays usable for Overlap after its
-//     life [C].
-//   - code_ticket: AddCode registers what resolves; the sample of WeChat's page
-//     is registered for every account. All else is 40097 [C]. A ticket may be
-//     resolved any number of times: single use is not documented.
-//   - Tokens at the API endpoints: 41001 missing, 40014 never issued, 40001
-//     dead before its time, 42001 its life is over [F].
-//   - Quotas: 45009 for the day of Asia/Shanghai, 45011 for the minute of the
-//     clock [I]. Only calls that identified themselves are counted.
-//   - A refusal is HTTP 200 with errcode and errmsg, the latter ending in a rid
-//     [F]; everything is sent as text/plain, JSON or not [C].
+//   - Classic token: each success issues a new token (documented). The previous
+//     token stays valid for Config.Overlap (documented), the token before it ends
+//     at once (inferred: WeChat promises only "old and new").
+//   - Stable token: normal mode repeats the token with its remaining life. In the
+//     last Overlap of a life it issues a new token, and the old token keeps its own
+//     end (documented). Forced mode issues a new token; the previous token stays
+//     valid for at most Overlap, the token before it ends at once (documented: the
+//     leak procedure is two forced calls). A forced call within ForceGap of the
+//     last one does not refresh (documented); it is answered as a normal call
+//     (inferred). Stable and classic tokens never affect each other (documented).
+//   - Ticket: the same value for its whole life, for every token, with a constant
+//     expires_in. The old ticket stays valid for Overlap after its life (reported).
+//   - code_ticket: AddCode registers what a code_ticket resolves to; the sample of
+//     WeChat's page is registered for every account. Any other code_ticket is
+//     refused with 40097 (reported). A code_ticket can be resolved any number of
+//     times: whether WeChat limits that is not known.
+//   - Token at an endpoint that takes one: 41001 if it is missing, 40014 if it was
+//     never issued, 40001 if it ended before its life was over, 42001 if its life
+//     is over (documented).
+//   - Quotas: 45009 until the day ends in Asia/Shanghai, 45011 until the minute of
+//     the clock ends (inferred). Only calls with valid credentials count.
+//   - A refusal is HTTP 200 with errcode and errmsg, and the errmsg ends in a rid
+//     (documented). The Content-Type is always text/plain (reported).
 //
-// Checks are made in this order: method, parameters, appid, secret or token, IP
-// white list, quota, arguments. WeChat's own order is not documented.
+// Checks run in this order: method, parameters, AppID, AppSecret or token, IP white list, quota, arguments.
+// WeChat's own order is not documented.
 //
 // # The control API
 //
-// JSON in, JSON out. What is wrong with a request is said with 400 and
-// {"error":"…"}; 404 is for an account or value that is not there. Unknown
-// fields are refused, so that a typing error is not a silent no-op.
+// Requests and replies are JSON. A wrong request is answered with 400 and {"error":"…"}, an account or value
+// that does not exist with 404. Unknown fields are refused, so that a typing error does not pass unnoticed.
 //
 //	C=http://127.0.0.1:8091
 //	curl $C/
@@ -63,7 +62,7 @@
 //	curl -d '{"appid":"wx1","secret":"s1"}' $C/accounts
 //	curl -X DELETE $C/accounts/wx1
 //	curl -d '{"appid":"wx1","secret":"rotated"}' $C/secrets
-//	curl -d '{"appid":"wx1","openid":"o1","code_ticket":"t1","reply":{"errcode":0,"errmsg":"ok","code":"012345678"}}' $C/codes
+//	curl -d '{"appid":"wx1","openid":"o1","code_ticket":"t1","reply":{"errcode":0,"code":"012345678"}}' $C/codes
 //	curl $C/faults
 //	curl -d '{"appid":"wx1","endpoint":"token","times":3,"errcode":-1}' $C/faults
 //	curl -d '{"endpoint":"tickettocode","delay_ms":800}' $C/faults
@@ -75,7 +74,9 @@
 //	curl $C/calls
 //	curl -X POST $C/calls/reset
 //
-// The fields of a fault are those of [Fault], of /calls those of [Snapshot].
-// The control API has no authentication: whoever reaches it owns the
-// simulation. Secrets and tokens of a simulation protect nothing.
+// A fault has the fields of [Fault], the reply of /calls those of [Snapshot]. /judge returns a [Validity] in
+// its field "verdict".
+//
+// The control API has no authentication: anyone who can connect to it controls the simulation. Secrets and
+// tokens of a simulation protect nothing.
 package wechattest

@@ -9,7 +9,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// In a test, Start(t, cfg) does the serving and the closing.
+// In a test, Start(t, cfg) starts and closes the server.
 func Example() {
 	wx := wechattest.New(wechattest.Config{
 		Accounts: []wechattest.Account{{AppID: "wx1", Secret: "s1"}},
@@ -27,15 +27,17 @@ func Example() {
 		return string(b)
 	}
 
-	wx.Inject(wechattest.Fault{Endpoint: "token", Times: 1, Errcode: -1, Errmsg: "system error rid: 6a1b2c3d-4e5f6071-1a2b3c4d"})
+	wx.Inject(wechattest.Fault{
+		Endpoint: "token", Times: 1, Errcode: -1, Errmsg: "system error rid: 6a1b2c3d-4e5f6071-1a2b3c4d",
+	})
 	fmt.Println(ask())
 	ask()
 	fmt.Println(wx.Calls("wx1", "token"), "calls,", wx.Minted("wx1", "token"), "token")
 
 	token, _ := wx.ForeignRefresh("wx1", "token") // another system of the same account
-	fmt.Println(wx.Judge("wx1", "access_token", token))
+	fmt.Println(wx.Validity("wx1", "access_token", token))
 	wx.Revoke(token)
-	fmt.Println(wx.Judge("wx1", "access_token", token))
+	fmt.Println(wx.Validity("wx1", "access_token", token))
 
 	// Output:
 	// {"errcode":-1,"errmsg":"system error rid: 6a1b2c3d-4e5f6071-1a2b3c4d"}

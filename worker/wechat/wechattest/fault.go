@@ -13,48 +13,46 @@ import (
 	"time"
 )
 
-// Fault is something that goes wrong. The oldest fault that matches a call strikes
-// it, and no other. What it does, in this order: wait Delay, Hang or Drop, answer
-// with Errcode, Status and Body. One that only delays lets the true answer through.
+// Fault is a failure of calls. Of all faults that match a call only the oldest affects it. The fault acts in
+// this order: wait for Delay; Hang or Drop; answer with Errcode, Status and Body. A fault with only a Delay
+// lets the true answer through.
 //
-// In JSON the names are appid, endpoint, times, errcode, errmsg, status, body,
-// delay_ms, hang, drop, after.
+// In JSON the names are appid, endpoint, times, errcode, errmsg, status, body, delay_ms, hang, drop, after.
 type Fault struct {
 	AppID    string // "": any
 	Endpoint string // token, stable_token, getticket, tickettocode, get_api_domain_ip; "": any
-	Times    int    // how many calls it strikes. 0: until ClearFaults
+	Times    int    // the number of calls that it affects. 0: until ClearFaults
 
-	Errcode int    // refuse with it
-	Errmsg  string // its text; "": WeChat's. A rid is put at its end if there is none
-	Status  int    // HTTP status, 200 to 599; alone, with the page of a gateway as body. 0: 200
+	Errcode int    // refuse with this errcode
+	Errmsg  string // text of Errcode; "": WeChat's text. A rid is appended unless the text has one
+	Status  int    // HTTP status, 200 to 599; without Errcode and Body, with the page of a gateway as body. 0: 200
 
-	// Body spoils the answer:
+	// Body corrupts the answer:
 	//
-	//	empty              nothing
-	//	truncated          the first half of the answer, sent as if it were all
-	//	cut                the same, but the connection ends where more was promised
+	//	empty              no body
+	//	truncated          the first half of the answer, with a matching Content-Length
+	//	cut                the first half of the answer, then the connection ends
 	//	html               a web page
-	//	binary             bytes that are no text
-	//	huge               the answer, in more than 1 MiB
-	//	wrong_type         expires_in as a string; code as a number, ip_list as a string
+	//	binary             bytes that are not text
+	//	huge               the answer with more than 1 MiB
+	//	wrong_type         expires_in as a string; code as a number; ip_list as a string
 	//	short_life         expires_in 1
 	//	zero_life          expires_in 0
 	//	no_value           without the token, ticket, code or ip_list
-	//	empty_value        with an empty one
-	//	long_value         with one of more than 2 KiB
-	//	unprintable_value  with control characters in it
-	//	raw:…              what follows the colon
+	//	empty_value        with an empty token, ticket, code or ip_list
+	//	long_value         with a value of more than 2 KiB
+	//	unprintable_value  with control characters in the value
+	//	raw:…              the text after the colon
 	//
-	// Without After the value that is spoiled is one that WeChat never issued.
+	// Without After, the corrupted value is one that WeChat never issued.
 	Body string
 
 	Delay time.Duration // wait first, in real time; JSON: delay_ms
-	Hang  bool          // never answer; until the caller goes away or the server closes
+	Hang  bool          // do not answer until the caller goes away or the server closes
 	Drop  bool          // close the connection without an answer
 
-	// After lets the call take effect (mint, count in a quota) before the fault hides
-	// the answer, as when an answer is lost on its way. Otherwise it never reached
-	// WeChat.
+	// After makes the call take effect (issue a value, count in a quota) before the fault hides the answer,
+	// as if the answer were lost on its way. Without After, the call does not reach WeChat.
 	After bool
 }
 
@@ -80,19 +78,19 @@ func (f Fault) validate() error {
 	case f.Errmsg != "" && f.Errcode == 0:
 		return errors.New("errmsg without errcode")
 	case f.Hang && f.Drop:
-		return errors.New("hang and drop exclude each other")
+		return errors.New("hang and drop cannot be combined")
 	case !f.hides() && f.Delay == 0:
 		return errors.New("this fault does nothing: it needs errcode, status, body, delay_ms, hang or drop")
 	}
 	return nil
 }
 
-// hides says whether the caller does not see the true answer.
+// hides reports whether the fault replaces the true answer.
 func (f Fault) hides() bool {
 	return f.Hang || f.Drop || f.Errcode != 0 || f.Status != 0 || f.Body != ""
 }
 
-// Inject arms a fault. It panics if the fault makes no sense.
+// Inject adds a fault. It panics if the fault is invalid.
 func (s *Simulator) Inject(f Fault) {
 	if err := f.validate(); err != nil {
 		panic("wechattest: Inject: " + err.Error())
@@ -100,10 +98,10 @@ func (s *Simulator) Inject(f Fault) {
 	s.faults.add(f)
 }
 
-// ClearFaults disarms all faults. Calls that hang already go on hanging.
+// ClearFaults removes all faults. Calls that already hang are not affected.
 func (s *Simulator) ClearFaults() { s.faults.clear() }
 
-// Faults are those that are armed, oldest first; Times is what is left of it.
+// Faults returns the faults in force, oldest first. Times is the number of calls that are left.
 func (s *Simulator) Faults() []Fault {
 	out := []Fault{}
 	for _, a := range s.faults.load() {
@@ -118,9 +116,10 @@ func (s *Simulator) Faults() []Fault {
 	return out
 }
 
+// armed is a fault in force.
 type armed struct {
 	Fault
-	left atomic.Int64 // where Times is not 0
+	left atomic.Int64 // calls that are left; used if Times is not 0
 }
 
 // faults is copied on write: a call without a fault costs one load of a pointer.
@@ -158,7 +157,7 @@ func (fs *faults) clear() {
 	fs.list.Store(nil)
 }
 
-// take returns the fault that strikes this call, or nil.
+// take returns the fault that affects this call, or nil. It uses up one of the fault's Times.
 func (fs *faults) take(appid string, ep endpoint) *Fault {
 	for _, a := range fs.load() {
 		if a.AppID != "" && a.AppID != appid || a.Endpoint != "" && a.Endpoint != ep.String() {
@@ -178,9 +177,9 @@ func (fs *faults) take(appid string, ep endpoint) *Fault {
 	return nil
 }
 
-// serveFault is what a struck call sees.
-func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, c *call, f *Fault, count *counting) {
-	count.st.faults.Add(1)
+// serveFault answers a call that a fault affects.
+func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, c *call, f *Fault, open *openCall) {
+	open.st.faults.Add(1)
 	var a answer
 	if f.After {
 		a = s.answer(c)
@@ -203,18 +202,18 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, c *call, 
 		a = s.refuse(refusal{f.Errcode, msg})
 	case f.After:
 	case f.hides():
-		a = s.pretend(c.endpoint)
+		a = s.fakeSuccess(c.endpoint)
 	default:
 		a = s.answer(c)
 	}
 	if f.Body == "" && (f.Status == 0 || f.Errcode != 0) {
-		count.answered(a.errcode)
+		open.answered(a.errcode)
 	}
-	count.leave()
-	s.writeSpoiled(w, c.endpoint, f, a)
+	open.end()
+	s.writeCorrupt(w, c.endpoint, f, a)
 }
 
-// faultJSON is a Fault on the wire.
+// faultJSON is a Fault in JSON.
 type faultJSON struct {
 	AppID    string `json:"appid,omitempty"`
 	Endpoint string `json:"endpoint,omitempty"`
@@ -232,7 +231,8 @@ type faultJSON struct {
 // MarshalJSON writes Delay as delay_ms, whole milliseconds.
 func (f Fault) MarshalJSON() ([]byte, error) {
 	return json.Marshal(faultJSON{
-		f.AppID, f.Endpoint, f.Times, f.Errcode, f.Errmsg, f.Status, f.Body, f.Delay.Milliseconds(), f.Hang, f.Drop, f.After,
+		f.AppID, f.Endpoint, f.Times, f.Errcode, f.Errmsg, f.Status, f.Body, f.Delay.Milliseconds(), f.Hang, f.Drop,
+		f.After,
 	})
 }
 

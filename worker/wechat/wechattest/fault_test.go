@@ -13,146 +13,158 @@ import (
 	"unicode/utf8"
 )
 
-func TestFaultStrikesTheNumberOfTimesItSays(t *testing.T) {
+func TestFaultAffectsTimesCalls(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.Inject(Fault{AppID: app, Endpoint: "token", Times: 2, Errcode: -1})
-	h.ok(h.stable(false))
-	h.refused(h.classic(), -1, "system error")
-	h.equal("left", h.Faults()[0].Times, 1)
-	h.refused(h.classic(), -1, "system error")
-	h.equal("armed", len(h.Faults()), 0)
-	h.ok(h.classic())
-	h.equal("Minted", h.Minted(app, "token"), 1)
-	h.equal("Calls", h.Calls(app, "token"), 3)
-	h.equal("faults", h.Snapshot().Accounts[app]["token"].Faults, 2)
-	h.equal("-1", h.Snapshot().Accounts[app]["token"].Errcodes[-1], 2)
+	fx := newFixture(t)
+	fx.Inject(Fault{AppID: app, Endpoint: "token", Times: 2, Errcode: -1})
+	fx.ok(fx.stable(false))
+	fx.refused(fx.classic(), -1, "system error")
+	fx.equal("left", fx.Faults()[0].Times, 1)
+	fx.refused(fx.classic(), -1, "system error")
+	fx.equal("faults in force", len(fx.Faults()), 0)
+	fx.ok(fx.classic())
+	fx.equal("Minted", fx.Minted(app, "token"), 1)
+	fx.equal("Calls", fx.Calls(app, "token"), 3)
+	fx.equal("faults", fx.Snapshot().Accounts[app]["token"].Faults, 2)
+	fx.equal("-1", fx.Snapshot().Accounts[app]["token"].Errcodes[-1], 2)
 }
 
 func TestFaultWithoutTimesLastsUntilCleared(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.Inject(Fault{Errcode: 89503})
+	fx := newFixture(t)
+	fx.Inject(Fault{Errcode: 89503})
 	for range 5 {
-		h.refused(h.classic(), 89503, "administrator")
+		fx.refused(fx.classic(), 89503, "administrator")
 	}
-	h.ClearFaults()
-	h.ok(h.classic())
+	fx.ClearFaults()
+	fx.ok(fx.classic())
 }
 
-func TestTheOldestMatchingFaultStrikesAlone(t *testing.T) {
+func TestOnlyTheOldestMatchingFaultAffectsACall(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.Inject(Fault{AppID: "wx2", Errcode: 1})
-	h.Inject(Fault{Endpoint: "token", Times: 1, Errcode: 2, Errmsg: "two"})
-	h.Inject(Fault{Times: 1, Errcode: 3, Errmsg: `three "quoted" <> rid: mine`})
-	h.refused(h.classic(), 2, "two")
-	h.equal("errmsg with its own rid", h.classic().Errmsg, `three "quoted" <> rid: mine`)
-	h.ok(h.classic())
+	fx := newFixture(t)
+	fx.Inject(Fault{AppID: "wx2", Errcode: 1})
+	fx.Inject(Fault{Endpoint: "token", Times: 1, Errcode: 2, Errmsg: "two"})
+	fx.Inject(Fault{Times: 1, Errcode: 3, Errmsg: `three "quoted" <> rid: mine`})
+	fx.refused(fx.classic(), 2, "two")
+	fx.equal("errmsg with its own rid", fx.classic().Errmsg, `three "quoted" <> rid: mine`)
+	fx.ok(fx.classic())
 }
 
 func TestFaultTimesHoldUnderConcurrency(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.Inject(Fault{Times: 20, Errcode: -1})
+	fx := newFixture(t)
+	fx.Inject(Fault{Times: 20, Errcode: -1})
 	var wg sync.WaitGroup
 	for range 100 {
-		wg.Go(func() { h.stable(false) })
+		wg.Go(func() { fx.stable(false) })
 	}
 	wg.Wait()
-	h.equal("struck", h.Snapshot().Accounts[app]["stable_token"].Errcodes[-1], 20)
-	h.equal("answered", h.Snapshot().Accounts[app]["stable_token"].Errcodes[0], 80)
+	fx.equal("affected", fx.Snapshot().Accounts[app]["stable_token"].Errcodes[-1], 20)
+	fx.equal("answered", fx.Snapshot().Accounts[app]["stable_token"].Errcodes[0], 80)
 }
 
 func TestAfterTakesEffectAndHidesTheAnswer(t *testing.T) {
 	t.Parallel()
 	for _, after := range []bool{false, true} {
-		h := newHouse(t)
-		a, b := h.ok(h.classic()).AccessToken, h.ok(h.classic()).AccessToken
-		h.judge(a, Valid)
-		h.Inject(Fault{Endpoint: "token", Times: 1, Status: 502, After: after})
-		got := h.classic()
-		h.equal("status", got.status, 502)
+		fx := newFixture(t)
+		a, b := fx.ok(fx.classic()).AccessToken, fx.ok(fx.classic()).AccessToken
+		fx.checkValidity(a, Valid)
+		fx.Inject(Fault{Endpoint: "token", Times: 1, Status: 502, After: after})
+		got := fx.classic()
+		fx.equal("status", got.status, 502)
 		if !strings.Contains(got.body, "Bad Gateway") || got.header.Get("Content-Type") != "text/html" {
 			t.Errorf("%v %s", got.header, got.body)
 		}
 		if after {
-			h.judge(a, Dead)
-			h.equal("Minted", h.Minted(app, "token"), 3)
+			fx.checkValidity(a, Dead)
+			fx.equal("Minted", fx.Minted(app, "token"), 3)
 		} else {
-			h.judge(a, Valid)
-			h.equal("Minted", h.Minted(app, "token"), 2)
+			fx.checkValidity(a, Valid)
+			fx.equal("Minted", fx.Minted(app, "token"), 2)
 		}
-		h.judge(b, Valid)
+		fx.checkValidity(b, Valid)
 	}
 }
 
 func TestFaultErrcode40164NamesTheCallersIP(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.Inject(Fault{Errcode: 40164})
-	h.refused(h.classic(), 40164, "invalid ip 192.0.2.1 ipv6 ::ffff:192.0.2.1, not in whitelist")
+	fx := newFixture(t)
+	fx.Inject(Fault{Errcode: 40164})
+	fx.refused(fx.classic(), 40164, "invalid ip 192.0.2.1 ipv6 ::ffff:192.0.2.1, not in whitelist")
 }
 
-func TestFaultErrcodeAloneHasTheTextOfItsEndpoint(t *testing.T) {
+func TestFaultErrcodeWithoutErrmsgHasTheTextOfItsEndpoint(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	token := h.ok(h.classic()).AccessToken
+	fx := newFixture(t)
+	token := fx.ok(fx.classic()).AccessToken
 	for errcode, text := range map[int]string{
-		40001: "access_token is invalid or not latest", 40097: "invalid args", 48001: "api unauthorized", 99999: "error",
+		40001: "access_token is invalid or not latest", 40097: "invalid args", 48001: "api unauthorized",
+		99999: "error",
 	} {
-		h.ClearFaults()
-		h.Inject(Fault{Errcode: errcode})
-		h.refused(h.domainIP(token), errcode, text)
+		fx.ClearFaults()
+		fx.Inject(Fault{Errcode: errcode})
+		fx.refused(fx.domainIP(token), errcode, text)
 	}
-	h.ClearFaults()
-	h.Inject(Fault{Errcode: 40001})
-	h.refused(h.classic(), 40001, "appsecret error")
+	fx.ClearFaults()
+	fx.Inject(Fault{Errcode: 40001})
+	fx.refused(fx.classic(), 40001, "appsecret error")
 }
 
-func TestASpoiledAnswerWithoutAfterPretendsASuccessOfItsEndpoint(t *testing.T) {
+func TestACorruptAnswerWithoutAfterHasAValueThatWasNeverIssued(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.Inject(Fault{Body: "short_life"})
-	h.equal("ticket", len(h.ticket("", "jsapi").Ticket), 86)
-	h.equal("code", h.code("", "o", "t").Code, "8")
-	h.equal("ip_list", h.domainIP("").body, domainIPReply)
-	h.equal("stable_token", h.stable(false).ExpiresIn, 1)
-	h.equal("Minted", h.Minted("", ""), 0)
+	fx := newFixture(t)
+	fx.Inject(Fault{Body: "short_life"})
+	fx.equal("ticket", len(fx.ticket("", "jsapi").Ticket), 86)
+	fx.equal("code", fx.code("", "o", "t").Code, "8")
+	fx.equal("ip_list", fx.domainIP("").body, domainIPReply)
+	fx.equal("stable_token", fx.stable(false).ExpiresIn, 1)
+	fx.equal("Minted", fx.Minted("", ""), 0)
 }
 
-func TestBodiesAreSpoiledAsNamed(t *testing.T) {
+func TestBodiesAreCorruptedAsNamed(t *testing.T) {
 	t.Parallel()
 	type fields = map[string]any
-	parse := func(got said) fields {
+	parse := func(got response) fields {
 		var m fields
 		_ = json.Unmarshal([]byte(got.body), &m)
 		return m
 	}
 	length := func(v any) int { s, _ := v.(string); return len(s) }
-	tests := map[string]func(got said, m fields) bool{
-		"empty":      func(got said, _ fields) bool { return got.body == "" },
-		"truncated":  func(got said, m fields) bool { return m == nil && strings.HasPrefix(got.body, `{"access_token":"`) },
-		"html":       func(got said, m fields) bool { return m == nil && strings.HasPrefix(got.body, "<html>") },
-		"binary":     func(got said, m fields) bool { return m == nil && !utf8.ValidString(got.body) },
-		"huge":       func(got said, m fields) bool { return len(got.body) > 1<<20 && length(m["access_token"]) == 136 },
-		"wrong_type": func(_ said, m fields) bool { return m["expires_in"] == "7200" && length(m["access_token"]) == 136 },
-		"short_life": func(_ said, m fields) bool { return m["expires_in"] == 1.0 && length(m["access_token"]) == 136 },
-		"zero_life":  func(_ said, m fields) bool { return m["expires_in"] == 0.0 },
-		"no_value": func(_ said, m fields) bool {
+	tests := map[string]func(got response, m fields) bool{
+		"empty": func(got response, _ fields) bool { return got.body == "" },
+		"truncated": func(got response, m fields) bool {
+			return m == nil && strings.HasPrefix(got.body, `{"access_token":"`)
+		},
+		"html":   func(got response, m fields) bool { return m == nil && strings.HasPrefix(got.body, "<html>") },
+		"binary": func(got response, m fields) bool { return m == nil && !utf8.ValidString(got.body) },
+		"huge": func(got response, m fields) bool {
+			return len(got.body) > 1<<20 && length(m["access_token"]) == 136
+		},
+		"wrong_type": func(_ response, m fields) bool {
+			return m["expires_in"] == "7200" && length(m["access_token"]) == 136
+		},
+		"short_life": func(_ response, m fields) bool {
+			return m["expires_in"] == 1.0 && length(m["access_token"]) == 136
+		},
+		"zero_life": func(_ response, m fields) bool { return m["expires_in"] == 0.0 },
+		"no_value": func(_ response, m fields) bool {
 			_, there := m["access_token"]
 			return !there && m["expires_in"] == 7200.0
 		},
-		"empty_value":       func(_ said, m fields) bool { return m["access_token"] == "" },
-		"long_value":        func(_ said, m fields) bool { return length(m["access_token"]) > 2<<10 },
-		"unprintable_value": func(_ said, m fields) bool { s, _ := m["access_token"].(string); return strings.Contains(s, "\x00") },
-		"raw:{oops":         func(got said, _ fields) bool { return got.body == "{oops" },
+		"empty_value": func(_ response, m fields) bool { return m["access_token"] == "" },
+		"long_value":  func(_ response, m fields) bool { return length(m["access_token"]) > 2<<10 },
+		"unprintable_value": func(_ response, m fields) bool {
+			s, _ := m["access_token"].(string)
+			return strings.Contains(s, "\x00")
+		},
+		"raw:{oops": func(got response, _ fields) bool { return got.body == "{oops" },
 	}
 	for body, good := range tests {
 		for _, after := range []bool{false, true} {
-			h := newHouse(t)
-			h.Inject(Fault{Times: 1, Body: body, After: after})
-			got := h.classic()
+			fx := newFixture(t)
+			fx.Inject(Fault{Times: 1, Body: body, After: after})
+			got := fx.classic()
 			if got.status != http.StatusOK || !good(got, parse(got)) {
 				t.Errorf("%s: HTTP %d %.200q", body, got.status, got.body)
 			}
@@ -161,9 +173,9 @@ func TestBodiesAreSpoiledAsNamed(t *testing.T) {
 				want = Valid
 			}
 			if body == "short_life" {
-				h.judge(got.AccessToken, want)
+				fx.checkValidity(got.AccessToken, want)
 			}
-			h.equal("Minted with "+body, h.Minted(app, "token") == 1, after)
+			fx.equal("Minted with "+body, fx.Minted(app, "token") == 1, after)
 		}
 	}
 	for _, body := range bodies {
@@ -173,21 +185,21 @@ func TestBodiesAreSpoiledAsNamed(t *testing.T) {
 	}
 }
 
-func TestSpoiledValuesOfTheOtherEndpoints(t *testing.T) {
+func TestCorruptValuesOfTheOtherEndpoints(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	token := h.ok(h.classic()).AccessToken
-	spoiled := func(body string, call func() said) said {
-		h.ClearFaults()
-		h.Inject(Fault{Body: body, After: true})
+	fx := newFixture(t)
+	token := fx.ok(fx.classic()).AccessToken
+	corrupted := func(body string, call func() response) response {
+		fx.ClearFaults()
+		fx.Inject(Fault{Body: body, After: true})
 		return call()
 	}
-	ticket := func() said { return h.ticket(token, "jsapi") }
-	code := func() said { return h.code(token, sampleOpenID, sampleTicket) }
-	ips := func() said { return h.domainIP(token) }
+	ticket := func() response { return fx.ticket(token, "jsapi") }
+	code := func() response { return fx.code(token, sampleOpenID, sampleTicket) }
+	ips := func() response { return fx.domainIP(token) }
 	for _, tt := range []struct {
 		body, want string
-		call       func() said
+		call       func() response
 	}{
 		{"empty_value", `"ticket":""`, ticket},
 		{"wrong_type", `"expires_in":"7200"`, ticket},
@@ -198,24 +210,25 @@ func TestSpoiledValuesOfTheOtherEndpoints(t *testing.T) {
 		{"empty_value", `{"ip_list":[]}`, ips},
 		{"no_value", `{}`, ips},
 	} {
-		if got := spoiled(tt.body, tt.call); !strings.Contains(got.body, tt.want) {
+		if got := corrupted(tt.body, tt.call); !strings.Contains(got.body, tt.want) {
 			t.Errorf("%s: %s, want %s", tt.body, got.body, tt.want)
 		}
 	}
-	// What is refused stays refused: there is no value to spoil.
-	h.refused(spoiled("empty_value", func() said { return h.classicOf("wx0", "x") }), 40013, "")
-	h.AddCode("", "o", "t", []byte(`not json`))
-	h.equal("no object", spoiled("huge", func() said { return h.code(token, "o", "t") }).body, "not json")
-	h.AddCode("", "o", "t", []byte(`{"a":1`))
-	h.equal("no whole object", spoiled("huge", func() said { return h.code(token, "o", "t") }).body, `{"a":1`)
+	// A refusal has no value to corrupt, so it stays as it is.
+	fx.refused(corrupted("empty_value", func() response { return fx.classicOf("wx0", "x") }), 40013, "")
+	fx.AddCode("", "o", "t", []byte(`not json`))
+	fx.equal("no object", corrupted("huge", func() response { return fx.code(token, "o", "t") }).body, "not json")
+	fx.AddCode("", "o", "t", []byte(`{"a":1`))
+	fx.equal("no whole object", corrupted("huge", func() response { return fx.code(token, "o", "t") }).body, `{"a":1`)
 }
 
-// get asks a served simulation, on a connection of its own.
+// get requests a token from a server, on a new connection.
 func get(t *testing.T, ctx context.Context, s *Server) (string, error) {
 	t.Helper()
 	tr := &http.Transport{DisableKeepAlives: true}
 	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, "GET", s.URL+"/cgi-bin/token?grant_type=client_credential&appid="+app+"&secret="+secret, nil)
+	url := s.URL + "/cgi-bin/token?grant_type=client_credential&appid=" + app + "&secret=" + secret
+	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,8 +260,12 @@ func TestCutEndsTheConnectionInTheMiddle(t *testing.T) {
 	t.Parallel()
 	s := Start(t, Config{Accounts: []Account{{app, secret}}})
 	s.Inject(Fault{Body: "cut"})
-	if body, err := get(t, t.Context(), s); !errors.Is(err, io.ErrUnexpectedEOF) || !strings.HasPrefix(body, `{"access_token"`) {
-		t.Errorf("%q, %v, want a beginning and unexpected EOF", body, err)
+	body, err := get(t, t.Context(), s)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("error %v, want unexpected EOF", err)
+	}
+	if !strings.HasPrefix(body, `{"access_token"`) {
+		t.Errorf("body %q, want the beginning of the answer", body)
 	}
 }
 
@@ -267,7 +284,7 @@ func TestHangLastsUntilTheCallerGoesAwayOrTheServerCloses(t *testing.T) {
 	}
 	s.Close()
 	if err := <-ended; err == nil {
-		t.Error("an answer out of a closed server")
+		t.Error("a closed server has answered")
 	}
 	s.Close()
 }
@@ -290,14 +307,14 @@ func TestDelayAndLatencyEndWithRelease(t *testing.T) {
 	}
 }
 
-func TestDelayAloneLetsTheTrueAnswerThrough(t *testing.T) {
+func TestDelayLetsTheTrueAnswerThrough(t *testing.T) {
 	t.Parallel()
 	for _, after := range []bool{false, true} {
-		h := newHouse(t, func(c *Config) { c.Latency = time.Nanosecond })
-		h.Inject(Fault{Delay: time.Nanosecond, After: after})
-		h.equal("token", h.Judge(app, KindAccessToken, h.ok(h.classic()).AccessToken), Valid)
-		h.equal("Minted", h.Minted(app, "token"), 1)
-		h.equal("success", h.Snapshot().Accounts[app]["token"].Errcodes[0], 1)
+		fx := newFixture(t, func(c *Config) { c.Latency = time.Nanosecond })
+		fx.Inject(Fault{Delay: time.Nanosecond, After: after})
+		fx.equal("token", fx.Validity(app, KindAccessToken, fx.ok(fx.classic()).AccessToken), Valid)
+		fx.equal("Minted", fx.Minted(app, "token"), 1)
+		fx.equal("success", fx.Snapshot().Accounts[app]["token"].Errcodes[0], 1)
 	}
 }
 
@@ -325,7 +342,7 @@ func TestMaxConcurrentIsPerAccountAndEndpoint(t *testing.T) {
 	}
 }
 
-func TestCallsOneAfterAnotherAreNeverSeenAtOnce(t *testing.T) {
+func TestSequentialCallsAreNeverCountedAsConcurrent(t *testing.T) {
 	t.Parallel()
 	s := Start(t, Config{Accounts: []Account{{app, secret}}})
 	for range 300 {

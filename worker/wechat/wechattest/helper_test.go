@@ -16,13 +16,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// clock stands still until it is moved.
+// clock is a clock that only Advance moves.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
 }
 
-// newClock starts at noon in Shanghai, so that no test crosses a day by accident.
+// newClock starts at noon in Shanghai, so that no test passes midnight by accident.
 func newClock() *clock { return &clock{t: time.Date(2026, 3, 2, 4, 0, 0, 0, time.UTC)} }
 
 func (c *clock) Now() time.Time {
@@ -42,25 +42,25 @@ const (
 	secret = "s3cret"
 )
 
-// house is a simulation with one account, asked without a network.
-type house struct {
+// fixture is a simulation with one account. Its methods call the simulation without a network.
+type fixture struct {
 	*Simulator
 	clock *clock
 	t     testing.TB
 }
 
-func newHouse(t testing.TB, change ...func(*Config)) *house {
+func newFixture(t testing.TB, change ...func(*Config)) *fixture {
 	t.Helper()
 	c := newClock()
 	cfg := Config{Accounts: []Account{{app, secret}}, Now: c.Now}
 	for _, f := range change {
 		f(&cfg)
 	}
-	return &house{New(cfg), c, t}
+	return &fixture{New(cfg), c, t}
 }
 
-// said is an answer: every field of every endpoint.
-type said struct {
+// response is an answer with the fields of all endpoints.
+type response struct {
 	Errcode     int    `json:"errcode"`
 	Errmsg      string `json:"errmsg"`
 	AccessToken string `json:"access_token"`
@@ -73,100 +73,99 @@ type said struct {
 	header http.Header
 }
 
-func (h *house) do(method, target, body string) said {
-	h.t.Helper()
+func (fx *fixture) do(method, target, body string) response {
+	fx.t.Helper()
 	var r io.Reader
 	if body != "" {
 		r = strings.NewReader(body)
 	}
-	return record(h, httptest.NewRequest(method, target, r))
+	return record(fx, httptest.NewRequest(method, target, r))
 }
 
-func (h *house) classic() said { h.t.Helper(); return h.classicOf(app, secret) }
+func (fx *fixture) classic() response { fx.t.Helper(); return fx.classicOf(app, secret) }
 
-func (h *house) classicOf(appid, secret string) said {
-	h.t.Helper()
-	return h.do("GET", "/cgi-bin/token?grant_type=client_credential&appid="+appid+"&secret="+secret, "")
+func (fx *fixture) classicOf(appid, secret string) response {
+	fx.t.Helper()
+	return fx.do("GET", "/cgi-bin/token?grant_type=client_credential&appid="+appid+"&secret="+secret, "")
 }
 
-func (h *house) stable(force bool) said {
-	h.t.Helper()
+func (fx *fixture) stable(force bool) response {
+	fx.t.Helper()
 	body := `{"grant_type":"client_credential","appid":"` + app + `","secret":"` + secret + `"`
 	if force {
 		body += `,"force_refresh":true`
 	}
-	return h.do("POST", "/cgi-bin/stable_token", body+"}")
+	return fx.do("POST", "/cgi-bin/stable_token", body+"}")
 }
 
-func (h *house) ticket(token, typ string) said {
-	h.t.Helper()
-	return h.do("GET", "/cgi-bin/ticket/getticket?access_token="+token+"&type="+typ, "")
+func (fx *fixture) ticket(token, typ string) response {
+	fx.t.Helper()
+	return fx.do("GET", "/cgi-bin/ticket/getticket?access_token="+token+"&type="+typ, "")
 }
 
-func (h *house) code(token, openid, ticket string) said {
-	h.t.Helper()
+func (fx *fixture) code(token, openid, ticket string) response {
+	fx.t.Helper()
 	body, _ := json.Marshal(map[string]string{"openid": openid, "code_ticket": ticket})
-	return h.do("POST", "/intp/marketcode/tickettocode?access_token="+token, string(body))
+	return fx.do("POST", "/intp/marketcode/tickettocode?access_token="+token, string(body))
 }
 
-func (h *house) domainIP(token string) said {
-	h.t.Helper()
-	return h.do("GET", "/cgi-bin/get_api_domain_ip?access_token="+token, "")
+func (fx *fixture) domainIP(token string) response {
+	fx.t.Helper()
+	return fx.do("GET", "/cgi-bin/get_api_domain_ip?access_token="+token, "")
 }
 
-// judge fails the test unless the token is what is wanted, and unless an API
-// endpoint says the same.
-func (h *house) judge(token string, want Verdict) {
-	h.t.Helper()
-	if got := h.Judge(app, KindAccessToken, token); got != want {
-		h.t.Errorf("Judge = %s, want %s", got, want)
+// checkValidity fails the test unless the token has this validity, and an endpoint answers accordingly.
+func (fx *fixture) checkValidity(token string, want Validity) {
+	fx.t.Helper()
+	if got := fx.Validity(app, KindAccessToken, token); got != want {
+		fx.t.Errorf("Validity = %s, want %s", got, want)
 	}
-	errcode := map[Verdict]int{Valid: 0, Dead: 40001, Expired: 42001, Unknown: 40014}[want]
-	if got := h.domainIP(token); got.Errcode != errcode {
-		h.t.Errorf("get_api_domain_ip says %s, want errcode %d", got.body, errcode)
+	errcode := map[Validity]int{Valid: 0, Dead: 40001, Expired: 42001, Unknown: 40014}[want]
+	if got := fx.domainIP(token); got.Errcode != errcode {
+		fx.t.Errorf("get_api_domain_ip answers %s, want errcode %d", got.body, errcode)
 	}
 }
 
-func (h *house) refused(got said, errcode int, text string) {
-	h.t.Helper()
+func (fx *fixture) refused(got response, errcode int, text string) {
+	fx.t.Helper()
 	if got.status != http.StatusOK || got.Errcode != errcode || !strings.Contains(got.Errmsg, text) {
-		h.t.Errorf("got HTTP %d %s, want 200, errcode %d with %q", got.status, got.body, errcode, text)
+		fx.t.Errorf("got HTTP %d %s, want 200, errcode %d with %q", got.status, got.body, errcode, text)
 	}
 	if !ridAtEnd.MatchString(got.Errmsg) {
-		h.t.Errorf("errmsg %q does not end in a rid", got.Errmsg)
+		fx.t.Errorf("errmsg %q does not end in a rid", got.Errmsg)
 	}
 }
 
-func (h *house) ok(got said) said {
-	h.t.Helper()
+func (fx *fixture) ok(got response) response {
+	fx.t.Helper()
 	if got.Errcode != 0 || got.status != http.StatusOK {
-		h.t.Fatalf("refused: HTTP %d %s", got.status, got.body)
+		fx.t.Fatalf("refused: HTTP %d %s", got.status, got.body)
 	}
 	return got
 }
 
-func (h *house) equal(what string, got, want any) {
-	h.t.Helper()
+func (fx *fixture) equal(what string, got, want any) {
+	fx.t.Helper()
 	if got != want {
-		h.t.Errorf("%s = %v, want %v", what, got, want)
+		fx.t.Errorf("%s = %v, want %v", what, got, want)
 	}
 }
 
-func record(h *house, r *http.Request) said {
+func record(fx *fixture, r *http.Request) response {
 	rec := httptest.NewRecorder()
-	h.ServeHTTP(rec, r)
-	out := said{body: rec.Body.String(), status: rec.Code, header: rec.Header()}
+	fx.ServeHTTP(rec, r)
+	out := response{body: rec.Body.String(), status: rec.Code, header: rec.Header()}
 	_ = json.Unmarshal(rec.Body.Bytes(), &out)
 	return out
 }
 
-// eventually waits for what another goroutine is about to do.
+// eventually waits until another goroutine has made done true.
 func eventually(t testing.TB, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !done() {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not happen within 10 s")
+			t.Fatal("the condition did not become true within a minute")
 		}
 		runtime.Gosched()
 	}

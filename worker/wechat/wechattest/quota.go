@@ -1,12 +1,12 @@
 package wechattest
 
-// A day of WeChat is one of Asia/Shanghai, which has had no summer time since
-// 1991. No page says so; it is what every operator assumes.
+// shanghai is the offset of Asia/Shanghai, which has had no summer time since 1991. A quota of a day is
+// assumed to begin there at midnight (docs/wechat-api.md#quotas).
 const shanghai = 8 * 60 * 60
 
-// quota counts successes in a window of the clock. Its owner's lock guards it.
+// quota counts successes in a window of the clock. The lock of its owner guards it.
 type quota struct {
-	limit  int   // 0 or less: none
+	limit  int   // 0 or less: no limit
 	span   int64 // seconds
 	window int64
 	used   int

@@ -9,13 +9,13 @@ import (
 // Server is a Simulator that listens on a port of loopback.
 type Server struct {
 	*Simulator
-	URL string // scheme, address and port, without a slash at the end
+	URL string // scheme, address and port, without a trailing slash
 
 	http  *httptest.Server
 	close sync.Once
 }
 
-// Start runs a simulation for the length of a test. It panics where New does.
+// Start runs a simulation until the test ends. It panics if New does.
 func Start(tb testing.TB, cfg Config) *Server {
 	tb.Helper()
 	sim := New(cfg)
@@ -25,8 +25,8 @@ func Start(tb testing.TB, cfg Config) *Server {
 	return s
 }
 
-// Close drops hung calls, waits for the others and frees the port. It may be
-// called more than once, and Start has arranged for one call.
+// Close drops calls that hang, waits for the other calls and closes the port. A test need not call it,
+// because Start registers it as a cleanup. It may be called more than once.
 func (s *Server) Close() {
 	s.close.Do(func() {
 		s.Release()

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Simulator is a simulated WeChat: an http.Handler of its API, and methods that
-// do what happens behind that API in the real one. Safe for concurrent use.
+// Simulator is a simulated WeChat: an http.Handler of WeChat's API, and methods for what happens behind that
+// API. It is safe for concurrent use.
 type Simulator struct {
 	cfg      Config // with its defaults
-	ownClock bool   // it has a Now of its own, which net/http does not know
+	ownClock bool   // Config.Now is set, so net/http does not know the time
 	allow    []netip.Prefix
 
 	mu       sync.RWMutex // guards accounts
@@ -29,12 +29,12 @@ type Simulator struct {
 	releaseOnce sync.Once
 }
 
-// New returns a simulation. It panics where cfg.Validate returns an error.
+// New returns a simulation. It panics if cfg.Validate returns an error.
 func New(cfg Config) *Simulator {
 	if err := cfg.Validate(); err != nil {
 		panic("wechattest: " + err.Error())
 	}
-	allow, _ := parseAllowIPs(cfg.AllowIPs) // Validate has read it
+	allow, _ := parseAllowIPs(cfg.AllowIPs) // Validate has checked it
 	s := &Simulator{
 		cfg:      cfg.withDefaults(),
 		ownClock: cfg.Now != nil,
@@ -49,8 +49,8 @@ func New(cfg Config) *Simulator {
 	return s
 }
 
-// now is the simulation's time in nanoseconds since 1970. Lives are kept as such
-// numbers because a token's end is read on every call, without a lock.
+// now returns the simulation's time in nanoseconds since 1970. Lives are such numbers too, because every call
+// reads the end of a token without a lock.
 func (s *Simulator) now() int64 { return s.cfg.Now().UnixNano() }
 
 // ServeHTTP answers one call of the WeChat API.
@@ -65,30 +65,29 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Date", s.cfg.Now().UTC().Format(http.TimeFormat))
 	}
 	c := s.identify(ep, r)
-	count := c.stats.arrive(ep)
-	defer count.leave()
+	open := c.stats.begin(ep)
+	defer open.end()
 
 	if f := s.faults.take(c.appid, ep); f != nil {
-		s.serveFault(w, r, c, f, count)
+		s.serveFault(w, r, c, f, open)
 		return
 	}
 	a := s.answer(c)
 	if !s.wait(r.Context(), s.cfg.Latency) {
 		panic(http.ErrAbortHandler)
 	}
-	count.answered(a.errcode)
-	// Left before the answer is on its way: a caller who asks again as soon as he
-	// has it must not be seen as two at once.
-	count.leave()
+	open.answered(a.errcode)
+	// The call ends before the answer is written: a caller that sends its next request right after the answer
+	// must not count as two concurrent calls.
+	open.end()
 	write(w, http.StatusOK, contentType, a.body)
 }
 
-// Release ends every wait: hung and delayed calls are dropped, now and from now
-// on. For shutting down a server that must not wait for them.
+// Release drops all calls that hang or are delayed, now and in the future. Use it to shut down a server that
+// must not wait for such calls.
 func (s *Simulator) Release() { s.releaseOnce.Do(func() { close(s.release) }) }
 
-// wait reports whether d has passed; false if the caller went away or Release
-// was called. A negative d waits for one of these for ever.
+// wait waits for d. It returns false as soon as the caller goes away or Release is called. A negative d has no end.
 func (s *Simulator) wait(ctx context.Context, d time.Duration) bool {
 	if d == 0 {
 		return true

@@ -6,24 +6,24 @@ import (
 	"sync/atomic"
 )
 
-// UnknownAppID is where a call is counted that cannot be told to be of any account:
-// without appid, or with an access_token that was never issued.
+// UnknownAppID is the appid under which calls without an account are counted: calls without appid, or with an
+// access_token that was never issued.
 const UnknownAppID = "(unknown)"
 
-// maxStrangers bounds the appids that are counted by name though no such account
-// was ever added; the rest count as UnknownAppID.
-const maxStrangers = 10_000
+// maxUnknown limits how many appids without an account are counted by name. Further ones count as UnknownAppID.
+const maxUnknown = 10_000
 
-// maxAppID bounds the length of such an appid; WeChat's have 18 characters.
+// maxAppID limits the length of an appid without an account that is counted by name. WeChat's have 18 characters.
 const maxAppID = 64
 
 // stats are the counters of all accounts.
 type stats struct {
-	mu        sync.RWMutex
-	byAppID   map[string]*accountStats
-	strangers int
+	mu      sync.RWMutex
+	byAppID map[string]*accountStats
+	unknown int // appids without an account
 }
 
+// accountStats are the counters of one account by endpoint.
 type accountStats [endpoints]endpointStats
 
 // endpointStats are the counters of one account at one endpoint.
@@ -34,7 +34,7 @@ type endpointStats struct {
 	refusals map[int]int // by errcode
 }
 
-// of returns the counters of an appid, new ones if need be.
+// of returns the counters of an appid. It creates them if they do not exist.
 func (s *stats) of(appid string, known bool) *accountStats {
 	s.mu.RLock()
 	a := s.byAppID[appid]
@@ -45,10 +45,10 @@ func (s *stats) of(appid string, known bool) *accountStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !known && appid != UnknownAppID {
-		if s.strangers >= maxStrangers || len(appid) > maxAppID {
+		if s.unknown >= maxUnknown || len(appid) > maxAppID {
 			appid = UnknownAppID
-		} else if s.byAppID[appid] == nil { // another call may have made it by now
-			s.strangers++
+		} else if s.byAppID[appid] == nil { // otherwise another call has just created them
+			s.unknown++
 		}
 	}
 	if a = s.byAppID[appid]; a == nil {
@@ -61,33 +61,33 @@ func (s *stats) of(appid string, known bool) *accountStats {
 	return a
 }
 
-// counting is one call while it is in the house.
-type counting struct {
-	st   *endpointStats
-	left bool
+// openCall is one call from its arrival to its end.
+type openCall struct {
+	st    *endpointStats
+	ended bool
 }
 
-func (a *accountStats) arrive(ep endpoint) *counting {
+func (a *accountStats) begin(ep endpoint) *openCall {
 	st := &a[ep]
 	st.calls.Add(1)
 	n := st.inFlight.Add(1)
 	for {
 		most := st.maxInFlight.Load()
 		if n <= most || st.maxInFlight.CompareAndSwap(most, n) {
-			return &counting{st: st}
+			return &openCall{st: st}
 		}
 	}
 }
 
-// leave may be called twice.
-func (c *counting) leave() {
-	if !c.left {
-		c.left = true
+// end may be called twice.
+func (c *openCall) end() {
+	if !c.ended {
+		c.ended = true
 		c.st.inFlight.Add(-1)
 	}
 }
 
-func (c *counting) answered(errcode int) {
+func (c *openCall) answered(errcode int) {
 	if errcode == 0 {
 		c.st.successes.Add(1)
 		return
@@ -100,8 +100,7 @@ func (c *counting) answered(errcode int) {
 	c.st.refusals[errcode]++
 }
 
-// each visits the counters of one appid or, for "", of all, at one endpoint or, for
-// "", at all.
+// each visits the counters of one appid at one endpoint. "" stands for all appids or all endpoints.
 func (s *Simulator) each(appid, endpoint string, visit func(*endpointStats)) {
 	s.stats.mu.RLock()
 	defer s.stats.mu.RUnlock()
@@ -117,48 +116,47 @@ func (s *Simulator) each(appid, endpoint string, visit func(*endpointStats)) {
 	}
 }
 
-// Calls is how many requests arrived, whatever became of them; "" means all
-// accounts, or all endpoints. A request counts for the appid it names, or that its
-// token was issued to, or UnknownAppID. Requests to unknown paths count in
-// Snapshot.NotFound.
+// Calls returns how many requests arrived, whatever their result. "" means all accounts or all endpoints. A
+// request counts for the appid that it names or to which its token was issued, or for UnknownAppID. Requests
+// to unknown paths count in Snapshot.NotFound.
 func (s *Simulator) Calls(appid, endpoint string) int {
 	var n int64
 	s.each(appid, endpoint, func(st *endpointStats) { n += st.calls.Load() })
 	return int(n)
 }
 
-// MaxConcurrent is the most calls that one account had at one endpoint at the same
-// time; with "", the highest such number of any account, or any endpoint. A call
-// ends when its answer is sent off.
+// MaxConcurrent returns the largest number of concurrent calls of one account at one endpoint. With "" it
+// returns the largest of these numbers over all accounts or endpoints. A call ends when its answer is
+// written.
 func (s *Simulator) MaxConcurrent(appid, endpoint string) int {
 	var n int64
 	s.each(appid, endpoint, func(st *endpointStats) { n = max(n, st.maxInFlight.Load()) })
 	return int(n)
 }
 
-// Minted is how many tokens or tickets were issued anew to callers of the API; ""
-// means all.
+// Minted returns how many new tokens or tickets callers of the API received. "" means all accounts or all
+// endpoints.
 func (s *Simulator) Minted(appid, endpoint string) int {
 	var n int64
 	s.each(appid, endpoint, func(st *endpointStats) { n += st.minted.Load() })
 	return int(n)
 }
 
-// Snapshot is all counters at one time. It holds no secret and no token.
+// Snapshot has all counters at one time. It contains no secret and no token.
 type Snapshot struct {
-	// Accounts is by appid and endpoint; an endpoint without calls is left out.
+	// Accounts has the counters by appid and endpoint, without endpoints that have no calls.
 	Accounts map[string]map[string]Counters `json:"accounts"`
 	NotFound int                            `json:"not_found"` // requests to unknown paths
 }
 
-// Counters are those of one account at one endpoint.
+// Counters are the counters of one account at one endpoint.
 type Counters struct {
 	Calls         int         `json:"calls"`          // requests that arrived
-	MaxConcurrent int         `json:"max_concurrent"` // the most at the same time
-	Minted        int         `json:"minted"`         // issued anew
-	Foreign       int         `json:"foreign"`        // issued by ForeignRefresh
-	Faults        int         `json:"faults"`         // calls that met a Fault
-	Errcodes      map[int]int `json:"errcodes"`       // what callers were told; 0 is success
+	MaxConcurrent int         `json:"max_concurrent"` // the largest number of concurrent calls
+	Minted        int         `json:"minted"`         // new tokens or tickets
+	Foreign       int         `json:"foreign"`        // new tokens of ForeignRefresh
+	Faults        int         `json:"faults"`         // calls that a Fault affected
+	Errcodes      map[int]int `json:"errcodes"`       // answers by errcode; 0 is a success
 }
 
 // Snapshot returns a copy of all counters.
@@ -198,8 +196,8 @@ func (st *endpointStats) counters() Counters {
 	return c
 }
 
-// ResetCounters starts all counters anew. Quotas, tokens and faults stay as they
-// are; a call in flight counts as one at the same time.
+// ResetCounters sets all counters to zero, except that calls in flight still count as concurrent. Quotas,
+// tokens and faults do not change.
 func (s *Simulator) ResetCounters() {
 	s.notFound.Store(0)
 	s.each("", "", func(st *endpointStats) {

@@ -6,16 +6,15 @@ import (
 	"time"
 )
 
-// ticketTypes are the values of the type parameter, ticketKinds the kinds they give.
+// ticketTypes are the values of the parameter type, ticketKinds the kinds of the tickets that they request.
 var (
 	ticketTypes = []string{"jsapi", "wx_card"}
 	ticketKinds = [...]string{KindJSAPITicket, KindWXCardTicket}
 )
 
-// answerTicket is GET /cgi-bin/ticket/getticket. Unlike a token's, its success has
-// errcode 0.
+// answerTicket is GET /cgi-bin/ticket/getticket. Unlike a success of token, its success has errcode 0.
 func (s *Simulator) answerTicket(c *call) answer {
-	if no := s.admit(c); no.errcode != 0 {
+	if no := s.checkToken(c); no.errcode != 0 {
 		return s.refuse(no)
 	}
 	i := slices.Index(ticketTypes, c.query.Get("type"))
@@ -29,9 +28,9 @@ func (s *Simulator) answerTicket(c *call) answer {
 	return ticketAnswer(cred.value, s.cfg.TicketLife)
 }
 
-// issueTicket gives the current ticket, or a new one once its life is over. The
-// old one is good for Overlap after that: developers saw old tickets sign
-// correctly after their life, and never saw a new one kill an old one.
+// issueTicket returns the current ticket, or a new one if the life of the current ticket is over. The old
+// ticket stays valid for Overlap after its life: developers report that old tickets sign correctly after
+// their life, and nobody reports that a new ticket ended an old one (docs/wechat-api.md#getticket).
 func (s *Simulator) issueTicket(a *account, i int) (c *credential, minted bool, no refusal) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -59,7 +58,7 @@ func (s *Simulator) issueTicket(a *account, i int) (c *credential, minted bool, 
 	return c, true, refusal{}
 }
 
-// ticketAnswer says the whole life whatever is left of it, as WeChat does.
+// ticketAnswer states the whole life, whatever the remaining life is, as WeChat does.
 func ticketAnswer(ticket string, life time.Duration) answer {
 	b := append([]byte(nil), `{"errcode":0,"errmsg":"ok","ticket":"`...)
 	b = append(b, ticket...)

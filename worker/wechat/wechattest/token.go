@@ -5,40 +5,39 @@ import (
 	"time"
 )
 
-// line is the succession of tokens of one account and endpoint: the classic and
-// the stable one never touch each other ("completely isolated").
-type line struct {
+// tokenSeries is the series of tokens of one account at one endpoint. Classic and stable tokens are isolated
+// from each other, so an account has two series.
+type tokenSeries struct {
 	current *credential
-	older   []*credential // superseded and perhaps alive, oldest first
+	older   []*credential // replaced, perhaps still valid, oldest first
 }
 
-// mintToken issues a new token. abrupt is the way of the classic endpoint and of
-// forced mode: what was superseded before dies at once, the last lives on for the
-// overlap at most. Otherwise (a stable token renewed in its last minutes) each
-// lives to its own end. The caller holds a.mu.
-func (s *Simulator) mintToken(a *account, l *line, now int64, abrupt bool) *credential {
-	var living []*credential
-	for _, c := range l.older {
+// mintToken issues a new token. The classic endpoint and forced mode are abrupt: tokens that were already
+// replaced end at once, and the current token stays valid for at most the overlap. Otherwise (a stable token
+// in its last minutes) each token keeps its own end. The caller has locked a.mu.
+func (s *Simulator) mintToken(a *account, ts *tokenSeries, now int64, abrupt bool) *credential {
+	var valid []*credential
+	for _, c := range ts.older {
 		if abrupt {
-			c.kill(now)
+			c.shorten(now)
 		} else if now < c.end.Load() {
-			living = append(living, c)
+			valid = append(valid, c)
 		}
 	}
-	l.older = living
-	if last := l.current; last != nil {
+	ts.older = valid
+	if last := ts.current; last != nil {
 		if abrupt {
 			last.shorten(now + int64(s.cfg.Overlap))
 		}
-		l.older = append(l.older, last)
+		ts.older = append(ts.older, last)
 		s.issued.retire(last, now)
 	}
-	l.current = newCredential(a, KindAccessToken, newToken(), now+int64(s.cfg.TokenLife))
-	s.issued.add(l.current)
-	return l.current
+	ts.current = newCredential(a, KindAccessToken, newToken(), now+int64(s.cfg.TokenLife))
+	s.issued.add(ts.current)
+	return ts.current
 }
 
-// issueClassic is GET /cgi-bin/token once appid and secret are proved.
+// issueClassic is GET /cgi-bin/token after appid and secret were checked.
 func (s *Simulator) issueClassic(a *account) (*credential, refusal) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -53,8 +52,8 @@ func (s *Simulator) issueClassic(a *account) (*credential, refusal) {
 	return s.mintToken(a, &a.classic, now, true), refusal{}
 }
 
-// issueStable is POST /cgi-bin/stable_token once appid and secret are proved.
-// minted says whether the token is new, rest what expires_in has to say.
+// issueStable is POST /cgi-bin/stable_token after appid and secret were checked. minted reports whether the
+// token is new; rest is its expires_in.
 func (s *Simulator) issueStable(a *account, force bool) (c *credential, minted bool, rest time.Duration, no refusal) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -67,8 +66,8 @@ func (s *Simulator) issueStable(a *account, force bool) (c *credential, minted b
 	case a.stableDay.full(now):
 		return nil, false, 0, refuseDaily
 	}
-	// "At least 30 s apart, otherwise it will not refresh": too soon, it is a
-	// normal call and costs none of the twenty.
+	// WeChat: "at least 30 s, otherwise it does not refresh". Before that, a forced call is a normal call and
+	// does not count as one of the twenty.
 	if force && a.lastForce != 0 && now-a.lastForce < int64(s.cfg.ForceGap) {
 		force = false
 	}
@@ -89,11 +88,9 @@ func (s *Simulator) issueStable(a *account, force bool) (c *credential, minted b
 	return c, minted, c.rest(now), refusal{}
 }
 
-// dueStable says whether normal mode gives out a new token: in the last Overlap of
-// the current one. Where lives are so short that Overlap is less than a second, in
-// the last second, because WeChat never answers expires_in 0. A revoked token is
-// not renewed: that normal mode repeats the token that the API refuses is the one
-// case that forced mode is for.
+// dueStable reports whether normal mode issues a new token: in the last Overlap of the current token, and at
+// least in its last second, because WeChat never answers expires_in 0. A revoked token is not renewed: forced
+// mode exists for the case that normal mode repeats a token which the API refuses.
 func (s *Simulator) dueStable(rest time.Duration) bool {
 	return rest <= s.cfg.Overlap || rest < time.Second
 }
@@ -103,7 +100,7 @@ func (s *Simulator) answerToken(c *call) answer {
 	if c.query.Get("grant_type") != "client_credential" {
 		return s.refuse(refuseGrantType)
 	}
-	if no := s.prove(c, c.query.Get("secret"), refuseSecretClassic); no.errcode != 0 {
+	if no := s.checkAccount(c, c.query.Get("secret"), refuseSecretClassic); no.errcode != 0 {
 		return s.refuse(no)
 	}
 	cred, no := s.issueClassic(c.account)
@@ -129,7 +126,7 @@ func (s *Simulator) answerStable(c *call) answer {
 	case grant != "client_credential":
 		return s.refuse(refuseGrantType)
 	}
-	if no := s.prove(c, secret, refuseSecretStable); no.errcode != 0 {
+	if no := s.checkAccount(c, secret, refuseSecretStable); no.errcode != 0 {
 		return s.refuse(no)
 	}
 	cred, minted, rest, no := s.issueStable(c.account, force)
@@ -142,8 +139,8 @@ func (s *Simulator) answerStable(c *call) answer {
 	return tokenAnswer(cred.value, rest)
 }
 
-// prove checks appid, secret and IP of a call for a token.
-func (s *Simulator) prove(c *call, secret string, wrong refusal) refusal {
+// checkAccount checks appid, secret and IP of a call for a token.
+func (s *Simulator) checkAccount(c *call, secret string, wrong refusal) refusal {
 	switch {
 	case c.appid == UnknownAppID:
 		return refuseNoAppID

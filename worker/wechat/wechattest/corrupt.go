@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// valueFields are the fields that a caller is after, by endpoint.
+// valueFields are the fields with the value that a caller wants, by endpoint.
 var valueFields = [endpoints]string{"access_token", "access_token", "ticket", "code", "ip_list"}
 
-// pretend is a success that had no effect: its value was never issued.
-func (s *Simulator) pretend(ep endpoint) answer {
+// fakeSuccess returns a success without effect: its value was never issued.
+func (s *Simulator) fakeSuccess(ep endpoint) answer {
 	switch ep {
 	case epToken, epStable:
 		return tokenAnswer(newToken(), s.cfg.TokenLife)
@@ -26,14 +26,14 @@ func (s *Simulator) pretend(ep endpoint) answer {
 	}
 }
 
-// writeSpoiled sends an answer as the fault wants it.
-func (s *Simulator) writeSpoiled(w http.ResponseWriter, ep endpoint, f *Fault, a answer) {
+// writeCorrupt sends an answer with the Status and Body of the fault.
+func (s *Simulator) writeCorrupt(w http.ResponseWriter, ep endpoint, f *Fault, a answer) {
 	status := f.Status
 	if status == 0 {
 		status = http.StatusOK
 	}
-	page := fmt.Sprintf("<html>\r\n<head><title>%d %s</title></head>\r\n<body><center>nginx</center></body>\r\n</html>\r\n",
-		status, http.StatusText(status))
+	page := fmt.Sprintf("<html>\r\n<head><title>%d %s</title></head>\r\n"+
+		"<body><center>nginx</center></body>\r\n</html>\r\n", status, http.StatusText(status))
 	body, typ := a.body, contentType
 	switch {
 	case strings.HasPrefix(f.Body, rawBody):
@@ -45,19 +45,19 @@ func (s *Simulator) writeSpoiled(w http.ResponseWriter, ep endpoint, f *Fault, a
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		w.WriteHeader(status)
 		_, _ = w.Write(body[:len(body)/2])
-		_ = http.NewResponseController(w).Flush() // or nothing of it would leave
+		_ = http.NewResponseController(w).Flush() // otherwise net/http would send nothing
 		panic(http.ErrAbortHandler)
 	case f.Body != "":
-		body = spoil(ep, f.Body, body)
+		body = corrupt(ep, f.Body, body)
 	}
 	if status == http.StatusNoContent || status == http.StatusNotModified {
-		body = nil // HTTP allows none
+		body = nil // HTTP allows no body
 	}
 	write(w, status, typ, body)
 }
 
-// spoil makes the named thing out of a good body.
-func spoil(ep endpoint, kind string, body []byte) []byte {
+// corrupt corrupts a body in the way that kind names: see Fault.Body.
+func corrupt(ep endpoint, kind string, body []byte) []byte {
 	switch kind {
 	case "empty":
 		return nil
@@ -68,12 +68,12 @@ func spoil(ep endpoint, kind string, body []byte) []byte {
 	}
 	fields, ok := readObject(body)
 	if !ok {
-		return body // a reply that AddCode gave and that is no object
+		return body // a reply of AddCode that is not an object
 	}
 	value := valueFields[ep]
 	switch kind {
 	case "huge":
-		// In front, so that who reads only the first MiB does not find the value.
+		// At the beginning, so that a client that reads only the first MiB does not find the value.
 		fields = append([]field{{"padding", quote(strings.Repeat("x", 1<<20+1))}}, fields...)
 	case "wrong_type":
 		for i, f := range fields {
@@ -112,8 +112,7 @@ func spoil(ep endpoint, kind string, body []byte) []byte {
 	return writeObject(fields)
 }
 
-// field is one member of a JSON object. The order is kept: it is part of what a
-// caller may see.
+// field is one member of a JSON object. A slice of fields keeps their order, which a caller can see.
 type field struct {
 	name  string
 	value json.RawMessage

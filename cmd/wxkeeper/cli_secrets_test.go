@@ -14,7 +14,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,7 +21,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// fault is what can go wrong at one endpoint, as the control API of the simulation takes it.
+// fault is a fault of one endpoint, in the form of the simulation's control API.
 type fault map[string]any
 
 func (f fault) with(more fault) fault {
@@ -35,27 +34,33 @@ func (f fault) with(more fault) fault {
 	return all
 }
 
-// everywhere are the faults of every endpoint. To those of the issue come the ones in which an answer quotes the request:
-// quoted is what the request to that endpoint carried.
-func everywhere(quoted string) map[string]fault {
+// faultsOf returns the faults of one endpoint, by name. In some of them the answer quotes the request; quoted is the
+// content of the request.
+func faultsOf(quoted string) map[string]fault {
 	return map[string]fault{
-		"busy": {"errcode": -1}, "dead-token": {"errcode": 40001}, "expired-token": {"errcode": 42001}, "bad-ticket": {"errcode": 40097},
-		"quota": {"errcode": 45009}, "minute": {"errcode": 45011}, "white-list": {"errcode": 40164}, "unknown-code": {"errcode": 99999},
-		"quoting": {"errcode": 40125, "errmsg": "invalid request " + quoted},
-		"gateway": {"status": 502}, "refusing": {"status": 403}, "hang": {"hang": true}, "late": {"hang": true, "after": true}, "drop": {"drop": true},
-		"truncated": {"body": "truncated"}, "half": {"body": "truncated", "after": true}, "cut": {"body": "cut", "after": true}, "html": {"body": "html"},
-		"empty": {"body": "empty"}, "binary": {"body": "binary"}, "huge": {"body": "huge"}, "types": {"body": "wrong_type", "after": true},
-		"no-life": {"body": "zero_life", "after": true}, "no-value": {"body": "no_value"}, "empty-value": {"body": "empty_value"},
-		"long": {"body": "long_value"}, "unprintable": {"body": "unprintable_value"},
+		"busy": {"errcode": -1}, "dead-token": {"errcode": 40001}, "expired-token": {"errcode": 42001},
+		"bad-ticket": {"errcode": 40097},
+		"quota":      {"errcode": 45009}, "minute": {"errcode": 45011}, "white-list": {"errcode": 40164},
+		"unknown-code": {"errcode": 99999},
+		"quoting":      {"errcode": 40125, "errmsg": "invalid request " + quoted},
+		"gateway":      {"status": 502}, "refusing": {"status": 403}, "hang": {"hang": true},
+		"late": {"hang": true, "after": true}, "drop": {"drop": true},
+		"truncated": {"body": "truncated"}, "half": {"body": "truncated", "after": true},
+		"cut": {"body": "cut", "after": true}, "html": {"body": "html"},
+		"empty": {"body": "empty"}, "binary": {"body": "binary"}, "huge": {"body": "huge"},
+		"types":   {"body": "wrong_type", "after": true},
+		"no-life": {"body": "zero_life", "after": true}, "no-value": {"body": "no_value"},
+		"empty-value": {"body": "empty_value"},
+		"long":        {"body": "long_value"}, "unprintable": {"body": "unprintable_value"},
 		"page": {"body": "raw:<html>cannot serve " + quoted + "</html>", "status": 500},
 	}
 }
 
-// evidence is everything that a worker lets out, by where it was seen.
+// evidence is the output of all processes, by its kind.
 type evidence struct {
-	mu    sync.Mutex
-	seen  map[string]string
-	marks map[string]bool // that must not stand in it
+	mu      sync.Mutex
+	seen    map[string]string
+	secrets map[string]bool // texts that the output must not contain
 }
 
 func (e *evidence) add(where, what string) {
@@ -64,13 +69,13 @@ func (e *evidence) add(where, what string) {
 	e.seen[where] += what + "\n"
 }
 
-func (e *evidence) mark(value string) {
+func (e *evidence) secret(value string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.marks[value] = true
+	e.secrets[value] = true
 }
 
-// tokenLike are tokens of the simulation, also those that were never published.
+// tokenLike matches tokens of the simulation, also tokens that were never published.
 var tokenLike = regexp.MustCompile(`9\d_[A-Za-z0-9_-]{8,}`)
 
 func (e *evidence) check(t *testing.T) {
@@ -78,9 +83,9 @@ func (e *evidence) check(t *testing.T) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for where, what := range e.seen {
-		for mark := range e.marks {
-			if i := strings.Index(what, mark); i >= 0 {
-				t.Errorf("%s shows %q: …%s…", where, mark, what[max(0, i-300):min(len(what), i+300)])
+		for secret := range e.secrets {
+			if i := strings.Index(what, secret); i >= 0 {
+				t.Errorf("%s shows %q: …%s…", where, secret, what[max(0, i-300):min(len(what), i+300)])
 			}
 		}
 		for _, i := range tokenLike.FindAllStringIndex(what, 3) {
@@ -89,8 +94,9 @@ func (e *evidence) check(t *testing.T) {
 	}
 }
 
-// All ways in which things go wrong, at debug level, with marked secrets, tokens, tickets and openids: none of them comes
-// out anywhere, no account is asked for in a storm, and what was good stays good.
+// Every fault happens, at debug level, with secrets, tokens, tickets and openids that the test recognizes. No
+// output shows one of them, no account causes a storm of calls, and the account without faults is not
+// affected.
 func TestNoSecretComesOut(t *testing.T) {
 	t.Parallel()
 	const (
@@ -100,10 +106,10 @@ func TestNoSecretComesOut(t *testing.T) {
 		user     = "keeper"
 		password = "p" + canary + "-password"
 	)
-	e := &evidence{seen: map[string]string{}, marks: map[string]bool{canary: true}}
+	e := &evidence{seen: map[string]string{}, secrets: map[string]bool{canary: true}}
 	secretOf := func(appid string) string { return canary + "0123456789" + appid }
 
-	// One account for each fault, so that a long pause after one does not hide another.
+	// One account for each fault, so that the pause after one fault does not hide another fault.
 	type entry struct {
 		AppID    string `json:"appid"`
 		Secret   string `json:"secret"`
@@ -111,8 +117,9 @@ func TestNoSecretComesOut(t *testing.T) {
 	}
 	accounts := []entry{{AppID: good, Secret: secretOf(good), TokenAPI: "stable_token"}}
 	faults := map[string]fault{}
-	for name := range everywhere("") {
-		accounts = append(accounts, entry{AppID: "report-" + name, Secret: secretOf("report-" + name), TokenAPI: "stable_token"})
+	for name := range faultsOf("") {
+		accounts = append(accounts, entry{AppID: "report-" + name, Secret: secretOf("report-" + name),
+			TokenAPI: "stable_token"})
 		for _, endpoint := range []string{"stable_token", "token", "getticket"} {
 			a := entry{AppID: endpoint + "-" + name, TokenAPI: "stable_token"}
 			if endpoint == "token" {
@@ -120,11 +127,12 @@ func TestNoSecretComesOut(t *testing.T) {
 			}
 			a.Secret = secretOf(a.AppID)
 			accounts = append(accounts, a)
-			quoted := "/cgi-bin/" + endpoint + "?grant_type=client_credential&appid=" + a.AppID + "&secret=" + a.Secret + ` {"secret":"` + a.Secret + `"}`
+			quoted := "/cgi-bin/" + endpoint + "?grant_type=client_credential&appid=" + a.AppID + "&secret=" +
+				a.Secret + ` {"secret":"` + a.Secret + `"}`
 			if endpoint == "getticket" {
-				quoted = "/cgi-bin/ticket/getticket" // its token is not known yet; it is quoted below
+				quoted = "/cgi-bin/ticket/getticket" // the token is not known yet; it is quoted below
 			}
-			faults[a.AppID] = everywhere(quoted)[name].with(fault{"appid": a.AppID, "endpoint": endpoint, "times": 2})
+			faults[a.AppID] = faultsOf(quoted)[name].with(fault{"appid": a.AppID, "endpoint": endpoint, "times": 2})
 		}
 	}
 	args := []string{"--latency=0s"}
@@ -144,14 +152,16 @@ func TestNoSecretComesOut(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The first worker is there for its NATS server: so the test listens before the second one begins.
+	// The first worker only provides the NATS server, so that the test subscribes before the second worker starts.
 	base := vars{
-		"WECHAT_API_URL": sim.api, "WXKEEPER_LOG_LEVEL": "debug", "WECHAT_HTTP_TIMEOUT": "300ms", "WXKEEPER_RESOLVE_TIMEOUT": "1s",
-		"NATS_USER": user, "NATS_PASSWORD": password,
+		"WECHAT_API_URL": sim.api, "WXKEEPER_LOG_LEVEL": "debug", "WECHAT_HTTP_TIMEOUT": "300ms",
+		"WXKEEPER_RESOLVE_TIMEOUT": "1s",
+		"NATS_USER":                user, "NATS_PASSWORD": password,
 	}
 	sim.post(t, "/accounts", map[string]string{"appid": "wx-host", "secret": secretOf("wx-host")})
 	host := run(t, base.with(vars{
-		"WECHAT_APPID": "wx-host", "WECHAT_SECRET": secretOf("wx-host"), "WXKEEPER_BUCKET": "host", "WXKEEPER_SUBJECT_PREFIX": "host",
+		"WECHAT_APPID": "wx-host", "WECHAT_SECRET": secretOf("wx-host"), "WXKEEPER_BUCKET": "host",
+		"WXKEEPER_SUBJECT_PREFIX": "host",
 	}))
 	nc, err := nats.Connect(host.nats, nats.UserInfo(user, password))
 	if err != nil {
@@ -168,7 +178,7 @@ func TestNoSecretComesOut(t *testing.T) {
 	subscribe("*.published.>", func(m *nats.Msg) {
 		var c messages.Credential
 		if json.Unmarshal(m.Data, &c) == nil && c.Value != "" {
-			e.mark(c.Value)
+			e.secret(c.Value)
 		}
 	})
 	subscribe("*.event.>", func(m *nats.Msg) {
@@ -178,18 +188,19 @@ func TestNoSecretComesOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	withPassword := strings.Replace(host.nats, "nats://", "nats://"+user+":"+password+"@", 1)
-	k := run(t, base.with(vars{"WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "", "NATS_PASSWORD": ""}))
+	k := run(t, base.with(vars{"WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "",
+		"NATS_PASSWORD": ""}))
 
-	// Every fault strikes, and is told.
+	// Every fault happens, and causes a log line and an event.
 	for appid, f := range faults {
 		kind := "access_token"
 		if f["endpoint"] == "getticket" {
 			kind = "(jsapi|wx_card)_ticket"
 		}
 		k.find(t, k.stderr, `"msg":"refresh failed","appid":"`+appid+`","kind":"`+kind)
-		struck := regexp.MustCompile(`(?m)^wechat\.event\.` + appid + `\.` + kind + `\.failed `)
-		if !events.await(testContext(t), struck.MatchString) {
-			t.Errorf("no event of the failure of %s", appid)
+		failed := regexp.MustCompile(`(?m)^wechat\.event\.` + appid + `\.` + kind + `\.failed `)
+		if !events.await(testContext(t), failed.MatchString) {
+			t.Errorf("there is no event for the failure of %s", appid)
 		}
 	}
 	k.find(t, k.stderr, `"msg":"credential published","appid":"`+good+`","kind":"access_token"`)
@@ -212,17 +223,17 @@ func TestNoSecretComesOut(t *testing.T) {
 		if err := json.Unmarshal(entry.Value(), &c); err != nil {
 			t.Fatal(err)
 		}
-		e.mark(c.Value)
+		e.secret(c.Value)
 		return c.Value
 	}
 	value("host", "wx-host.access_token")
 	token := value("wechat", good+".access_token")
 
-	// Requests: what comes back where it is an error, and in what words.
+	// Requests, and their error replies.
 	symbols := map[string]int{}
 	ask := func(what, subject, body string) messages.Symbol {
 		t.Helper()
-		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
+		asking, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		m, err := nc.RequestWithContext(asking, subject, []byte(body))
 		if err != nil {
@@ -245,71 +256,83 @@ func TestNoSecretComesOut(t *testing.T) {
 	if s := ask("a good request", "wechat.code.resolve", marked); s != "ok" {
 		t.Fatalf("a good request: %s", s)
 	}
-	quoted := "/intp/marketcode/tickettocode?access_token=" + token + " " + marked + " openid=" + openid + " Bearer " + token
-	for name, f := range everywhere(quoted) {
+	quoted := "/intp/marketcode/tickettocode?access_token=" + token + " " + marked + " openid=" + openid +
+		" Bearer " + token
+	for name, f := range faultsOf(quoted) {
 		sim.post(t, "/faults", f.with(fault{"appid": good, "endpoint": "tickettocode"}))
 		ask("a resolution with "+name, "wechat.code.resolve", marked)
 		fetch(t, http.MethodDelete, sim.control+"/faults", "")
 	}
-	// A token that WeChat refuses, and then everything that can go wrong while that is looked into; each on an account
-	// of its own, because a report is followed by a pause.
-	for name := range everywhere("") {
+	// A token that WeChat refuses, and then every fault while the worker handles the report; each with its
+	// own account, because a pause follows a report.
+	for name := range faultsOf("") {
 		appid := "report-" + name
 		for _, kind := range []string{"access_token", "jsapi_ticket", "wx_card_ticket"} {
 			k.find(t, k.stderr, `"msg":"credential published","appid":"`+appid+`","kind":"`+kind)
 		}
 		token := value("wechat", appid+".access_token")
 		jsapi := value("wechat", appid+".jsapi_ticket")
-		sim.post(t, "/faults", fault{"appid": appid, "endpoint": "tickettocode", "errcode": 40001, "errmsg": "invalid credential, access_token " + token + " is invalid or not latest"})
+		sim.post(t, "/faults", fault{"appid": appid, "endpoint": "tickettocode", "errcode": 40001,
+			"errmsg": "invalid credential, access_token " + token + " is invalid or not latest"})
 		for endpoint, sent := range map[string]string{
-			"get_api_domain_ip": "?access_token=" + token + " Bearer " + token, "getticket": "?access_token=" + token + "&type=jsapi " + token, "stable_token": secretOf(appid),
+			"get_api_domain_ip": "?access_token=" + token + " Bearer " + token,
+			"getticket":         "?access_token=" + token + "&type=jsapi " + token, "stable_token": secretOf(appid),
 		} {
-			sim.post(t, "/faults", everywhere(sent)[name].with(fault{"appid": appid, "endpoint": endpoint, "times": 1}))
+			sim.post(t, "/faults", faultsOf(sent)[name].with(fault{"appid": appid, "endpoint": endpoint, "times": 1}))
 		}
-		ask("a resolution with a dead token and "+name, "wechat.code.resolve."+appid, `{"openid":"`+openid+`","code_ticket":"`+ticket+`"}`)
+		ask("a resolution with a dead token and "+name, "wechat.code.resolve."+appid,
+			`{"openid":"`+openid+`","code_ticket":"`+ticket+`"}`)
 		ask("a report and "+name, "wechat.credential.refresh."+appid, `{}`)
 		ask("a report of a ticket and "+name, "wechat.credential.refresh."+appid, `{"kind":"jsapi_ticket"}`)
-		ask("a report of a value and "+name, "wechat.credential.refresh."+appid, `{"kind":"jsapi_ticket","value_sha256":"`+jsapi+`"}`)
+		ask("a report of a value and "+name, "wechat.credential.refresh."+appid,
+			`{"kind":"jsapi_ticket","value_sha256":"`+jsapi+`"}`)
 	}
 	fetch(t, http.MethodDelete, sim.control+"/faults", "")
 	for what, r := range map[string][2]string{
-		"no JSON":                {"wechat.code.resolve", "openid=" + openid + "&code_ticket=" + ticket},
-		"half of it":             {"wechat.code.resolve", marked[:len(marked)-4]},
-		"an array":               {"wechat.code.resolve", "[" + marked + "]"},
-		"a number":               {"wechat.code.resolve", `{"appid":"` + good + `","openid":1,"code_ticket":"` + ticket + `"}`},
-		"an object":              {"wechat.code.resolve", `{"appid":"` + good + `","openid":{"` + openid + `":"` + ticket + `"},"code_ticket":"t"}`},
-		"no ticket":              {"wechat.code.resolve." + good, `{"openid":"` + openid + `"}`},
-		"no account":             {"wechat.code.resolve", `{"openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
-		"another account":        {"wechat.code.resolve." + good, `{"appid":"wx-other","openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
-		"an overlong openid":     {"wechat.code.resolve." + good, `{"openid":"` + strings.Repeat(openid, 20) + `","code_ticket":"` + ticket + `"}`},
-		"an overlong ticket":     {"wechat.code.resolve." + good, `{"openid":"` + openid + `","code_ticket":"` + strings.Repeat(ticket, 20) + `"}`},
-		"a ticket with a break":  {"wechat.code.resolve." + good, `{"openid":"` + openid + `","code_ticket":"` + ticket + `\u0000"}`},
+		"no JSON":    {"wechat.code.resolve", "openid=" + openid + "&code_ticket=" + ticket},
+		"half of it": {"wechat.code.resolve", marked[:len(marked)-4]},
+		"an array":   {"wechat.code.resolve", "[" + marked + "]"},
+		"a number": {"wechat.code.resolve",
+			`{"appid":"` + good + `","openid":1,"code_ticket":"` + ticket + `"}`},
+		"an object": {"wechat.code.resolve",
+			`{"appid":"` + good + `","openid":{"` + openid + `":"` + ticket + `"},"code_ticket":"t"}`},
+		"no ticket":  {"wechat.code.resolve." + good, `{"openid":"` + openid + `"}`},
+		"no account": {"wechat.code.resolve", `{"openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
+		"another account": {"wechat.code.resolve." + good,
+			`{"appid":"wx-other","openid":"` + openid + `","code_ticket":"` + ticket + `"}`},
+		"an overlong openid": {"wechat.code.resolve." + good,
+			`{"openid":"` + strings.Repeat(openid, 20) + `","code_ticket":"` + ticket + `"}`},
+		"an overlong ticket": {"wechat.code.resolve." + good,
+			`{"openid":"` + openid + `","code_ticket":"` + strings.Repeat(ticket, 20) + `"}`},
+		"a ticket with a break": {"wechat.code.resolve." + good,
+			`{"openid":"` + openid + `","code_ticket":"` + ticket + `\u0000"}`},
 		"a secret for a kind":    {"wechat.credential.get." + good, `{"kind":1,"value":"` + token + `"}`},
 		"a report of no digest":  {"wechat.credential.refresh." + good, `{"value_sha256":"` + token + `"}`},
 		"a report of a number":   {"wechat.credential.refresh." + good, `{"revision":"` + token + `"}`},
 		"a revision of tomorrow": {"wechat.credential.refresh." + good, `{"revision":18446744073709551615}`},
 		"a page with a space":    {"wechat.jssdk.sign." + good, `{"url":"https://a.example/ ?code=` + ticket + `"}`},
-		"a page of no web":       {"wechat.jssdk.sign." + good, `{"url":"` + openid + `"}`},
+		"a page without a URL":   {"wechat.jssdk.sign." + good, `{"url":"` + openid + `"}`},
 		"an overlong card":       {"wechat.card.sign." + good, `{"card_id":"` + strings.Repeat(ticket, 20) + `"}`},
 		"a choice for a user":    {"wechat.card.sign." + good, `{"action":"chooseCard","openid":"` + openid + `"}`},
-		"an action of nobody":    {"wechat.card.sign." + good, `{"action":"` + openid + `"}`},
-		"an account of nobody":   {"wechat.status.wx-nobody", `{}`},
+		"an unknown action":      {"wechat.card.sign." + good, `{"action":"` + openid + `"}`},
+		"an unknown account":     {"wechat.status.wx-nobody", `{}`},
 	} {
 		ask("a request with "+what, r[0], r[1])
 	}
 	t.Logf("replies: %v", symbols)
 	if !strings.Contains(events.String(), ".conflict ") || !strings.Contains(events.String(), ".recovered ") {
-		t.Error("no event of a conflict, or of a recovery")
+		t.Error("there is no event of a conflict, or of a recovery")
 	}
 	for _, s := range []messages.Symbol{
-		messages.InvalidRequest, messages.UnknownAccount, messages.Rejected, messages.Throttled, messages.QuotaExhausted, messages.Upstream, messages.UpstreamTimeout,
+		messages.InvalidRequest, messages.UnknownAccount, messages.Rejected, messages.Throttled,
+		messages.QuotaExhausted, messages.Upstream, messages.UpstreamTimeout,
 	} {
 		if symbols[string(s)] == 0 {
-			t.Errorf("no reply was %s: a way of failing is not covered", s)
+			t.Errorf("no reply was %s: one kind of failure is not covered", s)
 		}
 	}
 
-	// After all that: the worker lives, and the good account is what it was.
+	// After all faults, the worker runs, and the account without faults has its token.
 	if s := ask("a good request at the end", "wechat.code.resolve", marked); s != "ok" {
 		t.Errorf("a good request at the end: %s", s)
 	}
@@ -317,11 +340,11 @@ func TestNoSecretComesOut(t *testing.T) {
 	for appid, f := range faults {
 		endpoint := f["endpoint"].(string)
 		if n := sim.calls(t, appid)[endpoint]; n > 20 {
-			t.Errorf("%d calls of %s for %s: a storm", n, endpoint, appid)
+			t.Errorf("%d calls of %s for %s", n, endpoint, appid)
 		}
 	}
 
-	// What comes out in other ways.
+	// Other output.
 	m, err := nc.RequestWithContext(ctx, "wechat.status", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -329,20 +352,25 @@ func TestNoSecretComesOut(t *testing.T) {
 	e.add("the status", string(m.Data))
 	env := vars{"NATS_URL": withPassword}
 	for _, args := range [][]string{
-		{"status"}, {"status", "--json"}, {"resolve", "--appid=" + good, openid, "no" + ticket}, {"get", "--appid=wx-nobody"}, {"refresh", "--appid=" + good},
+		{"status"}, {"status", "--json"}, {"resolve", "--appid=" + good, openid, "no" + ticket},
+		{"get", "--appid=wx-nobody"}, {"refresh", "--appid=" + good},
 	} {
 		r := call(t, env, "", wxkeeper(t), args...)
 		e.add("wxkeeper "+args[0], r.out+r.err)
 	}
-	// check asks WeChat itself, about every account: with what goes wrong now, and with all that went wrong before.
+	// The verb check calls WeChat for every account, with new faults, and after all earlier faults.
 	for _, f := range faults {
 		sim.post(t, "/faults", f.with(fault{"endpoint": "stable_token", "times": 1}))
 	}
-	checking := base.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "", "NATS_PASSWORD": "", "WXKEEPER_LOG_LEVEL": ""})
-	for _, args := range [][]string{{"check", "--timeout=20s"}, {"check", "--json", "--appid=" + good}} {
+	checking := base.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword,
+		"NATS_USER": "", "NATS_PASSWORD": "", "WXKEEPER_LOG_LEVEL": ""})
+	for _, args := range [][]string{{"check", "--timeout=3m"}, {"check", "--json", "--appid=" + good}} {
 		r := call(t, checking, "", wxkeeper(t), args...)
 		e.add("wxkeeper check", r.out+r.err)
-		if want := map[int]int{2: 1, 3: 0}[len(args)]; r.code != want || r.err != "" || !strings.Contains(r.out, "account") {
+		if want := map[int]int{2: exitFailure, 3: exitOK}[len(args)]; r.code != want {
+			t.Errorf("wxkeeper %v: exit code %d, want %d", args, r.code, want)
+		}
+		if r.err != "" || !strings.Contains(r.out, "account") {
 			t.Errorf("wxkeeper %v: %+v", args, r)
 		}
 	}
@@ -357,12 +385,12 @@ func TestNoSecretComesOut(t *testing.T) {
 		r := call(t, env, "", natsCommand(t), args...)
 		e.add("nats "+strings.Join(args, " "), r.out)
 	}
-	for _, w := range []*keeper{host, k} {
+	for _, w := range []*workerProcess{host, k} {
 		for _, page := range []string{"/", "/metrics", "/healthz", "/readyz", "/nothing"} {
 			e.add("the page "+page, fetch(t, http.MethodGet, w.http+page, ""))
 		}
 	}
-	for _, w := range []*keeper{k, host} {
+	for _, w := range []*workerProcess{k, host} {
 		if code := w.stop(t, syscall.SIGTERM); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
@@ -373,8 +401,8 @@ func TestNoSecretComesOut(t *testing.T) {
 	if !strings.Contains(k.stderr.String(), `"level":"DEBUG"`) {
 		t.Error("no line at debug level")
 	}
-	if len(e.marks) < 50 {
-		t.Errorf("only %d values were marked", len(e.marks))
+	if len(e.secrets) < 50 {
+		t.Errorf("only %d secrets are known", len(e.secrets))
 	}
 	e.check(t)
 }

@@ -26,22 +26,20 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
-// These tests stand here, because here is what prints the lists, and what may import all that lives by them.
+// The tests of permissions are in this package, because it prints the lists, and may import everything that
+// needs them.
 
-// soon bounds waits for events that must come; it is not a claim about speed.
-const soon = 30 * time.Second
-
-// Other names than the defaults: no list takes them for granted.
-var house = config.Config{SubjectPrefix: "corp", Bucket: "creds"}
+// names are not the defaults, so that a list with a fixed name fails the tests.
+var names = config.Config{SubjectPrefix: "corp", Bucket: "creds"}
 
 const (
 	mine, other = "wx1", "wx2" // accounts
 	passphrase  = "swordfish"
-	admin       = "admin" // a user who may do everything
+	admin       = "admin" // a user with all permissions
 )
 
-// printed is what the verb prints.
-func printed(t *testing.T, kinds string, more ...string) string {
+// permissionsOf returns what the verb prints.
+func permissionsOf(t *testing.T, kinds string, more ...string) string {
 	t.Helper()
 	v := permissionsVerb{Kind: strings.Fields(kinds)}
 	for _, m := range more {
@@ -52,31 +50,34 @@ func printed(t *testing.T, kinds string, more ...string) string {
 			v.User = append(v.User, value)
 		}
 	}
-	text, err := v.text(house)
+	text, err := v.text(names)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return text
 }
 
-// guarded is a NATS server that runs with what the verb prints, and remembers what its users do and what it refuses them.
+// guarded is a NATS server with the permissions that the verb prints. It records what its users do, and which
+// permissions they lack.
 type guarded struct {
 	*testing.T
 	srv *natstest.Server
 	log *guardLog
 }
 
-// guard starts a server with some users of one NATS account, and the admin.
+// guard starts a server with users of one NATS account, and the admin.
 func guard(t *testing.T, users ...string) *guarded {
 	t.Helper()
 	var refs []string
 	for _, text := range users {
-		refs = append(refs, regexp.MustCompile(`(?m)^(user_\S+): \{$`).ReplaceAllString(regexp.MustCompile(`(?m)^user_\S+: \{$`).FindString(text), "$$$1"))
+		refs = append(refs, "$"+regexp.MustCompile(`(?m)^(user_\S+): \{$`).FindStringSubmatch(text)[1])
 	}
-	return guardConf(t, strings.Join(users, "")+fmt.Sprintf("authorization: { users: [%s, { user: %s, password: %s }] }\n", strings.Join(refs, ", "), admin, passphrase))
+	return guardConf(t, strings.Join(users,
+		"")+fmt.Sprintf("authorization: { users: [%s, { user: %s, password: %s }] }\n", strings.Join(refs, ", "),
+		admin, passphrase))
 }
 
-// guardConf starts a server with a configuration. The passwords that it refers to stand before it.
+// guardConf starts a server with a configuration, and with the passwords to which the configuration refers.
 func guardConf(t *testing.T, conf string) *guarded {
 	t.Helper()
 	passwords := ""
@@ -86,32 +87,33 @@ func guardConf(t *testing.T, conf string) *guarded {
 	g := &guarded{T: t, log: &guardLog{changed: make(chan struct{})}}
 	g.srv = natstest.Start(t, func(o *server.Options) {
 		if err := o.ProcessConfigString(passwords + conf); err != nil {
-			t.Fatalf("nats-server does not take it: %v\n%s", err, conf)
+			t.Fatalf("nats-server refuses the configuration: %v\n%s", err, conf)
 		}
 	})
 	g.srv.Log(g.log)
 	return g
 }
 
-// context ends when nothing more is to be waited for.
+// context ends after patience.
 func (g *guarded) context() context.Context {
-	ctx, cancel := context.WithTimeout(g.T.Context(), soon)
+	ctx, cancel := context.WithTimeout(g.T.Context(), patience)
 	g.Cleanup(cancel)
 	return ctx
 }
 
-// as connects as a user, with the environment that the list tells its client to have.
+// as connects as a user, with the environment that the list prescribes for its client.
 func (g *guarded) as(user string) *nats.Conn {
 	g.Helper()
 	env := config.Config{NATSURL: g.srv.URL(), NATSUser: user, NATSPassword: passphrase}
 	if user != admin {
 		env.NATSInbox = "_INBOX_" + user
 	}
-	nc, err := natsconn.Connect(g.context(), natsConfig(env, user), nats.ReconnectWait(20*time.Millisecond), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		if errors.Is(err, nats.ErrPermissionViolation) {
-			g.log.refused("told to " + user + ": " + err.Error())
-		}
-	}))
+	nc, err := natsconn.Connect(g.context(), env.NATS(user), nats.ReconnectWait(20*time.Millisecond),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				g.log.violation(reported + user + ": " + err.Error())
+			}
+		}))
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -138,72 +140,73 @@ func (g *guarded) restart(conns ...*nats.Conn) {
 	}
 	g.srv.Stop()
 	g.srv.Restart()
-	late := time.After(soon)
+	late := time.After(patience)
 	for _, c := range back {
 		select {
 		case <-c:
 		case <-late:
-			g.Fatal("a connection does not come back")
+			g.Fatal("a connection does not reconnect")
 		}
 	}
 }
 
-// unhindered fails where anybody was refused anything.
-func (g *guarded) unhindered() {
+// noViolations fails if a user has lacked a permission.
+func (g *guarded) noViolations() {
 	g.Helper()
-	if lines := g.log.refusals(0); len(lines) > 0 {
-		g.Fatalf("refused:\n%s", strings.Join(lines, "\n"))
+	if lines := g.log.violations(0); len(lines) > 0 {
+		g.Fatalf("violations:\n%s", strings.Join(lines, "\n"))
 	}
 }
 
-// refuses has a user try something, and waits until the server says that it may not use the subject.
-func (g *guarded) refuses(nc *nats.Conn, subject string, try func() error) {
+// denies calls try, and waits until the server logs that the user has no permission for the subject.
+func (g *guarded) denies(nc *nats.Conn, subject string, try func() error) {
 	g.Helper()
-	before := len(g.log.refusals(0))
+	before := len(g.log.violations(0))
 	if err := try(); err != nil {
 		g.Fatalf("%s: %v", subject, err)
 	}
 	g.log.await(g, func() bool {
-		return slices.ContainsFunc(g.log.refusals(before), func(line string) bool {
-			return strings.Contains(line, `"`+subject+`"`) && strings.Contains(line, "user:"+nc.Opts.User) && !strings.HasPrefix(line, "told")
+		return slices.ContainsFunc(g.log.violations(before), func(line string) bool {
+			return strings.Contains(line, `"`+subject+`"`) && strings.Contains(line, "user:"+nc.Opts.User) &&
+				!strings.HasPrefix(line, reported)
 		})
-	}, fmt.Sprintf("%s was not refused %s", nc.Opts.User, subject))
+	}, fmt.Sprintf("%s has permission for %s", nc.Opts.User, subject))
 }
 
-// refusesTo publish.
-func (g *guarded) refusesTo(nc *nats.Conn, subjects ...string) {
+// deniesPublish checks that a user may not publish to the subjects.
+func (g *guarded) deniesPublish(nc *nats.Conn, subjects ...string) {
 	g.Helper()
 	for _, s := range subjects {
-		g.refuses(nc, s, func() error { return nc.PublishRequest(s, nc.NewRespInbox(), []byte("{}")) })
+		g.denies(nc, s, func() error { return nc.PublishRequest(s, nc.NewRespInbox(), []byte("{}")) })
 	}
 }
 
-// refusesToHear subscriptions.
-func (g *guarded) refusesToHear(nc *nats.Conn, subjects ...string) {
+// deniesSubscribe checks that a user may not subscribe to the subjects.
+func (g *guarded) deniesSubscribe(nc *nats.Conn, subjects ...string) {
 	g.Helper()
 	for _, s := range subjects {
-		g.refuses(nc, s, func() error { _, err := nc.SubscribeSync(s); return err })
+		g.denies(nc, s, func() error { _, err := nc.SubscribeSync(s); return err })
 	}
 }
 
-// needed checks that a user has used every line of its list.
-func (g *guarded) needed(user, text string) {
+// usesAll checks that a user has used every line of its list.
+func (g *guarded) usesAll(user, text string) {
 	g.Helper()
 	publish, subscribe, _ := strings.Cut(text, "    subscribe: {")
 	for verb, list := range map[string]string{"PUB": publish, "SUB": subscribe} {
 		lines := regexp.MustCompile(`(?m)^      "(.*)"$`).FindAllStringSubmatch(list, -1)
 		if len(lines) == 0 {
-			g.Errorf("no list of %s in\n%s", verb, text)
+			g.Errorf("there is no list of %s in\n%s", verb, text)
 		}
 		for _, m := range lines {
 			if !slices.ContainsFunc(g.log.used(user, verb), func(s string) bool { return within(s, m[1]) }) {
-				g.Errorf("%s does not need %s %s", user, verb, m[1])
+				g.Errorf("%s has not used %s %s", user, verb, m[1])
 			}
 		}
 	}
 }
 
-// within says whether a subject, or a pattern, lies in a pattern of a permission.
+// within reports whether a subject, or a pattern, is within a pattern of a permission.
 func within(subject, pattern string) bool {
 	s, p := strings.Split(subject, "."), strings.Split(pattern, ".")
 	for i := range p {
@@ -217,30 +220,33 @@ func within(subject, pattern string) bool {
 	return len(s) == len(p)
 }
 
+// reported is the beginning of a violation that the server has reported to a client.
+const reported = "reported to "
+
 // guardLog is the log of the server.
 type guardLog struct {
 	mu      sync.Mutex
-	no      []string            // what was refused
+	lines   []string            // the violations
 	ops     map[string][]string // "user VERB" → subjects
-	changed chan struct{}       // closed and replaced at each refusal
+	changed chan struct{}       // closed and replaced at each violation
 }
 
-func (l *guardLog) refused(line string) {
+func (l *guardLog) violation(line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.no = append(l.no, line)
+	l.lines = append(l.lines, line)
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// refusals are those from the n-th on.
-func (l *guardLog) refusals(n int) []string {
+// violations returns the violations from the n-th on.
+func (l *guardLog) violations(n int) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.no[n:])
+	return slices.Clone(l.lines[n:])
 }
 
-// used are the subjects that a user has published (PUB) or subscribed to (SUB).
+// used returns the subjects to which a user has published (PUB) or subscribed (SUB).
 func (l *guardLog) used(user, verb string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -249,7 +255,7 @@ func (l *guardLog) used(user, verb string) []string {
 
 func (l *guardLog) await(g *guarded, done func() bool, otherwise string) {
 	g.Helper()
-	late := time.After(soon)
+	late := time.After(patience)
 	for {
 		l.mu.Lock()
 		changed := l.changed
@@ -267,11 +273,11 @@ func (l *guardLog) await(g *guarded, done func() bool, otherwise string) {
 
 func (l *guardLog) Errorf(format string, v ...any) {
 	if line := fmt.Sprintf(format, v...); strings.Contains(line, "Violation") {
-		l.refused(line)
+		l.violation(line)
 	}
 }
 
-// operation is what a client sends: its user, the verb and the subject.
+// operation matches a command of a client: its user, the verb and the subject.
 var operation = regexp.MustCompile(`user:([\w-]+)\b.* <<- \[(H?PUB|SUB) (\S+)`)
 
 func (l *guardLog) Tracef(format string, v ...any) {
@@ -294,24 +300,26 @@ func (l *guardLog) Noticef(string, ...any) {}
 func (l *guardLog) Warnf(string, ...any)   {}
 func (l *guardLog) Debugf(string, ...any)  {}
 func (l *guardLog) Fatalf(format string, v ...any) {
-	l.refused("Violation of everything: " + fmt.Sprintf(format, v...))
+	l.violation("fatal: " + fmt.Sprintf(format, v...))
 }
 
-// staff is a running worker of two accounts, beside a simulated WeChat.
-type staff struct {
+// workerFixture is a running worker of two accounts, with a simulated WeChat.
+type workerFixture struct {
 	sim  *wechattest.Server
-	stop func() // may be called twice
+	stop func() // may be called more than once
 }
 
-// hire starts a worker on a connection.
-func (g *guarded) hire(nc *nats.Conn) *staff {
+// startWorker starts a worker with a connection.
+func (g *guarded) startWorker(nc *nats.Conn) *workerFixture {
 	g.Helper()
-	s := &staff{sim: wechattest.Start(g, wechattest.Config{
+	s := &workerFixture{sim: wechattest.Start(g, wechattest.Config{
 		Accounts: []wechattest.Account{{AppID: mine, Secret: canary}, {AppID: other, Secret: canary}}, AnyCode: true,
 	})}
 	w, err := worker.New(nc, worker.Config{
-		Name: "w", Log: slog.New(slog.NewTextHandler(g.Output(), nil)), Bucket: house.Bucket, SubjectPrefix: house.SubjectPrefix, WeChat: wechat.Config{URLs: []string{s.sim.URL}},
-		Accounts: []worker.Account{{AppID: mine, Secret: canary, Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}}, {AppID: other, Secret: canary}},
+		Name: "w", Log: slog.New(slog.NewTextHandler(g.Output(), nil)), Bucket: names.Bucket,
+		SubjectPrefix: names.SubjectPrefix, WeChat: wechat.Config{URLs: []string{s.sim.URL}},
+		Accounts: []worker.Account{{AppID: mine, Secret: canary,
+			Tickets: []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}}, {AppID: other, Secret: canary}},
 	})
 	if err != nil {
 		g.Fatal(err)
@@ -334,10 +342,10 @@ func (g *guarded) hire(nc *nats.Conn) *staff {
 	return s
 }
 
-// read runs a Reader as a user, until the test ends or stop is called.
+// read runs a Reader with a connection until the test ends or stop is called.
 func (g *guarded) read(nc *nats.Conn, cfg kv.ReaderConfig) (r *kv.Reader, stop func()) {
 	g.Helper()
-	cfg.Bucket, cfg.SubjectPrefix = house.Bucket, house.SubjectPrefix
+	cfg.Bucket, cfg.SubjectPrefix = names.Bucket, names.SubjectPrefix
 	r, err := kv.NewReader(nc, cfg)
 	if err != nil {
 		g.Fatal(err)
@@ -350,24 +358,25 @@ func (g *guarded) read(nc *nats.Conn, cfg kv.ReaderConfig) (r *kv.Reader, stop f
 	return r, stop
 }
 
-// has waits until a Reader has a credential newer than a generation.
-func (g *guarded) has(r *kv.Reader, appid string, kind messages.Kind, above uint64) messages.Credential {
+// await waits until a Reader has a credential with a generation above the given one.
+func (g *guarded) await(r *kv.Reader, appid string, kind messages.Kind, above uint64) messages.Credential {
 	g.Helper()
 	c, err := r.WaitNewer(g.context(), appid, kind, above)
 	if err != nil {
-		g.Fatalf("%v; refused: %q", err, g.log.refusals(0))
+		g.Fatalf("%v; violations: %q", err, g.log.violations(0))
 	}
 	return c
 }
 
-// renewed has WeChat kill the token that a Reader has, reports it, and returns the next one.
-func (g *guarded) renewed(s *staff, nc *nats.Conn, r *kv.Reader, appid string) messages.Credential {
+// awaitRefreshed lets WeChat revoke the token that a Reader has, reports it, and returns the next token.
+func (g *guarded) awaitRefreshed(s *workerFixture, nc *nats.Conn, r *kv.Reader, appid string) messages.Credential {
 	g.Helper()
-	old := g.has(r, appid, messages.AccessToken, 0)
+	old := g.await(r, appid, messages.AccessToken, 0)
 	s.sim.Revoke(old.Value)
-	_, err := messages.NewClient(nc, house.SubjectPrefix).RefreshCredential(g.context(), messages.RefreshCredentialRequest{AppID: appid, Revision: old.Revision})
-	if err != nil && !errors.Is(err, messages.ErrUpstreamTimeout) { // on a machine that is busy; it goes on
-		g.Fatalf("%v; refused: %q", err, g.log.refusals(0))
+	_, err := messages.NewClient(nc, names.SubjectPrefix).RefreshCredential(g.context(),
+		messages.RefreshCredentialRequest{AppID: appid, Revision: old.Revision})
+	if err != nil && !errors.Is(err, messages.ErrUpstreamTimeout) { // on a loaded machine; the worker goes on
+		g.Fatalf("%v; violations: %q", err, g.log.violations(0))
 	}
-	return g.has(r, appid, messages.AccessToken, old.Generation)
+	return g.await(r, appid, messages.AccessToken, old.Generation)
 }

@@ -3,10 +3,11 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
-// duration is a length of time as people say it: at most two units, the smaller one only where it matters.
+// duration formats a length of time with at most two units, and with the smaller unit only if it matters.
 func duration(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
@@ -29,7 +30,7 @@ func duration(d time.Duration) string {
 	}
 }
 
-// relative is a time as seen from now: "in 1h52m", "3m20s ago", or "-" for none.
+// relative formats a time relative to now: "in 1h52m", "3m20s ago", or "-" for the zero time.
 func relative(now, at time.Time) string {
 	switch d := at.Sub(now); {
 	case at.IsZero():
@@ -41,7 +42,8 @@ func relative(now, at time.Time) string {
 	}
 }
 
-// masked shows of a secret only as much as tells two of them apart by eye, and nothing of a short one.
+// masked shows four characters of a long secret, by which people can tell two secrets apart, and nothing of a
+// short one.
 func masked(value string) string {
 	shown := ""
 	if len(value) >= 32 {
@@ -50,7 +52,26 @@ func masked(value string) string {
 	return fmt.Sprintf("%s… (%d characters, hidden: --reveal)", shown, len(value))
 }
 
-// json prints v, indented for people.
+// count formats a number of things: "1 account", "2 accounts".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// oneLine makes a text safe for one line of a terminal: without line breaks and escape sequences.
+func oneLine(s string) string {
+	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, strings.Join(lines, "; "))
+}
+
+// json prints v as JSON, with indentation on a terminal.
 func (t *terminal) json(v any) error {
 	e := json.NewEncoder(t.out)
 	e.SetEscapeHTML(false)

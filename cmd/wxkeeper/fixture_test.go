@@ -20,9 +20,6 @@ import (
 	"time"
 )
 
-// patience bounds waits for events that must come; it is not a claim about speed.
-const patience = 60 * time.Second
-
 func testContext(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -30,7 +27,7 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// binary builds the real binary, once, with the race detector: what it finds stands in the output.
+// binary builds the binary once, with the race detector, which reports in the output of the process.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "wxkeeper-cli-")
 	if err != nil {
@@ -53,7 +50,7 @@ func wxkeeper(t *testing.T) string {
 	return file
 }
 
-// natsCommand is the real nats command. Without it there is no test, and so a failure.
+// natsCommand is the path of the nats command. Without the command the test fails.
 func natsCommand(t *testing.T) string {
 	t.Helper()
 	file, err := filepath.Abs("../../bin/nats")
@@ -66,18 +63,19 @@ func natsCommand(t *testing.T) string {
 	return file
 }
 
-// vars are environment variables. A process gets them and nothing else of ours.
+// vars are the environment variables of a process, besides those that every process gets.
 type vars map[string]string
 
 func (v vars) environ(home string) []string {
-	env := []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir(), "NO_COLOR=1", "GORACE=atexit_sleep_ms=10"}
+	env := []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir(), "NO_COLOR=1",
+		"GORACE=atexit_sleep_ms=10"}
 	for k, s := range v {
 		env = append(env, k+"="+s)
 	}
 	return env
 }
 
-// with is v and more.
+// with returns v with more variables, or other values.
 func (v vars) with(more vars) vars {
 	all := vars{}
 	for _, m := range []vars{v, more} {
@@ -88,7 +86,7 @@ func (v vars) with(more vars) vars {
 	return all
 }
 
-// output is what a process has written, and wakes those who wait for more of it.
+// output is what a process has written. A test can wait for more.
 type output struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
@@ -120,7 +118,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// await waits until done is satisfied with all that was written.
+// await waits until done returns true for everything that was written. It returns false if the output ends before.
 func (o *output) await(ctx context.Context, done func(text string) bool) bool {
 	for {
 		o.mu.Lock()
@@ -140,7 +138,7 @@ func (o *output) await(ctx context.Context, done func(text string) bool) bool {
 	}
 }
 
-// process is a started command. It ends with its test at the latest.
+// process is a command that was started. It is killed at the end of the test.
 type process struct {
 	name           string
 	cmd            *exec.Cmd
@@ -150,7 +148,8 @@ type process struct {
 
 func start(t *testing.T, env vars, name string, args ...string) *process {
 	t.Helper()
-	p := &process{name: filepath.Base(name) + " " + strings.Join(args, " "), stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
+	p := &process{name: filepath.Base(name) + " " + strings.Join(args, " "), stdout: newOutput(), stderr: newOutput(),
+		ended: make(chan struct{})}
 	p.cmd = exec.Command(name, args...)
 	p.cmd.Env = env.environ(t.TempDir())
 	p.cmd.Dir = t.TempDir()
@@ -165,13 +164,15 @@ func start(t *testing.T, env vars, name string, args ...string) *process {
 		close(p.ended)
 	}()
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // it may have ended
+		_ = p.cmd.Process.Kill() // an error means that it has ended
 		<-p.ended
-		if all := p.stdout.String() + p.stderr.String(); strings.Contains(all, "DATA RACE") || strings.Contains(all, "panic:") {
+		if all := p.stdout.String() + p.stderr.String(); strings.Contains(all, "DATA RACE") ||
+			strings.Contains(all, "panic:") {
 			t.Errorf("%s:\n%s", p.name, all)
 		}
 		if t.Failed() {
-			t.Logf("%s, standard output:\n%s\nstandard error:\n%s", p.name, tail(p.stdout.String()), tail(p.stderr.String()))
+			t.Logf("%s, standard output:\n%s\nstandard error:\n%s", p.name, tail(p.stdout.String()),
+				tail(p.stderr.String()))
 		}
 	})
 	return p
@@ -191,12 +192,12 @@ func (p *process) find(t *testing.T, out *output, pattern string) []string {
 	re := regexp.MustCompile(pattern)
 	var groups []string
 	if !out.await(testContext(t), func(text string) bool { groups = re.FindStringSubmatch(text); return groups != nil }) {
-		t.Fatalf("%s: %q did not come", p.name, pattern)
+		t.Fatalf("%s: the output has no %q", p.name, pattern)
 	}
 	return groups
 }
 
-// stop sends a signal and returns the exit code; -1 where the signal itself ended the process.
+// stop sends a signal and returns the exit code: -1 if the signal killed the process.
 func (p *process) stop(t *testing.T, s os.Signal) int {
 	t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
@@ -216,7 +217,7 @@ func (p *process) wait(t *testing.T) int {
 	}
 }
 
-// result is a command that has ended.
+// result is the result of a command that has ended.
 type result struct {
 	out, err string
 	code     int
@@ -251,14 +252,15 @@ type simulation struct {
 
 func simulate(t *testing.T, args ...string) *simulation {
 	t.Helper()
-	p := start(t, nil, wxkeeper(t), append([]string{"simulate", "--listen=127.0.0.1:0", "--control=127.0.0.1:0"}, args...)...)
+	p := start(t, nil, wxkeeper(t), append([]string{"simulate", "--listen=127.0.0.1:0", "--control=127.0.0.1:0"},
+		args...)...)
 	g := p.find(t, p.stdout, `^simulated WeChat ready: api=(http://127\.0\.0\.1:\d+) control=(http://127\.0\.0\.1:\d+)\n`)
 	return &simulation{p, g[1], g[2]}
 }
 
-var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var client = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// fetch is the body of an HTTP answer, whatever its status.
+// fetch returns the body of an HTTP answer with any status.
 func fetch(t *testing.T, method, url, body string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -289,7 +291,7 @@ func (s *simulation) post(t *testing.T, path string, v any) string {
 	return fetch(t, http.MethodPost, s.control+path, string(body))
 }
 
-// calls are the calls that an account made, by endpoint.
+// calls returns the numbers of calls for an account, by endpoint.
 func (s *simulation) calls(t *testing.T, appid string) map[string]int {
 	t.Helper()
 	var snapshot struct {
@@ -305,21 +307,22 @@ func (s *simulation) calls(t *testing.T, appid string) map[string]int {
 	return n
 }
 
-// keeper is a `wxkeeper run` process.
-type keeper struct {
+// workerProcess is a `wxkeeper run` process.
+type workerProcess struct {
 	*process
-	nats string // URL; of the embedded server where there is one
-	http string
+	nats string // URL of NATS, or of the embedded server
+	http string // URL of the pages
 }
 
-// run starts a worker, with an embedded server where env has no NATS_URL, and waits until it answers.
-func run(t *testing.T, env vars) *keeper {
+// run starts a worker, with an embedded server if env has no NATS_URL, and waits until it answers requests.
+func run(t *testing.T, env vars) *workerProcess {
 	t.Helper()
-	env = vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:0", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0", "WXKEEPER_LOG_FORMAT": "json"}.with(env)
+	env = vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:0", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0",
+		"WXKEEPER_LOG_FORMAT": "json"}.with(env)
 	if env["NATS_URL"] == "" && env["WXKEEPER_DATA_DIR"] == "" {
 		env["WXKEEPER_DATA_DIR"] = filepath.Join(t.TempDir(), "data")
 	}
-	k := &keeper{process: start(t, env, wxkeeper(t), "run"), nats: env["NATS_URL"]}
+	k := &workerProcess{process: start(t, env, wxkeeper(t), "run"), nats: env["NATS_URL"]}
 	if k.nats == "" {
 		k.nats = k.find(t, k.stderr, `"nats_url":"([^"]+)"`)[1]
 	}
@@ -328,23 +331,24 @@ func run(t *testing.T, env vars) *keeper {
 	return k
 }
 
-// settled waits until every credential of the worker's page is fresh.
-func (k *keeper) settled(t *testing.T) {
+// awaitFresh waits until every credential on the worker's page is fresh.
+func (k *workerProcess) awaitFresh(t *testing.T) {
 	t.Helper()
 	for ctx := testContext(t); ; {
 		page := fetch(t, http.MethodGet, k.http+"/", "")
-		if strings.Contains(page, "  fresh  ") && !regexp.MustCompile(`  (expired|missing|failing|refreshing)  `).MatchString(page) {
+		if strings.Contains(page, "  fresh  ") &&
+			!regexp.MustCompile(`  (expired|missing|failing|refreshing)  `).MatchString(page) {
 			return
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("not settled:\n%s", page)
+			t.Fatalf("not all credentials are fresh:\n%s", page)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// sameJSON compares two JSON texts by their values; numbers keep their digits.
+// sameJSON compares two JSON objects by the values of their fields, and numbers by their digits.
 func sameJSON(t *testing.T, got, want string) {
 	t.Helper()
 	var values [2]any

@@ -1,0 +1,71 @@
+package config
+
+import (
+	"net"
+
+	"github.com/wxkeeper/wxkeeper/internal/embedded"
+	"github.com/wxkeeper/wxkeeper/internal/loopback"
+	"github.com/wxkeeper/wxkeeper/internal/natsconn"
+	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
+)
+
+// Worker is the configuration of a worker of these accounts: see [Config.Accounts]. It has no logger and no metrics.
+func (c Config) Worker(accounts []worker.Account) worker.Config {
+	return worker.Config{
+		Accounts:      accounts,
+		Bucket:        c.Bucket,
+		SubjectPrefix: c.SubjectPrefix,
+		Replicas:      c.Replicas,
+
+		WeChat:             c.WeChat(),
+		RefreshBefore:      c.RefreshBefore,
+		ResolveConcurrency: c.ResolveConcurrency,
+		ResolveTimeout:     c.ResolveTimeout,
+	}
+}
+
+// WeChat is the configuration of the client of the WeChat server API.
+func (c Config) WeChat() wechat.Config {
+	return wechat.Config{URLs: c.APIURLs, AllowInsecure: c.APIInsecure, Timeout: c.HTTPTimeout}
+}
+
+// NATS is the configuration of a connection to NATS_URL. The NATS server lists the connection under name. The URL is
+// empty if NATS_URL is not set: see [Config.Embedded] and [Config.ClientURL].
+func (c Config) NATS(name string) natsconn.Config {
+	return natsconn.Config{
+		URL: c.NATSURL, Name: name, InboxPrefix: c.NATSInbox,
+		Creds: c.NATSCreds, NKey: c.NATSNKey, User: c.NATSUser, Password: c.NATSPassword, Token: c.NATSToken,
+		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey,
+	}
+}
+
+// Embedded is the configuration of the NATS server that a worker starts if NATS_URL is not set.
+func (c Config) Embedded() embedded.Config {
+	return embedded.Config{
+		Listen: c.NATSListen, DataDir: c.DataDir, User: c.NATSUser, Password: c.NATSPassword, Token: c.NATSToken,
+	}
+}
+
+// ClientURL is the URL at which a client on this machine reaches NATS: NATS_URL, or the embedded server of a
+// worker with the same environment. It is empty if that server chooses its port when it starts.
+func (c Config) ClientURL() string {
+	if c.NATSURL != "" {
+		return c.NATSURL
+	}
+	host, port, err := net.SplitHostPort(c.NATSListen)
+	if err != nil || port == "0" {
+		return ""
+	}
+	return "nats://" + net.JoinHostPort(loopback.Reachable(host), port)
+}
+
+// PagesURL is the URL at which a client on this machine reaches the pages of a worker, without a path. It is empty if
+// WXKEEPER_HTTP_ADDR is none.
+func (c Config) PagesURL() string {
+	host, port, err := net.SplitHostPort(c.HTTPAddr)
+	if err != nil {
+		return ""
+	}
+	return "http://" + net.JoinHostPort(loopback.Reachable(host), port)
+}
