@@ -32,6 +32,7 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 		list = append(list, Account{AppID: id, Secret: secret, TokenAPI: messages.SourceToken})
 	}
 	f := newClusterFixture(t, cfg)
+	f.hurried = true
 	nc := f.connect()
 	var workers []*testWorker
 	for range 2 {
@@ -61,6 +62,7 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
+	f.hurried = true
 	f.nats = natstest.Start(t, func(o *server.Options) { o.MaxPending = 1 << 20 })
 	gate, log := natstest.NewGate(), new(logLines)
 	cfg := natsconn.Config{URL: f.nats.URL(), Logger: slog.New(slog.NewTextHandler(log, nil))}
