@@ -288,6 +288,6 @@ func AdviceConflict(tokenAPI string) string {
 		return "Another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read the credential " +
 			"from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface."
 	}
-	return "Another system called stable_token with force_refresh for this account, or its AppSecret was reset or frozen in the " +
-		"console: find out which, and let the other system read the credential from NATS."
+	return "Another system called stable_token with force_refresh for this account, or its AppSecret was reset or frozen " +
+		"in the console: find out which, and let the other system read the credential from NATS."
 }

@@ -260,9 +260,10 @@ func (w *Worker) open(ctx context.Context) error {
 
 // fewReplicas logs that a bucket has fewer replicas than a cluster should give it.
 func (w *Worker) fewReplicas(bucket string, replicas int) {
-	w.cfg.Log.Warn("bucket created with too few replicas, because the cluster has too few servers", "bucket", bucket,
-		"replicas", replicas,
-		"advice", "Start three NATS servers with JetStream, then run: nats stream edit KV_"+bucket+" --replicas 3. Or set WXKEEPER_REPLICAS=1 to accept it.")
+	advice := "Start three NATS servers with JetStream, then run: nats stream edit KV_" + bucket + " --replicas 3. " +
+		"Or set WXKEEPER_REPLICAS=1 to accept it."
+	w.cfg.Log.Warn("bucket created with too few replicas, because the cluster has too few servers",
+		"bucket", bucket, "replicas", replicas, "advice", advice)
 }
 
 func ignoreStop(ctx context.Context, err error) error {
