@@ -56,7 +56,8 @@ func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 	leader.Restart()
 	f.cluster.AwaitReady()
 	c = renew(c)
-	// Each generation cost one call. A lost server may cost one more: of a worker whose publication was lost with it.
+	// Each generation cost one call. A lost server may cost one more: of a worker whose publication was lost with
+	// it.
 	if calls := f.calls("token"); calls > int(c.Generation)+1 {
 		t.Errorf("%d token calls for %d generations", calls, c.Generation)
 	}

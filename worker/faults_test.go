@@ -211,7 +211,8 @@ func (r *faultRow) check(t *testing.T, f *faultFixture, workers []*testWorker) {
 	}
 }
 
-// checkRecords checks the records that the consumer received, and returns the workers that published new generations.
+// checkRecords checks the records that the consumer received, and returns the workers that published new
+// generations.
 func checkRecords(t *testing.T, records []received, minted int) (by []string) {
 	t.Helper()
 	generation, held := uint64(0), uint64(0)

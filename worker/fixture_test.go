@@ -34,15 +34,16 @@ type fixture struct {
 	clock   *testClock     // of WeChat and of the workers
 	gate    *natstest.Gate // between the workers and NATS; nil: none
 
-	// hurried is for tests in which NATS does not answer: the workers give up a request after the times of production. In other
-	// tests they wait longer, so that a busy machine does not make a turn fail.
+	// hurried is for tests in which NATS does not answer: the workers give up a request after the times of
+	// production. In other tests they wait longer, so that a busy machine does not make a turn fail.
 	hurried bool
 	lease   time.Duration // TTL of the workers' leases; 0: of production if hurried, else longLease
 
 	workers []*testWorker
 }
 
-// newFixture starts a NATS server and a simulated WeChat, which knows the account of the tests unless cfg has others.
+// newFixture starts a NATS server and a simulated WeChat, which knows the account of the tests unless cfg has
+// others.
 func newFixture(tb testing.TB, cfg wechattest.Config) *fixture {
 	tb.Helper()
 	f := &fixture{TB: tb, nats: natstest.Start(tb)}
@@ -404,8 +405,8 @@ func (w *testWorker) awaitOf(appid string, kind messages.Kind, generation uint64
 	return newer
 }
 
-// retryBlocked plans turns again at once that were not possible, for example because another worker held the lease. They are
-// tried again after some seconds, which do not pass while the clock is stopped.
+// retryBlocked plans turns again at once that were not possible, for example because another worker held the
+// lease. They are tried again after some seconds, which do not pass while the clock is stopped.
 func (w *testWorker) retryBlocked() {
 	s := w.scheduler
 	s.mu.Lock()

@@ -34,13 +34,13 @@ type memory struct {
 type knowledge struct {
 	record   *messages.Credential // in the bucket; nil: none
 	revision uint64               // of the last change of the record
-	lostAt   time.Time            // since when there is known to be no record; zero: there is one, or nobody asked yet
+	lostAt   time.Time            // since when there is known to be no record; zero: not known
 
 	ledger    store.Ledger
 	snapshot  int  // of the ledger, in which the entry was last seen
 	entryLost bool // the bucket has lost the entry, and ledger is what was known before
 
-	replaced chan struct{} // closed when the worker holds another credential; nil: nobody waits for that
+	replaced chan struct{} // closed when the worker holds another credential; nil: no goroutine waits for that
 }
 
 func newMemory(now func() time.Time, log *slog.Logger) *memory {

@@ -58,7 +58,8 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 	f.checkCalls("token", accounts)
 }
 
-// A NATS server closes the connection of a process that does not read for a while. The worker logs that, and continues.
+// A NATS server closes the connection of a process that does not read for a while. The worker logs that, and
+// continues.
 func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
@@ -108,7 +109,8 @@ func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 	f.checkCalls("", 1)
 }
 
-// Both buckets are deleted under a fleet: they are recreated and filled once, without a call, and not again and again.
+// Both buckets are deleted under a fleet: they are recreated and filled once, without a call, and not again and
+// again.
 func TestBucketsLostUnderAFleetAreFilledOnce(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
