@@ -107,8 +107,8 @@ func checkCode(body []byte, err error) error {
 	return err
 }
 
-// BenchmarkResolveOneAtATime measures code.resolve, one request at a time (docs/performance.md). The metric x
-// is its time over the time of NATS echo + direct HTTP.
+// BenchmarkResolveOneAtATime measures code.resolve, one request at a time (docs/architecture.md#numbers-2). The
+// metric x is its time over the time of NATS echo + direct HTTP.
 func BenchmarkResolveOneAtATime(tb *testing.B) {
 	b := newBench(tb)
 	var spent [4]time.Duration
@@ -139,8 +139,9 @@ func BenchmarkResolveOneAtATime(tb *testing.B) {
 	tb.ReportMetric(us(2)/us(3), "x-relay")
 }
 
-// BenchmarkResolveSaturated measures code.resolve with many requests at once (docs/performance.md). The metric
-// x is its throughput over the throughput of direct HTTP calls from the same cores at the same concurrency.
+// BenchmarkResolveSaturated measures code.resolve with many requests at once (docs/architecture.md#numbers-3).
+// The metric x is its throughput over the throughput of direct HTTP calls from the same cores at the same
+// concurrency.
 func BenchmarkResolveSaturated(tb *testing.B) {
 	const concurrency, batch = 64, 4096
 	b := newBench(tb)

@@ -34,6 +34,12 @@ func (c *testClock) stop() {
 	c.stopped = now
 }
 
+func (c *testClock) isStopped() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.stopped.IsZero()
+}
+
 func (c *testClock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

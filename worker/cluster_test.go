@@ -16,7 +16,7 @@ import (
 func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 	t.Parallel()
 	f := newClusterFixture(t, wechattest.Config{})
-	f.clock.stop()
+	f.hurried = true
 	var workers []*testWorker
 	for range 4 {
 		workers = append(workers, f.worker(classic))
@@ -56,7 +56,8 @@ func TestFleetOnAClusterCallsOnceAndHasNoGap(t *testing.T) {
 	leader.Restart()
 	f.cluster.AwaitReady()
 	c = renew(c)
-	// Each generation cost one call. A lost server may cost one more: of a worker whose publication was lost with it.
+	// Each generation cost one call. A lost server may cost one more: of a worker whose publication was lost with
+	// it.
 	if calls := f.calls("token"); calls > int(c.Generation)+1 {
 		t.Errorf("%d token calls for %d generations", calls, c.Generation)
 	}
@@ -72,9 +73,7 @@ func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 	c := w.await(messages.AccessToken, 0)
 	account := w.accounts.get(appid)
 	w.awaitQuiet(messages.AccessToken)
-	if _, err := f.storeOf("dead").Acquire(f.context(), appid, messages.AccessToken, 2*patience); err != nil {
-		t.Fatal(err)
-	}
+	f.takeLease("dead", 2*patience)
 	const past, margin = 3 * time.Second, 2 * leaseMargin // leaseMargin, and all of its jitter
 	ttl, now := w.refresher.leaseTTL, f.clock.Now()
 	for name, tc := range map[string]struct {
@@ -108,6 +107,7 @@ func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 	t.Parallel()
 	f := newClusterFixture(t, wechattest.Config{})
 	f.clock.stop()
+	f.hurried = true
 	w := f.worker(nil)
 	first := w.await(messages.AccessToken, 0)
 	w.awaitQuiet(messages.AccessToken)

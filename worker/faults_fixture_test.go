@@ -35,10 +35,6 @@ type faultFixture struct {
 }
 
 const (
-	// usualLease is the lease of workers with the default timeout.
-	usualLease = 12 * time.Second
-	// longLease is for a worker whose lease the test ends.
-	longLease = patience
 	// faultOverlap is for how long WeChat accepts an old token and already issues a new one.
 	faultOverlap = time.Hour
 	// seedLeft is what the first tokens have left of their life: so little that stable_token issues a new
@@ -48,7 +44,7 @@ const (
 	faultTokenLife = 2 * time.Hour
 )
 
-func newFaultFixture(t *testing.T, lease time.Duration) *faultFixture {
+func newFaultFixture(t *testing.T) *faultFixture {
 	t.Helper()
 	first := Account{AppID: "wx-fleet", Secret: secret}
 	f := &faultFixture{accounts: []Account{first}, transport: http.DefaultTransport.(*http.Transport).Clone()}
@@ -58,7 +54,7 @@ func newFaultFixture(t *testing.T, lease time.Duration) *faultFixture {
 		Now:       func() time.Time { return time.Now().Add(time.Duration(f.ahead.Load())) },
 		TokenLife: faultTokenLife, Overlap: faultOverlap,
 	})
-	f.fixture.lease = lease
+	f.hurried, f.lease = true, usualLease
 	for _, name := range []string{"other-1", "other-2"} {
 		f.fleet = append(f.fleet, f.worker(func(c *Config) {
 			c.Name, c.Accounts, c.WeChat.Transport = name, f.accounts, f.transport
@@ -72,7 +68,7 @@ func newFaultFixture(t *testing.T, lease time.Duration) *faultFixture {
 // fixtureFor is the same fixture for a subtest, whose workers connect through a gate.
 func (f *faultFixture) fixtureFor(t *testing.T, g *natstest.Gate) *fixture {
 	t.Helper()
-	return &fixture{TB: t, cluster: f.cluster, wechat: f.wechat, clock: f.clock, gate: g, lease: f.lease}
+	return &fixture{TB: t, cluster: f.cluster, wechat: f.wechat, clock: f.clock, gate: g, hurried: true, lease: f.lease}
 }
 
 // account makes an account whose credential of this kind is due, and publishes its token as an earlier worker

@@ -101,7 +101,7 @@ func TestAnyStepOfARefreshMayFail(t *testing.T) {
 		}
 	}
 
-	f := newFaultFixture(t, usualLease)
+	f := newFaultFixture(t)
 	for i, r := range rows {
 		r.account = f.account(fmt.Sprintf("wx-%02d", i), r.api, r.kind)
 	}
@@ -135,7 +135,7 @@ func (r *faultRow) run(t *testing.T, f *faultFixture, struck func()) {
 	}
 	lease := usualLease
 	if r.fault == frozen {
-		lease = longLease
+		lease = patience // the test ends it
 	}
 	key := messages.Key(r.account.AppID, r.kind)
 	v := f.victim(t, r.account, r.kind, r.step, lease)
@@ -211,7 +211,8 @@ func (r *faultRow) check(t *testing.T, f *faultFixture, workers []*testWorker) {
 	}
 }
 
-// checkRecords checks the records that the consumer received, and returns the workers that published new generations.
+// checkRecords checks the records that the consumer received, and returns the workers that published new
+// generations.
 func checkRecords(t *testing.T, records []received, minted int) (by []string) {
 	t.Helper()
 	generation, held := uint64(0), uint64(0)
@@ -243,7 +244,7 @@ func checkRecords(t *testing.T, records []received, minted int) (by []string) {
 // only this server had is lost with it, and may cost one more call.
 func TestTheLeaderMayStopAtAnyStepOfARefresh(t *testing.T) {
 	t.Parallel()
-	f := newFaultFixture(t, usualLease)
+	f := newFaultFixture(t)
 	steps := []step{
 		beforeLease, leaseTaken, beforeLook, beforeAttempt, beforeCall, afterCall,
 		beforeOutcome, beforePublish, published, outcomeLost, beforeRelease,

@@ -33,12 +33,17 @@ type fixture struct {
 	wechat  *wechattest.Server
 	clock   *testClock     // of WeChat and of the workers
 	gate    *natstest.Gate // between the workers and NATS; nil: none
-	lease   time.Duration  // TTL of the workers' leases; 0: from their timeout
+
+	// hurried is for tests in which NATS does not answer: the workers give up a request after the times of
+	// production. In other tests they wait longer, so that a busy machine does not make a turn fail.
+	hurried bool
+	lease   time.Duration // TTL of the workers' leases; 0: of production if hurried, else longLease
 
 	workers []*testWorker
 }
 
-// newFixture starts a NATS server and a simulated WeChat, which knows the account of the tests unless cfg has others.
+// newFixture starts a NATS server and a simulated WeChat, which knows the account of the tests unless cfg has
+// others.
 func newFixture(tb testing.TB, cfg wechattest.Config) *fixture {
 	tb.Helper()
 	f := &fixture{TB: tb, nats: natstest.Start(tb)}
@@ -133,6 +138,21 @@ func (f *fixture) endLease(key string) {
 	}
 }
 
+// takeLease takes the lease of the account's token for another worker.
+func (f *fixture) takeLease(worker string, ttl time.Duration) (l store.Lease) {
+	f.Helper()
+	s := f.storeOf(worker)
+	f.eventually("the lease is taken", func() bool { // a lease that was released a moment ago may still count as held
+		var err error
+		l, err = s.Acquire(f.context(), appid, messages.AccessToken, ttl)
+		if err != nil && !errors.Is(err, store.ErrLeaseHeld) {
+			f.Fatal(err)
+		}
+		return err == nil
+	})
+	return l
+}
+
 // storeOf is the store of another worker.
 func (f *fixture) storeOf(worker string) *store.Store {
 	f.Helper()
@@ -151,10 +171,7 @@ func (f *fixture) seed(endpoint string) messages.Credential {
 	f.Helper()
 	ctx := f.context()
 	token := f.foreignRefresh(endpoint)
-	lease, err := f.storeOf("earlier").Acquire(ctx, appid, messages.AccessToken, 5*time.Second)
-	if err != nil {
-		f.Fatal(err)
-	}
+	lease := f.takeLease("earlier", longLease)
 	defer lease.Release(ctx)
 	now := f.clock.Now().UTC().Truncate(time.Millisecond)
 	c := messages.Credential{
@@ -162,6 +179,7 @@ func (f *fixture) seed(endpoint string) messages.Credential {
 		ObtainedAt: now, ExpiresAt: now.Add(time.Hour), RefreshAt: now,
 		Generation: 1, Source: endpoint, Worker: "earlier",
 	}
+	var err error
 	if c.Revision, err = lease.Publish(ctx, c); err != nil {
 		f.Fatal(err)
 	}
@@ -247,8 +265,16 @@ func (f *fixture) context() context.Context {
 	return ctx
 }
 
-// eventually polls a condition that no event announces.
+// eventually waits for a condition that no event announces.
 func (f *fixture) eventually(what string, condition func() bool) {
+	f.Helper()
+	if !f.poll(condition) {
+		f.Fatalf("never: %s", what)
+	}
+}
+
+// poll waits until a condition is true; false: it did not become true.
+func (f *fixture) poll(condition func() bool) bool {
 	f.Helper()
 	deadline := time.Now().Add(patience)
 	every := 5 * time.Millisecond
@@ -259,10 +285,16 @@ func (f *fixture) eventually(what string, condition func() bool) {
 	defer tick.Stop()
 	for !condition() {
 		if time.Now().After(deadline) {
-			f.Fatalf("never: %s", what)
+			return false
 		}
 		<-tick.C
+		if f.clock.isStopped() {
+			for _, w := range f.workers {
+				w.retryBlocked()
+			}
+		}
 	}
+	return true
 }
 
 // testWorker is a running worker, and a connection to send requests to it.
@@ -291,6 +323,9 @@ func (f *fixture) workerOn(nc *nats.Conn, change func(*Config), prepare ...func(
 		WeChat:   wechat.Config{URLs: []string{f.wechat.URL}, Timeout: 5 * time.Second},
 		Now:      f.clock.Now,
 	}
+	if !f.hurried {
+		cfg.WeChat.Timeout, cfg.ResolveTimeout = patience, patience
+	}
 	if change != nil {
 		change(&cfg)
 	}
@@ -301,6 +336,14 @@ func (f *fixture) workerOn(nc *nats.Conn, change func(*Config), prepare ...func(
 		f.Fatal(err)
 	}
 	w.refresher.upstream = clockedUpstream{w.upstream, f.clock}
+	if !f.hurried {
+		w.refresher.leaseTTL = longLease
+		w.store, err = store.New(nc, store.Config{Worker: cfg.Name, Timeout: longLease / 3, Now: cfg.Now})
+		if err != nil {
+			f.Fatal(err)
+		}
+		w.refresher.store, w.service.lookup.store = w.store, w.store
+	}
 	if f.lease != 0 {
 		w.refresher.leaseTTL = f.lease
 	}
@@ -348,16 +391,31 @@ func (w *testWorker) await(kind messages.Kind, generation uint64) messages.Crede
 // awaitOf is await for a credential of a given account.
 func (w *testWorker) awaitOf(appid string, kind messages.Kind, generation uint64) messages.Credential {
 	w.Helper()
-	ctx := w.context()
-	for {
-		replaced := w.memory.whenReplaced(messages.Key(appid, kind))
-		if c, err := w.memory.get(appid, kind); err == nil && c.Generation > generation {
-			return *c
+	var newer messages.Credential
+	if !w.poll(func() bool {
+		c, err := w.memory.get(appid, kind)
+		if err != nil || c.Generation <= generation {
+			return false
 		}
-		select {
-		case <-replaced:
-		case <-ctx.Done():
-			w.Fatalf("no newer credential than generation %d; status: %+v", generation, w.statusOf(appid))
+		newer = *c
+		return true
+	}) {
+		w.Fatalf("no newer %s than generation %d; status: %+v", kind, generation, w.statusOf(appid))
+	}
+	return newer
+}
+
+// retryBlocked plans turns again at once that were not possible, for example because another worker held the
+// lease. They are tried again after some seconds, which do not pass while the clock is stopped.
+func (w *testWorker) retryBlocked() {
+	s := w.scheduler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.clock.Now()
+	for _, it := range s.items {
+		if !it.running && it.blockedUntil.After(now) {
+			it.blockedUntil, it.notBefore = now, now
+			s.plan(it)
 		}
 	}
 }
@@ -399,7 +457,7 @@ func (w *testWorker) isIdle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, it := range s.items {
-		if it.running || !it.next.At.IsZero() && !it.next.At.After(now) {
+		if it.running || it.blockedUntil.After(now) || !it.next.At.IsZero() && !it.next.At.After(now) {
 			return false
 		}
 	}
@@ -483,7 +541,7 @@ type eventLog struct {
 	sub *nats.Subscription
 }
 
-// events collects the events from now on.
+// events receives the events from now on.
 func (f *fixture) events() *eventLog {
 	f.Helper()
 	nc := f.connect()
@@ -510,10 +568,12 @@ func (e *eventLog) next(name string) messages.Event {
 // any waits for the next event.
 func (e *eventLog) any() messages.Event {
 	e.Helper()
-	m, err := e.sub.NextMsg(patience)
-	if err != nil {
-		e.Fatalf("no event: %v", err)
-	}
+	var m *nats.Msg
+	e.eventually("an event", func() (received bool) {
+		var err error
+		m, err = e.sub.NextMsg(5 * time.Millisecond)
+		return err == nil
+	})
 	var ev messages.Event
 	if err := json.Unmarshal(m.Data, &ev); err != nil {
 		e.Fatal(err)

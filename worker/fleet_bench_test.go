@@ -18,9 +18,9 @@ import (
 var bothTickets = []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}
 
 // BenchmarkManyAccounts measures one worker with 10,000 accounts of three credentials each
-// (docs/performance.md). It reports the cold start (with a WeChat that takes 20 ms), the warm start, which
-// makes no call of WeChat, and the processor time of an idle second of the whole process, which includes the
-// NATS server and the simulated WeChat.
+// (docs/architecture.md#numbers-7). It reports the cold start (with a WeChat that takes 20 ms), the warm start,
+// which makes no call of WeChat, and the processor time of an idle second of the whole process, which includes
+// the NATS server and the simulated WeChat.
 func BenchmarkManyAccounts(b *testing.B) {
 	const n = 10_000
 	for b.Loop() {
@@ -95,8 +95,8 @@ func cpu(b *testing.B) time.Duration {
 }
 
 // BenchmarkFleetCalls measures the calls of WeChat of 10 workers over the calls of one worker
-// (docs/performance.md), for 100 accounts with three credentials each that live for 12 s, in the same 30 s.
-// Half of the accounts have classic tokens.
+// (docs/architecture.md#numbers-5), for 100 accounts with three credentials each that live for 12 s, in the same
+// 30 s. Half of the accounts have classic tokens.
 func BenchmarkFleetCalls(b *testing.B) {
 	const n, life = 100, 12 * time.Second
 	var known []wechattest.Account
@@ -141,7 +141,7 @@ func BenchmarkFleetCalls(b *testing.B) {
 }
 
 // BenchmarkReports measures 10,000 simultaneous reports of one dead token, to three workers
-// (docs/performance.md). One operation is all of them, from the first report to the last reply.
+// (docs/architecture.md#numbers-6). One operation is all of them, from the first report to the last reply.
 func BenchmarkReports(b *testing.B) {
 	const reports = 10_000
 	f := newFixture(b, wechattest.Config{Latency: 20 * time.Millisecond})
@@ -169,9 +169,8 @@ func BenchmarkReports(b *testing.B) {
 	b.ReportMetric(float64(f.wechat.Calls("", "token")-before), "refreshes")
 }
 
-// BenchmarkResolveFleet measures the throughput of code.resolve of 1, 2 and 4 workers with one WeChat that
-// takes 20 ms, and 128 callers for each worker. The metric x is the throughput over the throughput of one
-// worker.
+// BenchmarkResolveFleet measures the throughput of code.resolve of 1, 2 and 4 workers with one WeChat that takes
+// 20 ms, and 128 callers for each worker. The metric x is the throughput over the throughput of one worker.
 func BenchmarkResolveFleet(b *testing.B) {
 	var one float64
 	for _, workers := range []int{1, 2, 4} {

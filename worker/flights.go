@@ -2,21 +2,23 @@ package worker
 
 import "sync"
 
-// flights merges what is asked for at the same time: the first who asks for a key leads its flight, the others join it.
+// flights coalesces equal requests that arrive at the same time: the first request for a key leads a flight, the
+// others join it and share its result.
 type flights[K comparable, V any] struct {
 	mu sync.Mutex
 	m  map[K]*flight[V]
 }
 
-// flight is one question under way. done is closed when value and err are set.
+// flight is one request in progress. done is closed when value and err are set.
 type flight[V any] struct {
 	done  chan struct{}
 	value V
 	err   error
 }
 
-// join returns the flight of a key, and whether the caller leads it: then it must call end. refuse, which may be nil,
-// is asked before either, with what there is, and its error is returned.
+// join returns the flight of a key, and whether the caller leads it. A leader must call end. If refuse is not
+// nil, it is called first, with the number of flights and whether the caller would lead; if it returns an error,
+// join returns that error.
 func (f *flights[K, V]) join(key K, refuse func(flights int, leads bool) error) (*flight[V], bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -37,8 +39,8 @@ func (f *flights[K, V]) join(key K, refuse func(flights int, leads bool) error) 
 	return fl, true, nil
 }
 
-// end ends a flight, so that the next who asks leads a new one. It is deferred: a key that stayed, after a panic, would
-// never be asked for again.
+// end ends a flight, so that the next request for the key leads a new one. Callers defer it: if a panic left the
+// flight in the map, all later requests for the key would wait for it until the process exits.
 func (f *flights[K, V]) end(key K, fl *flight[V]) {
 	f.mu.Lock()
 	delete(f.m, key)

@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Handler serves what monitoring asks: /healthz (the process answers), /readyz (the worker knows its buckets and NATS
-// is connected), /metrics (of g), and / (the status as plain text). It shows no secret.
+// Handler serves the pages for monitoring: /healthz (the process answers), /readyz (the worker knows its buckets
+// and NATS is connected), /metrics (of g), and / (the status as plain text). They show no secret.
 func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
@@ -20,11 +20,11 @@ func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
 		select {
 		case <-w.ready:
 		default:
-			http.Error(rw, "starting: the buckets are not known yet", http.StatusServiceUnavailable)
+			http.Error(rw, "starting: the buckets have not been read yet", http.StatusServiceUnavailable)
 			return
 		}
 		if !w.nc.IsConnected() {
-			http.Error(rw, "NATS is not connected; credentials are served from memory", http.StatusServiceUnavailable)
+			http.Error(rw, "not connected to NATS; credentials are served from memory", http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(rw, "ok")
@@ -41,9 +41,9 @@ func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
 				c.ExpiresAt.Format(time.RFC3339), c.CallsToday, c.Error)
 		}
 		if st.Truncated {
-			fmt.Fprintf(t, "… and more; these %d need attention first\n", len(st.Credentials))
+			fmt.Fprintf(t, "… and more; these %d come first because they may need attention\n", len(st.Credentials))
 		}
-		_ = t.Flush() // the reader has gone
+		_ = t.Flush() // it fails only if the client has closed the connection
 	})
 	return mux
 }

@@ -9,9 +9,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
-// lookup finds the current credential for a request: in memory, and only if there is no valid one, at the
-// leader of the bucket: a worker that has just started or woken up may not have received yet what others have
-// published.
+// lookup finds the current credential for a request: in memory, and only if there is no valid one, at the leader
+// of the bucket: a worker that has just started or woken up may not have received yet what others have published.
 type lookup struct {
 	store     turnStore
 	memory    *memory
@@ -84,7 +83,8 @@ func (l *lookup) ask(ctx context.Context, a *Account, kind messages.Kind, key st
 	l.asked[key] = l.now()
 }
 
-// missing is the error of a request for a credential that is not there. It says when that may change.
+// missing is the error of a request for a credential that neither memory nor the leader has. It says when to try
+// again.
 func (l *lookup) missing(a *Account, kind messages.Kind) error {
 	key := messages.Key(a.AppID, kind)
 	e := messages.Errorf(messages.NoCredential, "there is no valid %s of %s now", kind, a.AppID)

@@ -18,7 +18,13 @@ func TestMain(m *testing.M) {
 }
 
 // patience limits waits for events that must come, so that a test that hangs fails. It says nothing about speed.
-const patience = 3 * time.Minute
+const patience = 5 * time.Minute
+
+// Leases of workers in tests.
+const (
+	usualLease = 12 * time.Second // of production, with the default timeout
+	longLease  = time.Minute      // of workers that must not lose it because the machine is busy
+)
 
 const (
 	appid  = "wx0123456789abcdef"

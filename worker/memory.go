@@ -40,7 +40,7 @@ type knowledge struct {
 	snapshot  int  // of the ledger, in which the entry was last seen
 	entryLost bool // the bucket has lost the entry, and ledger is what was known before
 
-	replaced chan struct{} // closed when the worker holds another credential; nil: nobody waits for that
+	replaced chan struct{} // closed when the worker holds another credential; nil: no goroutine waits for that
 }
 
 // setRecord notes a change of the record. A record ends a loss even if no view is made meanwhile: none is made

@@ -44,7 +44,9 @@ type getStore struct {
 	get func() messages.Credential
 }
 
-func (s getStore) Get(context.Context, string, messages.Kind) (messages.Credential, error) { return s.get(), nil }
+func (s getStore) Get(context.Context, string, messages.Kind) (messages.Credential, error) {
+	return s.get(), nil
+}
 
 // A report reads the record without the lease. While the answer is on its way, another worker may publish.
 func TestRecordThatAReportReadsReplacesNoNewerOne(t *testing.T) {

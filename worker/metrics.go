@@ -22,7 +22,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		upstream: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxkeeper_upstream_calls_total",
-			Help: "Calls of the WeChat server API, by endpoint and class of the outcome (ok, or a class of error).",
+			Help: "Calls of the WeChat server API, by endpoint and class (ok, or the class of the error).",
 		}, []string{"endpoint", "class"}),
 		upstreamT: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "wxkeeper_upstream_call_seconds", Help: "Duration of calls of the WeChat server API.",
@@ -30,15 +30,16 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"endpoint"}),
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxkeeper_refreshes_total",
-			Help: "Refreshes of credentials, by kind and outcome (published, unchanged, republished, unpublished, failed).",
+			Help: "Refreshes, by kind and outcome (published, unchanged, republished, unpublished, failed).",
 		}, []string{"kind", "outcome"}),
 		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "wxkeeper_reports_total", Help: "Reports of dead credentials, by outcome.",
+			Name: "wxkeeper_reports_total",
+			Help: "Reports, by outcome (refreshed, not_current, alive, unchanged, or the symbol of the error).",
 		}, []string{"outcome"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxkeeper_requests_total",
-			Help: "Requests on the worker's subjects, by subject and outcome (ok, the symbol of the error, or " +
-				"dropped: its reply would have gone into a bucket or to a service).",
+			Help: "Requests, by subject and outcome (ok, the symbol of the error, or " +
+				"dropped: its reply subject is not allowed).",
 		}, []string{"subject", "outcome"}),
 		resolveT: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "wxkeeper_resolve_seconds", Help: "Time from the arrival of a code.resolve request to its reply.",
@@ -46,7 +47,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "wxkeeper_conflicts_total",
-			Help: "Times that another system made a credential die long before its end.",
+			Help: "Conflicts: another system replaced a token long before its end.",
 		}),
 	}
 	for _, c := range []prometheus.Collector{

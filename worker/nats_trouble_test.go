@@ -32,6 +32,7 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 		list = append(list, Account{AppID: id, Secret: secret, TokenAPI: messages.SourceToken})
 	}
 	f := newClusterFixture(t, cfg)
+	f.hurried = true
 	nc := f.connect()
 	var workers []*testWorker
 	for range 2 {
@@ -57,10 +58,12 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 	f.checkCalls("token", accounts)
 }
 
-// A NATS server closes the connection of a process that does not read for a while. The worker logs that, and continues.
+// A NATS server closes the connection of a process that does not read for a while. The worker logs that, and
+// continues.
 func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
+	f.hurried = true
 	f.nats = natstest.Start(t, func(o *server.Options) { o.MaxPending = 1 << 20 })
 	gate, log := natstest.NewGate(), new(logLines)
 	cfg := natsconn.Config{URL: f.nats.URL(), Logger: slog.New(slog.NewTextHandler(log, nil))}
@@ -106,7 +109,8 @@ func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 	f.checkCalls("", 1)
 }
 
-// Both buckets are deleted under a fleet: they are recreated and filled once, without a call, and not again and again.
+// Both buckets are deleted under a fleet: they are recreated and filled once, without a call, and not again and
+// again.
 func TestBucketsLostUnderAFleetAreFilledOnce(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})

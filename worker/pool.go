@@ -2,11 +2,11 @@ package worker
 
 import "sync"
 
-// pool runs functions in goroutines that it keeps for the next: what answers a request has a deep stack, and growing
-// one anew for each request costs more than the request's JSON.
+// pool runs functions in goroutines, and keeps idle goroutines for the next functions. Answering a request needs
+// a deep stack, and growing a new stack for each request costs more than decoding its JSON.
 type pool struct {
 	jobs    chan func()
-	idle    chan struct{} // holds a token for each goroutine that waits for work
+	idle    chan struct{} // has an element for each idle goroutine
 	running sync.WaitGroup
 	end     chan struct{}
 	once    sync.Once
@@ -17,7 +17,7 @@ func newPool(idle int) *pool {
 	return &pool{jobs: make(chan func()), idle: make(chan struct{}, idle), end: make(chan struct{})}
 }
 
-// do runs f soon, and does not wait for it. The caller bounds how many are under way.
+// do starts f and does not wait for its end. The caller limits how many functions run at once.
 func (p *pool) do(f func()) {
 	select {
 	case p.jobs <- f:
@@ -43,7 +43,7 @@ func (p *pool) run(f func()) {
 	}
 }
 
-// stop lets the idle goroutines go and waits for the others. do must not be called after it.
+// stop ends the idle goroutines and waits for the others. do must not be called after it.
 func (p *pool) stop() {
 	p.once.Do(func() { close(p.end) })
 	p.running.Wait()

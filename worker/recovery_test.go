@@ -28,6 +28,7 @@ func (w *testWorker) awaitStored(want messages.Credential) {
 func TestMintedTokenSurvivesALostNATS(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
+	f.hurried = true
 	w := f.worker(func(c *Config) {
 		classic(c)
 		c.WeChat.Transport = &interloper{http.DefaultTransport.(*http.Transport).Clone(), f.nats.Stop}
@@ -77,6 +78,7 @@ func TestLostRecordsArePublishedAgainWithoutACall(t *testing.T) {
 func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
+	f.hurried = true
 	w := f.worker(everything)
 	held := map[messages.Kind]messages.Credential{}
 	for _, k := range messages.Kinds {
@@ -97,14 +99,14 @@ func TestPurgedOrRestoredBucketIsFilledAgain(t *testing.T) {
 func TestStartingWorkerLeavesALostRecordToWorkersThatHoldIt(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
-	f.clock.stop() // the starting worker would call WeChat after some seconds
 	first := f.worker(everythingClassic)
 	for _, k := range messages.Kinds {
 		first.await(k, 0)
 	}
 	f.purge()
-	second := f.worker(everythingClassic)
-	f.advance(policy.MinGap) // the first worker may have its next turn
+	clock := new(testClock) // the second worker would call WeChat after some seconds
+	clock.stop()
+	second := f.worker(func(c *Config) { everythingClassic(c); c.Now = clock.Now })
 	for _, k := range messages.Kinds {
 		second.await(k, 0)
 	}
@@ -196,7 +198,7 @@ func TestTurnThatNATSDelaysIsNoFailureOfWeChat(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
 	f.clock.stop()
-	f.lease = patience
+	f.lease = patience // the clock of leases goes wrong, see below
 	gate, clock := natstest.NewGate(), &lateClock{systemClock: systemClock{f.clock.Now}}
 	w := f.workerOn(f.nats.Connect(gate.Option()), classic, func(w *Worker) { w.refresher.clock = clock })
 	first := w.await(messages.AccessToken, 0)

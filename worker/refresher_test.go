@@ -314,6 +314,7 @@ func TestRefusedWriteIsFollowedByOneMoreRefresh(t *testing.T) {
 func refuseWrite(t *testing.T, loseRead bool) {
 	t.Helper()
 	f := newFixture(t, wechattest.Config{})
+	f.hurried = true
 	f.gate = natstest.NewGate()
 	rival := f.storeOf("rival")
 	ctx := f.context()

@@ -52,7 +52,8 @@ func refusalOf(we *wechat.Error) *messages.Error {
 	}
 	switch we.Endpoint {
 	case wechat.EndpointToken, wechat.EndpointStableToken, wechat.EndpointTicket:
-		// WeChat refuses the account, not the request: it may be sent again when the account is in order.
+		// WeChat refuses the account and not the request: the request may be sent again when the account is
+		// fixed.
 		switch we.Class {
 		case wechat.ClassAccount, wechat.ClassPermission, wechat.ClassRequest, wechat.ClassBug:
 			e.Symbol = messages.NoCredential
@@ -76,8 +77,7 @@ func refusalOf(we *wechat.Error) *messages.Error {
 		if errors.Is(we, context.DeadlineExceeded) {
 			e.Symbol = messages.UpstreamTimeout
 		}
-	// busy, server, broken, unknown, bug; account: an operator can fix it, so the request is not rejected for good
-	default:
+	default: // busy, server, broken, unknown, bug; account: an operator can fix it, so the request may be sent again
 		e.Symbol = messages.Upstream
 	}
 	return e

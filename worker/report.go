@@ -282,12 +282,13 @@ func (t *turn) publishConflict(c *messages.Credential) {
 	})
 }
 
-// AdviceConflict is the advice for an operator if another system kills the tokens of an account with this TokenAPI.
+// AdviceConflict is the advice for an operator if another system kills the tokens of an account with this
+// TokenAPI.
 func AdviceConflict(tokenAPI string) string {
 	if tokenAPI == messages.SourceToken {
-		return "Another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read " +
-			"the credential from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface."
+		return "Another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read the credential " +
+			"from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface."
 	}
-	return "Another system called stable_token with force_refresh for this account, or its AppSecret was reset " +
-		"or frozen in the console: find out which, and let the other system read the credential from NATS."
+	return "Another system called stable_token with force_refresh for this account, or its AppSecret was reset or frozen " +
+		"in the console: find out which, and let the other system read the credential from NATS."
 }

@@ -50,7 +50,6 @@ func TestTenThousandReportsMakeOneRefresh(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{Latency: 20 * time.Millisecond})
 	f.clock.stop()
-	f.lease = patience // a report waits for its refresh for as long as a lease
 	events := f.events()
 	w := f.worker(classic)
 	c := w.await(messages.AccessToken, 0)
@@ -285,9 +284,7 @@ func TestWhatIsKnownIsAnsweredWithoutALease(t *testing.T) {
 			t.Errorf("a report took the lease %s", e.Key())
 		}
 	}
-	if err := leases.Stop(); err != nil {
-		t.Error(err)
-	}
+	_ = leases.Stop()
 }
 
 // WeChat refuses the account, which is not the fault of the request: the request may be sent again.
@@ -365,7 +362,6 @@ func TestOperatorsReportDoesNotShareTheRefusalOfAConsumersReport(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
 	f.clock.stop()
-	f.lease = patience
 	upstream := &gatedUpstream{probing: make(chan struct{}), open: make(chan struct{})}
 	w := f.workerOn(f.connect(), classic, func(w *Worker) {
 		upstream.turnUpstream, w.refresher.upstream = w.refresher.upstream, upstream

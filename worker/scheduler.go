@@ -54,7 +54,8 @@ type scheduler struct {
 	started bool     // before that nothing is planned: the buckets are not known yet
 }
 
-// newScheduler makes a scheduler that runs up to concurrency turns at once in each lane. It listens to the memory.
+// newScheduler makes a scheduler that runs up to concurrency turns at once in each lane. It listens to the
+// memory.
 func newScheduler(m *memory, r *refresher, concurrency int, log *slog.Logger) *scheduler {
 	s := &scheduler{memory: m, refresher: r, policy: r.policy, clock: r.clock, log: log, items: make(map[string]*item)}
 	for i := range s.lanes {
@@ -148,7 +149,8 @@ func (s *scheduler) runLane(ctx context.Context, l *lane) {
 	}
 }
 
-// panicRetry is the least time before the next turn of a credential whose turn has panicked.
+// panicRetry is the wait after a turn that has panicked before it wrote an attempt down. After an attempt that was
+// written down, the next turn follows its backoff.
 const panicRetry = time.Minute
 
 // maxSleep limits the sleep of a lane, so that a jump of the clock is noticed.
@@ -191,7 +193,8 @@ func (s *scheduler) done(it *item, retry time.Duration, leaseHeld bool) {
 	s.plan(it)
 }
 
-// replan plans a credential again of which something has changed. A token that comes or goes concerns its tickets too.
+// replan plans a credential again of which something has changed. A token that comes or goes concerns its tickets
+// too.
 func (s *scheduler) replan(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -268,7 +271,7 @@ type scheduled struct {
 	running bool
 }
 
-// snapshot are all credentials that are kept; if appid is not empty, those of that account.
+// snapshot returns all credentials that are kept, or only the credentials of one account if appid is not empty.
 func (s *scheduler) snapshot(appid string) []scheduled {
 	s.mu.Lock()
 	defer s.mu.Unlock()

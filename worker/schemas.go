@@ -7,8 +7,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// schema is a JSON Schema of the contract as the metadata of an endpoint has it: on one line, and without its
-// prose, because every answer to `nats micro info` carries all of them.
+// schema is a JSON Schema of the contract for the metadata of an endpoint: on one line and without descriptions,
+// because every answer to `nats micro info` contains all schemas.
 func schema(name string) (string, error) {
 	text, err := messages.Schemas.ReadFile("schemas/" + name + ".json")
 	if err != nil {
@@ -18,23 +18,23 @@ func schema(name string) (string, error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return "", fmt.Errorf("schema %s: %w", name, err)
 	}
-	withoutProse(s)
+	removeDescriptions(s)
 	text, err = json.Marshal(s)
 	return string(text), err
 }
 
-func withoutProse(schema any) {
+func removeDescriptions(schema any) {
 	s, ok := schema.(map[string]any)
 	if !ok {
 		return
 	}
 	delete(s, "description")
 	delete(s, "$schema")
-	withoutProse(s["items"])
-	withoutProse(s["additionalProperties"])
+	removeDescriptions(s["items"])
+	removeDescriptions(s["additionalProperties"])
 	if properties, ok := s["properties"].(map[string]any); ok {
 		for _, p := range properties {
-			withoutProse(p)
+			removeDescriptions(p)
 		}
 	}
 }

@@ -20,10 +20,11 @@ import (
 )
 
 const (
-	maxReports = 16384 // reports that wait for their outcome in one worker
-	// requests of credential.get in progress: each is answered from memory, or waits for one answer of NATS
-	maxGets  = 4096
-	maxSigns = 4096 // requests of jssdk.sign and card.sign in progress: likewise
+	// The limits of the requests in progress in one worker. Most are answered from memory; the others wait for
+	// one read at the leader, and reports wait for a refresh.
+	maxReports = 16384
+	maxGets    = 4096
+	maxSigns   = 4096 // jssdk.sign and card.sign together
 )
 
 // service answers the request-reply subjects as one NATS micro service in one queue group.
@@ -42,28 +43,29 @@ type service struct {
 	log       *slog.Logger
 
 	svc      micro.Service
-	ctx      context.Context // of the requests in hand: ends when the worker gives up waiting for them
+	ctx      context.Context // of the requests in progress: ends when a stop gives them up
 	cancel   context.CancelFunc
-	pool     *pool        // answers what waits for WeChat
-	stopping atomic.Bool  // no new refresh is begun for a report
-	resolves atomic.Int64 // in hand, of code.resolve
-	reports  atomic.Int64 // in hand, of credential.refresh
-	gets     atomic.Int64 // in hand, of credential.get
-	signs    atomic.Int64 // in hand, of jssdk.sign and card.sign
+	pool     *pool        // runs the requests that may wait for WeChat
+	stopping atomic.Bool  // reports are refused
+	resolves atomic.Int64 // in progress, of code.resolve
+	reports  atomic.Int64 // in progress, of credential.refresh
+	gets     atomic.Int64 // in progress, of credential.get
+	signs    atomic.Int64 // in progress, of jssdk.sign and card.sign
 	counts   map[string]*counts
 }
 
-// counts are the numbers of one endpoint, shown by `nats micro stats`: micro itself sees only the dispatch.
+// counts are the counters of one endpoint that `nats micro stats` shows. The counters of micro itself do not know
+// the outcome, because most requests are answered after the handler has returned.
 type counts struct{ OK, Errors atomic.Uint64 }
 
-// ofAccount ends the subjects that name the account.
+// ofAccount is the end of the subjects that name an account.
 const ofAccount = ".*"
 
-// answer makes the reply to one request: any value that becomes JSON, or an error. ofSubject is the account that the
-// subject names, or "".
+// answer returns the reply to one request, a value to encode as JSON, or an error. ofSubject is the account that
+// the subject names, or "".
 type answer func(ctx context.Context, ofSubject string, body []byte) (any, error)
 
-// start registers the endpoints. From then on requests come.
+// start registers the endpoints. Requests arrive before it returns.
 func (s *service) start() error {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.pool = newPool(s.resolver.limit)
@@ -75,10 +77,13 @@ func (s *service) start() error {
 			"the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, s.maxResolves())},
 		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision",
 			s.pooled(s.credentialGet, &s.gets, maxGets)},
-		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`, `{"appid","kind","revision","generation","expires_at","refreshed","reason"}`, s.pooled(s.credentialRefresh, &s.reports, maxReports)},
+		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`,
+			`{"appid","kind","revision","generation","expires_at","refreshed","reason"}`,
+			s.pooled(s.credentialRefresh, &s.reports, maxReports)},
 		{messages.SubjectJSSDKSign, `{"appid"?,"url"}`, `{"appId","timestamp","nonceStr","signature"}`,
 			s.pooled(s.jssdkSign, &s.signs, maxSigns)},
-		{messages.SubjectCardSign, `{"appid"?,"action"?,"card_id"?,"code"?,"openid"?,"shop_id"?,"card_type"?,…}`, "the fields of cardExt, or of wx.chooseCard, with their signature", s.pooled(s.cardSign, &s.signs, maxSigns)},
+		{messages.SubjectCardSign, `{"appid"?,"action"?,"card_id"?,"code"?,"openid"?,"shop_id"?,"card_type"?,…}`,
+			"the fields of cardExt, or of wx.chooseCard, with their signature", s.pooled(s.cardSign, &s.signs, maxSigns)},
 		{messages.SubjectStatus, `{"appid"?}`, "every credential: state, reason, advice, times, attempts, calls today",
 			s.inline(s.statusOf)},
 	}
@@ -125,15 +130,17 @@ func (s *service) start() error {
 
 func (s *service) maxResolves() int64 { return int64(s.resolver.limit * (joinersPerFlight + 1)) }
 
-// stop leaves the queue group, answers what is in hand, and returns when that is done, or at the latest when ctx ends.
+// stop leaves the queue group and waits until the requests in progress are answered. When ctx ends it gives up
+// those that are left: they are answered with an error at once.
 func (s *service) stop(ctx context.Context) {
 	s.stopping.Store(true)
-	_ = s.svc.Stop() // sends the unsubscriptions
+	_ = s.svc.Stop() // unsubscribes
 	s.flush()
-	// From here on no request arrives. The barrier passes when those that have arrived are handed over.
+	// No more requests arrive. Barrier calls its function when the requests that have arrived were handed to
+	// handlers.
 	handedOver := make(chan struct{})
 	if s.nc.Barrier(func() { close(handedOver) }) != nil {
-		close(handedOver) // the connection is closed: nothing can be answered
+		close(handedOver) // the connection is closed, so no reply can be sent
 	}
 	select {
 	case <-handedOver:
@@ -144,47 +151,48 @@ func (s *service) stop(ctx context.Context) {
 	select {
 	case <-answered:
 	case <-ctx.Done():
-		s.log.Warn("requests in hand are given up")
+		s.log.Warn("requests in progress given up")
 	}
 	s.cancel()
 	<-answered
 	s.flush()
 }
 
-// flush waits until the server has what was sent, for a moment: without a connection there is nothing to wait for.
+// flush waits for a second at most until the server has received what was sent.
 func (s *service) flush() {
 	if s.nc.IsConnected() {
 		_ = s.nc.FlushTimeout(time.Second)
 	}
 }
 
-// inline answers in the endpoint's own goroutine: for what is answered from memory.
+// inline answers a request in the goroutine of its endpoint. It is for requests that are answered from memory.
 func (s *service) inline(f answer) func(string) micro.HandlerFunc {
 	return func(subject string) micro.HandlerFunc {
 		return func(req micro.Request) { s.serve(subject, req, f) }
 	}
 }
 
-// pooled answers in a goroutine of its own: for what waits for WeChat. Handlers of micro run one after another. With
-// limit requests in hand the next are told at once to ask another worker.
-func (s *service) pooled(f answer, inHand *atomic.Int64, limit int64) func(string) micro.HandlerFunc {
+// pooled answers a request in a goroutine of the pool. It is for requests that may wait for WeChat, because the
+// handlers of an endpoint run one after another. While limit requests are in progress, further ones are refused
+// at once.
+func (s *service) pooled(f answer, inProgress *atomic.Int64, limit int64) func(string) micro.HandlerFunc {
 	return func(subject string) micro.HandlerFunc {
 		return func(req micro.Request) {
-			if inHand.Add(1) > limit {
-				inHand.Add(-1)
+			if inProgress.Add(1) > limit {
+				inProgress.Add(-1)
 				s.respond(subject, req, nil, messages.Errorf(messages.Overloaded,
-					"this worker has %d requests in hand", limit).After(100*time.Millisecond))
+					"this worker has %d requests in progress", limit).After(100*time.Millisecond))
 				return
 			}
 			s.pool.do(func() {
-				defer inHand.Add(-1)
+				defer inProgress.Add(-1)
 				s.serve(subject, req, f)
 			})
 		}
 	}
 }
 
-// serve finds the account of a request and answers it.
+// serve answers a request. A panic costs only this request.
 func (s *service) serve(subject string, req micro.Request, f answer) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -201,11 +209,11 @@ func (s *service) serve(subject string, req micro.Request, f answer) {
 	s.respond(subject, req, reply, err)
 }
 
-// account finds the account that a request is for: by its subject, its body, or because there is only one.
+// account finds the account of a request: its subject names it, or its body does, or the worker has only one.
 func (s *service) account(ofSubject, appid string) (*Account, error) {
 	switch {
 	case ofSubject != "" && appid != "" && appid != ofSubject:
-		return nil, messages.Errorf(messages.InvalidRequest, "the appid of the body is not that of the subject")
+		return nil, messages.Errorf(messages.InvalidRequest, "the appid of the body differs from the appid of the subject")
 	case ofSubject != "":
 		appid = ofSubject
 	}
@@ -226,7 +234,7 @@ func (s *service) account(ofSubject, appid string) (*Account, error) {
 	return a, nil
 }
 
-// decode reads a request. An empty body is an empty object, for `nats req wechat.status ”`.
+// decode decodes a request. An empty body counts as an empty object, for `nats req wechat.status ""`.
 func decode(body []byte, into any) error {
 	switch {
 	case len(body) == 0:
@@ -255,8 +263,8 @@ func jsonType(kind string) string {
 	return "number"
 }
 
-// respond sends the reply. Errors go as a plain reply with the error headers: micro's own Error must not be called
-// from another goroutine than the endpoint's.
+// respond sends the reply. An error is sent as a normal reply with the error headers, because micro's own method
+// for errors must be called from the endpoint's goroutine.
 func (s *service) respond(subject string, req micro.Request, reply any, err error) {
 	outcome := "ok"
 	var body []byte
@@ -265,11 +273,11 @@ func (s *service) respond(subject string, req micro.Request, reply any, err erro
 		if raw, ok := reply.(json.RawMessage); ok {
 			body = raw // WeChat's own answer, unchanged
 		} else if body, err = json.Marshal(reply); err != nil {
-			err = messages.Errorf(messages.Upstream, "encoding the reply: %v", err)
+			err = messages.Errorf(messages.Upstream, "encode the reply: %v", err)
 		}
 	}
 	if err == nil && int64(len(body)) > s.nc.MaxPayload() {
-		err = messages.Errorf(messages.Upstream, "the reply has %d bytes, NATS takes %d", len(body), s.nc.MaxPayload())
+		err = messages.Errorf(messages.Upstream, "the reply has %d bytes, and NATS allows %d", len(body), s.nc.MaxPayload())
 	}
 	if err != nil {
 		var refusal *messages.Error
@@ -277,7 +285,7 @@ func (s *service) respond(subject string, req micro.Request, reply any, err erro
 			refusal = messages.Errorf(messages.Upstream, "internal error")
 		}
 		outcome = string(refusal.Symbol)
-		body, _ = json.Marshal(refusal) // strings and numbers only: cannot fail
+		body, _ = json.Marshal(refusal) // cannot fail: it has only strings and numbers
 		opts = append(opts, micro.WithHeaders(micro.Headers(refusal.Header())))
 	}
 	c := s.counts[subject]
@@ -288,7 +296,7 @@ func (s *service) respond(subject string, req micro.Request, reply any, err erro
 	}
 	s.metrics.requests.WithLabelValues(strings.TrimSuffix(subject, ofAccount), outcome).Inc()
 	if err := req.Respond(body, opts...); err != nil {
-		s.log.Warn("a reply could not be sent", "subject", subject, "error", err)
+		s.log.Warn("reply not sent", "subject", subject, "error", err)
 	}
 }
 
@@ -312,7 +320,7 @@ func (s *service) codeResolve(ctx context.Context, ofSubject string, body []byte
 	return s.resolver.resolve(ctx, a, req.OpenID, req.CodeTicket)
 }
 
-// checkField says what is wrong with a text of a request, without showing it.
+// checkField checks a text of a request. Its error does not show the text.
 func checkField(name, value string, most int) error {
 	switch {
 	case value == "":
@@ -329,7 +337,7 @@ func checkField(name, value string, most int) error {
 	return nil
 }
 
-// credential finds the account and the kind that a request is for; the kind is access_token where it is left out.
+// credential finds the account and the kind of a request. The kind is access_token if the request has none.
 func (s *service) credential(ofSubject, appid string, kind messages.Kind) (*Account, messages.Kind, error) {
 	a, err := s.account(ofSubject, appid)
 	if err != nil {
@@ -338,7 +346,7 @@ func (s *service) credential(ofSubject, appid string, kind messages.Kind) (*Acco
 	k := cmp.Or(kind, messages.AccessToken)
 	switch {
 	case !k.Valid():
-		return nil, "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: %s, %s and %s exist", kind,
+		return nil, "", messages.Errorf(messages.UnknownKind, "unknown kind %.64q: the kinds are %s, %s and %s", kind,
 			messages.AccessToken, messages.JSAPITicket, messages.WXCardTicket)
 	case !a.keeps(k):
 		return nil, "", messages.Errorf(messages.NotConfigured, "%s is not kept for account %s (WECHAT_TICKETS)", k,

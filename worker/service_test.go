@@ -346,6 +346,7 @@ func TestNATSAwayResolvesFromMemoryAndFetchesNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
 	f.clock.stop()
+	f.hurried = true
 	w := f.worker(nil)
 	c := w.await(messages.AccessToken, 0)
 	w.awaitQuiet(messages.AccessToken)

@@ -15,15 +15,15 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// signer signs for WeChat's JS-SDK, from the tickets in memory. A ticket leaves it only inside of a hash.
-// https://developers.weixin.qq.com/doc/offiaccount/OA_Web_Apps/JS-SDK.html, appendices 1 and 4.
+// signer signs for WeChat's JS-SDK with the tickets in memory. Its replies contain a ticket only as part of a
+// hash. See https://developers.weixin.qq.com/doc/offiaccount/OA_Web_Apps/JS-SDK.html, appendices 1 and 4.
 type signer struct {
 	lookup *lookup
 	now    func() time.Time
-	nonce  func() string // a text that never comes twice, at most 32 letters and digits
+	nonce  func() string // returns another text at each call, of at most 32 letters and digits
 }
 
-// jssdk signs a URL for wx.config. Names and values are joined as they are, in the order of the names.
+// jssdk signs a URL for wx.config. Names and values are joined unchanged, in the order of the names.
 func (s *signer) jssdk(ctx context.Context, a *Account, url string) (messages.JSSDKSignature, error) {
 	ticket, err := s.lookup.current(ctx, a, messages.JSAPITicket)
 	if err != nil {
@@ -35,7 +35,7 @@ func (s *signer) jssdk(ctx context.Context, a *Account, url string) (messages.JS
 	return sig, nil
 }
 
-// card signs a request that checkCard has found good.
+// card signs a request that checkCard accepts.
 func (s *signer) card(ctx context.Context, a *Account, req messages.SignCardRequest) (messages.CardSignature, error) {
 	ticket, err := s.lookup.current(ctx, a, messages.WXCardTicket)
 	if err != nil {
@@ -52,7 +52,7 @@ func (s *signer) card(ctx context.Context, a *Account, req messages.SignCardRequ
 	sig.Code, sig.OpenID, sig.ExtNonceStr = req.Code, req.OpenID, s.nonce()
 	sig.FixedBeginTimestamp, sig.OuterStr = req.FixedBeginTimestamp, req.OuterStr // not signed
 	sig.Signature = signCard(ticket.Value, sig.Timestamp, req.CardID, sig.Code, sig.OpenID, sig.ExtNonceStr)
-	ext, err := json.Marshal(sig) // up to here it has the members of cardExt, and nothing else
+	ext, err := json.Marshal(sig) // cardExt has the fields that are set until here
 	if err != nil {
 		return messages.CardSignature{}, err
 	}
@@ -60,8 +60,7 @@ func (s *signer) card(ctx context.Context, a *Account, req messages.SignCardRequ
 	return sig, nil
 }
 
-// signCard is the signature of the cards: over the values alone, in the order of their bytes. An empty value
-// adds nothing.
+// signCard is the signature of a card: the hash of the values without their names, sorted by their bytes.
 func signCard(values ...string) string {
 	slices.Sort(values)
 	return sha1Hex(strings.Join(values, ""))
@@ -88,9 +87,9 @@ func (s *service) jssdkSign(ctx context.Context, ofSubject string, body []byte) 
 	return s.signer.jssdk(ctx, a, url)
 }
 
-// signedURL is the part of a page's URL that is signed. What no browser has in location.href is refused,
-// without showing it: a signature over it would be refused by WeChat, which says no more than "invalid
-// signature". The rest is left as it is: net/url would refuse, or write in another way, what browsers let pass.
+// signedURL is the part of a page's URL that is signed. A URL that no browser has in location.href is refused,
+// and the error does not show it: WeChat would refuse its signature with only "invalid signature". The URL is not
+// changed: net/url would refuse or rewrite URLs that browsers accept.
 func signedURL(url string) (string, error) {
 	url, _, _ = strings.Cut(url, "#")
 	scheme, rest, _ := strings.Cut(url, "://")
@@ -104,7 +103,7 @@ func signedURL(url string) (string, error) {
 	return url, checkText("url", url, messages.MaxURL)
 }
 
-// checkText says what is wrong with a text that is signed, without showing it.
+// checkText checks a text that is signed. Its error does not show the text.
 func checkText(name, value string, most int) error {
 	if len(value) > most {
 		return messages.Errorf(messages.InvalidRequest, "%s has %d bytes, at most %d are allowed", name, len(value),
@@ -117,7 +116,7 @@ func checkText(name, value string, most int) error {
 	return nil
 }
 
-// unprintable tells characters that stand in no URL and no code; bytes that are not UTF-8 have become RuneError.
+// unprintable reports whether no URL and no code contains r. r is RuneError for bytes that are not UTF-8.
 func unprintable(r rune) bool {
 	return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError
 }
@@ -137,7 +136,7 @@ func (s *service) cardSign(ctx context.Context, ofSubject string, body []byte) (
 	return s.signer.card(ctx, a, req)
 }
 
-// checkCard says what is wrong with the request of a card's signature.
+// checkCard checks the request of a card's signature.
 func checkCard(req messages.SignCardRequest) error {
 	addCard := req.Action != messages.ActionChooseCard
 	switch {
@@ -173,5 +172,5 @@ func checkCard(req messages.SignCardRequest) error {
 
 // ofAnotherAction refuses a field that the signature would not cover, because the caller believes that it does.
 func ofAnotherAction(name, action string) error {
-	return messages.Errorf(messages.InvalidRequest, "%s is allowed for only the action %s", name, action)
+	return messages.Errorf(messages.InvalidRequest, "only the action %[2]s has the field %[1]s", name, action)
 }

@@ -112,7 +112,8 @@ func TestSecondRunReturnsAtOnce(t *testing.T) {
 	}
 }
 
-// While JetStream does not work, the worker tries to open its buckets again and again. The log has each problem once.
+// While JetStream does not work, the worker tries to open its buckets again and again. The log has each problem
+// once.
 func TestProblemWithTheBucketsIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true,

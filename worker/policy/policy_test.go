@@ -223,8 +223,8 @@ func TestPlanFollowsTheRuleOfEachKind(t *testing.T) {
 		expires, refresh = p.plan(Stable, t0, t0, life, false)
 		exactly("the end of a stable token", expires, end)
 		within("the renewal of a stable token", refresh, end.Add(-stableWindow), end.Add(-3*time.Minute))
-		// WeChat repeated the token 4 minutes before its end. With little jitter the planned renewal is over already:
-		// WeChat is then asked after half of the time that is left.
+		// WeChat repeated the token 4 minutes before its end. With little jitter the planned renewal is over
+		// already: WeChat is then asked after half of the time that is left.
 		sent := end.Add(-4 * time.Minute)
 		_, refresh = p.plan(Stable, t0, sent, 4*time.Minute, true)
 		within("the renewal of a stable token that WeChat repeated", refresh, sent, sent.Add(2*time.Minute))

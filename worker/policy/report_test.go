@@ -53,7 +53,8 @@ func TestAnswerFromTheLedgerEntry(t *testing.T) {
 	}
 	forced := with(probed(store.Dead, 0), func(l *store.Ledger) { l.LastForced = t0.Add(-forcedGap / 2) })
 	forcedAndFailed := with(forced, func(l *store.Ledger) { l.Attempts, l.NextAttempt = 1, t0.Add(5*time.Second) })
-	// outcome is an answer: a reason, or a refusal and the wait that it asks for. The zero outcome means: not answered.
+	// outcome is an answer: a reason, or a refusal and the wait that it asks for. The zero outcome means: not
+	// answered.
 	type outcome struct {
 		Reason messages.Reason
 		Symbol messages.Symbol
