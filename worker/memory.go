@@ -91,7 +91,7 @@ func (m *memory) whenReplaced(key string) <-chan struct{} {
 	return k.replaced
 }
 
-// of returns what is known of a credential. m.mu is held.
+// of returns what is known of a credential. m.mu is locked.
 func (m *memory) of(key string) *knowledge {
 	k := m.known[key]
 	if k == nil {

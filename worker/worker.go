@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	cryptorand "crypto/rand"
 	"errors"
@@ -22,7 +23,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// Config configures a [Worker]. The zero value works, but for Accounts.
+// Config configures a [Worker]. The zero value works except for Accounts.
 type Config struct {
 	Accounts []Account
 	// Name is the name of this worker in records, events and logs; "" is the host's name and the process id.
@@ -64,30 +65,14 @@ func (c *Config) setDefaults() {
 		}
 		c.Name = fmt.Sprintf("%s-%d", host, os.Getpid())
 	}
-	if c.Version == "" {
-		c.Version = "0.0.0"
-	}
-	if c.SubjectPrefix == "" {
-		c.SubjectPrefix = messages.DefaultPrefix
-	}
-	if c.Bucket == "" {
-		c.Bucket = messages.DefaultBucket
-	}
-	if c.RefreshBefore == 0 {
-		c.RefreshBefore = DefaultRefreshBefore
-	}
-	if c.RefreshConcurrency == 0 {
-		c.RefreshConcurrency = 32
-	}
-	if c.ResolveConcurrency == 0 {
-		c.ResolveConcurrency = DefaultResolveConcurrency
-	}
-	if c.ResolveTimeout == 0 {
-		c.ResolveTimeout = DefaultResolveTimeout
-	}
-	if c.WeChat.Timeout == 0 {
-		c.WeChat.Timeout = wechat.DefaultTimeout
-	}
+	c.Version = cmp.Or(c.Version, "0.0.0")
+	c.SubjectPrefix = cmp.Or(c.SubjectPrefix, messages.DefaultPrefix)
+	c.Bucket = cmp.Or(c.Bucket, messages.DefaultBucket)
+	c.RefreshBefore = cmp.Or(c.RefreshBefore, DefaultRefreshBefore)
+	c.RefreshConcurrency = cmp.Or(c.RefreshConcurrency, 32)
+	c.ResolveConcurrency = cmp.Or(c.ResolveConcurrency, DefaultResolveConcurrency)
+	c.ResolveTimeout = cmp.Or(c.ResolveTimeout, DefaultResolveTimeout)
+	c.WeChat.Timeout = cmp.Or(c.WeChat.Timeout, wechat.DefaultTimeout)
 	if c.OnAccountRefused == nil {
 		c.OnAccountRefused = func(string) {}
 	}
@@ -174,7 +159,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// Ready is closed when the worker knows the buckets' state and answers requests. It does not say that WeChat answers.
+// Ready is closed when the worker knows the buckets' state and answers requests. WeChat may still not answer.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
 
 // SetAccounts replaces the accounts that the worker keeps. A new account, and a changed secret after WeChat has

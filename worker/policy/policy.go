@@ -67,7 +67,7 @@ func (p *Policy) Next(now time.Time, v View) Decision {
 	if lost && d.Reason == messages.ReasonBackoff {
 		return Decision{Publish, now, messages.ReasonLost}
 	}
-	// However long the next call has to wait: an expiry is noted when it happens.
+	// An expiry is noted when it happens, however late the next call is.
 	if l := v.Ledger; d.Action == Wait && l.Expired < l.Generation {
 		end := l.ExpiresAt
 		if valid {
@@ -132,7 +132,7 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 	if planned.After(now.Add(saneFuture)) && (!valid || planned.After(v.Record.ExpiresAt)) {
 		planned = now
 	}
-	// The last attempt has succeeded and published, but could not write that down.
+	// The last attempt has succeeded, and its worker has published the record but not written the ledger entry.
 	unwritten := valid && v.Record.Generation > l.Generation &&
 		!v.Record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond))
 	switch {
