@@ -23,6 +23,13 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
+// Defaults of [Config].
+const (
+	DefaultRefreshBefore      = 10 * time.Minute
+	DefaultResolveConcurrency = 256
+	DefaultResolveTimeout     = 4 * time.Second
+)
+
 // Config configures a [Worker]. The zero value works except for Accounts.
 type Config struct {
 	Accounts []Account
