@@ -27,9 +27,9 @@ type reportKey struct {
 
 // report answers a report that WeChat refused a value (docs/architecture.md#refresh-5). What this worker knows
 // already is answered at once, from memory: that the value is not the current one, that WeChat has just
-// accepted it, that it was refreshed a moment ago. All other reports of one credential join one flight in this
-// worker, and the lease orders the flights of the fleet. It blocks until ctx ends at the latest. Its error is a
-// *messages.Error.
+// accepted it, that it was refreshed a moment ago. The other reports of one credential join a flight of this worker
+// (see reportKey), and the lease orders the flights of the fleet. report blocks until ctx ends at the latest. Its
+// error is a *messages.Error.
 func (r *refresher) report(ctx context.Context, a *Account, kind messages.Kind, report policy.Report) (outcome, error) {
 	o, err := r.doReport(ctx, a, kind, report)
 	label := string(o.reason)
