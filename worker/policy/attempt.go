@@ -54,9 +54,9 @@ func Undo(now time.Time, l, before store.Ledger) store.Ledger {
 	return l
 }
 
-// Succeed turns WeChat's answer into a record, says whether the record must be published (its value, or its
-// known life, is new), and is the ledger entry after the success. The caller sets the record's Source and
-// Worker if it is published.
+// Succeed makes the record of WeChat's answer, and the ledger entry after the success. isNew reports whether the
+// record must be published, because its value or its known life is new. The caller then sets the record's Source
+// and Worker.
 func (p *Policy) Succeed(
 	v View, l store.Ledger, appid string, kind messages.Kind, issued wechat.Issued,
 ) (c messages.Credential, isNew bool, after store.Ledger) {

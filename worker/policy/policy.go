@@ -67,7 +67,7 @@ func (p *Policy) Next(now time.Time, v View) Decision {
 	if lost && d.Reason == messages.ReasonBackoff {
 		return Decision{Publish, now, messages.ReasonLost}
 	}
-	// However long the next call has to wait: an expiry is noted when it happens.
+	// An expiry is noted when it happens, however late the next call is.
 	if l := v.Ledger; d.Action == Wait && l.Expired < l.Generation {
 		end := l.ExpiresAt
 		if valid {
@@ -132,7 +132,7 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 	if planned.After(now.Add(saneFuture)) && (!valid || planned.After(v.Record.ExpiresAt)) {
 		planned = now
 	}
-	// The last attempt has succeeded and published, but could not write that down.
+	// The last attempt has succeeded, and its worker has published the record but not written the ledger entry.
 	unwritten := valid && v.Record.Generation > l.Generation &&
 		!v.Record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond))
 	switch {
@@ -153,7 +153,7 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 		// the value of the others.
 		at := now
 		if l.Generation > 0 && !v.LostAt.IsZero() {
-			at = v.LostAt.Add(othersPublish)
+			at = v.lostSince(now).Add(othersPublish)
 			if planned.Before(at) {
 				at = planned
 			}
@@ -230,11 +230,21 @@ func Restored(now time.Time, v View) messages.Credential {
 
 // WaitsForOthers reports until when a credential that the bucket has lost is left to other workers; zero: it is not.
 func WaitsForOthers(now time.Time, v View) time.Time {
-	until := v.LostAt.Add(othersPublish)
+	until := v.lostSince(now).Add(othersPublish)
 	if v.Record == nil && v.Ledger.Generation > 0 && !HasExpired(now, v.Ledger) && now.Before(until) {
 		return until
 	}
 	return time.Time{}
+}
+
+// lostSince is LostAt, but not before the last value was obtained: a worker that stood still, or whose watch is late, knows
+// of an earlier loss, and has not seen the record that was published and lost since.
+func (v View) lostSince(now time.Time) time.Time {
+	obtained := v.Ledger.LastSuccess
+	if v.LostAt.IsZero() || obtained.Before(v.LostAt) || obtained.After(now.Add(clockTolerance)) {
+		return v.LostAt
+	}
+	return obtained
 }
 
 // StateOf is the state of a credential that status shows. held is what this worker holds; nil: nothing.

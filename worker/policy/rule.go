@@ -8,8 +8,8 @@ import (
 type Rule uint8
 
 const (
-	// Classic is GET /cgi-bin/token. Each call mints a new token, and the old one stays valid for 5 minutes. It
-	// is renewed Policy.RefreshBefore its end.
+	// Classic is GET /cgi-bin/token. Each call mints a new token, and the old one stays valid for 5 minutes. WeChat
+	// is asked when Policy.RefreshBefore is left of the token's life.
 	Classic Rule = iota
 	// Stable is POST /cgi-bin/stable_token. It repeats the token until its last 5 minutes, then issues a new
 	// one, and both are valid. WeChat is asked in those 5 minutes.
@@ -19,11 +19,11 @@ const (
 	Ticket
 )
 
-// Times and limits. Where WeChat's documents give no number, docs/wechat-api.md says where it comes from.
+// Times and limits. docs/wechat-api.md has the source of each number that WeChat's documents do not give.
 const (
 	stableWindow   = 5 * time.Minute  // the last part of a token's life, in which stable_token issues a new token
 	ticketInterval = 15 * time.Minute // between two calls for a ticket
-	// by which two answers may differ about the same end: expires_in is in whole seconds
+	// lifeTolerance is by how much the ends of one value in two answers may differ: expires_in is in whole seconds
 	lifeTolerance = 2 * time.Second
 
 	// MinGap is the least time between two scheduled calls for one credential. Beyond it, a leaky bucket allows
@@ -40,7 +40,7 @@ const (
 	unknownMax   = 30 * time.Minute
 	PermanentMin = 10 * time.Minute // after a failure that an operator must fix
 	permanentMax = time.Hour
-	// QuotaWait is the wait after the quota of the day is used up. No document says when WeChat's day begins,
+	// QuotaWait is the wait after the quota of the day is used up. It is not documented when WeChat's day begins,
 	// so ask rarely.
 	QuotaWait = time.Hour
 	// saneFuture limits the wait that a ledger entry may ask for: 24 h is the longest wait in the table of
@@ -58,8 +58,8 @@ const (
 	forcedGap = time.Minute
 	// probeValid is for how long the verdict of a probe answers further reports.
 	probeValid = 10 * time.Second
-	// probeValidObserved is the same if a worker itself was refused: a token that another system replaces just
-	// after a probe must not count as alive for much longer.
+	// probeValidObserved is for how long it answers further reports if a worker itself was refused: a token that
+	// another system replaces just after a probe must not count as alive for much longer.
 	probeValidObserved = time.Second
 	// HardForcedPerDay is how many of the 20 calls a day with force_refresh are used.
 	HardForcedPerDay = 10
