@@ -12,7 +12,7 @@ type clock interface {
 	// Until is the time until a deadline of a lease. It is measured as a duration and does not depend on Now
 	// being right.
 	Until(deadline time.Time) time.Duration
-	// WithDeadline is context.WithDeadline, by the same measure as Until.
+	// WithDeadline is context.WithDeadline, measured like Until.
 	WithDeadline(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc)
 	// Wait returns after d, or when wake is closed, or when ctx ends. wake may be nil.
 	Wait(ctx context.Context, d time.Duration, wake <-chan struct{})

@@ -11,7 +11,7 @@
 //
 // memory.go is what this worker knows of each credential: it is fed by the watches of both buckets and by turns, and
 // decides nothing. Package policy decides what is due and what an answer means for later. refresher.go and turn.go do
-// it, report.go does it for reports. scheduler.go waits until it is due, with one lane for credentials that are well
+// it, report.go does it for reports. scheduler.go waits until it is due, with one lane for healthy credentials
 // and one for credentials that keep failing. service.go is the NATS micro service: resolver.go answers code.resolve,
 // signer.go jssdk.sign and card.sign, lookup.go finds the credential that they need, status.go answers status.
 //
@@ -52,8 +52,8 @@
 //
 //   - WeChat is busy, slow, or answers nonsense: the old value is handed out; attempts are 1 s to 1 min apart, as the
 //     ledger entry says.
-//   - WeChat refuses the secret, the IP address or the account: the same, 10 min to 1 h apart, logged as an error with
-//     the advice; a changed secret is tried at once.
+//   - WeChat refuses the secret, the IP address or the account: the old value is handed out; attempts are 10 min to 1 h
+//     apart, and logged as an error with the advice; a changed secret is tried at once.
 //   - The quota of the day is used up: one attempt an hour.
 //   - The calls of some accounts hang: credentials that have failed twice in a row use the slow lane.
 //   - The worker dies or freezes during a turn: the lease ends, and another worker takes the turn. A late publication

@@ -133,9 +133,9 @@ func (r *faultRow) run(t *testing.T, f *faultFixture, struck func()) {
 		r.check(t, f, f.fleet)
 		return
 	}
-	lease := usualLease
-	if r.fault == frozen {
-		lease = patience // the test ends it
+	lease := patience // the test ends it, or the victim
+	if r.fault == stalls || r.fault == cut && r.step == leaseTaken {
+		lease = shortLease
 	}
 	key := messages.Key(r.account.AppID, r.kind)
 	v := f.victim(t, r.account, r.kind, r.step, lease)
@@ -262,7 +262,11 @@ func TestTheLeaderMayStopAtAnyStepOfARefresh(t *testing.T) {
 	victims := make([]*victim, len(rows))
 	var wg sync.WaitGroup
 	for i, r := range rows {
-		wg.Go(func() { victims[i] = f.victim(t, r.account, r.kind, r.step, usualLease) })
+		lease := patience
+		if r.step == leaseTaken {
+			lease = shortLease // no worker releases it
+		}
+		wg.Go(func() { victims[i] = f.victim(t, r.account, r.kind, r.step, lease) })
 	}
 	wg.Wait()
 	if t.Failed() {

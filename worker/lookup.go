@@ -17,7 +17,7 @@ type lookup struct {
 	scheduler *scheduler
 	now       func() time.Time
 
-	// requests that miss the same credential at the same time share the leader's answer
+	// Requests for one credential that memory does not have share the leader's answer.
 	flights flights[string, struct{}]
 	mu      sync.Mutex
 	asked   map[string]time.Time // by messages.Key, when the leader had no valid record
@@ -83,8 +83,8 @@ func (l *lookup) ask(ctx context.Context, a *Account, kind messages.Kind, key st
 	l.asked[key] = l.now()
 }
 
-// missing is the error of a request for a credential that neither memory nor the leader has. It says when to try
-// again.
+// missing is the error of a request for a credential that neither memory nor the leader has. Its retry_after is
+// the time until the next turn.
 func (l *lookup) missing(a *Account, kind messages.Kind) error {
 	key := messages.Key(a.AppID, kind)
 	e := messages.Errorf(messages.NoCredential, "there is no valid %s of %s now", kind, a.AppID)

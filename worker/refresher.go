@@ -13,7 +13,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// turnStore is what a turn needs of the buckets: a *store.Store, or that of package storetest.
+// turnStore is what a turn needs of the buckets: a *store.Store, or a *storetest.Store in tests.
 type turnStore interface {
 	// Connected reports whether there is a connection at all.
 	Connected() bool
@@ -71,7 +71,7 @@ func (r *refresher) take(
 	ctx context.Context, a *Account, kind messages.Kind, act func(context.Context, *turn) error,
 ) error {
 	err := r.takeOnce(ctx, a, kind, act)
-	if !errors.Is(err, errUnplaced) || a.rule(kind) != policy.Classic {
+	if !errors.Is(err, errUnpublished) || a.rule(kind) != policy.Classic {
 		return err
 	}
 	r.log.Warn("lease lost during refresh: refreshing once more", "appid", a.AppID, "kind", kind)
@@ -117,9 +117,9 @@ func (r *refresher) takeOnce(
 // leaseMargin is how long after its TTL a lease is tried again: the server ends it up to half a second late.
 const leaseMargin = time.Second / 4
 
-// scheduled takes a turn for a credential that is due. waited says that another worker held the lease at the
-// last turn too. It returns the least time before the next turn (0: as the policy says) and whether another
-// worker holds the lease.
+// scheduled takes a turn for a credential that is due. waited is true if another worker held the lease at the
+// last turn. It returns the least time before the next turn (0: the policy decides), and whether another worker
+// holds the lease.
 func (r *refresher) scheduled(
 	ctx context.Context, a *Account, kind messages.Kind, waited bool,
 ) (retry time.Duration, leaseHeld bool) {
@@ -136,10 +136,10 @@ func (r *refresher) scheduled(
 		r.log.Warn("refresh given up", "appid", a.AppID, "kind", kind, "error", err)
 		return time.Second + jitter(2*time.Second), false
 	}
-	return 0, false // the ledger entry says when
+	return 0, false // the ledger entry has the time of the next turn
 }
 
-// doScheduled gives one credential what the policy says it needs now.
+// doScheduled does in a turn what the policy decides then.
 func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.Kind) error {
 	refusedToken := "" // SHA-256 of the access_token that WeChat refused for a ticket
 	err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) error {

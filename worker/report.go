@@ -243,8 +243,8 @@ func (t *turn) probe(ctx context.Context, c *messages.Credential) error {
 	t.r.log.Info("reported token probed", "appid", c.AppID, "generation", c.Generation, "verdict", verdict)
 	l := t.view.Ledger
 	if verdict == store.Inconclusive && policy.IsRefused(l, c) {
-		// WeChat has refused it before and not accepted it since; else the next refusal would count as a new
-		// conflict
+		// WeChat has refused it before and has not accepted it since. With an inconclusive verdict, the next
+		// refusal would count as a new conflict.
 		verdict = store.Dead
 	}
 	conflict := verdict == store.Dead && !policy.IsRefused(l, c) && t.isConflict(c)
@@ -285,9 +285,9 @@ func (t *turn) publishConflict(c *messages.Credential) {
 // AdviceConflict is the advice for an operator if another system kills the tokens of an account with this TokenAPI.
 func AdviceConflict(tokenAPI string) string {
 	if tokenAPI == messages.SourceToken {
-		return "Another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read the credential " +
-			"from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface."
+		return "Another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read " +
+			"the credential from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface."
 	}
-	return "Another system called stable_token with force_refresh for this account, or its AppSecret was reset or frozen " +
-		"in the console: find out which, and let the other system read the credential from NATS."
+	return "Another system called stable_token with force_refresh for this account, or its AppSecret was reset " +
+		"or frozen in the console: find out which, and let the other system read the credential from NATS."
 }

@@ -194,8 +194,8 @@ func (s *scheduler) done(it *item, retry time.Duration, leaseHeld bool) {
 	s.plan(it)
 }
 
-// replan plans a credential again of which something has changed. A token that comes or goes concerns its tickets
-// too.
+// replan plans a credential again after a change. It also plans the tickets of a token, because they need a valid
+// token.
 func (s *scheduler) replan(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,7 +211,7 @@ func (s *scheduler) replan(key string) {
 	}
 }
 
-// plan decides when the next turn of a credential is. s.mu is held.
+// plan decides when the next turn of a credential is. s.mu is locked.
 func (s *scheduler) plan(it *item) {
 	if it == nil || it.running || !s.started {
 		return
@@ -220,8 +220,8 @@ func (s *scheduler) plan(it *item) {
 	view := s.memory.view(it.account, it.kind)
 	it.next = s.policy.Next(now, view)
 	if !it.next.At.IsZero() {
-		// What is due now waits until another worker's lease has ended. What is planned for later, because the
-		// other worker's turn had an outcome, does not wait for that.
+		// A turn that is due now waits until the lease of another worker has ended. A turn that is planned for
+		// later does not: the other worker's turn then had an outcome, and its lease is released.
 		if !it.next.At.After(now) && it.next.At.Before(it.blockedUntil) {
 			it.next.At = it.blockedUntil
 		}

@@ -26,9 +26,9 @@ type turn struct {
 // errLate is returned if NATS took so long that too little of the lease is left for a call of WeChat.
 var errLate = fmt.Errorf("%w: too little of the lease is left for a call of WeChat", store.ErrUnavailable)
 
-// errUnplaced is returned if WeChat issued a new value and the server refused its publication, because the
+// errUnpublished is returned if WeChat issued a new value, and the server refused its publication because the
 // lease was lost.
-var errUnplaced = errors.New("a new value could not be published")
+var errUnpublished = errors.New("a new value could not be published")
 
 // isLate reports whether less than half of the time of a call is left.
 func (t *turn) isLate() bool {
@@ -109,7 +109,7 @@ func (t *turn) republish(ctx context.Context) error {
 }
 
 // fetch asks WeChat for the credential, once, and publishes the answer if it is new. It returns the credential
-// that is current after that. Its error is a *wechat.Error if WeChat failed, and errLate or errUnplaced.
+// that is current after that. Its error is a *wechat.Error if WeChat failed, and errLate or errUnpublished.
 func (t *turn) fetch(ctx context.Context, why messages.Reason, force bool) (messages.Credential, error) {
 	if t.isLate() {
 		return messages.Credential{}, errLate
@@ -157,8 +157,9 @@ func (t *turn) fetch(ctx context.Context, why messages.Reason, force bool) (mess
 	return t.publish(ctx, c, before, ledger, why, began)
 }
 
-// publish publishes a new credential, after its ledger entry: so that no generation is given twice. If the
-// entry cannot be written the value is published all the same, because consumers need it more.
+// publish writes the ledger entry of a new credential and then publishes the credential. This order prevents
+// that a generation is given twice. If the entry cannot be written, publish still publishes the credential,
+// because consumers need it more.
 func (t *turn) publish(
 	ctx context.Context, c messages.Credential, before, ledger store.Ledger, why messages.Reason, began time.Time,
 ) (messages.Credential, error) {
@@ -177,7 +178,7 @@ func (t *turn) publish(
 		case errors.Is(err, store.ErrUnavailable):
 			t.r.memory.hold(c) // this worker hands it out, and publishes it when it can
 		case errors.Is(err, store.ErrLeaseLost):
-			err = fmt.Errorf("%w: %w", errUnplaced, err)
+			err = fmt.Errorf("%w: %w", errUnpublished, err)
 		}
 		t.r.metrics.refreshes.WithLabelValues(string(t.kind), "unpublished").Inc()
 		t.r.log.Warn("new credential not published", "credential", c, "error", err)

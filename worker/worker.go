@@ -21,7 +21,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
-// Config configures a [Worker]. The zero value works, but for Accounts.
+// Config configures a [Worker]. The zero value works except for Accounts.
 type Config struct {
 	Accounts []Account
 	// Name is the name of this worker in records, events and logs; "" is the host's name and the process id.
@@ -173,7 +173,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// Ready is closed when the worker knows the buckets' state and answers requests. It does not say that WeChat answers.
+// Ready is closed when the worker knows the buckets' state and answers requests. WeChat may still not answer.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
 
 // SetAccounts replaces the accounts that the worker keeps. A new account, and a changed secret after WeChat has

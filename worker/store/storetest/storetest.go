@@ -125,10 +125,10 @@ func (s *Store) before(ctx context.Context, op Operation) error {
 	return s.Before(ctx, op)
 }
 
-// Connected is that of store.Store.
+// Connected does what the method of store.Store does.
 func (s *Store) Connected() bool { return true }
 
-// Acquire is that of store.Store.
+// Acquire does what the method of store.Store does.
 func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, ttl time.Duration) (store.Lease, error) {
 	asked := s.server.now()
 	if err := s.before(ctx, Operation{Name: "acquire"}); err != nil {
@@ -144,7 +144,7 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, t
 	return &held{s: s, key: key, revision: revision, deadline: asked.Add(ttl - ttl/5)}, nil
 }
 
-// Get is that of store.Store.
+// Get does what the method of store.Store does.
 func (s *Store) Get(ctx context.Context, appid string, kind messages.Kind) (messages.Credential, error) {
 	if err := s.before(ctx, Operation{Name: "get"}); err != nil {
 		return messages.Credential{}, err
@@ -156,7 +156,7 @@ func (s *Store) Get(ctx context.Context, appid string, kind messages.Kind) (mess
 	return *c, nil
 }
 
-// Ledger is that of store.Store.
+// Ledger does what the method of store.Store does.
 func (s *Store) Ledger(ctx context.Context, appid string, kind messages.Kind) (store.Ledger, error) {
 	if err := s.before(ctx, Operation{Name: "ledger"}); err != nil {
 		return store.Ledger{AppID: appid, Kind: kind}, err
@@ -164,7 +164,7 @@ func (s *Store) Ledger(ctx context.Context, appid string, kind messages.Kind) (s
 	return s.server.Ledger(messages.Key(appid, kind)), nil
 }
 
-// PutLedger is that of store.Store.
+// PutLedger does what the method of store.Store does.
 func (s *Store) PutLedger(ctx context.Context, l store.Ledger) (store.Ledger, error) {
 	if err := s.before(ctx, Operation{Name: "put_ledger", Ledger: &l}); err != nil {
 		return l, err
