@@ -282,7 +282,8 @@ func (t *turn) publishConflict(c *messages.Credential) {
 	})
 }
 
-// AdviceConflict is the advice for an operator if another system kills the tokens of an account with this TokenAPI.
+// AdviceConflict is the advice for an operator if another system kills the tokens of an account with this
+// TokenAPI.
 func AdviceConflict(tokenAPI string) string {
 	if tokenAPI == messages.SourceToken {
 		return "Another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read " +

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
 	"github.com/wxkeeper/wxkeeper/worker/store"
@@ -259,11 +260,10 @@ func (w *Worker) open(ctx context.Context) error {
 }
 
 // fewReplicas logs that a bucket has fewer replicas than a cluster should give it.
-func (w *Worker) fewReplicas(bucket string, replicas int) {
-	advice := "Start three NATS servers with JetStream, then run: nats stream edit KV_" + bucket + " --replicas 3. " +
-		"Or set WXKEEPER_REPLICAS=1 to accept it."
-	w.cfg.Log.Warn("bucket created with too few replicas, because the cluster has too few servers",
-		"bucket", bucket, "replicas", replicas, "advice", advice)
+func (w *Worker) fewReplicas(name string, replicas int) {
+	w.cfg.Log.Warn("bucket created with too few replicas, because the cluster has too few servers", "bucket", name,
+		"replicas", replicas, "advice", "Start three NATS servers with JetStream, then run: nats stream edit "+
+			bucket.Stream(name)+" --replicas 3. Or set WXKEEPER_REPLICAS=1 to accept it.")
 }
 
 func ignoreStop(ctx context.Context, err error) error {

@@ -61,7 +61,8 @@ func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
 func TestCheckPrintsOneLineForAFinding(t *testing.T) {
 	t.Parallel()
 	text := printed([]check.Finding{{Check: check.Account, Level: check.Warn, What: "a\nb\x1b[31m", Advice: "c\nd"}})
-	if want := "WARN  account       a; b [31m\n                    do: c; d\n\n0 ok, 1 warning, 0 failures\n"; text != want {
+	want := "WARN  account       a; b [31m\n                    do: c; d\n\n0 ok, 1 warning, 0 failures\n"
+	if text != want {
 		t.Errorf("%q", text)
 	}
 }

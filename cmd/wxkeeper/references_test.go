@@ -302,7 +302,8 @@ func (r repository) linkProblems(name, text string) []string {
 		case to != "" && !r.has(file):
 			all = append(all, fmt.Sprintf("there is no file %s: correct the link (%s)", file, target))
 		case to != "" && anchor != "" && path.Ext(file) != ".md":
-			all = append(all, fmt.Sprintf("the link (%s) has an anchor, and %s has none: name the function instead", target, file))
+			all = append(all, fmt.Sprintf("the link (%s) has an anchor, and %s has none: name the function instead",
+				target, file))
 		}
 	}
 	return all
@@ -408,7 +409,8 @@ func TestReferencesThatDoNotResolveAreFound(t *testing.T) {
 		"docs/page.md:4: there is no file docs/none.md: correct the link (none.md)",
 		"docs/page.md:6: " + noAnchor("docs/page.md", "none"),
 		"docs/page.md:7: there is no file none: correct the link (../none)",
-		"docs/page.md:8: the link (../worker/turn.go#L7) has an anchor, and worker/turn.go has none: name the function instead",
+		"docs/page.md:8: the link (../worker/turn.go#L7) has an anchor, and worker/turn.go has none: " +
+			"name the function instead",
 		"worker/turn.go:4: page.md: write docs/page.md",
 		"worker/turn.go:5: design.md is not in the repository: cite a document that is",
 		"worker/turn.go:6: ADR-8: write NATS ADR-8",

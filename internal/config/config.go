@@ -50,7 +50,7 @@ type Config struct {
 
 	SubjectPrefix string `env:"WXKEEPER_SUBJECT_PREFIX" help:"first token of every subject"`
 	Bucket        string `env:"WXKEEPER_BUCKET" help:"name of the credential bucket"`
-	Replicas      int    `env:"WXKEEPER_REPLICAS" min:"0" max:"5" help:"replicas of the buckets; 0: 3 in a cluster of three or more, else 1"`
+	Replicas      int    `env:"WXKEEPER_REPLICAS" min:"0" max:"5" help:"replicas of the buckets; 0: 3 in a cluster (1 if it has too few servers for half a minute), else 1"`
 
 	RefreshBefore      time.Duration `env:"WXKEEPER_REFRESH_BEFORE" min:"1s" max:"1h" help:"how long before its expiry a token of WECHAT_TOKEN_API=token is refreshed, at most a third of its life; a token of stable_token is refreshed in its last 5 minutes, tickets are checked every 15 minutes"`
 	ResolveConcurrency int           `env:"WXKEEPER_RESOLVE_CONCURRENCY" min:"1" max:"65536" help:"maximum number of code resolutions in flight in one worker"`

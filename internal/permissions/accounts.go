@@ -28,7 +28,8 @@ func Accounts(prefix, name string, users []string) (string, error) {
 		{"receive changes of records, and events", []string{messages.PublishedSubject(prefix, "*", "*"), n.events()}},
 	}
 	var b strings.Builder
-	b.WriteString("# Two NATS accounts. In nats-server.conf, include the files of the users that this block names, and paste\n" +
+	b.WriteString("# Two NATS accounts. In nats-server.conf, include the files of the users that this block names, " +
+		"and paste\n" +
 		"# the block after them: an included file does not see the users of another included file.\n" +
 		"accounts: {\n")
 	b.WriteString("  # workers, JetStream, the buckets\n  WX: {\n    jetstream: enabled\n")

@@ -90,7 +90,8 @@ func User(r Request) (string, error) {
 	user, secret := variable(r.User), password(r.User)
 	b.WriteString(describe(r.Roles, r.AppIDs))
 	fmt.Fprintf(&b, "# nats-server.conf: include this file, and add $%s to a list of users\n", user)
-	fmt.Fprintf(&b, "# environment of the server: %s='\"…\"', or the bcrypt hash of the password (nats server passwd)\n", secret)
+	fmt.Fprintf(&b, "# environment of the server: %s='\"…\"', "+
+		"or the bcrypt hash of the password (nats server passwd)\n", secret)
 	fmt.Fprintf(&b, "# environment of the client: NATS_USER=%s NATS_PASSWORD=… NATS_INBOX_PREFIX=%s\n",
 		r.User, Inbox(r.User))
 	fmt.Fprintf(&b, "%s: {\n  user: %q\n  password: $%s\n  permissions: {\n", user, r.User, secret)
