@@ -81,12 +81,15 @@ func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 		left        time.Duration // of the lease
 		leftIfAgain time.Duration // of the lease, if this worker has waited for it before
 	}{
-		"no attempt written":              {time.Time{}, ttl, 0},
-		"an attempt":                      {now.Add(-past), ttl - past, ttl - past},
-		"the attempt of another turn":     {now.Add(-time.Hour), 0, 0},
-		"an attempt, by a clock of ahead": {now.Add(time.Hour), ttl, 0},
+		"no attempt written":           {time.Time{}, ttl, 0},
+		"an attempt":                   {now.Add(-past), ttl - past, ttl - past},
+		"the attempt of another turn":  {now.Add(-time.Hour), 0, 0},
+		"an attempt, by a clock ahead": {now.Add(time.Hour), ttl, 0},
 	} {
-		l := store.Ledger{AppID: appid, Kind: messages.AccessToken, Generation: c.Generation}
+		l := store.Ledger{
+			AppID: appid, Kind: messages.AccessToken, Generation: c.Generation,
+			Revision: 1000, // of no earlier entry that the watch may still deliver
+		}
 		if !tc.began.IsZero() {
 			l.LastAttempt, l.Attempts = tc.began, 1
 		}

@@ -54,7 +54,7 @@ func newFaultFixture(t *testing.T) *faultFixture {
 		Now:       func() time.Time { return time.Now().Add(time.Duration(f.ahead.Load())) },
 		TokenLife: faultTokenLife, Overlap: faultOverlap,
 	})
-	f.hurried, f.lease = true, usualLease
+	f.hurried, f.lease = true, shortLease
 	for _, name := range []string{"other-1", "other-2"} {
 		f.fleet = append(f.fleet, f.worker(func(c *Config) {
 			c.Name, c.Accounts, c.WeChat.Transport = name, f.accounts, f.transport

@@ -24,6 +24,8 @@ const patience = 5 * time.Minute
 const (
 	usualLease = 12 * time.Second // of production, with the default timeout
 	longLease  = time.Minute      // of workers that must not lose it because the machine is busy
+	// shortLease is for a worker whose lease must end by itself, but not before the worker has reached a given step.
+	shortLease = 20 * time.Second
 )
 
 const (

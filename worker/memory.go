@@ -24,21 +24,23 @@ type memory struct {
 
 	recordsReady, ledgersReady chan struct{} // closed when the first snapshot is complete
 
-	mu        sync.Mutex // guards what follows
-	known     map[string]*knowledge
-	snapshots int              // of the ledger: how many have begun
-	changed   func(key string) // the listener, called without mu
+	mu      sync.Mutex // guards what follows
+	known   map[string]*knowledge
+	changed func(key string) // the listener, called without mu
+	// how many snapshots have begun
+	recordSnapshots, ledgerSnapshots int
 }
 
 // knowledge is what is known of one credential.
 type knowledge struct {
 	record   *messages.Credential // in the bucket; nil: none
 	revision uint64               // of the last change of the record
+	snapshot int                  // of the records, in which the key was last seen
 	lostAt   time.Time            // since when a view has shown no record; zero: none has
 
-	ledger    store.Ledger
-	snapshot  int  // of the ledger, in which the entry was last seen
-	entryLost bool // the bucket has lost the entry, and ledger is what was known before
+	ledger         store.Ledger
+	ledgerSnapshot int  // of the ledger, in which the entry was last seen
+	entryLost      bool // the bucket has lost the entry, and ledger is what was known before
 
 	replaced chan struct{} // closed when the worker holds another credential; nil: no goroutine waits for that
 }
@@ -166,14 +168,17 @@ func (m *memory) handleRecords(e bucket.Event) {
 		switch {
 		case c.Reset: // of a bucket whose revisions may be lower
 			m.mu.Lock()
+			m.recordSnapshots++
 			for _, k := range m.known {
 				k.revision = 0
 			}
 			m.mu.Unlock()
 		case c.Ready:
+			m.noteLostRecords()
 			closeOnce(m.recordsReady)
 		default:
 			m.change(messages.Key(c.AppID, c.Kind), func(k *knowledge) {
+				k.snapshot = m.recordSnapshots
 				if c.Revision == 0 || c.Revision >= k.revision { // else a turn has observed a later one
 					k.setRecord(c.Record, c.Revision)
 				}
@@ -191,7 +196,7 @@ func (m *memory) handleLedgers(e store.LedgerEvent) {
 		}
 	case e.Reset: // of a bucket whose revisions may be lower
 		m.mu.Lock()
-		m.snapshots++
+		m.ledgerSnapshots++
 		for _, k := range m.known {
 			k.ledger.Revision = 0
 		}
@@ -202,7 +207,7 @@ func (m *memory) handleLedgers(e store.LedgerEvent) {
 	default:
 		l := *e.Entry
 		m.change(messages.Key(l.AppID, l.Kind), func(k *knowledge) {
-			k.snapshot = m.snapshots
+			k.ledgerSnapshot = m.ledgerSnapshots
 			switch {
 			case l.Revision < k.ledger.Revision: // a turn has observed a later one
 			case l.IsEmpty() && !k.ledger.IsEmpty():
@@ -214,13 +219,35 @@ func (m *memory) handleLedgers(e store.LedgerEvent) {
 	}
 }
 
+// noteLostRecords notes which records the complete snapshot does not have: those that the watch has delivered before
+// are known to be lost already; one that a turn has published may have been lost before the watch delivered it. (A
+// record that was published after the snapshot had begun is not in it either. It costs a turn, which finds it at the
+// leader.)
+func (m *memory) noteLostRecords() {
+	m.noteLost(func(k *knowledge) bool {
+		lost := k.snapshot != m.recordSnapshots && k.record != nil
+		if lost {
+			k.record = nil
+		}
+		return lost
+	})
+}
+
 // noteLostEntries notes which entries the complete snapshot of the ledger does not have.
 func (m *memory) noteLostEntries() {
+	m.noteLost(func(k *knowledge) bool {
+		lost := k.ledgerSnapshot != m.ledgerSnapshots && !k.ledger.IsEmpty() && !k.entryLost
+		k.entryLost = k.entryLost || lost
+		return lost
+	})
+}
+
+// noteLost calls note for all that is known, and notifies the listener of the keys for which it returns true.
+func (m *memory) noteLost(note func(*knowledge) bool) {
 	m.mu.Lock()
 	var lost []string
 	for key, k := range m.known {
-		if k.snapshot != m.snapshots && !k.ledger.IsEmpty() && !k.entryLost {
-			k.entryLost = true
+		if note(k) {
 			lost = append(lost, key)
 		}
 	}

@@ -32,7 +32,6 @@ func TestLeadersThatStepDownCostNoCall(t *testing.T) {
 		list = append(list, Account{AppID: id, Secret: secret, TokenAPI: messages.SourceToken})
 	}
 	f := newClusterFixture(t, cfg)
-	f.hurried = true
 	nc := f.connect()
 	var workers []*testWorker
 	for range 2 {

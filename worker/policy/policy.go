@@ -153,7 +153,7 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 		// the value of the others.
 		at := now
 		if l.Generation > 0 && !v.LostAt.IsZero() {
-			at = v.LostAt.Add(othersPublish)
+			at = v.lostSince(now).Add(othersPublish)
 			if planned.Before(at) {
 				at = planned
 			}
@@ -230,11 +230,21 @@ func Restored(now time.Time, v View) messages.Credential {
 
 // WaitsForOthers reports until when a credential that the bucket has lost is left to other workers; zero: it is not.
 func WaitsForOthers(now time.Time, v View) time.Time {
-	until := v.LostAt.Add(othersPublish)
+	until := v.lostSince(now).Add(othersPublish)
 	if v.Record == nil && v.Ledger.Generation > 0 && !HasExpired(now, v.Ledger) && now.Before(until) {
 		return until
 	}
 	return time.Time{}
+}
+
+// lostSince is LostAt, but not before the last value was obtained: a worker that was frozen, or whose watch is
+// late, knows of an earlier loss, and has not seen the record that was published and lost since.
+func (v View) lostSince(now time.Time) time.Time {
+	obtained := v.Ledger.LastSuccess
+	if v.LostAt.IsZero() || obtained.Before(v.LostAt) || obtained.After(now.Add(clockTolerance)) {
+		return v.LostAt
+	}
+	return obtained
 }
 
 // StateOf is the state of a credential that status shows. held is what this worker holds; nil: nothing.

@@ -65,6 +65,7 @@ func TestNextDecides(t *testing.T) {
 	throttled := with(probedDead, func(l *store.Ledger) { l.LastForced = t0.Add(-10 * time.Second) })
 	unwritten := store.Ledger{Generation: 4, Attempts: 1, LastAttempt: t0, NextAttempt: t0.Add(time.Second)}
 	lostAndDueSoon := store.Ledger{Generation: 5, ExpiresAt: end, NextAttempt: t0.Add(time.Second)}
+	justObtained := with(planned, func(l *store.Ledger) { l.LastSuccess = t0 })
 	twoDays := store.Ledger{
 		Generation: 5, NextAttempt: t0.Add(47 * time.Hour), ExpiresAt: t0.Add(48 * time.Hour), LastAttempt: t0,
 	}
@@ -165,6 +166,10 @@ func TestNextDecides(t *testing.T) {
 		},
 		"record lost, others may hold it": {
 			0, View{Ledger: planned, LostAt: t0}, wait(t0.Add(othersPublish), messages.ReasonOthers),
+		},
+		"record lost again, others may hold it": {
+			0, View{Ledger: justObtained, LostAt: t0.Add(-time.Hour)},
+			wait(t0.Add(othersPublish), messages.ReasonOthers),
 		},
 		"record lost, no other worker publishes it": {
 			othersPublish, View{Ledger: planned, LostAt: t0}, now(Fetch, messages.ReasonMissing),
