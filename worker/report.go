@@ -27,9 +27,9 @@ type reportKey struct {
 
 // report answers a report that WeChat refused a value (docs/architecture.md#refresh-5). What this worker knows
 // already is answered at once, from memory: that the value is not the current one, that WeChat has just
-// accepted it, that it was refreshed a moment ago. All other reports of one credential join one flight in this
-// worker, and the lease orders the flights of the fleet. It blocks until ctx ends at the latest. Its error is a
-// *messages.Error.
+// accepted it, that it was refreshed a moment ago. The other reports of one credential join a flight of this worker
+// (see reportKey), and the lease orders the flights of the fleet. report blocks until ctx ends at the latest. Its
+// error is a *messages.Error.
 func (r *refresher) report(ctx context.Context, a *Account, kind messages.Kind, report policy.Report) (outcome, error) {
 	o, err := r.doReport(ctx, a, kind, report)
 	label := string(o.reason)
@@ -94,7 +94,7 @@ func (r *refresher) answerFromMemory(
 	if err == nil && report.Revision > current.Revision {
 		switch c, err := r.store.Get(ctx, a.AppID, kind); {
 		case err == nil:
-			r.memory.observeRecord(c)
+			r.memory.hold(c)
 			current = &c
 		case errors.Is(err, store.ErrNotFound): // the revision is made up, or the record was lost
 			current = nil
@@ -124,12 +124,12 @@ func (r *refresher) answerFromMemory(
 func (r *refresher) answerInTurn(
 	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
 ) (outcome, error) {
+	generation := uint64(0)
+	if held := r.memory.held(a.AppID, kind); held != nil {
+		generation = held.Generation
+	}
 	for {
-		generation := uint64(0)
-		if held := r.memory.held(a.AppID, kind); held != nil {
-			generation = held.Generation
-		}
-		replaced := r.memory.whenReplaced(messages.Key(a.AppID, kind))
+		replaced := r.memory.whenReplaced(messages.Key(a.AppID, kind)) // before the turn, so that no change is missed
 		var o outcome
 		err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) (err error) {
 			o, err = t.answer(ctx, report)
