@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
@@ -21,6 +22,9 @@ type examined struct {
 	others   []Finding // signs of another system
 }
 
+// pause is the time between two calls of WeChat.
+const pause = time.Second / 20
+
 // checkAccounts asks WeChat about each account, and compares the answers with what the workers have stored.
 func (r *run) checkAccounts(ctx context.Context) {
 	clocks := &clocks{now: r.Now}
@@ -32,23 +36,19 @@ func (r *run) checkAccounts(ctx context.Context) {
 		return
 	}
 	defer client.Close()
-	every := time.Duration(float64(time.Second) / r.CallsPerSecond)
-	e := &examiner{run: r, client: client, limiter: &limiter{every: every}}
+	pace := time.NewTicker(pause)
+	defer pace.Stop()
+	e := &examiner{run: r, client: client, pace: pace.C}
 	results := make([]examined, len(r.Accounts))
-	var wg sync.WaitGroup
-	next := make(chan int)
-	for range min(r.Concurrency, len(r.Accounts)) {
-		wg.Go(func() {
-			for i := range next {
-				results[i] = e.examine(ctx, r.Accounts[i])
-			}
+	var examining errgroup.Group
+	examining.SetLimit(r.Concurrency)
+	for i, a := range r.Accounts {
+		examining.Go(func() error {
+			results[i] = e.examine(ctx, a)
+			return nil
 		})
 	}
-	for i := range r.Accounts {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
+	_ = examining.Wait()
 	r.addAccounts(results, clocks)
 }
 
@@ -83,13 +83,22 @@ func (r *run) addAccounts(results []examined, clocks *clocks) {
 // examiner makes the calls of WeChat.
 type examiner struct {
 	*run
-	client  *wechat.Client
-	limiter *limiter
+	client *wechat.Client
+	pace   <-chan time.Time // allows one call at a time
+}
+
+// wait blocks until the next call of WeChat is allowed. It returns false if ctx ends before.
+func (e *examiner) wait(ctx context.Context) bool {
+	select {
+	case <-e.pace:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
 }
 
 func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 	x := examined{upstream: Finding{Check: Account, AppID: a.AppID, Level: OK}}
-	if e.limiter.wait(ctx) != nil {
+	if !e.wait(ctx) {
 		return x
 	}
 	var before *messages.Credential
@@ -161,7 +170,7 @@ func (e *examiner) isUnchanged(ctx context.Context, a worker.Account, before mes
 // signOfDeadToken asks whether WeChat accepts the classic token of the bucket. A refusal long before the
 // token's end is the sign of another system. It returns the sign in words, or "".
 func (e *examiner) signOfDeadToken(ctx context.Context, a worker.Account, c messages.Credential) string {
-	if e.limiter.wait(ctx) != nil {
+	if !e.wait(ctx) {
 		return ""
 	}
 	_, err := e.client.APIDomainIP(ctx, c.Value)
@@ -262,30 +271,4 @@ func unreachable(e *wechat.Error) string {
 		return "the connection is refused: look for a firewall, at HTTPS_PROXY, and at WECHAT_API_URL"
 	}
 	return "look at the connection to WeChat: DNS, firewall, HTTPS_PROXY, WECHAT_API_URL"
-}
-
-// limiter lets one call pass every interval.
-type limiter struct {
-	every time.Duration
-
-	mu   sync.Mutex
-	next time.Time
-}
-
-// wait blocks until the caller may make a call. It returns the error of ctx if ctx ends before.
-func (l *limiter) wait(ctx context.Context) error {
-	l.mu.Lock()
-	now := time.Now()
-	at := l.next
-	if at.Before(now) {
-		at = now
-	}
-	l.next = at.Add(l.every)
-	l.mu.Unlock()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(at.Sub(now)):
-		return ctx.Err()
-	}
 }
