@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,8 +65,7 @@ func (r *run) addAccounts(results []examined, clocks *clocks) {
 		others = append(others, x.others...)
 	}
 	if unasked > 0 {
-		r.add(Warn, Account, fmt.Sprintf("the time was over before WeChat had answered for %s",
-			count(unasked, "account")),
+		r.add(Warn, Account, "the time was over before WeChat had answered for "+count(unasked, "account"),
 			"give the check more time with --timeout, or choose accounts with --appid")
 	}
 	r.findings = append(r.findings, clocks.finding())
@@ -122,7 +122,7 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 	}
 	what := ""
 	switch {
-	case before == nil || err != nil && isTransport(err):
+	case before == nil || classOf(err) == wechat.ClassTransport:
 	case before.Source == messages.SourceToken && a.TokenAPI == messages.SourceToken:
 		what = e.signOfDeadToken(ctx, a, *before)
 	case before.Source == messages.SourceStableToken && a.TokenAPI != messages.SourceToken && err == nil:
@@ -174,12 +174,8 @@ func (e *examiner) signOfDeadToken(ctx context.Context, a worker.Account, c mess
 		return ""
 	}
 	_, err := e.client.APIDomainIP(ctx, c.Value)
-	var we *wechat.Error
-	if !errors.As(err, &we) || we.Class != wechat.ClassDeadToken {
-		return ""
-	}
 	// Close to the end, a difference of the clocks explains the refusal.
-	if c.ExpiresAt.Sub(e.Now()) < c.Life()/10 || !e.isUnchanged(ctx, a, c) {
+	if classOf(err) != wechat.ClassDeadToken || c.ExpiresAt.Sub(e.Now()) < c.Life()/10 || !e.isUnchanged(ctx, a, c) {
 		return ""
 	}
 	return "WeChat refuses the token of the bucket long before its end, and no worker has replaced it; " +
@@ -225,49 +221,46 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-func isTransport(err error) bool {
-	var we *wechat.Error
-	return errors.As(err, &we) && we.Class == wechat.ClassTransport
+// classOf returns what an error of the client of WeChat means; 0 for nil.
+func classOf(err error) (class wechat.Class) {
+	if we, ok := errors.AsType[*wechat.Error](err); ok {
+		class = we.Class
+	}
+	return class
 }
 
 // refusal describes why WeChat issued no token, how bad that is, and what to do.
 func (e *examiner) refusal(a worker.Account, err error) (level Level, what, advice string) {
 	level, what = Fail, label(a)+": "+err.Error()
-	var we *wechat.Error
-	if !errors.As(err, &we) {
-		return level, what, ""
+	if we, ok := errors.AsType[*wechat.Error](err); ok {
+		advice = we.Advice
 	}
-	advice = we.Advice
-	switch we.Class {
+	switch classOf(err) {
 	case wechat.ClassBusy, wechat.ClassMinuteQuota:
 		level = Warn // it ends by itself
-		if advice == "" {
-			advice = "check again in a minute"
-		}
+		advice = cmp.Or(advice, "check again in a minute")
 	case wechat.ClassTransport:
-		advice = unreachable(we)
+		advice = unreachable(err)
 	case wechat.ClassServer, wechat.ClassBroken:
-		if advice == "" {
-			advice = "WeChat does not document such an answer: look at WECHAT_API_URL, and for a proxy between this machine " +
-				"and WeChat"
-		}
+		advice = cmp.Or(advice, "WeChat does not document such an answer: look at WECHAT_API_URL, and for a proxy "+
+			"between this machine and WeChat")
 	}
 	return level, what, advice
 }
 
 // unreachable returns where to look if no usable answer came.
-func unreachable(e *wechat.Error) string {
+func unreachable(err error) string {
 	refused := []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH}
 	switch {
-	case errors.Is(e, wechat.ErrLookup):
+	case errors.Is(err, wechat.ErrLookup):
 		return "the name of the host is not found: look at the DNS of this machine, and at WECHAT_API_URL"
-	case errors.Is(e, wechat.ErrTLS):
+	case errors.Is(err, wechat.ErrTLS):
 		return "this machine does not trust the certificate of the host: look for a proxy that opens TLS, " +
 			"at the authorities installed here (ca-certificates), and at the clock"
-	case errors.Is(e, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded):
 		return "nothing answers in time: look for a firewall that blocks outgoing connections, at HTTPS_PROXY, " +
 			"and at WECHAT_HTTP_TIMEOUT"
-	case slices.ContainsFunc(refused, func(errno error) bool { return errors.Is(e, errno) }):
+	case slices.ContainsFunc(refused, func(errno error) bool { return errors.Is(err, errno) }):
 		return "the connection is refused: look for a firewall, at HTTPS_PROXY, and at WECHAT_API_URL"
 	}
 	return "look at the connection to WeChat: DNS, firewall, HTTPS_PROXY, WECHAT_API_URL"

@@ -1,9 +1,11 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,17 +97,15 @@ func (r *run) makeTrials() []trial {
 		all := "$SRV." + verb
 		service := all + "." + r.SubjectPrefix
 		for _, t := range []trial{
-			{use: use{true, all}}, {use: use{true, service}}, {use: use{true, service + "." + id}, grant: service +
-				".*"},
+			{use: use{true, all}}, {use: use{true, service}},
+			{use: use{true, service + "." + id}, grant: service + ".*"},
 		} {
 			t.purpose, t.optional = "being found by nats micro", true
 			list = append(list, t)
 		}
 	}
 	for i := range list {
-		if list[i].grant == "" {
-			list[i].grant = list[i].subject
-		}
+		list[i].grant = cmp.Or(list[i].grant, list[i].subject)
 	}
 	return list
 }
@@ -180,23 +180,16 @@ func (r *run) mayPublish(subject string) bool { return !r.denied[use{false, subj
 
 // getsReplies reports whether this user can receive replies.
 func (r *run) getsReplies() bool {
-	for _, t := range r.trials {
-		if t.subscribe && t.grant == r.inboxes() {
-			return !r.denied[t.use]
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.trials, func(t trial) bool {
+		return t.subscribe && t.grant == r.inboxes() && !r.denied[t.use]
+	})
 }
 
-func (r *run) mayInspect() bool {
-	return r.getsReplies() && r.mayPublish(bucket.StreamAPI("INFO", r.Bucket)) &&
-		r.mayPublish(bucket.StreamAPI("INFO", r.ledger()))
-}
-
-// mayRead reports whether this user may read records and ledger entries from the leader.
-func (r *run) mayRead() bool {
-	return r.getsReplies() && r.mayPublish(bucket.StreamAPI("MSG.GET", r.Bucket)) &&
-		r.mayPublish(bucket.StreamAPI("MSG.GET", r.ledger()))
+// mayAsk reports whether this user may send requests with a verb about the streams of both buckets, and can receive
+// the replies. INFO inspects a bucket, MSG.GET reads records and ledger entries from the leader.
+func (r *run) mayAsk(verb string) bool {
+	return r.getsReplies() && r.mayPublish(bucket.StreamAPI(verb, r.Bucket)) &&
+		r.mayPublish(bucket.StreamAPI(verb, r.ledger()))
 }
 
 const advicePermissions = "wxkeeper permissions worker prints what the NATS user of a worker needs"
