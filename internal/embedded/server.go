@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,9 +68,7 @@ type Server struct {
 // an address beyond the loopback without authentication, an address in use, a directory that another process
 // uses, and a directory that other users can read if its mode cannot be changed or other programs use it.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	host, port, err := cfg.validate()
 	if err != nil {
 		return nil, err
@@ -114,8 +113,7 @@ func directoryInUse(dir string) error {
 // addressInUse is the error for an address on which another process listens.
 func addressInUse(listen, host string, port int) error {
 	return fmt.Errorf("another process listens on %s: set %s to another address, or NATS_URL=%s to join the NATS "+
-		"server at this address",
-		listen, listenVariable, joinURL(host, port))
+		"server at this address", listen, listenVariable, joinURL(host, port))
 }
 
 func (c Config) validate() (host string, port int, err error) {
