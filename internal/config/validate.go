@@ -1,17 +1,14 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/internal/loopback"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
@@ -64,11 +61,11 @@ func (c *Config) checkUpstream() error {
 		return setting.Errorf("WECHAT_API_URL", "the list has no URL, for example %s", wechat.DefaultURL)
 	}
 	for i, s := range c.APIURLs {
-		u, err := c.apiURL(s)
+		u, err := wechat.CheckURL(s, c.APIInsecure)
 		if err != nil {
 			return setting.Errorf("WECHAT_API_URL", "URL %d %w", i+1, err)
 		}
-		c.APIURLs[i] = u
+		c.APIURLs[i] = u.String()
 	}
 	if err := checkTokenAPI(c.TokenAPI); err != nil {
 		return setting.Errorf("WECHAT_TOKEN_API", "%w", err)
@@ -77,26 +74,6 @@ func (c *Config) checkUpstream() error {
 		return setting.Errorf("WECHAT_TICKETS", "%w", err)
 	}
 	return nil
-}
-
-// apiURL returns s without a slash at its end. Errors show only the scheme and the host: a URL can contain a
-// password, and a copied query can contain a secret.
-func (c *Config) apiURL(s string) (string, error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		return "", errors.New("cannot be parsed: write for example " + wechat.DefaultURL)
-	}
-	shown := u.Scheme + "://" + u.Host
-	switch {
-	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
-		return "", errors.New("is not an http or https URL, for example " + wechat.DefaultURL)
-	case u.User != nil, u.RawQuery != "", u.Fragment != "":
-		return "", fmt.Errorf("has more than a host and a path: leave %s", shown)
-	case u.Scheme == "http" && !loopback.Host(u.Hostname()) && !c.APIInsecure:
-		return "", fmt.Errorf("is %s, which would send secrets over the network in the clear: write https://, "+
-			"or set WECHAT_API_INSECURE=true", shown)
-	}
-	return strings.TrimRight(s, "/"), nil
 }
 
 // named is the value of a variable.

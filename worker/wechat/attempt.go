@@ -21,10 +21,9 @@ const maxBody = 1 << 20
 // A request is the content of one call, which may take several attempts.
 type request struct {
 	endpoint Endpoint
-	method   string
 	path     string
 	query    string // documented parameters in documented order, escaped
-	body     []byte // JSON; nil means no body
+	body     []byte // JSON of a POST; nil means a GET
 	mask     *mask
 	// accept reads an answer with errcode 0. Its errors describe the defect and quote nothing of the answer.
 	accept func(a answer, sentAt time.Time) error
@@ -141,12 +140,13 @@ func (c *Client) newRequest(ctx context.Context, base *url.URL, r *request) *htt
 	}
 	u.RawQuery = r.query
 	req := (&http.Request{
-		Method: r.method, URL: &u, Host: u.Host,
+		Method: http.MethodGet, URL: &u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"User-Agent": {"wxkeeper"}},
 		Body:   io.NopCloser(bytes.NewReader(r.body)),
 	}).WithContext(ctx)
 	if r.body != nil {
+		req.Method = http.MethodPost
 		req.ContentLength = int64(len(r.body))
 		req.Header.Set("Content-Type", "application/json")
 	}

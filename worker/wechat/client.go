@@ -2,6 +2,7 @@ package wechat
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,15 +31,12 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Timeout < 0 {
+		return nil, errors.New("wechat: Config.Timeout is negative; 0 means 5s")
+	}
 	c := &Client{
 		bases: bases, hosts: newHosts(len(bases)),
-		timeout: cfg.Timeout, transport: cfg.Transport, onCall: cfg.OnCall,
-	}
-	switch {
-	case c.timeout < 0:
-		return nil, errors.New("wechat: Config.Timeout is negative; 0 means 5s")
-	case c.timeout == 0:
-		c.timeout = DefaultTimeout
+		timeout: cmp.Or(cfg.Timeout, DefaultTimeout), transport: cfg.Transport, onCall: cfg.OnCall,
 	}
 	if c.transport == nil {
 		c.transport = newTransport(c.timeout)
@@ -63,7 +61,7 @@ func (c *Client) Close() {
 func (c *Client) Token(ctx context.Context, appid, secret string) (Issued, error) {
 	query := "grant_type=client_credential&appid=" + url.QueryEscape(appid) + "&secret=" + url.QueryEscape(secret)
 	return c.issue(ctx, "access_token", &request{
-		endpoint: EndpointToken, method: http.MethodGet, path: "/cgi-bin/token", query: query,
+		endpoint: EndpointToken, path: "/cgi-bin/token", query: query,
 		mask: newMask(EndpointToken, secret),
 	})
 }
@@ -79,7 +77,7 @@ func (c *Client) StableToken(ctx context.Context, appid, secret string, force bo
 		ForceRefresh bool   `json:"force_refresh,omitempty"`
 	}{"client_credential", appid, secret, force}
 	return c.issue(ctx, "access_token", &request{
-		endpoint: EndpointStableToken, method: http.MethodPost, path: "/cgi-bin/stable_token", body: encode(body),
+		endpoint: EndpointStableToken, path: "/cgi-bin/stable_token", body: encode(body),
 		mask: newMask(EndpointStableToken, secret),
 	})
 }
@@ -89,7 +87,7 @@ func (c *Client) StableToken(ctx context.Context, appid, secret string, force bo
 func (c *Client) Ticket(ctx context.Context, accessToken string, typ TicketType) (Issued, error) {
 	query := "access_token=" + url.QueryEscape(accessToken) + "&type=" + url.QueryEscape(string(typ))
 	return c.issue(ctx, "ticket", &request{
-		endpoint: EndpointTicket, method: http.MethodGet, path: "/cgi-bin/ticket/getticket", query: query,
+		endpoint: EndpointTicket, path: "/cgi-bin/ticket/getticket", query: query,
 		mask: newMask(EndpointTicket, accessToken),
 	})
 }
@@ -105,7 +103,7 @@ func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTick
 	}{openid, codeTicket}
 	var code json.RawMessage
 	err := c.call(ctx, &request{
-		endpoint: EndpointTicketToCode, method: http.MethodPost, path: "/intp/marketcode/tickettocode",
+		endpoint: EndpointTicketToCode, path: "/intp/marketcode/tickettocode",
 		query: "access_token=" + url.QueryEscape(accessToken), body: encode(body),
 		mask: newMask(EndpointTicketToCode, accessToken, openid, codeTicket),
 		accept: func(a answer, _ time.Time) (err error) {
@@ -113,10 +111,7 @@ func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTick
 			return err
 		},
 	})
-	if err != nil {
-		return nil, err
-	}
-	return code, nil
+	return code, err
 }
 
 // APIDomainIP requests the IPs of WeChat's API with GET /cgi-bin/get_api_domain_ip. That is the cheapest way
@@ -125,7 +120,7 @@ func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTick
 func (c *Client) APIDomainIP(ctx context.Context, accessToken string) ([]string, error) {
 	var ips []string
 	err := c.call(ctx, &request{
-		endpoint: EndpointAPIDomainIP, method: http.MethodGet, path: "/cgi-bin/get_api_domain_ip",
+		endpoint: EndpointAPIDomainIP, path: "/cgi-bin/get_api_domain_ip",
 		query: "access_token=" + url.QueryEscape(accessToken),
 		mask:  newMask(EndpointAPIDomainIP, accessToken),
 		accept: func(a answer, _ time.Time) (err error) {
@@ -133,10 +128,7 @@ func (c *Client) APIDomainIP(ctx context.Context, accessToken string) ([]string,
 			return err
 		},
 	})
-	if err != nil {
-		return nil, err
-	}
-	return ips, nil
+	return ips, err
 }
 
 // issue makes a call whose answer carries a credential in the field called name.
@@ -147,10 +139,8 @@ func (c *Client) issue(ctx context.Context, name string, r *request) (Issued, er
 		issued.SentAt = sentAt
 		return err
 	}
-	if err := c.call(ctx, r); err != nil {
-		return Issued{}, err
-	}
-	return issued, nil
+	err := c.call(ctx, r)
+	return issued, err
 }
 
 // call makes one attempt. It makes further attempts only while the request certainly did not reach WeChat: at

@@ -67,33 +67,14 @@ func nameIPs(errmsg string) string {
 // UTF-8, each run of white space becomes one space, and control and invisible formatting characters are
 // removed.
 func printable(s string) string {
-	var b strings.Builder
-	b.Grow(len(s))
-	space := false
-	for _, r := range strings.ToValidUTF8(s, "\uFFFD") {
-		switch {
-		case unicode.IsSpace(r):
-			space = b.Len() > 0
-			continue
-		case unicode.IsControl(r), unicode.Is(unicode.Cf, r):
-			continue
+	visible := strings.Map(func(r rune) rune {
+		if !unicode.IsSpace(r) && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
+			return -1
 		}
-		if space {
-			b.WriteByte(' ')
-			space = false
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	return strings.Join(strings.Fields(visible), " ")
 }
 
-// clip cuts s to at most n bytes, at the end of a character.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && s[n]&0xC0 == 0x80 {
-		n--
-	}
-	return s[:n]
-}
+// clip cuts s, which is valid UTF-8, to at most n bytes, at the end of a character.
+func clip(s string, n int) string { return strings.ToValidUTF8(s[:min(len(s), n)], "") }
