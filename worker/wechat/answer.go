@@ -38,8 +38,8 @@ func parse(body []byte) (answer, error) {
 	}
 	a := answer{raw: raw}
 	if !json.Valid(raw) {
-		var syntax *json.SyntaxError
-		if err := json.Unmarshal(raw, new(any)); !errors.As(err, &syntax) {
+		syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(raw, new(any)))
+		if !ok {
 			return answer{}, errors.New("not JSON")
 		}
 		// Offset counts the bytes read, so the wrong byte is the last of them, unless the text ends early.

@@ -63,7 +63,6 @@ func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error
 	e.HTTPStatus = resp.StatusCode
 	serverFailed := resp.StatusCode >= 500
 	date, _ := http.ParseTime(resp.Header.Get("Date")) // zero if there is none
-
 	body, err := readBody(resp)
 	if err != nil && resp.StatusCode == http.StatusOK {
 		e.Class = ClassTransport
@@ -179,11 +178,8 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 
 // unsent reports whether the request that failed with err certainly did not reach the server.
 func (t *trace) unsent(err error) bool {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return true
-	}
-	return t.traced.Load() && !t.wrote.Load()
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial" || t.traced.Load() && !t.wrote.Load()
 }
 
 // blamesHost reports whether a transport failure after elapsed is the fault of the host. It is not if the caller
