@@ -107,7 +107,7 @@ func TestWatchPrintsAViolationOnceAndNotTheTimeoutAfterIt(t *testing.T) {
 	term, _, errs := screen(false)
 	w := &watchErrors{t: term, bucket: "creds", violations: map[string]bool{}}
 	violate := func(subject string) {
-		w.printViolation(&violationError{natsconn.Violation{Subject: subject}, "ask"})
+		w.printViolation(&violationError{natsconn.Use{Subject: subject}, "ask"})
 		w.print(context.DeadlineExceeded)
 	}
 	printed := func(want string) {

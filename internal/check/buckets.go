@@ -134,8 +134,8 @@ const adviceJetStream = "look at JetStream on the NATS servers, its limits and i
 // tryConsumer creates a consumer as a worker does, of a key that nobody writes.
 func (r *run) tryConsumer(ctx context.Context, of string) error {
 	for denied := range r.denied {
-		if strings.HasPrefix(denied.subject, bucket.API+"CONSUMER.") &&
-			strings.Contains(denied.subject, "."+bucket.Stream(of)+".") {
+		if strings.HasPrefix(denied.Subject, bucket.API+"CONSUMER.") &&
+			strings.Contains(denied.Subject, "."+bucket.Stream(of)+".") {
 			return nil // the missing permission is a finding already
 		}
 	}

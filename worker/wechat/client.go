@@ -56,8 +56,8 @@ func (c *Client) Close() {
 }
 
 // Token requests a new access_token with GET /cgi-bin/token (docs/wechat-api.md#token). WeChat accepts the
-// previous token for 5 more minutes, and the token before that no longer. So if the error has Sent, WeChat
-// may have issued a token that nobody has received.
+// previous token for 5 more minutes, and no older token. So if the error has Sent, WeChat may have issued a
+// token that nobody has received.
 func (c *Client) Token(ctx context.Context, appid, secret string) (Issued, error) {
 	query := "grant_type=client_credential&appid=" + url.QueryEscape(appid) + "&secret=" + url.QueryEscape(secret)
 	return c.issue(ctx, "access_token", &request{
