@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -132,10 +133,8 @@ func (a *answer) issued(name string) (Issued, error) {
 	if len(value) > maxValue {
 		return Issued{}, fmt.Errorf("%s has %d bytes, at most %d are plausible", name, len(value), maxValue)
 	}
-	for i := range len(value) {
-		if b := value[i]; b <= ' ' || b > '~' {
-			return Issued{}, fmt.Errorf("%s has an unprintable byte at %d", name, i)
-		}
+	if i := strings.IndexFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
+		return Issued{}, fmt.Errorf("%s has an unprintable byte at %d", name, i)
 	}
 	raw := a.fields.get("expires_in")
 	if raw == nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -27,9 +28,15 @@ type Client struct {
 
 // New returns a client. It opens no connection. If cfg is wrong, the error names the field.
 func New(cfg Config) (*Client, error) {
-	bases, err := cfg.baseURLs()
-	if err != nil {
-		return nil, err
+	if len(cfg.URLs) == 0 {
+		cfg.URLs = []string{DefaultURL}
+	}
+	bases := make([]*url.URL, len(cfg.URLs))
+	for i, s := range cfg.URLs {
+		var err error
+		if bases[i], err = CheckURL(s, cfg.AllowInsecure); err != nil {
+			return nil, fmt.Errorf("wechat: Config.URLs[%d] %w", i, err)
+		}
 	}
 	if cfg.Timeout < 0 {
 		return nil, errors.New("wechat: Config.Timeout is negative; 0 means 5s")

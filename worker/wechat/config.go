@@ -47,24 +47,7 @@ type Call struct {
 	Err      *Error    // nil if the attempt succeeded
 }
 
-// baseURLs returns the checked URLs without a trailing slash.
-func (cfg *Config) baseURLs() ([]*url.URL, error) {
-	urls := cfg.URLs
-	if len(urls) == 0 {
-		urls = []string{DefaultURL}
-	}
-	bases := make([]*url.URL, len(urls))
-	for i, s := range urls {
-		u, err := CheckURL(s, cfg.AllowInsecure)
-		if err != nil {
-			return nil, fmt.Errorf("wechat: Config.URLs[%d] %w", i, err)
-		}
-		bases[i] = u
-	}
-	return bases, nil
-}
-
-// CheckURL parses a base URL. Its errors show only the scheme and the host: a URL can contain a password, and a
+// CheckURL parses a base URL and returns it without a trailing slash. Its errors show only the scheme and the host: a URL can contain a password, and a
 // copied query can contain a secret.
 func CheckURL(s string, allowInsecure bool) (*url.URL, error) {
 	u, err := url.Parse(s)
