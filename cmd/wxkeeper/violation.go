@@ -41,7 +41,7 @@ func adviceFor(cfg config.Config, denied natsconn.Use) string {
 	switch {
 	case denied.Inbox():
 		return natsconn.InboxAdvice
-	case !denied.Subscribe && ours && slices.Contains(messages.Subjects[:], request): // the subject has no AppID at its end
+	case !denied.Subscribe && ours && slices.Contains(messages.Subjects[:], request): // a subject without an AppID
 		return "give --appid: this user may only have permission for one account"
 	}
 	return "wxkeeper permissions operator prints what the verbs need"

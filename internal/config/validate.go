@@ -41,14 +41,12 @@ func (c *Config) checkBounds() error {
 
 // bound parses a min or max tag. It panics if the tag is wrong. Tests load a Config, which parses all of them.
 func (v variable) bound(s string) int64 {
-	if v.Type == reflect.TypeFor[time.Duration]() {
-		d, err := time.ParseDuration(s)
-		if err != nil {
-			panic(v.name + ": " + err.Error())
-		}
-		return int64(d)
-	}
 	n, err := strconv.ParseInt(s, 10, 64)
+	if v.Type == reflect.TypeFor[time.Duration]() {
+		var d time.Duration
+		d, err = time.ParseDuration(s)
+		n = int64(d)
+	}
 	if err != nil {
 		panic(v.name + ": " + err.Error())
 	}
@@ -164,9 +162,7 @@ var inbox = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 var token = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 func (c *Config) checkNames() error {
-	for _, v := range []named{
-		{"WXKEEPER_SUBJECT_PREFIX", c.SubjectPrefix}, {"WXKEEPER_BUCKET", c.Bucket},
-	} {
+	for _, v := range []named{{"WXKEEPER_SUBJECT_PREFIX", c.SubjectPrefix}, {"WXKEEPER_BUCKET", c.Bucket}} {
 		if !token.MatchString(v.value) {
 			return setting.Errorf(v.name, "%q is not one token of 1 to 64 letters, digits, _ and -", v.value)
 		}

@@ -118,10 +118,8 @@ func (n names) worker() list {
 	publish := []group{
 		{"create the buckets if they are missing; nats.go asks for INFO first",
 			append([]string{bucket.InfoAPI}, both("CREATE")...)},
-		{"check the buckets' settings; detect that a bucket was lost, recreated or purged",
-			both("INFO")},
-		{"read records, ledger entries and leases from the leader: a replica may lag behind",
-			both("MSG.GET")},
+		{"check the buckets' settings; detect that a bucket was lost, recreated or purged", both("INFO")},
+		{"read records, ledger entries and leases from the leader: a replica may lag behind", both("MSG.GET")},
 		{"take a lease that was given back: nats.go reads the marker that is left of it",
 			[]string{bucket.DirectGetAPI(n.bucket, bucket.AllLeases)}},
 		{"write leases, records and ledger entries",
@@ -130,16 +128,12 @@ func (n names) worker() list {
 				bucket.Subject(ledger, bucket.AllKeys),
 			}},
 	}
-	publish = append(publish, n.watch(n.bucket, allAccounts, false)...)
-	publish = append(publish, n.watch(ledger, allAccounts, false)...)
-	publish = append(publish, group{"publish events", []string{messages.EventSubject(n.prefix, "*", "*", "*")}})
+	events := []group{{"publish events", []string{messages.EventSubject(n.prefix, "*", "*", "*")}}}
+	publish = slices.Concat(publish, n.watch(n.bucket, allAccounts, false), n.watch(ledger, allAccounts, false), events)
 	return list{
-		publish: publish,
-		subscribe: []group{
-			{"answer requests", endpoints},
-			{"be found by `nats micro`", discovery},
-		},
-		answers: true,
+		publish:   publish,
+		subscribe: []group{{"answer requests", endpoints}, {"be found by `nats micro`", discovery}},
+		answers:   true,
 	}
 }
 

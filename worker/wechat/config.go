@@ -47,8 +47,8 @@ type Call struct {
 	Err      *Error    // nil if the attempt succeeded
 }
 
-// CheckURL parses a base URL and returns it without a trailing slash. Its errors show only the scheme and the host: a URL can contain a password, and a
-// copied query can contain a secret.
+// CheckURL parses a base URL and returns it without a trailing slash. Its errors show only the scheme and the host: a
+// URL can contain a password, and a copied query can contain a secret.
 func CheckURL(s string, allowInsecure bool) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {

@@ -140,8 +140,6 @@ func lookUp(e Endpoint, errcode int, errmsg string) (m meaning, known bool) {
 	if e.takesSecret() {
 		m = row[atSecret]
 	}
-	if strings.Contains(m.advice, callerIP) {
-		m.advice = strings.ReplaceAll(m.advice, callerIP, nameIPs(errmsg))
-	}
+	m.advice = strings.ReplaceAll(m.advice, callerIP, nameIPs(errmsg))
 	return m, true
 }

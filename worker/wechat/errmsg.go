@@ -22,14 +22,13 @@ func splitRID(errmsg string) (rest, rid string) {
 	return strings.TrimSpace(errmsg[:m[0]] + errmsg[m[1]:]), rid
 }
 
+var ipWord = regexp.MustCompile(`[0-9A-Za-z.:]+`)
+
 // findIPs returns each address in an errmsg once. `invalid ip 8.149.1.2 ipv6 ::ffff:8.149.1.2, not in
 // whitelist` contains one address in two forms (docs/wechat-api.md#ip-white-list).
 func findIPs(errmsg string) []string {
-	words := strings.FieldsFunc(errmsg, func(r rune) bool {
-		return r != '.' && r != ':' && !('0' <= r && r <= '9') && !('a' <= r && r <= 'z') && !('A' <= r && r <= 'Z')
-	})
 	var ips []string
-	for _, w := range words {
+	for _, w := range ipWord.FindAllString(errmsg, -1) {
 		ip, ok := parseIP(w)
 		if !ok || ip.IsUnspecified() {
 			continue
