@@ -69,7 +69,7 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, t
 		switch got, there, readErr := s.leaderGet(ctx, s.cfg.Bucket, key); {
 		case readErr == nil && bytes.Equal(got, owner):
 			rev, err = there, nil
-		case errors.Is(readErr, ErrNotFound) && isConflict(err):
+		case errors.Is(readErr, ErrNotFound) && there == 0 && isConflict(err):
 			// The marker of a released lease has expired between the two requests of Create, so its revision is no
 			// longer the last one of the key. No worker holds the lease.
 			rev, err = creds.Create(asking, key, owner, jetstream.KeyTTL(ttl))
