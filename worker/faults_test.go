@@ -134,9 +134,9 @@ func (r *faultRow) run(t *testing.T, f *faultFixture, struck func()) {
 		r.check(t, f, f.fleet)
 		return
 	}
-	lease := patience // the test ends it, or the victim
-	if r.fault == stalls || r.fault == cut && r.step == leaseTaken {
-		lease = shortLease
+	lease := shortLease
+	if r.fault == frozen || r.fault == cut && r.step != leaseTaken {
+		lease = patience // the test ends it, or the victim
 	}
 	key := messages.Key(r.account.AppID, r.kind)
 	v := f.victim(t, r.account, r.kind, r.step, lease)
@@ -263,9 +263,10 @@ func TestTheLeaderMayStopAtAnyStepOfARefresh(t *testing.T) {
 	victims := make([]*victim, len(rows))
 	var wg sync.WaitGroup
 	for i, r := range rows {
-		lease := patience
-		if r.step == leaseTaken {
-			lease = shortLease // no worker releases it
+		lease := longLease
+		switch r.step {
+		case beforeLease, leaseTaken, beforeLook, beforeAttempt: // its end costs no call, and it may not be released
+			lease = shortLease
 		}
 		wg.Go(func() { victims[i] = f.victim(t, r.account, r.kind, r.step, lease) })
 	}

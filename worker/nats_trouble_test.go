@@ -113,6 +113,7 @@ func TestWorkerThatIsCutAsASlowConsumerComesBack(t *testing.T) {
 func TestBucketsLostUnderAFleetAreFilledOnce(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
+	f.hurried = true
 	var workers []*testWorker
 	for range 3 {
 		workers = append(workers, f.worker(everything))

@@ -42,6 +42,7 @@ func TestMintedTokenSurvivesALostNATS(t *testing.T) {
 func TestLostRecordsArePublishedAgainWithoutACall(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
+	f.hurried = true
 	w := f.worker(everything)
 	held := map[messages.Kind]messages.Credential{}
 	for _, k := range messages.Kinds {

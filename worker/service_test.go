@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -297,7 +298,8 @@ func TestStopAnswersTheRequestsInProgressAndLeavesNothing(t *testing.T) {
 	if !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("a request after the stop: %v, want ErrNoResponders", err)
 	}
-	if _, err := f.storeOf("another").Acquire(f.context(), appid, messages.AccessToken, time.Second); err != nil {
+	lease := "lease." + messages.Key(appid, messages.AccessToken)
+	if _, err := f.bucket("wechat").Get(f.context(), lease); !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("a lease was left behind: %v", err)
 	}
 }
