@@ -610,7 +610,13 @@ func symbol(err error) messages.Symbol {
 }
 
 // checkSymbol checks that err is an error of the contract.
-func checkSymbol(tb testing.TB, what string, err error, want messages.Symbol) *messages.Error {
+func checkSymbol(tb testing.TB, what string, err error, want messages.Symbol) {
+	tb.Helper()
+	_ = refusal(tb, what, err, want)
+}
+
+// refusal checks that err is an error of the contract, and returns it.
+func refusal(tb testing.TB, what string, err error, want messages.Symbol) *messages.Error {
 	tb.Helper()
 	var e *messages.Error
 	if !errors.As(err, &e) || e.Symbol != want {

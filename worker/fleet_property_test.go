@@ -24,7 +24,11 @@ var (
 // lives draws the lives of fleets, and lets watch add what must be true in them.
 func lives(t *testing.T, may mischief, events int, watch func(*fleet)) {
 	t.Helper()
+	drawn := 0
 	rapid.Check(t, func(t *rapid.T) {
+		if drawn++; raceEnabled && drawn > 10 {
+			return
+		}
 		f := newFleet(t, may)
 		defer f.end()
 		watch(f)
