@@ -222,10 +222,10 @@ func (f *fixture) checkValid(c messages.Credential) {
 	}
 }
 
-// calls is the number of calls that WeChat got at an endpoint, or (“”) at all of them.
+// calls is the number of calls that WeChat got at an endpoint, or ("") at all of them.
 func (f *fixture) calls(endpoint string) int { return f.wechat.Calls("", endpoint) }
 
-// checkCalls checks how many calls WeChat got at an endpoint, or (“”) at all of them.
+// checkCalls checks how many calls WeChat got at an endpoint, or ("") at all of them.
 func (f *fixture) checkCalls(endpoint string, want int) {
 	f.Helper()
 	if n := f.calls(endpoint); n != want {

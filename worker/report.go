@@ -161,7 +161,7 @@ func (r *refresher) answerInTurn(
 func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error) {
 	now, key := t.r.clock.Now(), messages.Key(t.account.AppID, t.kind)
 	t.view.EntryLost = false // what is written below restores the entry
-	if t.r.policy.Next(now, t.view).Action == policy.Publish {
+	if t.r.policy.Next(now, t.view).Action == policy.Republish {
 		// This worker holds a newer value than the bucket. That may be the reported one.
 		if err := t.republish(ctx); err != nil {
 			return outcome{}, err
@@ -272,7 +272,7 @@ func (t *turn) isConflict(c *messages.Credential) bool {
 // publishConflict logs and publishes a conflict, once for each value.
 func (t *turn) publishConflict(c *messages.Credential) {
 	t.r.metrics.conflicts.Inc()
-	advice := AdviceConflict(t.account.TokenAPI)
+	advice := ConflictAdvice(t.account.TokenAPI)
 	t.r.log.Error("conflict: WeChat refuses a token that wxkeeper did not replace", "appid", c.AppID,
 		"generation", c.Generation,
 		"obtained_at", c.ObtainedAt, "conflicts", t.view.Ledger.Conflicts, "advice", advice)
@@ -282,9 +282,9 @@ func (t *turn) publishConflict(c *messages.Credential) {
 	})
 }
 
-// AdviceConflict is the advice for an operator if another system kills the tokens of an account with this
+// ConflictAdvice is the advice for an operator if another system kills the tokens of an account with this
 // TokenAPI.
-func AdviceConflict(tokenAPI string) string {
+func ConflictAdvice(tokenAPI string) string {
 	if tokenAPI == messages.SourceToken {
 		return "Another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read " +
 			"the credential from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface."

@@ -37,7 +37,7 @@ type Config struct {
 	Name    string
 	Version string // SemVer, shown by `nats micro`; "" is 0.0.0
 
-	Bucket        string // "" is kv.DefaultBucket
+	Bucket        string // "" is messages.DefaultBucket
 	SubjectPrefix string // "" is messages.DefaultPrefix
 	Replicas      int    // of the buckets; 0: 3 in a cluster, else 1
 

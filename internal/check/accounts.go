@@ -140,7 +140,7 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 func otherSystem(level Level, a worker.Account, what string) Finding {
 	return Finding{
 		Check: OtherSystem, Level: level, AppID: a.AppID,
-		What: label(a) + ": " + what, Advice: worker.AdviceConflict(a.TokenAPI),
+		What: label(a) + ": " + what, Advice: worker.ConflictAdvice(a.TokenAPI),
 	}
 }
 
