@@ -47,7 +47,7 @@ func TestOldValueServedWhateverWeChatAnswers(t *testing.T) {
 			w := f.worker(func(c *Config) {
 				classic(c)
 				if fault.Hang {
-					c.WeChat.Timeout = time.Second
+					c.WeChat.Timeout = 5 * time.Second
 				}
 			})
 			failed := events.next(messages.EventFailed)
