@@ -169,7 +169,7 @@ func TestProblemWithTheBucketsIsLoggedOnce(t *testing.T) {
 	}
 	stop()
 	go func() { // an attempt that the stop interrupts
-		for range attempts { //nolint:revive // only received
+		for range attempts {
 		}
 	}()
 	if err := <-ended; err != nil {

@@ -237,8 +237,8 @@ func WaitsForOthers(now time.Time, v View) time.Time {
 	return time.Time{}
 }
 
-// lostSince is LostAt, but not before the last value was obtained: a worker that stood still, or whose watch is late, knows
-// of an earlier loss, and has not seen the record that was published and lost since.
+// lostSince is LostAt, but not before the last value was obtained: a worker that stood still, or whose watch is late,
+// knows of an earlier loss, and has not seen the record that was published and lost since.
 func (v View) lostSince(now time.Time) time.Time {
 	obtained := v.Ledger.LastSuccess
 	if v.LostAt.IsZero() || obtained.Before(v.LostAt) || obtained.After(now.Add(clockTolerance)) {
