@@ -105,10 +105,10 @@ func (r *Reader) followed(appids []string) []string {
 
 // names returns the names of all credentials of the accounts, seen or not. No accounts means all accounts.
 func (r *Reader) names(appids []string) []bucket.Name {
-	if len(appids) == 0 {
-		appids = r.latest.AppIDs()
-	}
 	var names []bucket.Name
+	if len(appids) == 0 {
+		r.latest.Each(func(n bucket.Name, _ *bucket.Slot) { names = append(names, n) })
+	}
 	for _, id := range appids {
 		for _, k := range messages.Kinds {
 			names = append(names, bucket.Name{AppID: id, Kind: k})

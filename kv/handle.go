@@ -11,7 +11,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// A Reader has a clock for its handles. To read it costs a fraction of what the time of the system costs. The
+// A Reader has a clock for its handles, because asking the system for the time costs much more. The
 // clock is ahead of the time by up to clockAhead: a credential that is valid by the clock stays valid for at
 // least half of clockAhead. In the last second of a credential's life, and while the clock does not run, a
 // handle asks the system for the time.
@@ -61,11 +61,8 @@ func (h *Handle) Value() (string, error) {
 // exactValue is Value by the time of the system. The compiler does not inline it, so Value has a small stack
 // frame.
 func (h *Handle) exactValue() (string, error) {
-	c, err := h.current()
-	if err != nil {
-		return "", fmt.Errorf("kv: %w", err)
-	}
-	return c.Value, nil
+	c, err := h.Get()
+	return c.Value, err
 }
 
 // Get returns the current credential; errors as of [Reader.Get].

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,12 +112,8 @@ type Reader struct {
 // start without NATS nor a long outage ends it, and with a nats.PingInterval of some seconds, because with
 // the default a silent connection is detected only after some minutes.
 func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
-	if cfg.Bucket == "" {
-		cfg.Bucket = messages.DefaultBucket
-	}
-	if cfg.SubjectPrefix == "" {
-		cfg.SubjectPrefix = messages.DefaultPrefix
-	}
+	cfg.Bucket = cmp.Or(cfg.Bucket, messages.DefaultBucket)
+	cfg.SubjectPrefix = cmp.Or(cfg.SubjectPrefix, messages.DefaultPrefix)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -182,11 +179,8 @@ func (r *Reader) Get(appid string, kind messages.Kind) (messages.Credential, err
 
 // AccessToken returns the value of the current access_token of an account; errors as of [Reader.Get].
 func (r *Reader) AccessToken(appid string) (string, error) {
-	c, err := r.latest.Get(appid, messages.AccessToken)
-	if err != nil {
-		return "", fmt.Errorf("kv: %w", r.explain(err, appid, messages.AccessToken))
-	}
-	return c.Value, nil
+	c, err := r.Get(appid, messages.AccessToken)
+	return c.Value, err
 }
 
 // explain returns why there can be no credential, or err if there can be one.

@@ -33,8 +33,8 @@ type Client struct {
 	prefix string
 }
 
-// DefaultTimeout limits a request whose context has no deadline. It is longer than a worker takes for any
-// reply.
+// DefaultTimeout limits a request whose context has no deadline. A worker replies earlier, except to
+// [Client.RefreshCredential]: if WeChat is slow, that may take 13 s (docs/consumers.md).
 const DefaultTimeout = 10 * time.Second
 
 // A request is sent again after pauseMin if no worker listens. The pause doubles each time, up to pauseMax.

@@ -10,10 +10,11 @@
 //	watches     policy (pure), store, WeChat
 //
 // memory.go is what this worker knows of each credential: it is fed by the watches of both buckets and by turns, and
-// decides nothing. Package policy decides what is due and what an answer means for later. refresher.go and turn.go do
-// it, report.go does it for reports. scheduler.go waits until it is due, with one lane for healthy credentials
-// and one for credentials that keep failing. service.go is the NATS micro service: resolver.go answers code.resolve,
-// signer.go jssdk.sign and card.sign, lookup.go finds the credential that they need, status.go answers status.
+// decides nothing. Package policy decides what is due and what an answer means for later. refresher.go and turn.go
+// take the turns; report.go takes the turns for reports. scheduler.go waits until a credential is due, with one lane
+// for healthy credentials and one for credentials that keep failing. service.go is the NATS micro service: resolver.go
+// answers code.resolve, signer.go answers jssdk.sign and card.sign, lookup.go finds the credential that they need,
+// status.go answers status.
 //
 // # A turn
 //

@@ -25,6 +25,7 @@ const (
 // result is how the fleet ends a refresh that met a fault.
 type result struct {
 	calls int    // of WeChat, of the whole fleet
+	spare int    // further calls that are allowed
 	by    string // the workers that publish the new generations, in their order; "any": one generation, of any worker
 }
 
@@ -49,8 +50,8 @@ type faultRow struct {
 // call if it does not know which of two tokens is newer.
 func TestAnyStepOfARefreshMayFail(t *testing.T) {
 	t.Parallel()
-	once := func(by string) result { return result{1, by} }
-	twice, thrice := result{2, "other"}, result{3, "other victim"}
+	once := func(by string) result { return result{calls: 1, by: by} }
+	twice, thrice := result{calls: 2, by: "other"}, result{calls: 3, by: "other victim"}
 	var rows []*faultRow
 	for _, r := range []struct {
 		step
@@ -190,8 +191,8 @@ func (r *faultRow) check(t *testing.T, f *faultFixture, workers []*testWorker) {
 	calls, minted, records := f.wechat.Calls(id, api), f.wechat.Minted(id, api), f.seen.records(key)
 	t.Logf("%d calls, %d values issued: %v", calls, minted, records)
 
-	if calls != r.want.calls {
-		t.Errorf("%d upstream calls, want %d", calls, r.want.calls)
+	if calls < r.want.calls || calls > r.want.calls+r.want.spare {
+		t.Errorf("%d upstream calls, want %d and at most %d more", calls, r.want.calls, r.want.spare)
 	}
 	if api != messages.SourceToken && minted != 1 {
 		t.Errorf("WeChat issued %d values, want 1", minted)
@@ -253,7 +254,7 @@ func TestTheLeaderMayStopAtAnyStepOfARefresh(t *testing.T) {
 	for i, s := range steps {
 		r := &faultRow{
 			step: s, fault: "the leader stops", api: messages.SourceToken, kind: messages.AccessToken,
-			want: result{1, "any"},
+			want: result{calls: 1, spare: 1, by: "any"},
 		}
 		r.account = f.account(fmt.Sprintf("wx-%02d", i), r.api, r.kind)
 		rows = append(rows, r)

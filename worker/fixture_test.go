@@ -222,10 +222,10 @@ func (f *fixture) checkValid(c messages.Credential) {
 	}
 }
 
-// calls is the number of calls that WeChat got at an endpoint, or (“”) at all of them.
+// calls is the number of calls that WeChat got at an endpoint, or ("") at all of them.
 func (f *fixture) calls(endpoint string) int { return f.wechat.Calls("", endpoint) }
 
-// checkCalls checks how many calls WeChat got at an endpoint, or (“”) at all of them.
+// checkCalls checks how many calls WeChat got at an endpoint, or ("") at all of them.
 func (f *fixture) checkCalls(endpoint string, want int) {
 	f.Helper()
 	if n := f.calls(endpoint); n != want {
@@ -612,11 +612,11 @@ func symbol(err error) messages.Symbol {
 // checkSymbol checks that err is an error of the contract.
 func checkSymbol(tb testing.TB, what string, err error, want messages.Symbol) {
 	tb.Helper()
-	_ = refusedWith(tb, what, err, want)
+	_ = refusal(tb, what, err, want)
 }
 
-// refusedWith is checkSymbol, and returns the error.
-func refusedWith(tb testing.TB, what string, err error, want messages.Symbol) *messages.Error {
+// refusal checks that err is an error of the contract, and returns it.
+func refusal(tb testing.TB, what string, err error, want messages.Symbol) *messages.Error {
 	tb.Helper()
 	var e *messages.Error
 	if !errors.As(err, &e) || e.Symbol != want {

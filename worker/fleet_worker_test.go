@@ -344,10 +344,9 @@ func (u virtualUpstream) issue(ctx context.Context, force bool) (wechat.Issued, 
 		return wechat.Issued{}, &wechat.Error{Class: wechat.ClassTransport} // not sent
 	}
 	c := &call{at: w.fleet.now, worker: w.name}
-	switch {
-	case w.attempt == nil:
+	if w.attempt == nil {
 		w.violated("%s calls WeChat without having written the attempt down", w.name)
-	default:
+	} else {
 		c.forced, c.ledger = w.attempt.forced, w.attempt.before
 		w.attempt = nil
 	}

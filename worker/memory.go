@@ -36,13 +36,22 @@ type knowledge struct {
 	record   *messages.Credential // in the bucket; nil: none
 	revision uint64               // of the last change of the record
 	snapshot int                  // of the records, in which the key was last seen
-	lostAt   time.Time            // since when there is known to be no record; zero: not known
+	lostAt   time.Time            // since when a view has shown no record; zero: none has
 
 	ledger         store.Ledger
 	ledgerSnapshot int  // of the ledger, in which the entry was last seen
 	entryLost      bool // the bucket has lost the entry, and ledger is what was known before
 
 	replaced chan struct{} // closed when the worker holds another credential; nil: no goroutine waits for that
+}
+
+// setRecord notes a change of the record. A record ends a loss even if no view is made meanwhile: none is made
+// of an account that is not kept at the moment, or during a turn.
+func (k *knowledge) setRecord(c *messages.Credential, revision uint64) {
+	k.record, k.revision = c, revision
+	if c != nil {
+		k.lostAt = time.Time{}
+	}
 }
 
 func newMemory(now func() time.Time, log *slog.Logger) *memory {
@@ -96,20 +105,16 @@ func (m *memory) of(key string) *knowledge {
 
 // view is what is known of a credential of an account, for a decision.
 func (m *memory) view(a *Account, kind messages.Kind) policy.View {
-	_, noToken := m.latest.Get(a.AppID, messages.AccessToken)
+	_, noToken := m.get(a.AppID, messages.AccessToken)
+	v := policy.View{Rule: a.rule(kind), Settings: a.fingerprint(), HasToken: noToken == nil}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k := m.of(messages.Key(a.AppID, kind))
-	switch {
-	case k.record != nil:
-		k.lostAt = time.Time{}
-	case k.lostAt.IsZero():
+	if k.record == nil && k.lostAt.IsZero() {
 		k.lostAt = m.now()
 	}
-	return policy.View{
-		Rule: a.rule(kind), Record: k.record, Held: m.held(a.AppID, kind), Ledger: k.ledger, Settings: a.fingerprint(),
-		HasToken: noToken == nil, LostAt: k.lostAt, EntryLost: k.entryLost,
-	}
+	v.Record, v.Held, v.Ledger, v.LostAt, v.EntryLost = k.record, m.held(a.AppID, kind), k.ledger, k.lostAt, k.entryLost
+	return v
 }
 
 // ledger is the ledger entry that is known of a credential.
@@ -132,13 +137,16 @@ func (m *memory) lostAt(key string) time.Time {
 	return m.now()
 }
 
-// hold takes a credential that is not in the bucket: it was obtained, and could not be published.
+// hold takes a credential that the watch has not delivered: it could not be published, or a read at the leader
+// found it. A record that was read without the lease may already be replaced in the bucket, so hold does not
+// change what is known of the bucket.
 func (m *memory) hold(c messages.Credential) { m.wake(m.latest.Accept(c)) }
 
-// observeRecord takes a record that a turn has read at the leader or published.
+// observeRecord takes a record that a turn has read at the leader or published: while the turn holds the lease,
+// it is the last one.
 func (m *memory) observeRecord(c messages.Credential) {
 	m.hold(c)
-	m.change(messages.Key(c.AppID, c.Kind), func(k *knowledge) { k.record, k.revision = &c, c.Revision })
+	m.change(messages.Key(c.AppID, c.Kind), func(k *knowledge) { k.setRecord(&c, c.Revision) })
 }
 
 // observeLedger takes a ledger entry that a turn has read at the leader or written.
@@ -172,7 +180,7 @@ func (m *memory) handleRecords(e bucket.Event) {
 			m.change(messages.Key(c.AppID, c.Kind), func(k *knowledge) {
 				k.snapshot = m.recordSnapshots
 				if c.Revision == 0 || c.Revision >= k.revision { // else a turn has observed a later one
-					k.record, k.revision = c.Record, c.Revision
+					k.setRecord(c.Record, c.Revision)
 				}
 			})
 		}

@@ -1,12 +1,14 @@
 package worker
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
 
 // A turn publishes a record, and the bucket loses it before the watch has delivered it: the next snapshot shows that.
@@ -36,4 +38,60 @@ func TestRecordThatTheWatchNeverDeliveredIsKnownToBeLost(t *testing.T) {
 		t.Error("the worker does not hold the credential any more")
 	}
 	checkDiff(t, "the changed keys", changed, []string{messages.Key(appid, messages.AccessToken)})
+}
+
+// record is a valid access_token of the account, as the bucket has it.
+func record(generation, revision uint64) messages.Credential {
+	now := time.Now()
+	return messages.Credential{
+		AppID: appid, Kind: messages.AccessToken, Value: "value", ObtainedAt: now, ExpiresAt: now.Add(time.Hour),
+		Generation: generation, Revision: revision, Source: messages.SourceStableToken, Worker: "another",
+	}
+}
+
+// A loss is left to the other workers for some seconds (docs/architecture.md#refreshing), counted from that loss.
+// Of an account that is not kept at the moment no view is made.
+func TestSecondLossIsNotCountedFromTheFirst(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	m := newMemory(func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	a := &Account{AppID: appid, Secret: secret}
+	first := m.view(a, messages.AccessToken).LostAt
+	if !first.Equal(now) {
+		t.Fatalf("the record is lost since %s, want %s", first, now)
+	}
+	now = now.Add(time.Hour)
+	m.observeRecord(record(1, 1))
+	m.change(messages.Key(appid, messages.AccessToken), func(k *knowledge) { k.setRecord(nil, 2) })
+	if second := m.view(a, messages.AccessToken).LostAt; !second.Equal(now) {
+		t.Errorf("the record is lost since %s before, want since now", now.Sub(second))
+	}
+}
+
+// getStore is a store of which only Get is called.
+type getStore struct {
+	turnStore
+	get func() messages.Credential
+}
+
+func (s getStore) Get(context.Context, string, messages.Kind) (messages.Credential, error) {
+	return s.get(), nil
+}
+
+// A report reads the record without the lease. While the answer is on its way, another worker may publish.
+func TestRecordThatAReportReadsReplacesNoNewerOne(t *testing.T) {
+	t.Parallel()
+	m := newMemory(time.Now, slog.New(slog.DiscardHandler))
+	m.observeRecord(record(1, 5))
+	r := &refresher{memory: m, clock: systemClock{time.Now}, store: getStore{get: func() messages.Credential {
+		m.observeRecord(record(2, 7))
+		return record(1, 5)
+	}}}
+	a := &Account{AppID: appid, Secret: secret}
+	if _, _, err := r.answerFromMemory(t.Context(), a, messages.AccessToken, policy.Report{Revision: 6}); err != nil {
+		t.Fatal(err)
+	}
+	if v := m.view(a, messages.AccessToken); v.Record.Revision != 7 {
+		t.Errorf("after the report the record of the bucket has revision %d, want 7", v.Record.Revision)
+	}
 }

@@ -145,7 +145,7 @@ func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.K
 	err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) error {
 		d := r.policy.Next(r.clock.Now(), t.view)
 		switch {
-		case d.Action == policy.Publish:
+		case d.Action == policy.Republish:
 			return t.republish(ctx)
 		case d.Action == policy.NoteExpiry:
 			return t.noteExpiry(ctx)

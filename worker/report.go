@@ -27,9 +27,9 @@ type reportKey struct {
 
 // report answers a report that WeChat refused a value (docs/architecture.md#refresh-5). What this worker knows
 // already is answered at once, from memory: that the value is not the current one, that WeChat has just
-// accepted it, that it was refreshed a moment ago. All other reports of one credential join one flight in this
-// worker, and the lease orders the flights of the fleet. It blocks until ctx ends at the latest. Its error is a
-// *messages.Error.
+// accepted it, that it was refreshed a moment ago. The other reports of one credential join a flight of this worker
+// (see reportKey), and the lease orders the flights of the fleet. report blocks until ctx ends at the latest. Its
+// error is a *messages.Error.
 func (r *refresher) report(ctx context.Context, a *Account, kind messages.Kind, report policy.Report) (outcome, error) {
 	o, err := r.doReport(ctx, a, kind, report)
 	label := string(o.reason)
@@ -94,7 +94,7 @@ func (r *refresher) answerFromMemory(
 	if err == nil && report.Revision > current.Revision {
 		switch c, err := r.store.Get(ctx, a.AppID, kind); {
 		case err == nil:
-			r.memory.observeRecord(c)
+			r.memory.hold(c)
 			current = &c
 		case errors.Is(err, store.ErrNotFound): // the revision is made up, or the record was lost
 			current = nil
@@ -124,12 +124,12 @@ func (r *refresher) answerFromMemory(
 func (r *refresher) answerInTurn(
 	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
 ) (outcome, error) {
+	generation := uint64(0)
+	if held := r.memory.held(a.AppID, kind); held != nil {
+		generation = held.Generation
+	}
 	for {
-		generation := uint64(0)
-		if held := r.memory.held(a.AppID, kind); held != nil {
-			generation = held.Generation
-		}
-		replaced := r.memory.whenReplaced(messages.Key(a.AppID, kind))
+		replaced := r.memory.whenReplaced(messages.Key(a.AppID, kind)) // before the turn, so that no change is missed
 		var o outcome
 		err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) (err error) {
 			o, err = t.answer(ctx, report)
@@ -161,7 +161,7 @@ func (r *refresher) answerInTurn(
 func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error) {
 	now, key := t.r.clock.Now(), messages.Key(t.account.AppID, t.kind)
 	t.view.EntryLost = false // what is written below restores the entry
-	if t.r.policy.Next(now, t.view).Action == policy.Publish {
+	if t.r.policy.Next(now, t.view).Action == policy.Republish {
 		// This worker holds a newer value than the bucket. That may be the reported one.
 		if err := t.republish(ctx); err != nil {
 			return outcome{}, err
@@ -272,7 +272,7 @@ func (t *turn) isConflict(c *messages.Credential) bool {
 // publishConflict logs and publishes a conflict, once for each value.
 func (t *turn) publishConflict(c *messages.Credential) {
 	t.r.metrics.conflicts.Inc()
-	advice := AdviceConflict(t.account.TokenAPI)
+	advice := ConflictAdvice(t.account.TokenAPI)
 	t.r.log.Error("conflict: WeChat refuses a token that wxkeeper did not replace", "appid", c.AppID,
 		"generation", c.Generation,
 		"obtained_at", c.ObtainedAt, "conflicts", t.view.Ledger.Conflicts, "advice", advice)
@@ -282,9 +282,9 @@ func (t *turn) publishConflict(c *messages.Credential) {
 	})
 }
 
-// AdviceConflict is the advice for an operator if another system kills the tokens of an account with this
+// ConflictAdvice is the advice for an operator if another system kills the tokens of an account with this
 // TokenAPI.
-func AdviceConflict(tokenAPI string) string {
+func ConflictAdvice(tokenAPI string) string {
 	if tokenAPI == messages.SourceToken {
 		return "Another system fetches tokens of this account and so kills wxkeeper's: stop it, let it read " +
 			"the credential from NATS, or set WECHAT_TOKEN_API=stable_token, which is isolated from the other interface."

@@ -108,7 +108,7 @@ func TestReporterCannotSpendTheQuota(t *testing.T) {
 	f.wechat.Revoke(w.await(messages.AccessToken, got.Generation-1).Value)
 	for range 5 {
 		_, err := w.report(messages.RefreshCredentialRequest{})
-		e := refusedWith(t, "a report within a minute of the last refresh", err, messages.Throttled)
+		e := refusal(t, "a report within a minute of the last refresh", err, messages.Throttled)
 		if e.RetryAfterMS != betweenForced.Milliseconds() {
 			t.Errorf("the reporter is asked to wait for %d ms, want a minute", e.RetryAfterMS)
 		}
@@ -202,7 +202,7 @@ func TestReportAfterAFailedRefreshIsAnsweredWithTheNextAttempt(t *testing.T) {
 	checkSymbol(t, "a report whose refresh fails", err, messages.Upstream)
 	w.awaitIdle()
 	_, err = w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
-	e := refusedWith(t, "the next report", err, messages.Throttled)
+	e := refusal(t, "the next report", err, messages.Throttled)
 	wait := w.statusOf(appid)[0].NextAttempt.Sub(f.clock.Now())
 	if got := time.Duration(e.RetryAfterMS) * time.Millisecond; got < wait.Truncate(time.Millisecond) ||
 		got > wait+policy.RetryMin {
@@ -295,7 +295,7 @@ func TestRefusedAccountIsNoReasonToDropARequest(t *testing.T) {
 	f.wechat.Revoke(w.await(messages.AccessToken, 0).Value)
 	f.wechat.Inject(wechattest.Fault{Endpoint: "token", Errcode: 40164})
 	_, err := w.resolve()
-	e := refusedWith(t, "a resolution", err, messages.NoCredential)
+	e := refusal(t, "a resolution", err, messages.NoCredential)
 	if e.Errcode != 40164 {
 		t.Errorf("the error has errcode %d, want WeChat's 40164", e.Errcode)
 	}

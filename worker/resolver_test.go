@@ -77,7 +77,7 @@ func TestRejectedRequestIsNeverRetriedAndRefreshesNothing(t *testing.T) {
 	before := f.calls("")
 	_, err := w.client.ResolveCode(f.context(), messages.ResolveCodeRequest{OpenID: openid,
 		CodeTicket: "no-such-ticket"})
-	e := refusedWith(t, "an unknown ticket", err, messages.Rejected)
+	e := refusal(t, "an unknown ticket", err, messages.Rejected)
 	if e.Errcode != 40097 {
 		t.Errorf("the error has errcode %d, want 40097", e.Errcode)
 	}
@@ -127,7 +127,7 @@ func TestRetriesWhatHadNoEffectAndOnceWhatMayHaveHad(t *testing.T) {
 			_, err := w.resolve()
 			switch {
 			case tc.want != "":
-				e := refusedWith(t, "the resolution", err, tc.want)
+				e := refusal(t, "the resolution", err, tc.want)
 				limited := tc.want == messages.QuotaExhausted || tc.want == messages.Throttled
 				if limited && e.RetryAfterMS == 0 {
 					t.Error("the error does not say when to try again")
@@ -225,7 +225,7 @@ func TestFullWorkerRefusesAtOnce(t *testing.T) {
 	}
 	f.eventually("three requests hang", func() bool { return f.calls("tickettocode") == 3 })
 	_, err := w.client.ResolveCode(f.context(), messages.ResolveCodeRequest{OpenID: "o", CodeTicket: "one-more"})
-	if e := refusedWith(t, "one more request", err, messages.Overloaded); e.RetryAfterMS == 0 {
+	if e := refusal(t, "one more request", err, messages.Overloaded); e.RetryAfterMS == 0 {
 		t.Error("the error does not say when to try again")
 	}
 	cancel()

@@ -94,7 +94,7 @@ func (s *scheduler) setAccounts(as map[string]*Account) {
 	}
 }
 
-// start plans all credentials: the buckets are known now.
+// start plans all credentials: the buckets are known now. It is called before run.
 func (s *scheduler) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,6 @@ func (s *scheduler) start() {
 
 // run starts turns until ctx ends, and returns when the last of them has ended.
 func (s *scheduler) run(ctx context.Context) {
-	s.start()
 	var running sync.WaitGroup
 	for _, l := range s.lanes {
 		running.Go(func() { s.runLane(ctx, l) })

@@ -67,6 +67,7 @@ func TestHangingTurnLeavesRoomForOthers(t *testing.T) {
 		}
 		return store.ErrLeaseHeld
 	}}
+	s.start()
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); s.run(ctx) }()
 	seen := map[string]bool{}

@@ -69,12 +69,13 @@ type answer func(ctx context.Context, ofSubject string, body []byte) (any, error
 func (s *service) start() error {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.pool = newPool(s.resolver.limit)
+	maxResolves := int64(s.resolver.limit * (joinersPerFlight + 1))
 	endpoints := []struct {
 		subject, request, reply string
 		handle                  func(subject string) micro.HandlerFunc
 	}{
 		{messages.SubjectCodeResolve, `{"appid"?,"openid","code_ticket"}`,
-			"the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, s.maxResolves())},
+			"the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, maxResolves)},
 		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision",
 			s.pooled(s.credentialGet, &s.gets, maxGets)},
 		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`,
@@ -127,8 +128,6 @@ func (s *service) start() error {
 	}
 	return s.nc.Flush()
 }
-
-func (s *service) maxResolves() int64 { return int64(s.resolver.limit * (joinersPerFlight + 1)) }
 
 // stop leaves the queue group and waits until the requests in progress are answered. When ctx ends it gives up
 // those that are left: they are answered with an error at once.
@@ -364,11 +363,7 @@ func (s *service) credentialGet(ctx context.Context, ofSubject string, body []by
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.lookup.current(ctx, a, kind)
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+	return s.lookup.current(ctx, a, kind)
 }
 
 func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body []byte) (any, error) {

@@ -442,3 +442,35 @@ func TestRequestsThatAStopGivesUpAreSentToAnotherWorker(t *testing.T) {
 	checkSymbol(t, "a resolution", err, messages.ShuttingDown)
 	f.wechat.Release()
 }
+
+// A worker answers as soon as its subjects are registered. By then it has planned the next turns.
+func TestFirstStatusHasTheReasonOfEachCredential(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	nc := f.connect()
+	first := make(chan messages.Status, 1)
+	go func() {
+		var st messages.Status
+		for {
+			m, err := nc.Request("wechat.status", nil, patience)
+			if errors.Is(err, nats.ErrNoResponders) {
+				continue
+			}
+			if err != nil || json.Unmarshal(m.Data, &st) != nil {
+				t.Errorf("the first status: %v", err)
+			}
+			first <- st
+			return
+		}
+	}()
+	f.worker(everything)
+	st := <-first
+	if len(st.Credentials) != len(messages.Kinds) {
+		t.Errorf("the first status has %d credentials, want %d", len(st.Credentials), len(messages.Kinds))
+	}
+	for _, c := range st.Credentials {
+		if c.Reason == "" {
+			t.Errorf("the first status has no reason for %s", c.Kind)
+		}
+	}
+}

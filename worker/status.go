@@ -72,7 +72,7 @@ func (s *status) describe(now time.Time, c scheduled) messages.CredentialStatus 
 	}
 	// The advice stays for an hour after a conflict, though the credential is fresh again.
 	if d.Advice == "" && l.Conflicts > 0 && now.Sub(l.LastConflict) < time.Hour {
-		d.Advice = AdviceConflict(c.account.TokenAPI)
+		d.Advice = ConflictAdvice(c.account.TokenAPI)
 	}
 	return d
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	cryptorand "crypto/rand"
 	"errors"
@@ -22,6 +23,13 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
+// Defaults of [Config].
+const (
+	DefaultRefreshBefore      = 10 * time.Minute
+	DefaultResolveConcurrency = 256
+	DefaultResolveTimeout     = 4 * time.Second
+)
+
 // Config configures a [Worker]. The zero value works except for Accounts.
 type Config struct {
 	Accounts []Account
@@ -29,7 +37,7 @@ type Config struct {
 	Name    string
 	Version string // SemVer, shown by `nats micro`; "" is 0.0.0
 
-	Bucket        string // "" is kv.DefaultBucket
+	Bucket        string // "" is messages.DefaultBucket
 	SubjectPrefix string // "" is messages.DefaultPrefix
 	Replicas      int    // of the buckets; 0: 3 in a cluster, else 1
 
@@ -64,30 +72,14 @@ func (c *Config) setDefaults() {
 		}
 		c.Name = fmt.Sprintf("%s-%d", host, os.Getpid())
 	}
-	if c.Version == "" {
-		c.Version = "0.0.0"
-	}
-	if c.SubjectPrefix == "" {
-		c.SubjectPrefix = messages.DefaultPrefix
-	}
-	if c.Bucket == "" {
-		c.Bucket = messages.DefaultBucket
-	}
-	if c.RefreshBefore == 0 {
-		c.RefreshBefore = DefaultRefreshBefore
-	}
-	if c.RefreshConcurrency == 0 {
-		c.RefreshConcurrency = 32
-	}
-	if c.ResolveConcurrency == 0 {
-		c.ResolveConcurrency = DefaultResolveConcurrency
-	}
-	if c.ResolveTimeout == 0 {
-		c.ResolveTimeout = DefaultResolveTimeout
-	}
-	if c.WeChat.Timeout == 0 {
-		c.WeChat.Timeout = wechat.DefaultTimeout
-	}
+	c.Version = cmp.Or(c.Version, "0.0.0")
+	c.SubjectPrefix = cmp.Or(c.SubjectPrefix, messages.DefaultPrefix)
+	c.Bucket = cmp.Or(c.Bucket, messages.DefaultBucket)
+	c.RefreshBefore = cmp.Or(c.RefreshBefore, DefaultRefreshBefore)
+	c.RefreshConcurrency = cmp.Or(c.RefreshConcurrency, 32)
+	c.ResolveConcurrency = cmp.Or(c.ResolveConcurrency, DefaultResolveConcurrency)
+	c.ResolveTimeout = cmp.Or(c.ResolveTimeout, DefaultResolveTimeout)
+	c.WeChat.Timeout = cmp.Or(c.WeChat.Timeout, wechat.DefaultTimeout)
 	if c.OnAccountRefused == nil {
 		c.OnAccountRefused = func(string) {}
 	}
@@ -220,6 +212,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+	w.scheduler.start() // before requests arrive: status shows when the next turns are
 	if err := w.service.start(); err != nil {
 		return ignoreStop(ctx, err)
 	}

@@ -77,27 +77,22 @@ func (v *checkVerb) Run(ctx context.Context, t *terminal) error {
 // checks that do not depend on them are made. The returned error is about the command line.
 func (v *checkVerb) config() (check.Config, error) {
 	var c check.Config
-	for _, u := range config.UnknownVariables(nil) {
-		c.Environ.Unknown = append(c.Environ.Unknown, check.Unknown(u))
-	}
+	c.Environ.Unknown = config.UnknownVariables(nil)
 	cfg, err := config.Load(nil)
 	if err != nil {
 		c.Environ.Wrong = append(c.Environ.Wrong, err)
 		return c, nil
 	}
-	for _, f := range cfg.OpenFiles() {
-		c.Environ.OpenFiles = append(c.Environ.OpenFiles, check.OpenFile(f))
-	}
+	c.Environ.OpenFiles = cfg.OpenFiles()
 	accounts, err := cfg.Accounts()
 	c.Environ.NoAccount = errors.Is(err, config.ErrNoAccount)
 	if err != nil && !c.Environ.NoAccount {
 		c.Environ.Wrong = append(c.Environ.Wrong, err)
 	}
-	if c.Accounts, err = v.selected(accounts); err != nil {
+	if accounts, err = v.selected(accounts); err != nil {
 		return c, err
 	}
-	c.Bucket, c.SubjectPrefix, c.Replicas, c.WeChat = cfg.Bucket, cfg.SubjectPrefix, cfg.Replicas, cfg.WeChat()
-	c.Pages = pagesCheck(cfg)
+	c.Config, c.Pages = cfg.Worker(accounts), pagesCheck(cfg)
 	nc := cfg.NATS("wxkeeper check")
 	if cfg.NATSURL == "" {
 		c.Embedded, nc.URL = cfg.Embedded().Check, cfg.ClientURL()

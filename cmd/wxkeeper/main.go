@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
+	"github.com/wxkeeper/wxkeeper/internal/buildinfo"
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
@@ -40,8 +41,7 @@ type verbs struct {
 }
 
 const description = "wxkeeper keeps the credentials of WeChat accounts fresh, provides them to every service " +
-	"through NATS, " +
-	"and resolves scanned code tickets into marketing codes.\n\n" + exitCodes
+	"through NATS, and resolves scanned code tickets into marketing codes.\n\n" + exitCodes
 
 // terminal is what a verb reads from and writes to.
 type terminal struct {
@@ -78,7 +78,7 @@ func execute(ctx context.Context, t *terminal, args []string) int {
 // newParser returns the parser of the command line. The parser calls exit after --help.
 func newParser(t *terminal, exit func(int)) (*kong.Kong, error) {
 	return kong.New(new(verbs),
-		kong.Vars{"version": version(), "kinds": joined(messages.Kinds[:]),
+		kong.Vars{"version": buildinfo.String(), "kinds": joined(messages.Kinds[:]),
 			"roles": joined(permissions.Roles) + "," + kindAccounts},
 		kong.Name("wxkeeper"), kong.Description(description), kong.Writers(t.out, t.err), kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}))

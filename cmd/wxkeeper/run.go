@@ -97,14 +97,6 @@ func serve(ctx context.Context, cfg config.Config, accounts []worker.Account, lo
 		return err
 	}
 	defer disconnect()
-	background.Go(func() {
-		select {
-		case <-nc.Closed(): // permanently: nothing reconnects it
-			stop(nc.Err())
-		case <-ctx.Done():
-		}
-	})
-
 	reload := make(chan string, 1)
 	requestReload := func(why string) {
 		select {
@@ -128,6 +120,9 @@ func serve(ctx context.Context, cfg config.Config, accounts []worker.Account, lo
 			select {
 			case <-hangups:
 				requestReload("SIGHUP")
+			case <-nc.Closed(): // permanently: nothing reconnects it
+				stop(nc.Err())
+				return
 			case <-ctx.Done():
 				return
 			}

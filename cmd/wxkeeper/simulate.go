@@ -100,9 +100,9 @@ func (v *simulateVerb) Run(ctx context.Context, t *terminal) error {
 func (v *simulateVerb) config() (wechattest.Config, error) {
 	cfg := wechattest.Config{
 		TokenLife: v.TokenLife, TicketLife: v.TicketLife, ForceGap: orNone(v.ForceGap),
-		ForcesPerDay: v.ForcesPerDay, TokensPerDay: v.TokensPerDay, StablePerMinute: v.StablePerMinute,
-		StablePerDay:  v.StablePerDay,
-		TicketsPerDay: v.TicketsPerDay, CodesPerDay: v.CodesPerDay, CodesPerMinute: v.CodesPerMinute,
+		ForcesPerDay: v.ForcesPerDay, TokensPerDay: v.TokensPerDay, TicketsPerDay: v.TicketsPerDay,
+		StablePerMinute: v.StablePerMinute, StablePerDay: v.StablePerDay,
+		CodesPerDay: v.CodesPerDay, CodesPerMinute: v.CodesPerMinute,
 		AllowIPs: v.AllowIP, Latency: v.Latency, AnyCode: v.AnyCode,
 	}
 	if v.Overlap != nil {
@@ -113,11 +113,10 @@ func (v *simulateVerb) config() (wechattest.Config, error) {
 		zero bool
 	}{
 		{"--token-life", v.TokenLife == 0}, {"--ticket-life", v.TicketLife == 0},
-		{"--forces-per-day", v.ForcesPerDay == 0},
-		{"--tokens-per-day", v.TokensPerDay == 0}, {"--stable-per-minute", v.StablePerMinute == 0},
-		{"--stable-per-day", v.StablePerDay == 0},
-		{"--tickets-per-day", v.TicketsPerDay == 0}, {"--codes-per-day", v.CodesPerDay == 0},
-		{"--codes-per-minute", v.CodesPerMinute == 0},
+		{"--forces-per-day", v.ForcesPerDay == 0}, {"--tokens-per-day", v.TokensPerDay == 0},
+		{"--stable-per-minute", v.StablePerMinute == 0}, {"--stable-per-day", v.StablePerDay == 0},
+		{"--tickets-per-day", v.TicketsPerDay == 0},
+		{"--codes-per-day", v.CodesPerDay == 0}, {"--codes-per-minute", v.CodesPerMinute == 0},
 	} {
 		if f.zero { // in a wechattest.Config, 0 means WeChat's own number
 			return cfg, fmt.Errorf("%s: it cannot be 0", f.flag)
@@ -149,9 +148,8 @@ func orNone(d time.Duration) time.Duration {
 }
 
 // flagNames replaces the names of wechattest's fields by the names of the flags.
-var flagNames = strings.NewReplacer("Accounts[", "--account [", "TokenLife", "--token-life", "TicketLife",
-	"--ticket-life",
-	"Overlap", "--overlap", "Latency", "--latency", "AllowIPs", "--allow-ip")
+var flagNames = strings.NewReplacer("Accounts[", "--account [", "TokenLife", "--token-life",
+	"TicketLife", "--ticket-life", "Overlap", "--overlap", "Latency", "--latency", "AllowIPs", "--allow-ip")
 
 // serveSimulation serves h on addr until shutdown is called, and returns its URL. If serving fails before, it
 // sends the error to failed.

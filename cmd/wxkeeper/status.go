@@ -115,29 +115,29 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 			at = " now"
 		}
 	}
-	switch c.Reason {
-	case messages.ReasonFresh:
-		if c.Kind != messages.AccessToken { // WeChat repeats a ticket, so that most attempts find no new value
-			return "check" + at
-		}
-		return "refresh" + at
-	case messages.ReasonBackoff:
-		return "next attempt" + at
-	case messages.ReasonNoToken:
-		return "waits for the access_token"
-	case messages.ReasonPaced:
-		return "too many calls, next attempt" + at
-	case messages.ReasonOthers:
-		return "lost by the bucket; if no worker publishes it again, next attempt" + at
-	case messages.ReasonForgotten:
-		return "its ledger entry was lost, a worker writes it again"
-	case messages.ReasonRefused:
-		return "refresh" + at
-	case messages.ReasonRefreshing:
-		return "being refreshed now"
-	default:
-		return string(c.Reason) + at
+	step, known := steps[c.Reason]
+	switch {
+	case !known:
+		step = string(c.Reason) + atTime
+	case c.Reason == messages.ReasonFresh && c.Kind != messages.AccessToken:
+		step = "check" + atTime // WeChat repeats a ticket, so that most attempts find no new value
 	}
+	return strings.Replace(step, atTime, at, 1)
+}
+
+// atTime is the placeholder in steps for the time of the next attempt.
+const atTime = " {time}"
+
+// steps are what the worker does next.
+var steps = map[messages.Reason]string{
+	messages.ReasonFresh:      "refresh" + atTime,
+	messages.ReasonBackoff:    "next attempt" + atTime,
+	messages.ReasonNoToken:    "waits for the access_token",
+	messages.ReasonPaced:      "too many calls, next attempt" + atTime,
+	messages.ReasonOthers:     "lost by the bucket; if no worker publishes it again, next attempt" + atTime,
+	messages.ReasonForgotten:  "its ledger entry was lost, a worker writes it again",
+	messages.ReasonRefused:    "refresh" + atTime,
+	messages.ReasonRefreshing: "being refreshed now",
 }
 
 // explanation returns lines that explain what is wrong with a credential and what to do: no lines if nothing

@@ -19,9 +19,6 @@ Example:
 }
 
 func (versionVerb) Run(t *terminal) error {
-	_, err := fmt.Fprintln(t.out, version())
+	_, err := fmt.Fprintln(t.out, buildinfo.String())
 	return err
 }
-
-// version is what --version prints, too.
-func version() string { return buildinfo.String() }

@@ -13,20 +13,12 @@ import (
 
 // violationError is a subject for which this NATS user has no permission, and advice.
 type violationError struct {
-	natsconn.Violation
+	natsconn.Use
 	advice string
 }
 
 func (e *violationError) Error() string {
-	verb, subject := "publish to ", e.Subject
-	if e.Subscribe {
-		verb = "subscribe to "
-	}
-	if e.Inbox() { // as in a list of permissions
-		first, _, _ := strings.Cut(subject, ".")
-		subject = first + ".>"
-	}
-	return "this NATS user may not " + verb + subject + ": " + e.advice
+	return "this NATS user may not " + e.String() + ": " + e.advice
 }
 
 // onViolation calls handle for each permissions violation. Other asynchronous errors are logged as before.
@@ -34,8 +26,8 @@ func onViolation(cfg config.Config, handle func(*violationError)) nats.Option {
 	return func(o *nats.Options) error {
 		otherwise := o.AsyncErrorCB
 		o.AsyncErrorCB = func(nc *nats.Conn, sub *nats.Subscription, err error) {
-			if v, ok := natsconn.ViolationOf(err); ok {
-				handle(&violationError{v, adviceFor(cfg, v)})
+			if denied, ok := natsconn.Denied(err); ok {
+				handle(&violationError{denied, adviceFor(cfg, denied)})
 			} else if otherwise != nil {
 				otherwise(nc, sub, err)
 			}
@@ -44,12 +36,12 @@ func onViolation(cfg config.Config, handle func(*violationError)) nats.Option {
 	}
 }
 
-func adviceFor(cfg config.Config, v natsconn.Violation) string {
-	request, ours := strings.CutPrefix(v.Subject, cfg.SubjectPrefix+".")
+func adviceFor(cfg config.Config, denied natsconn.Use) string {
+	request, ours := strings.CutPrefix(denied.Subject, cfg.SubjectPrefix+".")
 	switch {
-	case v.Inbox():
+	case denied.Inbox():
 		return natsconn.InboxAdvice
-	case !v.Subscribe && ours && slices.Contains(messages.Subjects[:], request): // the subject has no AppID at its end
+	case !denied.Subscribe && ours && slices.Contains(messages.Subjects[:], request): // a subject without an AppID
 		return "give --appid: this user may only have permission for one account"
 	}
 	return "wxkeeper permissions operator prints what the verbs need"

@@ -105,9 +105,9 @@ func TestWatchPrintsWhichPermissionIsMissing(t *testing.T) {
 func TestWatchPrintsAViolationOnceAndNotTheTimeoutAfterIt(t *testing.T) {
 	t.Parallel()
 	term, _, errs := screen(false)
-	w := &watchErrors{t: term, bucket: "creds"}
+	w := &watchErrors{t: term, bucket: "creds", violations: map[string]bool{}}
 	violate := func(subject string) {
-		w.printViolation(&violationError{natsconn.Violation{Subject: subject}, "ask"})
+		w.printViolation(&violationError{natsconn.Use{Subject: subject}, "ask"})
 		w.print(context.DeadlineExceeded)
 	}
 	printed := func(want string) {

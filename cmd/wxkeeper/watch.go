@@ -35,7 +35,7 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	errs := &watchErrors{t: t, bucket: cfg.Bucket}
+	errs := &watchErrors{t: t, bucket: cfg.Bucket, violations: map[string]bool{}}
 	nc, err := connect(ctx, t, cfg, onViolation(cfg, errs.printViolation))
 	if err != nil {
 		return err

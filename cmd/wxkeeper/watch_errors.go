@@ -25,7 +25,8 @@ type watchErrors struct {
 func (w *watchErrors) reset() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last, w.violations = "", nil
+	w.last = ""
+	clear(w.violations)
 }
 
 func (w *watchErrors) printViolation(err *violationError) {
@@ -37,14 +38,10 @@ func (w *watchErrors) printViolation(err *violationError) {
 	if err.Inbox() {
 		about = tokens[0]
 	}
-	if w.violations[about] {
-		return
+	if !w.violations[about] {
+		w.violations[about] = true
+		fmt.Fprintln(w.t.err, "wxkeeper: "+oneLine(err.Error()))
 	}
-	if w.violations == nil {
-		w.violations = map[string]bool{}
-	}
-	w.violations[about] = true
-	fmt.Fprintln(w.t.err, "wxkeeper: "+oneLine(err.Error()))
 }
 
 func (w *watchErrors) print(err error) {

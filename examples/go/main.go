@@ -165,8 +165,7 @@ func (s *service) redeem(ctx context.Context, openid, ticket string) string {
 		}
 		// Jitter: a cause often refuses many requests at once, which must not come back at once.
 		repeat, words, pause := true, "no answer", wait/2+rand.N(wait)
-		var refusal *messages.Error
-		if errors.As(err, &refusal) {
+		if refusal, ok := errors.AsType[*messages.Error](err); ok {
 			repeat, words = reaction(refusal)
 			words = string(refusal.Symbol) + ": " + words
 			pause = max(pause, time.Duration(refusal.RetryAfterMS)*time.Millisecond)

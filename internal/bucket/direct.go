@@ -26,8 +26,8 @@ type Direct struct {
 	AppIDs         []string
 	Emit           func(Event) // called from one goroutine at a time
 
-	// ReadEvery is the time between two reads of all records, PingEvery between two pings of the server; 0: 30
-	// s, 1 s.
+	// ReadEvery is the time between two reads of all records; 0 is 30 s. PingEvery is the time between two pings of
+	// the server; 0 is 1 s.
 	ReadEvery, PingEvery time.Duration
 
 	positions positions
@@ -87,7 +87,7 @@ func (d *Direct) session(ctx context.Context) error {
 	if err := d.ping(ctx); err != nil {
 		return err
 	}
-	var unsubscribed error // the session goes on all the same: it still reads
+	var unsubscribed error // the session continues, because it can still read
 	for _, id := range d.AppIDs {
 		if err := d.refused(messages.PublishedSubject(d.Prefix, id, "*")); err != nil {
 			unsubscribed = fmt.Errorf("subscribe to changes of %s: %w", id, err)

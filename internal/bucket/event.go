@@ -8,7 +8,7 @@ import (
 
 // Event is one event of a feed: one of Reset, Ready, Up, Down and Tick, or else an entry of the bucket.
 type Event struct {
-	Reset bool  // a snapshot begins: the first one, one after a loss, or that of a recreated bucket
+	Reset bool  // a snapshot begins: at the start, after a loss, or because the bucket was recreated
 	Ready bool  // the snapshot is complete
 	Up    bool  // the feed works: changes from now on are delivered
 	Down  error // why the feed does not work; several such events may follow each other

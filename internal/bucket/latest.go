@@ -150,13 +150,6 @@ func (l *Latest) Slot(appid string, kind messages.Kind) *Slot {
 	return l.slot(appid, kind)
 }
 
-// AppIDs are the accounts of which anything was seen, in no order.
-func (l *Latest) AppIDs() []string {
-	var appids []string
-	l.slots.Range(func(appid, _ any) bool { appids = append(appids, appid.(string)); return true })
-	return appids
-}
-
 // Each calls f with the slot of each credential of the accounts of which anything was seen.
 func (l *Latest) Each(f func(Name, *Slot)) {
 	l.slots.Range(func(appid, v any) bool {

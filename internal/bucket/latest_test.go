@@ -329,9 +329,6 @@ func TestLatestVisitsTheCredentialsOfAllAccounts(t *testing.T) {
 		c.AppID = appid
 		f.Accept(c)
 	}
-	if appids := slices.Sorted(slices.Values(f.AppIDs())); !slices.Equal(appids, []string{"wx1", "wx2"}) {
-		t.Errorf("the accounts are %v, want wx1 and wx2", appids)
-	}
 	var held []string
 	visited := 0
 	f.Each(func(n Name, s *Slot) {

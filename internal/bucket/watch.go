@@ -38,7 +38,7 @@ type Watch struct {
 	// What is known of the stream, from one session to the next.
 	created  time.Time
 	highest  uint64    // the highest sequence that the stream is known to have had
-	checked  uint64    // the stream's last sequence at the last check, not of later messages: those may follow a purge
+	checked  uint64    // the stream's last sequence at the last check. Messages do not change it: see isReplaced
 	last     uint64    // the sequence of the last message that was delivered; 0: none
 	ready    bool      // the snapshot is complete
 	alive    time.Time // the time of the last sign of life of the stream
@@ -317,7 +317,8 @@ func (w *Watch) isSame(now *jetstream.StreamInfo) bool {
 	return now.Created.Equal(w.created) && now.State.LastSeq >= w.highest
 }
 
-// isReplaced reports whether no message of the last check is left.
+// isReplaced reports whether no message of the last check is left. It does not compare with the last message that was
+// delivered, because that message may have been written after a purge.
 func (w *Watch) isReplaced(now *jetstream.StreamInfo) bool {
 	return w.last > 0 && now.State.FirstSeq > w.checked
 }

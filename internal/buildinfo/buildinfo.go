@@ -2,6 +2,7 @@
 package buildinfo
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"runtime"
@@ -31,30 +32,19 @@ var pseudoVersion = regexp.MustCompile(`[-.]\d{14}-([0-9a-f]{12})(\+[0-9a-zA-Z.-
 
 // Version returns the version as SemVer, without the leading v: a tag, a pseudo-version with the commit, or 0.0.0-dev
 // if the build recorded no version.
-func Version() string {
-	return read().version
-}
-
-// Commit returns the git commit of the build: 40 hexadecimal digits, or the first 12 if only a pseudo-version records
-// it. It is empty if the build recorded no commit.
-func Commit() string {
-	return read().commit
-}
+func Version() string { return read().version }
 
 // String returns one line for people: `wxkeeper 1.2.3 go1.26.8 linux/amd64 commit <commit>`. Scripts may rely on the
 // order of its words. The commit is left out if the build recorded none.
-func String() string {
-	return read().String()
-}
+func String() string { return read().String() }
 
+// info is the version, and the git commit: 40 hexadecimal digits, or the first 12 if only a pseudo-version records it.
+// The commit is empty if the build recorded none.
 type info struct{ version, commit string }
 
 func read() info {
-	bi, ok := debug.ReadBuildInfo()
-	if !ok {
-		bi = &debug.BuildInfo{}
-	}
-	return infoOf(bi, linkedVersion, linkedCommit)
+	bi, _ := debug.ReadBuildInfo()
+	return infoOf(cmp.Or(bi, new(debug.BuildInfo)), linkedVersion, linkedCommit)
 }
 
 func infoOf(bi *debug.BuildInfo, version, commit string) info {

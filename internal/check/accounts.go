@@ -1,13 +1,15 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
@@ -21,6 +23,9 @@ type examined struct {
 	others   []Finding // signs of another system
 }
 
+// pause is the time between two calls of WeChat.
+const pause = time.Second / 20
+
 // checkAccounts asks WeChat about each account, and compares the answers with what the workers have stored.
 func (r *run) checkAccounts(ctx context.Context) {
 	clocks := &clocks{now: r.Now}
@@ -32,23 +37,19 @@ func (r *run) checkAccounts(ctx context.Context) {
 		return
 	}
 	defer client.Close()
-	every := time.Duration(float64(time.Second) / r.CallsPerSecond)
-	e := &examiner{run: r, client: client, limiter: &limiter{every: every}}
+	pace := time.NewTicker(pause)
+	defer pace.Stop()
+	e := &examiner{run: r, client: client, pace: pace.C}
 	results := make([]examined, len(r.Accounts))
-	var wg sync.WaitGroup
-	next := make(chan int)
-	for range min(r.Concurrency, len(r.Accounts)) {
-		wg.Go(func() {
-			for i := range next {
-				results[i] = e.examine(ctx, r.Accounts[i])
-			}
+	var examining errgroup.Group
+	examining.SetLimit(r.Concurrency)
+	for i, a := range r.Accounts {
+		examining.Go(func() error {
+			results[i] = e.examine(ctx, a)
+			return nil
 		})
 	}
-	for i := range r.Accounts {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
+	_ = examining.Wait()
 	r.addAccounts(results, clocks)
 }
 
@@ -64,8 +65,7 @@ func (r *run) addAccounts(results []examined, clocks *clocks) {
 		others = append(others, x.others...)
 	}
 	if unasked > 0 {
-		r.add(Warn, Account, fmt.Sprintf("the time was over before WeChat had answered for %s",
-			count(unasked, "account")),
+		r.add(Warn, Account, "the time was over before WeChat had answered for "+count(unasked, "account"),
 			"give the check more time with --timeout, or choose accounts with --appid")
 	}
 	r.findings = append(r.findings, clocks.finding())
@@ -83,13 +83,22 @@ func (r *run) addAccounts(results []examined, clocks *clocks) {
 // examiner makes the calls of WeChat.
 type examiner struct {
 	*run
-	client  *wechat.Client
-	limiter *limiter
+	client *wechat.Client
+	pace   <-chan time.Time // allows one call at a time
+}
+
+// wait blocks until the next call of WeChat is allowed. It returns false if ctx ends before.
+func (e *examiner) wait(ctx context.Context) bool {
+	select {
+	case <-e.pace:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
 }
 
 func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 	x := examined{upstream: Finding{Check: Account, AppID: a.AppID, Level: OK}}
-	if e.limiter.wait(ctx) != nil {
+	if !e.wait(ctx) {
 		return x
 	}
 	var before *messages.Credential
@@ -113,7 +122,7 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 	}
 	what := ""
 	switch {
-	case before == nil || err != nil && isTransport(err):
+	case before == nil || classOf(err) == wechat.ClassTransport:
 	case before.Source == messages.SourceToken && a.TokenAPI == messages.SourceToken:
 		what = e.signOfDeadToken(ctx, a, *before)
 	case before.Source == messages.SourceStableToken && a.TokenAPI != messages.SourceToken && err == nil:
@@ -131,7 +140,7 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 func otherSystem(level Level, a worker.Account, what string) Finding {
 	return Finding{
 		Check: OtherSystem, Level: level, AppID: a.AppID,
-		What: label(a) + ": " + what, Advice: worker.AdviceConflict(a.TokenAPI),
+		What: label(a) + ": " + what, Advice: worker.ConflictAdvice(a.TokenAPI),
 	}
 }
 
@@ -161,16 +170,12 @@ func (e *examiner) isUnchanged(ctx context.Context, a worker.Account, before mes
 // signOfDeadToken asks whether WeChat accepts the classic token of the bucket. A refusal long before the
 // token's end is the sign of another system. It returns the sign in words, or "".
 func (e *examiner) signOfDeadToken(ctx context.Context, a worker.Account, c messages.Credential) string {
-	if e.limiter.wait(ctx) != nil {
+	if !e.wait(ctx) {
 		return ""
 	}
 	_, err := e.client.APIDomainIP(ctx, c.Value)
-	var we *wechat.Error
-	if !errors.As(err, &we) || we.Class != wechat.ClassDeadToken {
-		return ""
-	}
 	// Close to the end, a difference of the clocks explains the refusal.
-	if c.ExpiresAt.Sub(e.Now()) < c.Life()/10 || !e.isUnchanged(ctx, a, c) {
+	if classOf(err) != wechat.ClassDeadToken || c.ExpiresAt.Sub(e.Now()) < c.Life()/10 || !e.isUnchanged(ctx, a, c) {
 		return ""
 	}
 	return "WeChat refuses the token of the bucket long before its end, and no worker has replaced it; " +
@@ -216,76 +221,47 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-func isTransport(err error) bool {
-	var we *wechat.Error
-	return errors.As(err, &we) && we.Class == wechat.ClassTransport
+// classOf returns what an error of the client of WeChat means; 0 for nil.
+func classOf(err error) (class wechat.Class) {
+	if we, ok := errors.AsType[*wechat.Error](err); ok {
+		class = we.Class
+	}
+	return class
 }
 
 // refusal describes why WeChat issued no token, how bad that is, and what to do.
 func (e *examiner) refusal(a worker.Account, err error) (level Level, what, advice string) {
 	level, what = Fail, label(a)+": "+err.Error()
-	var we *wechat.Error
-	if !errors.As(err, &we) {
-		return level, what, ""
+	if we, ok := errors.AsType[*wechat.Error](err); ok {
+		advice = we.Advice
 	}
-	advice = we.Advice
-	switch we.Class {
+	switch classOf(err) {
 	case wechat.ClassBusy, wechat.ClassMinuteQuota:
 		level = Warn // it ends by itself
-		if advice == "" {
-			advice = "check again in a minute"
-		}
+		advice = cmp.Or(advice, "check again in a minute")
 	case wechat.ClassTransport:
-		advice = unreachable(we)
+		advice = unreachable(err)
 	case wechat.ClassServer, wechat.ClassBroken:
-		if advice == "" {
-			advice = "WeChat does not document such an answer: look at WECHAT_API_URL, and for a proxy between this machine " +
-				"and WeChat"
-		}
+		advice = cmp.Or(advice, "WeChat does not document such an answer: look at WECHAT_API_URL, and for a proxy "+
+			"between this machine and WeChat")
 	}
 	return level, what, advice
 }
 
 // unreachable returns where to look if no usable answer came.
-func unreachable(e *wechat.Error) string {
+func unreachable(err error) string {
 	refused := []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH}
 	switch {
-	case errors.Is(e, wechat.ErrLookup):
+	case errors.Is(err, wechat.ErrLookup):
 		return "the name of the host is not found: look at the DNS of this machine, and at WECHAT_API_URL"
-	case errors.Is(e, wechat.ErrTLS):
+	case errors.Is(err, wechat.ErrTLS):
 		return "this machine does not trust the certificate of the host: look for a proxy that opens TLS, " +
 			"at the authorities installed here (ca-certificates), and at the clock"
-	case errors.Is(e, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded):
 		return "nothing answers in time: look for a firewall that blocks outgoing connections, at HTTPS_PROXY, " +
 			"and at WECHAT_HTTP_TIMEOUT"
-	case slices.ContainsFunc(refused, func(errno error) bool { return errors.Is(e, errno) }):
+	case slices.ContainsFunc(refused, func(errno error) bool { return errors.Is(err, errno) }):
 		return "the connection is refused: look for a firewall, at HTTPS_PROXY, and at WECHAT_API_URL"
 	}
 	return "look at the connection to WeChat: DNS, firewall, HTTPS_PROXY, WECHAT_API_URL"
-}
-
-// limiter lets one call pass every interval.
-type limiter struct {
-	every time.Duration
-
-	mu   sync.Mutex
-	next time.Time
-}
-
-// wait blocks until the caller may make a call. It returns the error of ctx if ctx ends before.
-func (l *limiter) wait(ctx context.Context) error {
-	l.mu.Lock()
-	now := time.Now()
-	at := l.next
-	if at.Before(now) {
-		at = now
-	}
-	l.next = at.Add(l.every)
-	l.mu.Unlock()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(at.Sub(now)):
-		return ctx.Err()
-	}
 }

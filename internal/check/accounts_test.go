@@ -267,19 +267,21 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 func TestCallsOfWeChatAreSpaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := &limiter{every: 50 * time.Millisecond}
+		pace := time.NewTicker(pause)
+		defer pace.Stop()
+		e := &examiner{pace: pace.C}
 		began := time.Now()
-		for range 21 {
-			if err := l.wait(t.Context()); err != nil {
-				t.Fatal(err)
+		for range 20 {
+			if !e.wait(t.Context()) {
+				t.Fatal("a call was not allowed")
 			}
 		}
 		if took := time.Since(began); took != time.Second {
-			t.Errorf("21 calls in %s", took)
+			t.Errorf("20 calls in %s", took)
 		}
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
-		if l.wait(ended) == nil {
+		if e.wait(ended) {
 			t.Error("a call was allowed after its context had ended")
 		}
 	})

@@ -34,7 +34,7 @@ func (r *run) inspect(ctx context.Context) ([]store.BucketState, error) {
 
 // checkBuckets checks the settings and the health of the buckets, and that they accept a write.
 func (r *run) checkBuckets(ctx context.Context, states []store.BucketState) {
-	r.readable = r.mayRead()
+	r.readable = r.mayAsk("MSG.GET")
 	usable := true
 	for _, b := range states {
 		switch {
@@ -133,10 +133,9 @@ const adviceJetStream = "look at JetStream on the NATS servers, its limits and i
 
 // tryConsumer creates a consumer as a worker does, of a key that nobody writes.
 func (r *run) tryConsumer(ctx context.Context, of string) error {
-	for _, t := range r.trials {
-		ofStream := strings.HasPrefix(t.subject, bucket.API+"CONSUMER.") &&
-			strings.Contains(t.subject, "."+bucket.Stream(of)+".")
-		if ofStream && r.denied[t.use] {
+	for denied := range r.denied {
+		if strings.HasPrefix(denied.Subject, bucket.API+"CONSUMER.") &&
+			strings.Contains(denied.Subject, "."+bucket.Stream(of)+".") {
 			return nil // the missing permission is a finding already
 		}
 	}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -8,7 +9,6 @@ import (
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/store"
-	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
 // Level is how bad a [Finding] is.
@@ -44,6 +44,9 @@ type Finding struct {
 
 // Config is what to check.
 type Config struct {
+	// Config is the configuration of the worker. The checks use its accounts, names, Replicas, WeChat and Now.
+	worker.Config
+
 	Environ Environ
 
 	// Pages finds out whether a worker with this environment already serves its HTTP pages, or why a worker
@@ -57,33 +60,13 @@ type Config struct {
 	// server.
 	Embedded func() error
 
-	Bucket        string // "" is messages.DefaultBucket
-	SubjectPrefix string // "" is messages.DefaultPrefix
-	Replicas      int    // as in worker.Config
-
-	Accounts []worker.Account
-	WeChat   wechat.Config // OnCall is replaced
-	// CallsPerSecond limits the calls of WeChat; 0 is 20. Concurrency is how many are made at the same time; 0
-	// is 16.
-	CallsPerSecond float64
-	Concurrency    int
-
-	Now func() time.Time // nil is time.Now
+	Concurrency int // of the checks of accounts; 0 is 16
 }
 
 func (c *Config) setDefaults() {
-	if c.Bucket == "" {
-		c.Bucket = messages.DefaultBucket
-	}
-	if c.SubjectPrefix == "" {
-		c.SubjectPrefix = messages.DefaultPrefix
-	}
-	if c.CallsPerSecond == 0 {
-		c.CallsPerSecond = 20
-	}
-	if c.Concurrency == 0 {
-		c.Concurrency = 16
-	}
+	c.Bucket = cmp.Or(c.Bucket, messages.DefaultBucket)
+	c.SubjectPrefix = cmp.Or(c.SubjectPrefix, messages.DefaultPrefix)
+	c.Concurrency = cmp.Or(c.Concurrency, 16)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

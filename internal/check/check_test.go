@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
@@ -128,8 +129,8 @@ func TestFindingsOfTheEnvironmentNameTheirVariables(t *testing.T) {
 	t.Parallel()
 	found := runAll(t, Config{Environ: Environ{
 		Wrong: []error{errors.New("WECHAT_SECRET_FILE: gone")}, NoAccount: true,
-		Unknown:   []Unknown{{"WECHAT_APP_ID", "WECHAT_APPID"}, {"WECHAT_X", ""}},
-		OpenFiles: []OpenFile{{"WECHAT_SECRET_FILE", "/s", 0o644}},
+		Unknown:   []config.Unknown{{Name: "WECHAT_APP_ID", Nearest: "WECHAT_APPID"}, {Name: "WECHAT_X"}},
+		OpenFiles: []config.OpenFile{{Variable: "WECHAT_SECRET_FILE", Path: "/s", Mode: 0o644}},
 	}})
 	wantFinding(t, found, Environment, Fail, "WECHAT_SECRET_FILE: gone")
 	wantFinding(t, found, Environment, Warn, "WECHAT_APP_ID is not known", "perhaps WECHAT_APPID")

@@ -17,5 +17,5 @@
 //     (docs/wechat-api.md). The returned token is compared and dropped: only the worker that holds the lease
 //     may publish. For an account with the classic interface, WeChat is also asked whether the token of the
 //     bucket is alive.
-//   - WeChat is called at most [Config.CallsPerSecond] times a second.
+//   - WeChat is called at most 20 times a second.
 package check

@@ -1,26 +1,18 @@
 package check
 
 import (
+	"context"
 	"fmt"
-	"io/fs"
+
+	"github.com/wxkeeper/wxkeeper/internal/config"
 )
 
 // Environ is what was found while the environment was read.
 type Environ struct {
 	Wrong     []error // variables with which a worker would not start; each error names its variable
 	NoAccount bool    // no variable names an account
-	Unknown   []Unknown
-	OpenFiles []OpenFile
-}
-
-// Unknown is a variable that looks like one of wxkeeper's, but is not. Nearest is the variable that may be
-// meant, or "".
-type Unknown struct{ Name, Nearest string }
-
-// OpenFile is a file with a secret that other users of this machine can read.
-type OpenFile struct {
-	Variable, Path string
-	Mode           fs.FileMode
+	Unknown   []config.Unknown
+	OpenFiles []config.OpenFile
 }
 
 func (r *run) checkEnvironment() {
@@ -44,10 +36,22 @@ func (r *run) checkEnvironment() {
 		r.add(Warn, Environment, "no account is configured: only NATS is checked",
 			"set the accounts of the worker: see wxkeeper env")
 	}
-	if len(e.Wrong) > 0 || e.NoAccount {
-		return
+	if len(e.Wrong) == 0 && !e.NoAccount {
+		r.add(OK, Environment, count(len(r.Accounts), "account")+", every variable can be used", "")
 	}
-	r.add(OK, Environment, count(len(r.Accounts), "account")+", every variable can be used", "")
+}
+
+// checkPages checks the address at which the worker would serve health, metrics and the status page. A free
+// address makes no finding.
+func (r *run) checkPages(ctx context.Context) {
+	served, err := r.Pages(ctx)
+	r.alone = !served
+	switch {
+	case err != nil:
+		r.add(Fail, Environment, "the worker could not serve its pages: "+err.Error(), "")
+	case served:
+		r.add(OK, Environment, "a worker of this environment runs: it answers at WXKEEPER_HTTP_ADDR", "")
+	}
 }
 
 func count(n int, what string) string {

@@ -50,8 +50,10 @@ func startWeChat(t *testing.T, changes ...func(*wechattest.Config)) *wechattest.
 // configOf is the configuration for a NATS server and a simulated WeChat.
 func configOf(nats, wechatURL string, accounts ...worker.Account) Config {
 	return Config{
-		NATS: natsconn.Config{URL: nats}, Accounts: accounts,
-		WeChat: wechat.Config{URLs: []string{wechatURL}, Timeout: 5 * time.Second},
+		NATS: natsconn.Config{URL: nats},
+		Config: worker.Config{
+			Accounts: accounts, WeChat: wechat.Config{URLs: []string{wechatURL}, Timeout: 5 * time.Second},
+		},
 	}
 }
 

@@ -32,13 +32,14 @@ func (r *run) checkNATS(ctx context.Context) {
 	}
 	var buckets []store.BucketState
 	var err error
-	if r.mayInspect() {
+	mayInspect := r.mayAsk("INFO")
+	if mayInspect {
 		buckets, err = r.inspect(ctx)
 		r.checkJetStream(err)
 	}
 	r.checkPermissions()
 	switch {
-	case !r.mayInspect():
+	case !mayInspect:
 		r.add(Warn, Buckets, "not checked: this NATS user may not inspect the buckets", "")
 	case err == nil:
 		r.checkBuckets(ctx, buckets)

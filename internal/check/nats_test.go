@@ -12,6 +12,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
@@ -254,7 +255,8 @@ func TestHealthOfABucketIsDescribed(t *testing.T) {
 		r.checkHealth(tt.state)
 		wantFinding(t, r.findings, Buckets, tt.level, tt.texts...)
 	}
-	r := &run{Config: Config{Replicas: 1}} // the operator set WXKEEPER_REPLICAS=1, and the bucket has 3
+	// The operator set WXKEEPER_REPLICAS=1, and the bucket has 3.
+	r := &run{Config: Config{Config: worker.Config{Replicas: 1}}}
 	r.checkHealth(store.BucketState{Name: "b", Wants: 1, Replicas: 3, Cluster: "c", Leader: "n1"})
 	wantFinding(t, r.findings, Buckets, Warn, "has 3 replicas, and WXKEEPER_REPLICAS asks for 1")
 }

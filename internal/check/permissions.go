@@ -1,9 +1,11 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,11 +28,7 @@ var trialLease = bucket.LeaseKey(trialAppID, messages.AccessToken)
 // flushWait limits the wait until the server has read all trials.
 const flushWait = 10 * time.Second
 
-// use is a use of a subject. A permission to publish to a subject does not allow to subscribe to it.
-type use struct {
-	subscribe bool
-	subject   string
-}
+type use natsconn.Use
 
 // trial is a use that a worker makes of a subject, tried without effect.
 type trial struct {
@@ -95,17 +93,15 @@ func (r *run) makeTrials() []trial {
 		all := "$SRV." + verb
 		service := all + "." + r.SubjectPrefix
 		for _, t := range []trial{
-			{use: use{true, all}}, {use: use{true, service}}, {use: use{true, service + "." + id}, grant: service +
-				".*"},
+			{use: use{true, all}}, {use: use{true, service}},
+			{use: use{true, service + "." + id}, grant: service + ".*"},
 		} {
 			t.purpose, t.optional = "being found by nats micro", true
 			list = append(list, t)
 		}
 	}
 	for i := range list {
-		if list[i].grant == "" {
-			list[i].grant = list[i].subject
-		}
+		list[i].grant = cmp.Or(list[i].grant, list[i].Subject)
 	}
 	return list
 }
@@ -131,8 +127,8 @@ func (r *run) try(ctx context.Context) error {
 	c.FailFast = true
 	nc, err := natsconn.Connect(ctx, c,
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if v, ok := natsconn.ViolationOf(err); ok {
-				r.denied[use{v.Subscribe, v.Subject}] = true
+			if denied, ok := natsconn.Denied(err); ok {
+				r.denied[use(denied)] = true
 			}
 		}),
 		nats.NoReconnect(),
@@ -150,24 +146,24 @@ func send(ctx context.Context, nc *nats.Conn, list []trial) error {
 	inbox := nc.NewInbox() // without a subscription
 	for _, t := range list {
 		var err error
-		if t.subscribe {
+		if t.Subscribe {
 			// The subscription ends before the server handles another message. It is outside the queue group,
 			// because inside it would take requests from a worker. So a user that may only subscribe in the
 			// queue group gets a finding, although it could serve.
 			var sub *nats.Subscription
-			if sub, err = nc.SubscribeSync(t.subject); err == nil {
+			if sub, err = nc.SubscribeSync(t.Subject); err == nil {
 				err = sub.Unsubscribe()
 			}
 		} else {
-			m := &nats.Msg{Subject: t.subject, Reply: inbox, Data: []byte(t.body)}
-			if bucket.IsSubject(t.subject) {
+			m := &nats.Msg{Subject: t.Subject, Reply: inbox, Data: []byte(t.body)}
+			if bucket.IsSubject(t.Subject) {
 				// No stream has this name, so no stream stores the message.
 				m.Header = nats.Header{jetstream.ExpectedStreamHeader: {trialAppID}}
 			}
 			err = nc.PublishMsg(m)
 		}
 		if err != nil {
-			return fmt.Errorf("try %s: %w", t.subject, err)
+			return fmt.Errorf("try %s: %w", t.Subject, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushWait)
@@ -180,23 +176,16 @@ func (r *run) mayPublish(subject string) bool { return !r.denied[use{false, subj
 
 // getsReplies reports whether this user can receive replies.
 func (r *run) getsReplies() bool {
-	for _, t := range r.trials {
-		if t.subscribe && t.grant == r.inboxes() {
-			return !r.denied[t.use]
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.trials, func(t trial) bool {
+		return t.Subscribe && t.grant == r.inboxes() && !r.denied[t.use]
+	})
 }
 
-func (r *run) mayInspect() bool {
-	return r.getsReplies() && r.mayPublish(bucket.StreamAPI("INFO", r.Bucket)) &&
-		r.mayPublish(bucket.StreamAPI("INFO", r.ledger()))
-}
-
-// mayRead reports whether this user may read records and ledger entries from the leader.
-func (r *run) mayRead() bool {
-	return r.getsReplies() && r.mayPublish(bucket.StreamAPI("MSG.GET", r.Bucket)) &&
-		r.mayPublish(bucket.StreamAPI("MSG.GET", r.ledger()))
+// mayAsk reports whether this user may send requests with a verb about the streams of both buckets, and can receive
+// the replies. INFO inspects a bucket, MSG.GET reads records and ledger entries from the leader.
+func (r *run) mayAsk(verb string) bool {
+	return r.getsReplies() && r.mayPublish(bucket.StreamAPI(verb, r.Bucket)) &&
+		r.mayPublish(bucket.StreamAPI(verb, r.ledger()))
 }
 
 const advicePermissions = "wxkeeper permissions worker prints what the NATS user of a worker needs"
@@ -208,18 +197,15 @@ func (r *run) checkPermissions() {
 			continue
 		}
 		all = false
-		verb, level, advice := "publish to ", Fail, advicePermissions
-		if t.subscribe {
-			verb = "subscribe to "
-		}
+		level, advice := Fail, advicePermissions
 		if t.optional {
 			level = Warn
 		}
 		if t.grant == r.inboxes() {
 			advice = natsconn.InboxAdvice
 		}
-		r.add(level, Permissions, "this NATS user may not "+verb+t.grant+", which a worker needs for "+t.purpose,
-			advice)
+		r.add(level, Permissions, "this NATS user may not "+natsconn.Use(use{t.Subscribe, t.grant}).String()+
+			", which a worker needs for "+t.purpose, advice)
 	}
 	if all {
 		what := fmt.Sprintf("this NATS user may use every subject of a worker that can be tried (%d); "+

@@ -34,7 +34,7 @@ func userWithout(name string, list []trial, but use) *server.User {
 	for _, g := range list {
 		switch {
 		case g.use == but:
-		case g.subscribe:
+		case g.Subscribe:
 			p.Subscribe.Allow = append(p.Subscribe.Allow, g.grant)
 		default:
 			p.Publish.Allow = append(p.Publish.Allow, g.grant)
@@ -103,7 +103,7 @@ func TestEachMissingPermissionIsNamed(t *testing.T) {
 				cfg.NATS.User, cfg.NATS.Password = userName(i), "p"
 				found := runAll(t, cfg)
 				verb, level, advice := "publish to ", Fail, "wxkeeper permissions worker"
-				if p.subscribe {
+				if p.Subscribe {
 					verb = "subscribe to "
 				}
 				if p.optional {

@@ -21,7 +21,7 @@ const (
 // checkWorkers lists the workers that run. It is no fault if there is none.
 func (r *run) checkWorkers(ctx context.Context) {
 	if !r.getsReplies() || r.denied[r.ping()] {
-		what := "this NATS user may not ask whether workers run (" + r.ping().subject + "); a worker does not need to"
+		what := "this NATS user may not ask whether workers run (" + r.ping().Subject + "); a worker does not need to"
 		r.add(OK, Workers, what, "")
 		return
 	}
@@ -47,7 +47,7 @@ func (r *run) pingWorkers(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := r.nc.PublishRequest(r.ping().subject, sub.Subject, nil); err != nil {
+	if err := r.nc.PublishRequest(r.ping().Subject, sub.Subject, nil); err != nil {
 		return nil, err
 	}
 	var names []string

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -37,8 +38,8 @@ const accountsFile = "WECHAT_ACCOUNTS_FILE"
 func (c *Config) Accounts() ([]worker.Account, error) {
 	l := accountList{origins: map[string]string{}}
 	if c.AppID != "" || c.Secret != "" || c.SecretFile != "" {
-		if err := c.addVariables(&l, "WECHAT_",
-			entry{AppID: c.AppID, Secret: c.Secret, SecretFile: c.SecretFile}); err != nil {
+		only := entry{AppID: c.AppID, Secret: c.Secret, SecretFile: c.SecretFile}
+		if err := c.addVariables(&l, "WECHAT_", only); err != nil {
 			return nil, err
 		}
 	}
@@ -64,16 +65,8 @@ type accountList struct {
 	origins  map[string]string // where each AppID was read
 }
 
-func (l *accountList) add(a worker.Account, origin string) error {
-	if other, ok := l.origins[a.AppID]; ok {
-		return fmt.Errorf("the AppID %s is also in %s: keep one of them", a.AppID, other)
-	}
-	l.accounts, l.origins[a.AppID] = append(l.accounts, a), origin
-	return nil
-}
-
 // addVariables adds the account of the variables that begin with prefix.
-func (c *Config) addVariables(l *accountList, prefix string, e entry) (err error) {
+func (c *Config) addVariables(l *accountList, prefix string, e entry) error {
 	appid, secret, file := prefix+"APPID", prefix+"SECRET", prefix+"SECRET_FILE"
 	switch {
 	case e.AppID == "":
@@ -83,38 +76,31 @@ func (c *Config) addVariables(l *accountList, prefix string, e entry) (err error
 	case e.Secret == "" && e.SecretFile == "":
 		return setting.Errorf(appid, "the account has no secret: set %s or %s", secret, file)
 	}
-	if err := messages.CheckAppID(e.AppID); err != nil {
-		return setting.Errorf(appid, "%w", err)
-	}
-	a := worker.Account{AppID: e.AppID}
-	if e.SecretFile != "" {
-		if a.Secret, err = readSecret(e.SecretFile); err != nil {
-			return setting.Errorf(file, "%w", err)
-		}
-	} else if a.Secret, err = checkSecret(e.Secret); err != nil {
-		return setting.Errorf(secret, "the value %w", err)
-	}
-	if field, err := c.fill(&a, e); err != nil {
+	if field, err := c.addEntry(l, e, appid); err != nil {
 		return setting.Errorf(prefix+strings.ToUpper(field), "%w", err)
-	}
-	if err := l.add(a, appid); err != nil {
-		return setting.Errorf(appid, "%w", err)
 	}
 	return nil
 }
 
-// fill sets the optional fields of a: from e, or else from the variables for all accounts. An error is about the
-// returned field of e.
-func (c *Config) fill(a *worker.Account, e entry) (field string, err error) {
-	if strings.ContainsFunc(e.Name, unicode.IsControl) || len(e.Name) > 128 {
+// addEntry adds the account of an entry that has an AppID and one secret. Optional fields that e lacks come from the
+// variables for all accounts. An error is about the returned field of e.
+func (c *Config) addEntry(l *accountList, e entry, origin string) (field string, err error) {
+	a := worker.Account{AppID: e.AppID, Name: e.Name, TokenAPI: cmp.Or(e.TokenAPI, c.TokenAPI)}
+	if err := messages.CheckAppID(a.AppID); err != nil {
+		return "appid", err
+	}
+	if e.SecretFile != "" {
+		if a.Secret, err = readSecret(e.SecretFile); err != nil {
+			return "secret_file", err
+		}
+	} else if a.Secret, err = checkSecret(e.Secret); err != nil {
+		return "secret", fmt.Errorf("the value %w", err)
+	}
+	if strings.ContainsFunc(a.Name, unicode.IsControl) || len(a.Name) > 128 {
 		return "name", errors.New("it has a control character or more than 128 bytes")
 	}
-	a.Name, a.TokenAPI = e.Name, c.TokenAPI
-	if e.TokenAPI != "" {
-		if err := checkTokenAPI(e.TokenAPI); err != nil {
-			return "token_api", err
-		}
-		a.TokenAPI = e.TokenAPI
+	if err := checkTokenAPI(a.TokenAPI); err != nil {
+		return "token_api", err
 	}
 	tickets := c.Tickets
 	if e.Tickets != nil {
@@ -123,6 +109,10 @@ func (c *Config) fill(a *worker.Account, e entry) (field string, err error) {
 	if a.Tickets, err = ticketKinds(tickets); err != nil {
 		return "tickets", err
 	}
+	if other, ok := l.origins[a.AppID]; ok {
+		return "appid", fmt.Errorf("the AppID %s is also in %s: keep one of them", a.AppID, other)
+	}
+	l.accounts, l.origins[a.AppID] = append(l.accounts, a), origin
 	return "", nil
 }
 

@@ -10,9 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-
-	"github.com/wxkeeper/wxkeeper/messages"
-	"github.com/wxkeeper/wxkeeper/worker"
 )
 
 // addFile adds the accounts of WECHAT_ACCOUNTS_FILE.
@@ -22,9 +19,18 @@ func (c *Config) addFile(l *accountList) error {
 		return err
 	}
 	for i, e := range entries {
-		a, err := c.accountOfFile(e)
-		if err == nil {
-			err = l.add(a, fmt.Sprintf("account %d of %s", i+1, accountsFile))
+		var field string
+		switch {
+		case e.AppID == "":
+			err = errors.New("the appid is missing")
+		case e.Secret != "" && e.SecretFile != "":
+			err = errors.New("it has both a secret and a secret_file: keep one of them")
+		case e.Secret == "" && e.SecretFile == "":
+			err = errors.New("it has neither a secret nor a secret_file")
+		default:
+			if field, err = c.addEntry(l, e, fmt.Sprintf("account %d of %s", i+1, accountsFile)); err != nil {
+				err = fmt.Errorf("%s: %w", field, err)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("account %d: %w", i+1, err)
@@ -35,35 +41,6 @@ func (c *Config) addFile(l *accountList) error {
 			"\"wx….secret\"}]")
 	}
 	return nil
-}
-
-// accountOfFile is the account of one entry of the accounts file.
-func (c *Config) accountOfFile(e entry) (a worker.Account, err error) {
-	if e.AppID == "" {
-		return a, errors.New("the appid is missing")
-	}
-	if err := messages.CheckAppID(e.AppID); err != nil {
-		return a, err
-	}
-	a.AppID = e.AppID
-	switch {
-	case e.Secret != "" && e.SecretFile != "":
-		return a, errors.New("it has both a secret and a secret_file: keep one of them")
-	case e.Secret != "":
-		if a.Secret, err = checkSecret(e.Secret); err != nil {
-			return a, fmt.Errorf("the secret %w", err)
-		}
-	case e.SecretFile != "":
-		if a.Secret, err = readSecret(e.SecretFile); err != nil {
-			return a, fmt.Errorf("secret_file: %w", err)
-		}
-	default:
-		return a, errors.New("it has neither a secret nor a secret_file")
-	}
-	if field, err := c.fill(&a, e); err != nil {
-		return a, fmt.Errorf("%s: %w", field, err)
-	}
-	return a, nil
 }
 
 // readAccounts reads the accounts file. It refuses unknown fields, because a misspelled "secret_file" must

@@ -117,16 +117,8 @@ func Load(environ map[string]string) (Config, error) {
 // durations, numbers and booleans can fail to parse. None of them is a secret, so the error shows their
 // values.
 func explain(err error, set map[string]string) error {
-	var all env.AggregateError
-	if !errors.As(err, &all) {
-		return err
-	}
 	defaults := Defaults()
-	for _, e := range all.Errors {
-		var pe env.ParseError
-		if !errors.As(e, &pe) {
-			continue
-		}
+	if pe, ok := errors.AsType[env.ParseError](err); ok {
 		for _, v := range defaults.variables() {
 			if v.Name == pe.Name {
 				return setting.Errorf(v.name, "%q is not %s", set[v.name], v.wanted())

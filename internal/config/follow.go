@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/worker"
@@ -32,7 +33,7 @@ func (c *Config) Follow(ctx context.Context, have []worker.Account, reload <-cha
 			seen = c.fileStates()
 		case <-tick.C:
 			now := c.fileStates()
-			if reflect.DeepEqual(now, seen) {
+			if slices.Equal(now, seen) {
 				continue
 			}
 			seen, why = now, "a file has changed"
@@ -59,11 +60,10 @@ func (c *Config) Follow(ctx context.Context, have []worker.Account, reload <-cha
 	}
 }
 
-// fileState is what shows that a file has changed.
+// fileState is what shows that a file has changed; zero for a missing file.
 type fileState struct {
 	size    int64
 	changed time.Time
-	missing bool
 }
 
 // fileStates are the states of the files that variables name.
@@ -72,17 +72,11 @@ func (c *Config) fileStates() []fileState {
 	for _, e := range c.Numbered {
 		files = append(files, e.SecretFile)
 	}
-	var states []fileState
-	for _, file := range files {
-		if file == "" {
-			continue
+	states := make([]fileState, len(files))
+	for i, file := range files {
+		if info, err := os.Stat(file); err == nil {
+			states[i] = fileState{info.Size(), info.ModTime()}
 		}
-		info, err := os.Stat(file)
-		if err != nil {
-			states = append(states, fileState{missing: true})
-			continue
-		}
-		states = append(states, fileState{size: info.Size(), changed: info.ModTime()})
 	}
 	return states
 }

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"net"
+	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/internal/loopback"
@@ -50,22 +50,20 @@ func (c Config) Embedded() embedded.Config {
 // ClientURL is the URL at which a client on this machine reaches NATS: NATS_URL, or the embedded server of a
 // worker with the same environment. It is empty if that server chooses its port when it starts.
 func (c Config) ClientURL() string {
-	if c.NATSURL != "" {
+	switch {
+	case c.NATSURL != "":
 		return c.NATSURL
-	}
-	host, port, err := net.SplitHostPort(c.NATSListen)
-	if err != nil || port == "0" {
+	case strings.HasSuffix(c.NATSListen, ":0"):
 		return ""
 	}
-	return "nats://" + net.JoinHostPort(loopback.Reachable(host), port)
+	return "nats://" + loopback.Reachable(c.NATSListen)
 }
 
 // PagesURL is the URL at which a client on this machine reaches the pages of a worker, without a path. It is empty if
 // WXKEEPER_HTTP_ADDR is none.
 func (c Config) PagesURL() string {
-	host, port, err := net.SplitHostPort(c.HTTPAddr)
-	if err != nil {
+	if c.HTTPAddr == "" {
 		return ""
 	}
-	return "http://" + net.JoinHostPort(loopback.Reachable(host), port)
+	return "http://" + loopback.Reachable(c.HTTPAddr)
 }

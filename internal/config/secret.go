@@ -34,9 +34,9 @@ func readSecret(file string) (redact.Secret, error) {
 	}
 	s, err := checkSecret(redact.Secret(b))
 	if err != nil {
-		return "", fmt.Errorf("%s: the content %w", file, err)
+		err = fmt.Errorf("%s: the content %w", file, err)
 	}
-	return s, nil
+	return s, err
 }
 
 // checkSecret returns the secret without the white space at its end, which editors and shells add. It refuses
@@ -58,8 +58,7 @@ func checkSecret(secret redact.Secret) (redact.Secret, error) {
 
 // withoutPath removes the path from an error whose text names the path already.
 func withoutPath(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return pe.Err
 	}
 	return err

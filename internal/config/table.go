@@ -41,7 +41,7 @@ func variables(prefix string, v reflect.Value) (all []variable) {
 	return all
 }
 
-// text is the value as one writes it into the variable. Secrets are masked.
+// text is the value in the form that the variable has. Secrets are masked.
 func (v variable) text() string {
 	switch value := v.value.Interface().(type) {
 	case []string:

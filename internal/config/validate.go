@@ -1,17 +1,14 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/wxkeeper/wxkeeper/internal/loopback"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
@@ -44,14 +41,12 @@ func (c *Config) checkBounds() error {
 
 // bound parses a min or max tag. It panics if the tag is wrong. Tests load a Config, which parses all of them.
 func (v variable) bound(s string) int64 {
-	if v.Type == reflect.TypeFor[time.Duration]() {
-		d, err := time.ParseDuration(s)
-		if err != nil {
-			panic(v.name + ": " + err.Error())
-		}
-		return int64(d)
-	}
 	n, err := strconv.ParseInt(s, 10, 64)
+	if v.Type == reflect.TypeFor[time.Duration]() {
+		var d time.Duration
+		d, err = time.ParseDuration(s)
+		n = int64(d)
+	}
 	if err != nil {
 		panic(v.name + ": " + err.Error())
 	}
@@ -64,11 +59,11 @@ func (c *Config) checkUpstream() error {
 		return setting.Errorf("WECHAT_API_URL", "the list has no URL, for example %s", wechat.DefaultURL)
 	}
 	for i, s := range c.APIURLs {
-		u, err := c.apiURL(s)
+		u, err := wechat.CheckURL(s, c.APIInsecure)
 		if err != nil {
 			return setting.Errorf("WECHAT_API_URL", "URL %d %w", i+1, err)
 		}
-		c.APIURLs[i] = u
+		c.APIURLs[i] = u.String()
 	}
 	if err := checkTokenAPI(c.TokenAPI); err != nil {
 		return setting.Errorf("WECHAT_TOKEN_API", "%w", err)
@@ -77,26 +72,6 @@ func (c *Config) checkUpstream() error {
 		return setting.Errorf("WECHAT_TICKETS", "%w", err)
 	}
 	return nil
-}
-
-// apiURL returns s without a slash at its end. Errors show only the scheme and the host: a URL can contain a
-// password, and a copied query can contain a secret.
-func (c *Config) apiURL(s string) (string, error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		return "", errors.New("cannot be parsed: write for example " + wechat.DefaultURL)
-	}
-	shown := u.Scheme + "://" + u.Host
-	switch {
-	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
-		return "", errors.New("is not an http or https URL, for example " + wechat.DefaultURL)
-	case u.User != nil, u.RawQuery != "", u.Fragment != "":
-		return "", fmt.Errorf("has more than a host and a path: leave %s", shown)
-	case u.Scheme == "http" && !loopback.Host(u.Hostname()) && !c.APIInsecure:
-		return "", fmt.Errorf("is %s, which would send secrets over the network in the clear: write https://, "+
-			"or set WECHAT_API_INSECURE=true", shown)
-	}
-	return strings.TrimRight(s, "/"), nil
 }
 
 // named is the value of a variable.
@@ -187,9 +162,7 @@ var inbox = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 var token = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 func (c *Config) checkNames() error {
-	for _, v := range []named{
-		{"WXKEEPER_SUBJECT_PREFIX", c.SubjectPrefix}, {"WXKEEPER_BUCKET", c.Bucket},
-	} {
+	for _, v := range []named{{"WXKEEPER_SUBJECT_PREFIX", c.SubjectPrefix}, {"WXKEEPER_BUCKET", c.Bucket}} {
 		if !token.MatchString(v.value) {
 			return setting.Errorf(v.name, "%q is not one token of 1 to 64 letters, digits, _ and -", v.value)
 		}

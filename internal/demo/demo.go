@@ -8,6 +8,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,9 +51,7 @@ func (c *Config) setDefaults() error {
 			c.Life = max((c.For / 3).Truncate(time.Second), minLife)
 		}
 	}
-	if c.Listen == "" {
-		c.Listen = defaultListen
-	}
+	c.Listen = cmp.Or(c.Listen, defaultListen)
 	switch {
 	case c.Out == nil:
 		return errors.New("demo: Out is not set")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -70,10 +71,9 @@ func (s *stack) onStop(f func() error) { s.stops = append(s.stops, f) }
 func (s *stack) stop() error {
 	s.sim.Release() // a call that an injected fault lets hang would delay the stop
 	var errs []error
-	for i := len(s.stops) - 1; i >= 0; i-- {
-		errs = append(errs, s.stops[i]())
+	for _, stop := range slices.Backward(s.stops) {
+		errs = append(errs, stop())
 	}
-	s.stops = nil
 	return errors.Join(errs...)
 }
 
@@ -184,18 +184,10 @@ func (s *stack) startWorker(ctx context.Context, server *embedded.Server) error 
 	if err != nil {
 		return err
 	}
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := w.Run(running); err != nil {
+	s.run(ctx, func(ctx context.Context) {
+		if err := w.Run(ctx); err != nil {
 			s.fail(fmt.Errorf("demo: the worker has stopped: %w", err))
 		}
-	}()
-	s.onStop(func() error {
-		stop()
-		<-ended
-		return nil
 	})
 	select {
 	case <-w.Ready():
@@ -213,14 +205,19 @@ func (s *stack) startReader(ctx context.Context, c *natsconn.Conn, story *story)
 	if err != nil {
 		return err
 	}
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var reading sync.WaitGroup
-	reading.Go(func() { _ = reader.Run(running) }) // returns only the error of its context
-	s.onStop(func() error {
-		stop()
-		reading.Wait()
-		return nil
-	})
+	s.run(ctx, func(ctx context.Context) { _ = reader.Run(ctx) }) // returns only the error of its context
 	story.client = messages.NewClient(c.Conn, "")
 	return nil
+}
+
+// run runs f until the stack is stopped: not only until the end of ctx, so that the parts stop in order.
+func (s *stack) run(ctx context.Context, f func(context.Context)) {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { f(running) })
+	s.onStop(func() error {
+		stop()
+		wg.Wait()
+		return nil
+	})
 }

@@ -91,10 +91,9 @@ func (s *story) await(ctx context.Context, cond func() bool) bool {
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
-		return true
 	case <-ctx.Done():
-		return false
 	}
+	return ctx.Err() == nil
 }
 
 // play makes the steps happen, until ctx ends. Steps that happen without it are printed by onChange and
@@ -348,9 +347,9 @@ func (s *story) killAndHeal(ctx context.Context) {
 
 // retryAfter is how long to wait before a refused resolve is tried again.
 func retryAfter(err error) time.Duration {
-	var refusal *messages.Error
-	if errors.As(err, &refusal) {
-		return max(time.Second, time.Duration(refusal.RetryAfterMS)*time.Millisecond)
+	wait := time.Second
+	if refusal, ok := errors.AsType[*messages.Error](err); ok {
+		wait = max(wait, time.Duration(refusal.RetryAfterMS)*time.Millisecond)
 	}
-	return time.Second
+	return wait
 }

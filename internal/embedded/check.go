@@ -13,8 +13,7 @@ import (
 // Check returns the error with which Start would fail, as far as it is known without starting a server. It
 // leaves nothing behind: no directory, no lock, no open port.
 func (c Config) Check() error {
-	host, port, err := c.validate()
-	if err != nil {
+	if _, _, err := c.validate(); err != nil {
 		return err
 	}
 	if err := checkDir(c.DataDir); err != nil {
@@ -23,7 +22,7 @@ func (c Config) Check() error {
 	l, err := net.Listen("tcp", c.Listen)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return addressInUse(c.Listen, host, port)
+		return addressInUse(c.Listen)
 	case err != nil:
 		return setting.Errorf(listenVariable, "%w", err)
 	}

@@ -59,9 +59,7 @@ func checkForeign(dir string, mode os.FileMode) error {
 // notClosable is the error for a directory whose mode this user may not change.
 func notClosable(dir string, mode os.FileMode, err error) error {
 	return setting.Errorf(dirVariable, "%s has mode %04o and other users must not read it: chmod 700, or set the "+
-		"variable to a directory "+
-		"below it, for example %s: %w",
-		dir, mode.Perm(), filepath.Join(dir, "wxkeeper"), err)
+		"variable to a directory below it, for example %s: %w", dir, mode.Perm(), filepath.Join(dir, "wxkeeper"), err)
 }
 
 // dirLock is the lock of a directory. It lasts while the file is open: the kernel releases it when the

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,9 +68,7 @@ type Server struct {
 // an address beyond the loopback without authentication, an address in use, a directory that another process
 // uses, and a directory that other users can read if its mode cannot be changed or other programs use it.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	host, port, err := cfg.validate()
 	if err != nil {
 		return nil, err
@@ -112,10 +111,9 @@ func directoryInUse(dir string) error {
 }
 
 // addressInUse is the error for an address on which another process listens.
-func addressInUse(listen, host string, port int) error {
+func addressInUse(listen string) error {
 	return fmt.Errorf("another process listens on %s: set %s to another address, or NATS_URL=%s to join the NATS "+
-		"server at this address",
-		listen, listenVariable, joinURL(host, port))
+		"server at this address", listen, listenVariable, "nats://"+loopback.Reachable(listen))
 }
 
 func (c Config) validate() (host string, port int, err error) {
@@ -183,7 +181,7 @@ func (s *Server) start(host string, port int) error {
 	ns.Start()
 	if err := log.fatal(); err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return addressInUse(s.cfg.Listen, host, port)
+			return addressInUse(s.cfg.Listen)
 		}
 		return fmt.Errorf("start the embedded NATS server on %s with the data directory %s: %w", s.cfg.Listen,
 			s.cfg.DataDir, err)
@@ -204,16 +202,8 @@ func (s *Server) URL() string {
 	if !ok { // the server is shut down: return the configured address
 		return s.ns.ClientURL()
 	}
-	host, _, err := net.SplitHostPort(s.cfg.Listen)
-	if err != nil {
-		host = addr.IP.String()
-	}
-	return joinURL(host, addr.Port)
-}
-
-// joinURL is the URL at which a client on this machine reaches a server that listens on host.
-func joinURL(host string, port int) string {
-	return "nats://" + net.JoinHostPort(loopback.Reachable(host), strconv.Itoa(port))
+	host, _, _ := net.SplitHostPort(s.cfg.Listen) // Start has validated it
+	return "nats://" + loopback.Reachable(net.JoinHostPort(host, strconv.Itoa(addr.Port)))
 }
 
 // InProcess returns the option for a client in this process: it connects through memory, with the server's

@@ -2,6 +2,7 @@
 package logging
 
 import (
+	"cmp"
 	"io"
 	"log/slog"
 	"os"
@@ -15,26 +16,20 @@ import (
 // DefaultLevel is the level of [New] if none is given.
 const DefaultLevel = "info"
 
+// levels are the values of WXKEEPER_LOG_LEVEL. slog's own parser would also accept "warn+3".
+var levels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+}
+
 // New returns a logger that writes to w. The format is text or json. If it is empty, the format is text if w
 // is a terminal, where people read, and else json, which log collectors read. The level is debug, info, warn
 // or error; empty means [DefaultLevel]. The error is a [setting.Error].
 func New(w io.Writer, format, level string) (*slog.Logger, error) {
-	if level == "" {
-		level = DefaultLevel
-	}
-	opts := &slog.HandlerOptions{}
-	switch strings.ToLower(level) {
-	case "debug":
-		opts.Level = slog.LevelDebug
-	case "info":
-		opts.Level = slog.LevelInfo
-	case "warn":
-		opts.Level = slog.LevelWarn
-	case "error":
-		opts.Level = slog.LevelError
-	default: // slog's own parser would also accept "warn+3"
+	lowest, known := levels[strings.ToLower(cmp.Or(level, DefaultLevel))]
+	if !known {
 		return nil, setting.Errorf("WXKEEPER_LOG_LEVEL", "%q is not one of debug, info, warn, error", level)
 	}
+	opts := &slog.HandlerOptions{Level: lowest}
 	if format == "" {
 		format = "json"
 		if isTerminal(w) {

@@ -32,15 +32,15 @@ func Addr(addr string) bool {
 	return err == nil && Host(host)
 }
 
-// Reachable returns the host at which a client on this machine reaches a server that listens on host: the loopback if
-// the server listens on all addresses.
-func Reachable(host string) string {
-	ip, err := netip.ParseAddr(host)
-	switch {
-	case host == "", err == nil && ip.Unmap() == netip.IPv4Unspecified():
-		return "127.0.0.1"
-	case err == nil && ip == netip.IPv6Unspecified():
-		return "::1"
+// Reachable returns the address at which a client on this machine reaches a server that listens on addr, a valid
+// host:port: it is the loopback if the server listens on all addresses.
+func Reachable(addr string) string {
+	host, port, _ := net.SplitHostPort(addr)
+	switch ip, _ := netip.ParseAddr(host); {
+	case host == "", ip.Unmap() == netip.IPv4Unspecified():
+		host = "127.0.0.1"
+	case ip == netip.IPv6Unspecified():
+		host = "::1"
 	}
-	return host
+	return net.JoinHostPort(host, port)
 }

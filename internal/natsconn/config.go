@@ -107,9 +107,6 @@ func (c Config) options() ([]nats.Option, error) {
 		opts = append(opts, nats.RootCAs(c.CA))
 	}
 	if c.Cert != "" || c.Key != "" {
-		if c.Cert == "" || c.Key == "" {
-			return nil, setting.Errorf("NATS_CERT, NATS_KEY", "a client certificate needs both")
-		}
 		if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
 			return nil, setting.Errorf("NATS_CERT, NATS_KEY", "%w", err)
 		}

@@ -1,6 +1,7 @@
 package natsconn
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -32,12 +33,7 @@ func (c *Conn) Closed() <-chan struct{} { return c.closed }
 // Err returns why nats.go closed the connection. It returns nil while the connection is open, and after Drain
 // or Close.
 func (c *Conn) Err() error {
-	select {
-	case <-c.closed:
-	default:
-		return nil
-	}
-	if c.closing.Load() {
+	if c.closing.Load() || !c.IsClosed() {
 		return nil
 	}
 	return fmt.Errorf("the NATS connection was closed: %w", errors.Join(nats.ErrConnectionClosed, c.LastError()))
@@ -79,29 +75,21 @@ func (c *Conn) Drain(ctx context.Context) error {
 // one side does not trust the certificate of the other, or [Config.Check] fails. After Connect has returned,
 // ctx does not affect the connection.
 func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = defaultTimeout
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, defaultTimeout)
 	opts, err := cfg.options()
 	if err != nil {
 		return nil, err
 	}
-	url := cfg.URL
-	if url == "" {
-		url = nats.DefaultURL
-	}
+	url := cmp.Or(cfg.URL, nats.DefaultURL)
 	shown := redact.URLs(url)
-	dial := &dialer{ctx: ctx, timeout: cfg.ConnectTimeout}
-	opts = append(opts, nats.SetCustomDialer(dial))
 	lines := newThrottle()
 
 	for {
 		c := &Conn{closed: make(chan struct{})}
-		dial.forget()
-		nc, err := nats.Connect(url, slices.Concat(opts, c.handlers(cfg.Logger), extra)...)
+		dial := &dialer{ctx: ctx, timeout: cfg.ConnectTimeout}
+		handlers := append(c.handlers(cfg.Logger), nats.SetCustomDialer(dial))
+		nc, err := nats.Connect(url, slices.Concat(opts, handlers, extra)...)
 		if err == nil {
 			dial.started.Store(true)
 			c.Conn = nc
@@ -114,8 +102,7 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 			return nil, fmt.Errorf("connect to NATS at %s: %w", shown, ctx.Err())
 		case refused(err):
 			return nil, fmt.Errorf("NATS at %s refuses this client, see NATS_CREDS, NATS_NKEY, NATS_USER, "+
-				"NATS_PASSWORD, "+
-				"NATS_TOKEN: %w", shown, err)
+				"NATS_PASSWORD, NATS_TOKEN: %w", shown, err)
 		case untrusted(err):
 			return nil, fmt.Errorf("no TLS with NATS at %s, see NATS_URL, NATS_CA, NATS_CERT, NATS_KEY: %w", shown, err)
 		}
@@ -144,13 +131,9 @@ func refused(err error) bool {
 
 // untrusted reports whether TLS cannot be established: because one side wants none, or does not trust the other.
 func untrusted(err error) bool {
-	if errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired) {
-		return true
-	}
-	var verify *tls.CertificateVerificationError
-	if errors.As(err, &verify) {
-		return true
-	}
-	var op *net.OpError // crypto/tls reports in this form that the peer has refused our certificate
-	return errors.As(err, &op) && op.Op == "remote error"
+	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
+	// In this form crypto/tls returns that the peer has refused our certificate.
+	op, refused := errors.AsType[*net.OpError](err)
+	return errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired) || unverified ||
+		refused && op.Op == "remote error"
 }

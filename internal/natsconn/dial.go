@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -33,10 +32,10 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 type dialer struct {
 	ctx     context.Context //nolint:containedctx // nats.go's dialer interface has no context
 	timeout time.Duration
-	started atomic.Bool
+	started atomic.Bool // Connect has returned
 
-	mu     sync.Mutex
-	failed []failedDial // since the last call of forget
+	// failed has the dials that failed before. Connect makes them one after another.
+	failed []failedDial
 }
 
 type failedDial struct{ address, why string }
@@ -48,30 +47,17 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	c, err := nd.DialContext(d.ctx, network, address)
 	if err != nil {
-		d.mu.Lock()
 		d.failed = append(d.failed, failedDial{address, dialCause(err, d.timeout)})
-		d.mu.Unlock()
 	}
 	return c, err
-}
-
-func (d *dialer) forget() {
-	d.mu.Lock()
-	d.failed = nil
-	d.mu.Unlock()
 }
 
 // why describes why no server was reached: the cause for each address, or only the cause if it is the same
 // for all; and err, the error of nats.go, if a connection was made and then failed.
 func (d *dialer) why(err error) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var op *net.OpError
-	atDial := errors.Is(err, nats.ErrNoServers) || errors.As(err, &op) && op.Op == "dial"
-	if len(d.failed) == 0 {
-		return err.Error()
-	}
-	same := atDial
+	op, ok := errors.AsType[*net.OpError](err)
+	atDial := errors.Is(err, nats.ErrNoServers) || ok && op.Op == "dial"
+	same := atDial && len(d.failed) > 0
 	var all []string
 	for _, f := range d.failed {
 		same = same && f.why == d.failed[0].why
@@ -80,7 +66,7 @@ func (d *dialer) why(err error) string {
 	if same {
 		return d.failed[0].why
 	}
-	if !atDial {
+	if !atDial || len(all) == 0 {
 		all = append(all, err.Error())
 	}
 	return strings.Join(all, "; ")

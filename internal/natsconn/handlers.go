@@ -47,7 +47,7 @@ func (c *Conn) handlers(log *slog.Logger) []nats.Option {
 			// The caller sees no error in the first two cases: its request times out.
 			case errors.Is(err, nats.ErrPermissionViolation):
 				attrs := []any{"error", err}
-				if v, ok := ViolationOf(err); ok && v.Inbox() {
+				if denied, ok := Denied(err); ok && denied.Inbox() {
 					attrs = append(attrs, "advice", InboxAdvice)
 				}
 				log.Error("this NATS user has no permission for a subject", withDropped(n, attrs...)...)

@@ -1,7 +1,6 @@
 package permissions
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
@@ -29,17 +28,16 @@ func Accounts(prefix, name string, users []string) (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString("# Two NATS accounts. In nats-server.conf, include the files of the users that this block names, " +
-		"and paste\n" +
-		"# the block after them: an included file does not see the users of another included file.\n" +
+		"and paste\n# the block after them: an included file does not see the users of another included file.\n" +
 		"accounts: {\n")
 	b.WriteString("  # workers, JetStream, the buckets\n  WX: {\n    jetstream: enabled\n")
 	b.WriteString("    users: [" + refer([]string{string(Worker)}) + "]\n    exports: [\n")
-	entries(&b, "service", services, "{ %s: %q, accounts: [APPS] }")
-	entries(&b, "stream", streams, "{ %s: %q, accounts: [APPS] }")
+	write(&b, services, "{ service: %q, accounts: [APPS] }")
+	write(&b, streams, "{ stream: %q, accounts: [APPS] }")
 	b.WriteString("    ]\n  }\n  # consumers: each user also needs its own permissions (direct, resolver, signer)\n")
 	b.WriteString("  APPS: {\n    users: [" + refer(users) + "]\n    imports: [\n")
-	entries(&b, "service", services, "{ %s: { account: WX, subject: %q } }")
-	entries(&b, "stream", streams, "{ %s: { account: WX, subject: %q } }")
+	write(&b, services, "{ service: { account: WX, subject: %q } }")
+	write(&b, streams, "{ stream: { account: WX, subject: %q } }")
 	b.WriteString("    ]\n  }\n}\n")
 	return b.String(), nil
 }
@@ -51,14 +49,4 @@ func refer(users []string) string {
 		refs = append(refs, "$"+variable(u))
 	}
 	return strings.Join(refs, ", ")
-}
-
-// entries writes one export or import for each subject.
-func entries(b *strings.Builder, what string, groups []group, format string) {
-	for _, g := range groups {
-		fmt.Fprintf(b, "      # %s\n", g.purpose)
-		for _, s := range g.subjects {
-			fmt.Fprintf(b, "      "+format+"\n", what, s)
-		}
-	}
 }

@@ -1,9 +1,7 @@
 package permissions
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -26,26 +24,18 @@ const (
 // Roles lists all roles, in the order in which they are shown.
 var Roles = []Role{Worker, Reader, Watcher, Direct, Resolver, Signer, Operator}
 
-// Meaning describes in half a sentence what a role does.
-func (r Role) Meaning() string {
-	switch r {
-	case Worker:
-		return "does everything that `wxkeeper run` does"
-	case Reader:
-		return "follows the credentials of all accounts"
-	case Watcher:
-		return "follows the credentials of one account, by a watch of the bucket"
-	case Direct:
-		return "follows the credentials of the given accounts, without JetStream consumers"
-	case Resolver:
-		return "only resolves code tickets of the given accounts"
-	case Signer:
-		return "only signs web pages and cards of the given accounts"
-	case Operator:
-		return "runs the verbs of wxkeeper and `nats micro`, and receives events"
-	}
-	return ""
+var meanings = map[Role]string{
+	Worker:   "does everything that `wxkeeper run` does",
+	Reader:   "follows the credentials of all accounts",
+	Watcher:  "follows the credentials of one account, by a watch of the bucket",
+	Direct:   "follows the credentials of the given accounts, without JetStream consumers",
+	Resolver: "only resolves code tickets of the given accounts",
+	Signer:   "only signs web pages and cards of the given accounts",
+	Operator: "runs the verbs of wxkeeper and `nats micro`, and receives events",
 }
+
+// Meaning describes in half a sentence what a role does.
+func (r Role) Meaning() string { return meanings[r] }
 
 // OfAccount reports whether a user of this role is limited to given accounts.
 func (r Role) OfAccount() bool { return slices.Contains([]Role{Watcher, Direct, Resolver, Signer}, r) }
@@ -94,10 +84,10 @@ func (n names) role(r Role, appids []string) list {
 	case Worker:
 		return n.worker()
 	case Reader:
-		reports := n.reports(n.endpoint(messages.SubjectCredentialRefresh))
+		reports := group{purposeReports, n.endpoint(messages.SubjectCredentialRefresh)}
 		return list{publish: append(n.watch(n.bucket, allAccounts, true), reports)}
 	case Watcher:
-		reports := n.reports(n.forAccounts(appids, messages.SubjectCredentialRefresh))
+		reports := group{purposeReports, n.forAccounts(appids, messages.SubjectCredentialRefresh)}
 		return list{publish: append(n.watch(n.bucket, appids, false), reports)}
 	case Direct:
 		return n.direct(appids)
@@ -128,10 +118,8 @@ func (n names) worker() list {
 	publish := []group{
 		{"create the buckets if they are missing; nats.go asks for INFO first",
 			append([]string{bucket.InfoAPI}, both("CREATE")...)},
-		{"check the buckets' settings; detect that a bucket was lost, recreated or purged",
-			both("INFO")},
-		{"read records, ledger entries and leases from the leader: a replica may lag behind",
-			both("MSG.GET")},
+		{"check the buckets' settings; detect that a bucket was lost, recreated or purged", both("INFO")},
+		{"read records, ledger entries and leases from the leader: a replica may lag behind", both("MSG.GET")},
 		{"take a lease that was given back: nats.go reads the marker that is left of it",
 			[]string{bucket.DirectGetAPI(n.bucket, bucket.AllLeases)}},
 		{"write leases, records and ledger entries",
@@ -140,16 +128,12 @@ func (n names) worker() list {
 				bucket.Subject(ledger, bucket.AllKeys),
 			}},
 	}
-	publish = append(publish, n.watch(n.bucket, allAccounts, false)...)
-	publish = append(publish, n.watch(ledger, allAccounts, false)...)
-	publish = append(publish, group{"publish events", []string{messages.EventSubject(n.prefix, "*", "*", "*")}})
+	events := []group{{"publish events", []string{messages.EventSubject(n.prefix, "*", "*", "*")}}}
+	publish = slices.Concat(publish, n.watch(n.bucket, allAccounts, false), n.watch(ledger, allAccounts, false), events)
 	return list{
-		publish: publish,
-		subscribe: []group{
-			{"answer requests", endpoints},
-			{"be found by `nats micro`", discovery},
-		},
-		answers: true,
+		publish:   publish,
+		subscribe: []group{{"answer requests", endpoints}, {"be found by `nats micro`", discovery}},
+		answers:   true,
 	}
 }
 
@@ -178,9 +162,7 @@ func (n names) watch(name string, appids []string, whole bool) []group {
 	)
 }
 
-func (n names) reports(subjects []string) group {
-	return group{"report a credential that WeChat refuses", subjects}
-}
+const purposeReports = "report a credential that WeChat refuses"
 
 func (n names) direct(appids []string) list {
 	var get, published []string
@@ -188,9 +170,9 @@ func (n names) direct(appids []string) list {
 		get = append(get, bucket.DirectGetAPI(n.bucket, bucket.AccountKeys(id)))
 		published = append(published, messages.PublishedSubject(n.prefix, id, "*"))
 	}
-	reports := n.reports(n.forAccounts(appids, messages.SubjectCredentialRefresh))
+	reports := n.forAccounts(appids, messages.SubjectCredentialRefresh)
 	return list{
-		publish:   []group{{"read records", get}, reports},
+		publish:   []group{{"read records", get}, {purposeReports, reports}},
 		subscribe: []group{{"receive changes of records", published}},
 	}
 }
@@ -232,16 +214,4 @@ func union(a, b []group) []group {
 		}
 	}
 	return both
-}
-
-// describe describes a user by its roles and accounts, one comment line for each role.
-func describe(roles []Role, appids []string) string {
-	var b strings.Builder
-	for _, r := range roles {
-		fmt.Fprintf(&b, "# %s: %s\n", r, r.Meaning())
-	}
-	if len(appids) > 0 {
-		fmt.Fprintf(&b, "# given accounts: %s\n", strings.Join(appids, ", "))
-	}
-	return b.String()
 }

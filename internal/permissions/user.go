@@ -88,17 +88,23 @@ func User(r Request) (string, error) {
 
 	var b strings.Builder
 	user, secret := variable(r.User), password(r.User)
-	b.WriteString(describe(r.Roles, r.AppIDs))
+	for _, role := range r.Roles {
+		fmt.Fprintf(&b, "# %s: %s\n", role, role.Meaning())
+	}
+	if len(r.AppIDs) > 0 {
+		fmt.Fprintf(&b, "# given accounts: %s\n", strings.Join(r.AppIDs, ", "))
+	}
 	fmt.Fprintf(&b, "# nats-server.conf: include this file, and add $%s to a list of users\n", user)
 	fmt.Fprintf(&b, "# environment of the server: %s='\"…\"', "+
 		"or the bcrypt hash of the password (nats server passwd)\n", secret)
 	fmt.Fprintf(&b, "# environment of the client: NATS_USER=%s NATS_PASSWORD=… NATS_INBOX_PREFIX=%s\n",
 		r.User, Inbox(r.User))
 	fmt.Fprintf(&b, "%s: {\n  user: %q\n  password: $%s\n  permissions: {\n", user, r.User, secret)
-	if len(l.publish) > 0 {
-		write(&b, "publish", l.publish)
-	}
-	write(&b, "subscribe", l.subscribe)
+	b.WriteString("    publish: { allow: [\n")
+	write(&b, l.publish, "%q")
+	b.WriteString("    ] }\n    subscribe: { allow: [\n")
+	write(&b, l.subscribe, "%q")
+	b.WriteString("    ] }\n")
 	if l.answers {
 		b.WriteString("    # one reply to each request, within the longest time that a reply may take\n")
 		b.WriteString("    allow_responses: { max: 1, expires: \"2m\" }\n")
@@ -107,13 +113,12 @@ func User(r Request) (string, error) {
 	return b.String(), nil
 }
 
-func write(b *strings.Builder, verb string, groups []group) {
-	fmt.Fprintf(b, "    %s: { allow: [\n", verb)
+// write writes one line for each subject, in a format with %q for the subject.
+func write(b *strings.Builder, groups []group, format string) {
 	for _, g := range groups {
 		fmt.Fprintf(b, "      # %s\n", g.purpose)
 		for _, s := range g.subjects {
-			fmt.Fprintf(b, "      %q\n", s)
+			fmt.Fprintf(b, "      "+format+"\n", s)
 		}
 	}
-	b.WriteString("    ] }\n")
 }

@@ -2,7 +2,13 @@
 // prints as ***, and [URLs] removes user names, passwords and tokens from URLs.
 package redact
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
+
+// userInfo matches the scheme, if there is one, and everything up to the last @.
+var userInfo = regexp.MustCompile(`(?s)^(.*?://)?.*@`)
 
 // URLs returns a comma-separated list of URLs in which *** replaces everything before the last @ of each URL.
 // It works on the text and not on parsed URLs, because errors most often quote a URL that cannot be parsed.
@@ -18,19 +24,7 @@ func URLs(list string) string {
 		urls = append(urls, part)
 	}
 	for i, u := range urls {
-		urls[i] = maskUserInfo(u)
+		urls[i] = userInfo.ReplaceAllString(u, "${1}"+mask+"@")
 	}
 	return strings.Join(urls, ",")
-}
-
-func maskUserInfo(s string) string {
-	at := strings.LastIndexByte(s, '@')
-	if at < 0 {
-		return s
-	}
-	scheme := ""
-	if i := strings.Index(s, "://"); i >= 0 && i < at {
-		scheme = s[:i+3]
-	}
-	return scheme + mask + s[at:]
 }

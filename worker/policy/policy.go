@@ -23,7 +23,7 @@ type Action uint8
 // The actions.
 const (
 	Wait         Action = iota // until Decision.At; zero: until something changes
-	Publish                    // publish the value that this worker holds: the bucket has lost it
+	Republish                  // publish the value that this worker holds: the bucket has lost it
 	Fetch                      // ask WeChat
 	NoteExpiry                 // write down and publish as an event that the credential has expired
 	RewriteEntry               // write the ledger entry again: the bucket has lost it
@@ -59,13 +59,13 @@ func (p *Policy) Next(now time.Time, v View) Decision {
 	v.Ledger = withoutFuture(now, v.Ledger)
 	lost := v.Held != nil && v.Held.Valid(now.Add(lifeTolerance)) && (!valid || v.Record.Generation < v.Held.Generation)
 	if lost && isLatest(v.Ledger, v.Held) {
-		return Decision{Publish, now, messages.ReasonLost}
+		return Decision{Republish, now, messages.ReasonLost}
 	}
 	d := p.nextCall(now, v, valid)
 	// Another value was obtained since, so the held one may be dead soon. While WeChat issues none, it is
 	// better than nothing.
 	if lost && d.Reason == messages.ReasonBackoff {
-		return Decision{Publish, now, messages.ReasonLost}
+		return Decision{Republish, now, messages.ReasonLost}
 	}
 	// An expiry is noted when it happens, however late the next call is.
 	if l := v.Ledger; d.Action == Wait && l.Expired < l.Generation {
@@ -237,8 +237,8 @@ func WaitsForOthers(now time.Time, v View) time.Time {
 	return time.Time{}
 }
 
-// lostSince is LostAt, but not before the last value was obtained: a worker that stood still, or whose watch is late,
-// knows of an earlier loss, and has not seen the record that was published and lost since.
+// lostSince is LostAt, but not before the last value was obtained: a worker that was frozen, or whose watch is
+// late, knows of an earlier loss, and has not seen the record that was published and lost since.
 func (v View) lostSince(now time.Time) time.Time {
 	obtained := v.Ledger.LastSuccess
 	if v.LostAt.IsZero() || obtained.Before(v.LostAt) || obtained.After(now.Add(clockTolerance)) {

@@ -157,12 +157,12 @@ func TestNextDecides(t *testing.T) {
 		},
 		"a clock ahead wrote the ledger entry": {0, View{Ledger: clockAhead}, now(Fetch, messages.ReasonRetry)},
 
-		"record lost, value held": {0, View{Held: rec, Ledger: planned}, now(Publish, messages.ReasonLost)},
+		"record lost, value held": {0, View{Held: rec, Ledger: planned}, now(Republish, messages.ReasonLost)},
 		"record lost, value held, ticket without a token": {
-			0, View{Rule: Ticket, Held: rec, Ledger: planned}, now(Publish, messages.ReasonLost),
+			0, View{Rule: Ticket, Held: rec, Ledger: planned}, now(Republish, messages.ReasonLost),
 		},
 		"record gone back, value held": {
-			0, View{Record: older, Held: rec, Ledger: planned}, now(Publish, messages.ReasonLost),
+			0, View{Record: older, Held: rec, Ledger: planned}, now(Republish, messages.ReasonLost),
 		},
 		"record lost, others may hold it": {
 			0, View{Ledger: planned, LostAt: t0}, wait(t0.Add(othersPublish), messages.ReasonOthers),
@@ -185,7 +185,7 @@ func TestNextDecides(t *testing.T) {
 			soon, View{Held: rec, Ledger: otherValue}, now(Fetch, messages.ReasonMissing),
 		},
 		"record lost, held value replaced, WeChat fails": {
-			0, View{Held: rec, Ledger: aheadAndFailing}, now(Publish, messages.ReasonLost),
+			0, View{Held: rec, Ledger: aheadAndFailing}, now(Republish, messages.ReasonLost),
 		},
 		"record lost, held value expired": {
 			3 * time.Hour, View{Held: rec, Ledger: planned}, now(Fetch, messages.ReasonExpired),

@@ -51,8 +51,8 @@ func VerdictOf(now time.Time, l store.Ledger, c *messages.Credential, observed b
 
 // Answer answers a report of the current value from what is remembered, if that is enough. current is the
 // current valid value, or nil. The answer is ReasonAlive, or a refusal. If there is no answer, the value must be
-// probed if it is a token without a verdict, and otherwise refreshed. now is the time at which the report arrived: a verdict
-// that was obtained for it is valid, however long it took to write it down. It implements
+// probed if it is a token without a verdict, and otherwise refreshed. now is the time at which the report
+// arrived: a verdict that was obtained for it is valid, however long it took to write it down. Answer implements
 // docs/architecture.md#refresh-5.
 func Answer(
 	now time.Time, v View, key string, kind messages.Kind, current *messages.Credential, r Report,

@@ -65,7 +65,8 @@ const (
 	HardForcedPerDay = 10
 )
 
-// dailyQuota is the smallest quota of a day that is known for the interface of a rule (docs/wechat-api.md).
+// dailyQuota is the quota of a day that WeChat gives a new account for the interface of a rule
+// (docs/wechat-api.md#quotas). A test account has less.
 func (r Rule) dailyQuota() int {
 	switch r {
 	case Classic:

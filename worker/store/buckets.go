@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,15 +38,9 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	if c.Bucket == "" {
-		c.Bucket = messages.DefaultBucket
-	}
-	if c.SubjectPrefix == "" {
-		c.SubjectPrefix = messages.DefaultPrefix
-	}
-	if c.Timeout == 0 {
-		c.Timeout = 3 * time.Second
-	}
+	c.Bucket = cmp.Or(c.Bucket, messages.DefaultBucket)
+	c.SubjectPrefix = cmp.Or(c.SubjectPrefix, messages.DefaultPrefix)
+	c.Timeout = cmp.Or(c.Timeout, 3*time.Second)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -69,6 +69,10 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, t
 		switch got, there, readErr := s.leaderGet(ctx, s.cfg.Bucket, key); {
 		case readErr == nil && bytes.Equal(got, owner):
 			rev, err = there, nil
+		case errors.Is(readErr, ErrNotFound) && there == 0 && isConflict(err):
+			// The marker of a released lease has expired between the two requests of Create, so its revision is no
+			// longer the last one of the key. No worker holds the lease.
+			rev, err = creds.Create(asking, key, owner, jetstream.KeyTTL(ttl))
 		case there > 0 && !isOwner(got): // without a TTL, it would prevent all refreshes of this credential permanently
 			if creds.Purge(asking, key, jetstream.LastRevision(there), jetstream.PurgeTTL(time.Second)) == nil {
 				rev, err = creds.Create(asking, key, owner, jetstream.KeyTTL(ttl))

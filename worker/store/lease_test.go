@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -8,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
@@ -191,4 +194,33 @@ func TestLeaseWhoseAnswerWasLostIsReadBack(t *testing.T) {
 	if !errors.Is(err, ErrLeaseHeld) {
 		t.Errorf("a second Acquire of the same worker returns %v, want ErrLeaseHeld", err)
 	}
+}
+
+// lateMarker is a bucket whose first Create is refused, as by a server whose marker of a released lease expires between
+// the two requests of Create.
+type lateMarker struct {
+	jetstream.KeyValue
+	refused bool
+}
+
+func (k *lateMarker) Create(
+	ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt,
+) (uint64, error) {
+	if !k.refused {
+		k.refused = true
+		return 0, &jetstream.APIError{ErrorCode: jetstream.JSErrCodeStreamWrongLastSequence}
+	}
+	return k.KeyValue.Create(ctx, key, value, opts...)
+}
+
+// Otherwise a worker would wait for the whole TTL of a lease that no worker holds.
+func TestLeaseWhoseMarkerExpiresMeanwhileIsTaken(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, natstest.Start(t), "w")
+	s.creds = &lateMarker{KeyValue: s.creds}
+	l, err := s.Acquire(testContext(t), "wx1", messages.AccessToken, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Release(testContext(t))
 }

@@ -58,8 +58,8 @@ func New(nc *nats.Conn, cfg Config) (*Store, error) {
 	return &Store{cfg: cfg, nc: nc, js: js}, nil
 }
 
-// Connected reports whether the Store has a connection to a NATS server now. JetStream may be unavailable all
-// the same.
+// Connected reports whether the Store has a connection to a NATS server now. JetStream may not
+// answer even then.
 func (s *Store) Connected() bool { return s.nc.IsConnected() }
 
 // Ensure creates the buckets that do not exist, and verifies the settings of the buckets that exist

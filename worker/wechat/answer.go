@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -38,8 +39,8 @@ func parse(body []byte) (answer, error) {
 	}
 	a := answer{raw: raw}
 	if !json.Valid(raw) {
-		var syntax *json.SyntaxError
-		if err := json.Unmarshal(raw, new(any)); !errors.As(err, &syntax) {
+		syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(raw, new(any)))
+		if !ok {
 			return answer{}, errors.New("not JSON")
 		}
 		// Offset counts the bytes read, so the wrong byte is the last of them, unless the text ends early.
@@ -132,10 +133,8 @@ func (a *answer) issued(name string) (Issued, error) {
 	if len(value) > maxValue {
 		return Issued{}, fmt.Errorf("%s has %d bytes, at most %d are plausible", name, len(value), maxValue)
 	}
-	for i := range len(value) {
-		if b := value[i]; b <= ' ' || b > '~' {
-			return Issued{}, fmt.Errorf("%s has an unprintable byte at %d", name, i)
-		}
+	if i := strings.IndexFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
+		return Issued{}, fmt.Errorf("%s has an unprintable byte at %d", name, i)
 	}
 	raw := a.fields.get("expires_in")
 	if raw == nil {

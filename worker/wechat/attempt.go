@@ -21,10 +21,9 @@ const maxBody = 1 << 20
 // A request is the content of one call, which may take several attempts.
 type request struct {
 	endpoint Endpoint
-	method   string
 	path     string
 	query    string // documented parameters in documented order, escaped
-	body     []byte // JSON; nil means no body
+	body     []byte // JSON of a POST; nil means a GET
 	mask     *mask
 	// accept reads an answer with errcode 0. Its errors describe the defect and quote nothing of the answer.
 	accept func(a answer, sentAt time.Time) error
@@ -64,7 +63,6 @@ func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error
 	e.HTTPStatus = resp.StatusCode
 	serverFailed := resp.StatusCode >= 500
 	date, _ := http.ParseTime(resp.Header.Get("Date")) // zero if there is none
-
 	body, err := readBody(resp)
 	if err != nil && resp.StatusCode == http.StatusOK {
 		e.Class = ClassTransport
@@ -141,12 +139,13 @@ func (c *Client) newRequest(ctx context.Context, base *url.URL, r *request) *htt
 	}
 	u.RawQuery = r.query
 	req := (&http.Request{
-		Method: r.method, URL: &u, Host: u.Host,
+		Method: http.MethodGet, URL: &u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"User-Agent": {"wxkeeper"}},
 		Body:   io.NopCloser(bytes.NewReader(r.body)),
 	}).WithContext(ctx)
 	if r.body != nil {
+		req.Method = http.MethodPost
 		req.ContentLength = int64(len(r.body))
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -179,11 +178,8 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 
 // unsent reports whether the request that failed with err certainly did not reach the server.
 func (t *trace) unsent(err error) bool {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return true
-	}
-	return t.traced.Load() && !t.wrote.Load()
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial" || t.traced.Load() && !t.wrote.Load()
 }
 
 // blamesHost reports whether a transport failure after elapsed is the fault of the host. It is not if the caller

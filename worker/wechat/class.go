@@ -1,6 +1,9 @@
 package wechat
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Class is what a failure means for the caller. Other packages decide by class, not by errcode. The zero
 // Class means no failure.
@@ -60,10 +63,8 @@ func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 // record.
 func (c *Class) UnmarshalText(text []byte) error {
 	*c = ClassUnknown
-	for i, name := range classNames {
-		if name == string(text) {
-			*c = Class(i)
-		}
+	if i := slices.Index(classNames[:], string(text)); i >= 0 {
+		*c = Class(i)
 	}
 	return nil
 }

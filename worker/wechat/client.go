@@ -2,9 +2,11 @@ package wechat
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -26,19 +28,22 @@ type Client struct {
 
 // New returns a client. It opens no connection. If cfg is wrong, the error names the field.
 func New(cfg Config) (*Client, error) {
-	bases, err := cfg.baseURLs()
-	if err != nil {
-		return nil, err
+	if len(cfg.URLs) == 0 {
+		cfg.URLs = []string{DefaultURL}
+	}
+	bases := make([]*url.URL, len(cfg.URLs))
+	for i, s := range cfg.URLs {
+		var err error
+		if bases[i], err = CheckURL(s, cfg.AllowInsecure); err != nil {
+			return nil, fmt.Errorf("wechat: Config.URLs[%d] %w", i, err)
+		}
+	}
+	if cfg.Timeout < 0 {
+		return nil, errors.New("wechat: Config.Timeout is negative; 0 means 5s")
 	}
 	c := &Client{
 		bases: bases, hosts: newHosts(len(bases)),
-		timeout: cfg.Timeout, transport: cfg.Transport, onCall: cfg.OnCall,
-	}
-	switch {
-	case c.timeout < 0:
-		return nil, errors.New("wechat: Config.Timeout is negative; 0 means 5s")
-	case c.timeout == 0:
-		c.timeout = DefaultTimeout
+		timeout: cmp.Or(cfg.Timeout, DefaultTimeout), transport: cfg.Transport, onCall: cfg.OnCall,
 	}
 	if c.transport == nil {
 		c.transport = newTransport(c.timeout)
@@ -58,12 +63,12 @@ func (c *Client) Close() {
 }
 
 // Token requests a new access_token with GET /cgi-bin/token (docs/wechat-api.md#token). WeChat accepts the
-// previous token for 5 more minutes, and the token before that no longer. So if the error has Sent, WeChat
-// may have issued a token that nobody has received.
+// previous token for 5 more minutes, and no older token. So if the error has Sent, WeChat may have issued a
+// token that nobody has received.
 func (c *Client) Token(ctx context.Context, appid, secret string) (Issued, error) {
 	query := "grant_type=client_credential&appid=" + url.QueryEscape(appid) + "&secret=" + url.QueryEscape(secret)
 	return c.issue(ctx, "access_token", &request{
-		endpoint: EndpointToken, method: http.MethodGet, path: "/cgi-bin/token", query: query,
+		endpoint: EndpointToken, path: "/cgi-bin/token", query: query,
 		mask: newMask(EndpointToken, secret),
 	})
 }
@@ -79,7 +84,7 @@ func (c *Client) StableToken(ctx context.Context, appid, secret string, force bo
 		ForceRefresh bool   `json:"force_refresh,omitempty"`
 	}{"client_credential", appid, secret, force}
 	return c.issue(ctx, "access_token", &request{
-		endpoint: EndpointStableToken, method: http.MethodPost, path: "/cgi-bin/stable_token", body: encode(body),
+		endpoint: EndpointStableToken, path: "/cgi-bin/stable_token", body: encode(body),
 		mask: newMask(EndpointStableToken, secret),
 	})
 }
@@ -89,7 +94,7 @@ func (c *Client) StableToken(ctx context.Context, appid, secret string, force bo
 func (c *Client) Ticket(ctx context.Context, accessToken string, typ TicketType) (Issued, error) {
 	query := "access_token=" + url.QueryEscape(accessToken) + "&type=" + url.QueryEscape(string(typ))
 	return c.issue(ctx, "ticket", &request{
-		endpoint: EndpointTicket, method: http.MethodGet, path: "/cgi-bin/ticket/getticket", query: query,
+		endpoint: EndpointTicket, path: "/cgi-bin/ticket/getticket", query: query,
 		mask: newMask(EndpointTicket, accessToken),
 	})
 }
@@ -105,7 +110,7 @@ func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTick
 	}{openid, codeTicket}
 	var code json.RawMessage
 	err := c.call(ctx, &request{
-		endpoint: EndpointTicketToCode, method: http.MethodPost, path: "/intp/marketcode/tickettocode",
+		endpoint: EndpointTicketToCode, path: "/intp/marketcode/tickettocode",
 		query: "access_token=" + url.QueryEscape(accessToken), body: encode(body),
 		mask: newMask(EndpointTicketToCode, accessToken, openid, codeTicket),
 		accept: func(a answer, _ time.Time) (err error) {
@@ -113,10 +118,7 @@ func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTick
 			return err
 		},
 	})
-	if err != nil {
-		return nil, err
-	}
-	return code, nil
+	return code, err
 }
 
 // APIDomainIP requests the IPs of WeChat's API with GET /cgi-bin/get_api_domain_ip. That is the cheapest way
@@ -125,7 +127,7 @@ func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTick
 func (c *Client) APIDomainIP(ctx context.Context, accessToken string) ([]string, error) {
 	var ips []string
 	err := c.call(ctx, &request{
-		endpoint: EndpointAPIDomainIP, method: http.MethodGet, path: "/cgi-bin/get_api_domain_ip",
+		endpoint: EndpointAPIDomainIP, path: "/cgi-bin/get_api_domain_ip",
 		query: "access_token=" + url.QueryEscape(accessToken),
 		mask:  newMask(EndpointAPIDomainIP, accessToken),
 		accept: func(a answer, _ time.Time) (err error) {
@@ -133,10 +135,7 @@ func (c *Client) APIDomainIP(ctx context.Context, accessToken string) ([]string,
 			return err
 		},
 	})
-	if err != nil {
-		return nil, err
-	}
-	return ips, nil
+	return ips, err
 }
 
 // issue makes a call whose answer carries a credential in the field called name.
@@ -147,10 +146,8 @@ func (c *Client) issue(ctx context.Context, name string, r *request) (Issued, er
 		issued.SentAt = sentAt
 		return err
 	}
-	if err := c.call(ctx, r); err != nil {
-		return Issued{}, err
-	}
-	return issued, nil
+	err := c.call(ctx, r)
+	return issued, err
 }
 
 // call makes one attempt. It makes further attempts only while the request certainly did not reach WeChat: at

@@ -47,38 +47,21 @@ type Call struct {
 	Err      *Error    // nil if the attempt succeeded
 }
 
-// baseURLs returns the checked URLs without a trailing slash. Errors name the field and show no userinfo and
-// no query.
-func (cfg *Config) baseURLs() ([]*url.URL, error) {
-	urls := cfg.URLs
-	if len(urls) == 0 {
-		urls = []string{DefaultURL}
-	}
-	bases := make([]*url.URL, len(urls))
-	for i, s := range urls {
-		u, err := checkURL(s, cfg.AllowInsecure)
-		if err != nil {
-			return nil, fmt.Errorf("wechat: Config.URLs[%d]: %w", i, err)
-		}
-		bases[i] = u
-	}
-	return bases, nil
-}
-
-func checkURL(s string, allowInsecure bool) (*url.URL, error) {
+// CheckURL parses a base URL and returns it without a trailing slash. Its errors show only the scheme and the host: a
+// URL can contain a password, and a copied query can contain a secret.
+func CheckURL(s string, allowInsecure bool) (*url.URL, error) {
 	u, err := url.Parse(s)
+	if err != nil {
+		return nil, errors.New("cannot be parsed: write for example " + DefaultURL)
+	}
 	switch {
-	case err != nil: // its text quotes the URL, which may hold a password
-		return nil, errors.New("not a URL; an example is " + DefaultURL)
 	case u.Scheme != "https" && u.Scheme != "http", u.Opaque != "", u.Hostname() == "":
-		return nil, errors.New("not an https:// URL with a host; an example is " + DefaultURL)
-	case u.User != nil:
-		return nil, fmt.Errorf("the URL of %s must not contain a user or password", u.Host)
-	case u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"):
-		return nil, fmt.Errorf("the URL of %s must not contain a query or fragment", u.Host)
+		return nil, errors.New("is not an http or https URL, for example " + DefaultURL)
+	case u.User != nil, u.RawQuery != "", u.ForceQuery, strings.Contains(s, "#"):
+		return nil, fmt.Errorf("has more than a host and a path: leave %s://%s", u.Scheme, u.Host)
 	case u.Scheme == "http" && !allowInsecure && !loopback.Host(u.Hostname()):
-		return nil, fmt.Errorf("http://%s would show the AppSecret to everybody on the network path: use https://, or set "+
-			"AllowInsecure (WECHAT_API_INSECURE=true) if you trust the path", u.Host)
+		return nil, fmt.Errorf("is http://%s, which would send secrets over the network in the clear: write https://, "+
+			"or set WECHAT_API_INSECURE=true", u.Host)
 	}
 	return &url.URL{
 		Scheme: u.Scheme, Host: u.Host,

@@ -31,18 +31,18 @@ func TestURLsAreChecked(t *testing.T) {
 		"http on loopback 6": {url: "http://[::1]:8080"},
 		"http on localhost":  {url: "http://LocalHost:8080"},
 		"http allowed":       {url: "http://relay.example", insecure: true},
-		"http":               {url: "http://relay.example", want: "http://relay.example would show the AppSecret"},
-		"http on a name":     {url: "http://localhost.example", want: "use https://"},
-		"empty":              {url: "", want: "an example is https://api.weixin.qq.com"},
-		"no scheme":          {url: "api.weixin.qq.com", want: "not an https:// URL"},
-		"ftp":                {url: "ftp://api.weixin.qq.com", insecure: true, want: "not an https:// URL"},
-		"no host":            {url: "https://:443/x", want: "not an https:// URL"},
-		"userinfo":           {url: "https://u:" + hidden + "@relay.example", want: "user or password"},
-		"query":              {url: "https://relay.example?key=" + hidden, want: "query or fragment"},
-		"empty query":        {url: "https://relay.example?", want: "query or fragment"},
-		"fragment":           {url: "https://relay.example#" + hidden, want: "query or fragment"},
-		"empty fragment":     {url: "https://relay.example#", want: "query or fragment"},
-		"not a URL":          {url: "https://u:" + hidden + "@relay.example:port", want: "not a URL"},
+		"http":               {url: "http://relay.example", want: "http://relay.example, which would send secrets"},
+		"http on a name":     {url: "http://localhost.example", want: "write https://"},
+		"empty":              {url: "", want: "for example https://api.weixin.qq.com"},
+		"no scheme":          {url: "api.weixin.qq.com", want: "not an http or https URL"},
+		"ftp":                {url: "ftp://api.weixin.qq.com", insecure: true, want: "not an http or https URL"},
+		"no host":            {url: "https://:443/x", want: "not an http or https URL"},
+		"userinfo":           {url: "https://u:" + hidden + "@relay.example", want: "leave https://relay.example"},
+		"query":              {url: "https://relay.example?key=" + hidden, want: "leave https://relay.example"},
+		"empty query":        {url: "https://relay.example?", want: "leave https://relay.example"},
+		"fragment":           {url: "https://relay.example#" + hidden, want: "leave https://relay.example"},
+		"empty fragment":     {url: "https://relay.example#", want: "leave https://relay.example"},
+		"not a URL":          {url: "https://u:" + hidden + "@relay.example:port", want: "cannot be parsed"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestURLsAreChecked(t *testing.T) {
 			if err == nil {
 				t.Fatalf("got no error, want %q", tt.want)
 			}
-			contains(t, "error", err.Error(), "Config.URLs[1]: ")
+			contains(t, "error", err.Error(), "Config.URLs[1] ")
 			contains(t, "error", err.Error(), tt.want)
 			if strings.Contains(err.Error(), hidden) {
 				t.Errorf("the error shows a password or query: %v", err)

@@ -17,8 +17,8 @@
 //	errcode other than 0  the class in the table of errcodes
 //	anything undocumented ClassBroken; a body is never repaired by guess
 //
-// The table of errcodes has two columns, because an errcode means one thing where the request carries the AppSecret
-// (token, stable_token) and another where it carries an access_token (getticket, tickettocode, get_api_domain_ip).
+// The table of errcodes has two columns, because an errcode means one thing if the request carries the AppSecret
+// (token, stable_token) and another if it carries an access_token (getticket, tickettocode, get_api_domain_ip).
 //
 // One minute after the client left the first host, one call tries that host again; all other calls stay where
 // they are.

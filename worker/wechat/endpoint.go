@@ -12,11 +12,6 @@ const (
 	EndpointAPIDomainIP  Endpoint = "get_api_domain_ip" // GET /cgi-bin/get_api_domain_ip
 )
 
-// Endpoints lists all endpoints.
-var Endpoints = [...]Endpoint{
-	EndpointToken, EndpointStableToken, EndpointTicket, EndpointTicketToCode, EndpointAPIDomainIP,
-}
-
 // takesSecret reports whether a request to e carries the AppSecret and not an access_token. It selects the
 // column of the table of errcodes.
 func (e Endpoint) takesSecret() bool { return e == EndpointToken || e == EndpointStableToken }

@@ -26,7 +26,7 @@ func everywhere(class Class, wait time.Duration, advice string) [2]meaning {
 // callerIP is the placeholder in an advice for the IP from which WeChat saw the call.
 const callerIP = "{ip}"
 
-// An advice says what to do and why.
+// Each advice is an instruction for an operator, and its reason.
 const (
 	adviceBug = "check whether the proxy or relay in WECHAT_API_URL changes requests; without one, send this error with " +
 		"its rid to the maintainers of wxkeeper: WeChat calls the request malformed"
@@ -140,8 +140,6 @@ func lookUp(e Endpoint, errcode int, errmsg string) (m meaning, known bool) {
 	if e.takesSecret() {
 		m = row[atSecret]
 	}
-	if strings.Contains(m.advice, callerIP) {
-		m.advice = strings.ReplaceAll(m.advice, callerIP, nameIPs(errmsg))
-	}
+	m.advice = strings.ReplaceAll(m.advice, callerIP, nameIPs(errmsg))
 	return m, true
 }

@@ -22,14 +22,13 @@ func splitRID(errmsg string) (rest, rid string) {
 	return strings.TrimSpace(errmsg[:m[0]] + errmsg[m[1]:]), rid
 }
 
+var ipWord = regexp.MustCompile(`[0-9A-Za-z.:]+`)
+
 // findIPs returns each address in an errmsg once. `invalid ip 8.149.1.2 ipv6 ::ffff:8.149.1.2, not in
 // whitelist` contains one address in two forms (docs/wechat-api.md#ip-white-list).
 func findIPs(errmsg string) []string {
-	words := strings.FieldsFunc(errmsg, func(r rune) bool {
-		return r != '.' && r != ':' && !('0' <= r && r <= '9') && !('a' <= r && r <= 'z') && !('A' <= r && r <= 'Z')
-	})
 	var ips []string
-	for _, w := range words {
+	for _, w := range ipWord.FindAllString(errmsg, -1) {
 		ip, ok := parseIP(w)
 		if !ok || ip.IsUnspecified() {
 			continue
@@ -67,33 +66,14 @@ func nameIPs(errmsg string) string {
 // UTF-8, each run of white space becomes one space, and control and invisible formatting characters are
 // removed.
 func printable(s string) string {
-	var b strings.Builder
-	b.Grow(len(s))
-	space := false
-	for _, r := range strings.ToValidUTF8(s, "\uFFFD") {
-		switch {
-		case unicode.IsSpace(r):
-			space = b.Len() > 0
-			continue
-		case unicode.IsControl(r), unicode.Is(unicode.Cf, r):
-			continue
+	visible := strings.Map(func(r rune) rune {
+		if !unicode.IsSpace(r) && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
+			return -1
 		}
-		if space {
-			b.WriteByte(' ')
-			space = false
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	return strings.Join(strings.Fields(visible), " ")
 }
 
-// clip cuts s to at most n bytes, at the end of a character.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && s[n]&0xC0 == 0x80 {
-		n--
-	}
-	return s[:n]
-}
+// clip cuts s, which is valid UTF-8, to at most n bytes, at the end of a character.
+func clip(s string, n int) string { return strings.ToValidUTF8(s[:min(len(s), n)], "") }

@@ -136,19 +136,16 @@ func newCause(err error, m *mask, serverText bool) *cause {
 			c.is = append(c.is, s)
 		}
 	}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		c.is = append(c.is, errno)
 	}
-	var dns *net.DNSError
-	if errors.As(err, &dns) {
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		c.is = append(c.is, ErrLookup)
 	}
 	if isTLS(err) {
 		c.is = append(c.is, ErrTLS)
 	}
-	var withURL *url.Error
-	if errors.As(err, &withURL) && withURL.Err != nil {
+	if withURL, ok := errors.AsType[*url.Error](err); ok && withURL.Err != nil {
 		err = withURL.Err
 	}
 	c.text = m.line(err.Error())

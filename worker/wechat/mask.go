@@ -1,7 +1,6 @@
 package wechat
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/url"
 	"regexp"
@@ -56,14 +55,10 @@ func spellings(s string) []string {
 	for _, esc := range []string{url.QueryEscape(s), url.PathEscape(s)} {
 		forms = append(forms, esc, lowerHex.ReplaceAllStringFunc(esc, strings.ToLower))
 	}
-	for _, html := range []bool{true, false} {
-		var b bytes.Buffer
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(html)
-		if enc.Encode(s) == nil {
-			in := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(b.String()), `"`), `"`)
-			forms = append(forms, in, strings.ReplaceAll(in, "/", `\/`)) // PHP escapes the slash
-		}
+	withHTML, _ := json.Marshal(s) // a string always encodes
+	for _, quoted := range [][]byte{withHTML, encode(s)} {
+		in := string(quoted[1 : len(quoted)-1])
+		forms = append(forms, in, strings.ReplaceAll(in, "/", `\/`)) // PHP escapes the slash
 	}
 	for _, f := range slices.Clone(forms) {
 		q := strconv.Quote(f)

@@ -1,6 +1,10 @@
 package wechat
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+)
 
 // fieldNames are the fields that this package reads. Other fields remain in the raw answer.
 var fieldNames = [...]string{"errcode", "errmsg", "code", "access_token", "expires_in", "ticket", "ip_list"}
@@ -9,10 +13,8 @@ var fieldNames = [...]string{"errcode", "errmsg", "code", "access_token", "expir
 type fields [len(fieldNames)]json.RawMessage
 
 func (f *fields) get(name string) json.RawMessage {
-	for i, n := range fieldNames {
-		if n == name {
-			return f[i]
-		}
+	if i := slices.Index(fieldNames[:], name); i >= 0 {
+		return f[i]
 	}
 	return nil
 }
@@ -51,14 +53,12 @@ func members(object []byte, visit func(name []byte, value json.RawMessage)) {
 
 // plain returns name without its escapes.
 func plain(name []byte) []byte {
-	for _, b := range name {
-		if b == '\\' {
-			var s string
-			_ = json.Unmarshal(append(append([]byte{'"'}, name...), '"'), &s) // valid, so it decodes
-			return []byte(s)
-		}
+	if bytes.IndexByte(name, '\\') < 0 {
+		return name
 	}
-	return name
+	var s string
+	_ = json.Unmarshal(slices.Concat([]byte{'"'}, name, []byte{'"'}), &s) // valid, so it decodes
+	return []byte(s)
 }
 
 func skipSpace(text []byte, i int) int {

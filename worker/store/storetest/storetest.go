@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -59,8 +58,8 @@ func (s *Server) next() uint64 {
 // after time has passed.
 func (s *Server) Expire() {
 	now := s.now()
-	for _, key := range slices.Sorted(maps.Keys(s.records)) {
-		if r := s.records[key]; r.credential != nil && !now.Before(r.ends) {
+	for key, r := range s.records {
+		if r.credential != nil && !now.Before(r.ends) {
 			s.records[key] = record{revision: s.next()}
 		}
 	}
