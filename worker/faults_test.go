@@ -208,7 +208,7 @@ func (r *faultRow) check(t *testing.T, f *faultFixture, workers []*testWorker) {
 		}
 	}
 	if v := f.validity(id, r.kind, stored.Value); v != valid {
-		t.Errorf("the published value is not the newest: WeChat says %s", v)
+		t.Errorf("the published value is not the newest: for WeChat it is %s", v)
 	}
 }
 
@@ -223,10 +223,10 @@ func checkRecords(t *testing.T, records []received, minted int) (by []string) {
 		}
 		held = r.held
 		if r.validity != valid {
-			t.Errorf("WeChat says of generation %d when it arrives: %s", r.Generation, r.validity)
+			t.Errorf("generation %d is %s for WeChat when it arrives", r.Generation, r.validity)
 		}
 		if minted == 1 && i > 0 && r.former != valid {
-			t.Errorf("WeChat says of the value that the consumer had before generation %d: %s", r.Generation, r.former)
+			t.Errorf("the value that the consumer had before generation %d was %s for WeChat", r.Generation, r.former)
 		}
 		switch {
 		case r.Generation > generation && r.Worker != "earlier":

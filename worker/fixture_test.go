@@ -204,12 +204,12 @@ func (f *fixture) killToken() {
 	f.foreignRefresh(messages.SourceToken)
 }
 
-// validity is what WeChat says of a value.
+// validity is whether WeChat accepts a value, or why it does not.
 type validity = wechattest.Validity
 
 const valid = wechattest.Valid
 
-// validity is what WeChat says now of a value.
+// validity is the validity of a value now.
 func (f *fixture) validity(appid string, kind messages.Kind, value string) validity {
 	return f.wechat.Validity(appid, string(kind), value)
 }
@@ -218,7 +218,7 @@ func (f *fixture) validity(appid string, kind messages.Kind, value string) valid
 func (f *fixture) checkValid(c messages.Credential) {
 	f.Helper()
 	if v := f.validity(c.AppID, c.Kind, c.Value); v != valid {
-		f.Errorf("WeChat says of %s, generation %d: %s, want valid", messages.Key(c.AppID, c.Kind), c.Generation, v)
+		f.Errorf("generation %d of %s is %s for WeChat, want valid", c.Generation, messages.Key(c.AppID, c.Kind), v)
 	}
 }
 
@@ -530,7 +530,7 @@ func (w *testWorker) mustReport(r messages.RefreshCredentialRequest, want messag
 		w.Fatalf("the outcome of the report is %q, want %q", got.Reason, want)
 	}
 	if got.Refreshed != (want == messages.ReasonRefreshed) {
-		w.Errorf("the reply says refreshed: %t, and the outcome is %q", got.Refreshed, got.Reason)
+		w.Errorf("the reply has refreshed: %t, and the outcome is %q", got.Refreshed, got.Reason)
 	}
 	return got
 }

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience limits waits for events that must come, so that a test that hangs fails. It says nothing about speed.
+// patience limits waits for events that must come, so that a test that hangs fails. It is no claim about speed.
 const patience = 5 * time.Minute
 
 // Leases of workers in tests.

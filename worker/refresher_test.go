@@ -47,7 +47,7 @@ func TestOldValueServedWhateverWeChatAnswers(t *testing.T) {
 			w := f.worker(func(c *Config) {
 				classic(c)
 				if fault.Hang {
-					c.WeChat.Timeout = time.Second
+					c.WeChat.Timeout = 5 * time.Second
 				}
 			})
 			failed := events.next(messages.EventFailed)
@@ -198,7 +198,7 @@ func TestRefusedAccountDoesNotDelayOthers(t *testing.T) {
 	checkCallsOfBad(1)
 	w.stop()
 
-	// A worker that starts does not repeat what the ledger tells the fleet to wait for,
+	// A worker that starts waits as the ledger entry demands,
 	w = f.worker(wrongSecret)
 	w.await(messages.AccessToken, 0)
 	checkCallsOfBad(1)
@@ -300,8 +300,8 @@ func (i *interloper) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// When the answer arrives, another worker has the lease: it has fetched a token too, and nobody knows which one
-// is newer. The worker refreshes once more, so that the published token is the newest
+// When the answer arrives, another worker has the lease: it has fetched a token too, and the fleet does not know
+// which one is newer. The worker refreshes once more, so that the published token is the newest
 // (docs/architecture.md#refresh-2).
 func TestRefusedWriteIsFollowedByOneMoreRefresh(t *testing.T) {
 	t.Parallel()
