@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,12 +107,23 @@ func (c *Cluster) StreamLeader(stream string) *Server {
 	return nil
 }
 
+// portsTried counts the ports that freePort has tried in this process.
+var portsTried atomic.Int64
+
+// freePort returns a port of the loopback on which a server can listen, also again after it has stopped. The port is
+// below those that the system gives to outgoing connections: such a connection of another test could take the port of
+// a stopped server. Each process has a block of 500 ports, so that test processes do not take each other's.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	const first, blocks, size = 10_000, 40, 500
+	for range 10 * size {
+		port := first + os.Getpid()%blocks*size + int(portsTried.Add(1)%size)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	tb.Fatal("no free port")
+	return 0
 }

@@ -37,12 +37,11 @@ func Start(tb testing.TB, changes ...func(*server.Options)) *Server {
 
 func start(tb testing.TB, opts server.Options) *Server {
 	tb.Helper()
-	opts.Host, opts.Port, opts.JetStream, opts.StoreDir = "127.0.0.1", server.RANDOM_PORT, true, storeDir(tb)
+	opts.Host, opts.Port, opts.JetStream, opts.StoreDir = "127.0.0.1", freePort(tb), true, storeDir(tb)
 	opts.JetStreamMaxMemory, opts.JetStreamMaxStore, opts.NoSigs, opts.NoLog = 64<<20, 1<<30, true, true
 	opts.AuthTimeout = patience.Seconds() // 2 s by default, in which a client on a loaded machine may not send its name
 	s := &Server{tb: tb, opts: opts}
 	s.Restart()
-	s.opts.Port = s.srv.Addr().(*net.TCPAddr).Port
 	s.url = s.srv.ClientURL()
 	tb.Cleanup(s.Stop)
 	return s
