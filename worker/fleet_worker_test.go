@@ -35,11 +35,12 @@ type virtualWorker struct {
 	at    time.Time                // when the current step ends
 	dead  bool                     // it died in the current step
 
-	attempt *attempt     // the attempt that its turn has written down; nil: none
-	called  *call        // the last call of its turn; nil: none
-	chose   time.Time    // by its clock: when its turn last wrote the ledger, with which it decides what it publishes
-	known   store.Ledger // the last ledger entry that it has read, written or received, not counting lost ones
-	lost    bool         // an operation of its turn was lost
+	attempt   *attempt     // the attempt that its turn has written down; nil: none
+	called    *call        // the last call of its turn; nil: none
+	turnCalls int          // how often its turn has called WeChat
+	chose     time.Time    // by its clock: when its turn last wrote the ledger, with which it decides what it publishes
+	known     store.Ledger // the last ledger entry that it has read, written or received, not counting lost ones
+	lost      bool         // an operation of its turn was lost
 }
 
 // attempt is an attempt that a turn has written down and for which it has not called WeChat yet.
@@ -137,7 +138,7 @@ func (w *virtualWorker) step() {
 
 // begin begins a turn.
 func (w *virtualWorker) begin(turn func()) {
-	w.at, w.lost = w.fleet.now, false
+	w.at, w.lost, w.turnCalls = w.fleet.now, false, 0
 	w.next, w.stop = iter.Pull(func(yield func(time.Duration) bool) {
 		w.yield = yield
 		defer func() {
@@ -353,6 +354,7 @@ func (u virtualUpstream) issue(ctx context.Context, force bool) (wechat.Issued, 
 	if w.calling != nil {
 		w.calling(w, c)
 	}
+	w.turnCalls++
 	sent := w.now()
 	issued, failure := w.wechat.ask(force)
 	issued.SentAt = sent
