@@ -42,7 +42,7 @@ func (r *Request) check() error {
 		}
 		if role == Watcher && len(r.AppIDs) > 1 {
 			return errors.New("watcher is for one account, because NATS cannot limit a watch to several: " +
-				"use direct, or one user for each account")
+				"use requester or direct, or one user for each account")
 		}
 	}
 	if len(r.AppIDs) > 0 && !slices.ContainsFunc(r.Roles, Role.OfAccount) {
@@ -54,12 +54,50 @@ func (r *Request) check() error {
 		}
 	}
 	if r.User == "" {
-		for _, role := range r.Roles {
-			r.User += string(role) + "-"
-		}
-		r.User = strings.TrimSuffix(r.User+strings.Join(r.AppIDs, "-"), "-")
+		return r.name()
 	}
+	if err := checkUser(r.User); err != nil {
+		return err
+	}
+	for _, role := range Roles {
+		if !role.OfAccount() && !slices.Contains(r.Roles, role) && password(r.User) == password(string(role)) {
+			return fmt.Errorf("the user %q has the name of the user of `wxkeeper permissions %s`: choose another name",
+				r.User, role)
+		}
+	}
+	return nil
+}
+
+// name builds the user's name from its roles and AppIDs.
+func (r *Request) name() error {
+	for _, id := range r.AppIDs {
+		if strings.ContainsFunc(id, func(c rune) bool { return c == '_' || 'A' <= c && c <= 'Z' }) {
+			return fmt.Errorf("name the user of %s with --user: a name that is built from an AppID with _ or "+
+				"capital letters could have the password variable of another user", id)
+		}
+	}
+	var parts []string
+	for _, role := range r.Roles {
+		parts = append(parts, string(role))
+	}
+	r.User = strings.Join(append(parts, r.AppIDs...), "-")
 	return checkUser(r.User)
+}
+
+// checkDistinct checks that each user has a name and a password variable of its own.
+func checkDistinct(users []string) error {
+	seen := map[string]string{}
+	for _, u := range users {
+		switch other, ok := seen[password(u)]; {
+		case ok && other == u:
+			return fmt.Errorf("the user %q is named twice", u)
+		case ok:
+			return fmt.Errorf("the users %q and %q would have the same password variable %s: rename one of them",
+				other, u, password(u))
+		}
+		seen[password(u)] = u
+	}
+	return nil
 }
 
 // Inbox is the first token of the subjects on which a user receives its replies. With the default prefix
