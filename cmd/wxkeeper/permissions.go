@@ -12,7 +12,7 @@ import (
 
 type permissionsVerb struct {
 	Kind  []string `arg:"" enum:"${roles}" help:"What the user is for. With several kinds it may do what each of them may."`
-	AppID []string `name:"appid" placeholder:"APPID" help:"An account of a requester, resolver, signer, direct or watcher. May be repeated."`
+	AppID []string `name:"appid" placeholder:"APPID" help:"An account of a requester, resolver, signer, direct or watcher; * for all accounts. May be repeated."`
 	User  []string `placeholder:"NAME" help:"Name of the user. Default: built from the kinds and accounts. For accounts: a user of the account APPS; may be repeated."`
 }
 
@@ -41,7 +41,12 @@ Examples:
 }
 
 // Validate is called by kong.
-func (v *permissionsVerb) Validate() error { return checkAppIDs(v.AppID...) }
+func (v *permissionsVerb) Validate() error {
+	if slices.Contains(v.AppID, permissions.AllAccounts) {
+		return nil // permissions.User checks the rest
+	}
+	return checkAppIDs(v.AppID...)
+}
 
 func (v *permissionsVerb) Run(t *terminal) error {
 	cfg, err := config.Load(nil)

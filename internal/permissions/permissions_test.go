@@ -51,6 +51,14 @@ func TestUserWithSeveralRolesMayDoWhatAnyOfThemDoesAndHasEachSubjectOnce(t *test
 	}
 }
 
+func TestUserOfAllAccountsHasAWildcardInPlaceOfTheAppID(t *testing.T) {
+	t.Parallel()
+	r := request(Requester, Direct)
+	r.AppIDs, r.User = []string{AllAccounts}, "service"
+	wantParts(t, configuration(t, r), "# given accounts: all\n", `"wechat.credential.get.*"`, `"wechat.published.*.*"`,
+		`"$JS.API.DIRECT.GET.KV_wechat.$KV.wechat.*.*"`)
+}
+
 func TestUserIsNamedAfterItsRolesAndAccounts(t *testing.T) {
 	t.Parallel()
 	r := request(Direct, Signer)
@@ -66,7 +74,10 @@ func TestRequestThatMakesNoUserIsRefused(t *testing.T) {
 		"worker is for all accounts: leave --appid out":         {Roles: []Role{Worker}, AppIDs: []string{"wx1"}},
 		"signer is limited to accounts: name them with --appid": request(Worker, Signer),
 		`"wx.1" is not an AppID`:                                {Roles: []Role{Direct}, AppIDs: []string{"wx.1"}},
-		`"*" is not an AppID`:                                   {Roles: []Role{Resolver}, AppIDs: []string{"*"}},
+		`"wx*" is not an AppID`:                                 {Roles: []Role{Resolver}, AppIDs: []string{"wx*"}},
+		"* is for all accounts: name no other AppID": {Roles: []Role{Resolver},
+			AppIDs: []string{"wx1", "*"}, User: "shop"},
+		"name the user of all accounts with --user": {Roles: []Role{Resolver}, AppIDs: []string{"*"}},
 		"watcher is for one account": {Roles: []Role{Watcher},
 			AppIDs: []string{"wx1", "wx2"}},
 		`the user "a b" is not`:      {Roles: []Role{Worker}, User: "a b"},

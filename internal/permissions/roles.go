@@ -91,8 +91,10 @@ func (n names) forAccounts(appids []string, requests ...string) (subjects []stri
 	return subjects
 }
 
-// allAccounts is used in place of a list of AppIDs.
-var allAccounts = []string{"*"}
+// AllAccounts is used in place of AppIDs for a user of all accounts.
+const AllAccounts = "*"
+
+var allAccounts = []string{AllAccounts}
 
 // role returns the list of one role, without the user's inbox.
 func (n names) role(r Role, appids []string) list {

@@ -14,7 +14,7 @@ import (
 type Request struct {
 	Prefix, Bucket string   // WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET
 	Roles          []Role   // at least one; the user may do what any of them does
-	AppIDs         []string // of a user that is limited to accounts
+	AppIDs         []string // of a user that is limited to accounts; only [AllAccounts]: it is not limited
 	User           string   // the user's name; "": built from the roles and AppIDs
 }
 
@@ -48,10 +48,8 @@ func (r *Request) check() error {
 	if len(r.AppIDs) > 0 && !slices.ContainsFunc(r.Roles, Role.OfAccount) {
 		return fmt.Errorf("%s is for all accounts: leave --appid out", r.Roles[0])
 	}
-	for _, id := range r.AppIDs {
-		if err := messages.CheckAppID(id); err != nil {
-			return err
-		}
+	if err := r.checkAppIDs(); err != nil {
+		return err
 	}
 	if r.User == "" {
 		return r.name()
@@ -63,6 +61,24 @@ func (r *Request) check() error {
 		if !role.OfAccount() && !slices.Contains(r.Roles, role) && password(r.User) == password(string(role)) {
 			return fmt.Errorf("the user %q has the name of the user of `wxkeeper permissions %s`: choose another name",
 				r.User, role)
+		}
+	}
+	return nil
+}
+
+func (r *Request) checkAppIDs() error {
+	if slices.Contains(r.AppIDs, AllAccounts) {
+		switch {
+		case len(r.AppIDs) > 1:
+			return errors.New("* is for all accounts: name no other AppID")
+		case r.User == "":
+			return errors.New("name the user of all accounts with --user")
+		}
+		return nil
+	}
+	for _, id := range r.AppIDs {
+		if err := messages.CheckAppID(id); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -130,7 +146,7 @@ func User(r Request) (string, error) {
 		fmt.Fprintf(&b, "# %s: %s\n", role, role.Meaning())
 	}
 	if len(r.AppIDs) > 0 {
-		fmt.Fprintf(&b, "# given accounts: %s\n", strings.Join(r.AppIDs, ", "))
+		fmt.Fprintf(&b, "# given accounts: %s\n", strings.ReplaceAll(strings.Join(r.AppIDs, ", "), AllAccounts, "all"))
 	}
 	fmt.Fprintf(&b, "# nats-server.conf: include this file, and add $%s to a list of users\n", user)
 	fmt.Fprintf(&b, "# environment of the server: %s='\"…\"', "+

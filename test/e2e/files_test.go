@@ -29,17 +29,22 @@ func find(t *testing.T, file, pattern string) string {
 	return m[1]
 }
 
+// composeFiles are the files of Compose: the first includes the second.
+var composeFiles = []string{"docker-compose.yml", "deploy/nats/compose.yml"}
+
 // The server beside the workers has the version of the server that the tests embed.
 func TestComposeRunsTheNATSServerOfGoMod(t *testing.T) {
 	t.Parallel()
 	want := "nats:" + find(t, "go.mod", `github\.com/nats-io/nats-server/v2 v(\S+)`) + "-alpine"
-	images := regexp.MustCompile(`image: (nats:\S*)`).FindAllStringSubmatch(read(t, "docker-compose.yml"), -1)
-	if len(images) == 0 {
-		t.Fatal("docker-compose.yml has no image of NATS")
-	}
-	for _, m := range images {
-		if m[1] != want {
-			t.Errorf("docker-compose.yml has %s, go.mod has %s", m[1], want)
+	for _, file := range composeFiles {
+		images := regexp.MustCompile(`image: (nats:\S*)`).FindAllStringSubmatch(read(t, file), -1)
+		if len(images) == 0 {
+			t.Errorf("%s has no image of NATS", file)
+		}
+		for _, m := range images {
+			if m[1] != want {
+				t.Errorf("%s has %s, go.mod has %s", file, m[1], want)
+			}
 		}
 	}
 }
@@ -75,15 +80,15 @@ func TestComposePassesEveryVariableToWorkers(t *testing.T) {
 	t.Parallel()
 	const (
 		compose  = "docker-compose.yml sets it"
-		password = "the NATS nodes have one user, with a password"
+		password = "the NATS user of workers has a password"
 		noTLS    = "no TLS inside one machine"
 		noServer = "no embedded server"
 	)
 	decided := map[string]string{ // why deploy/worker.env does not pass the variable
 		"NATS_URL": compose, "NATS_USER": compose, "NATS_PASSWORD": compose, "WXKEEPER_HTTP_ADDR": compose,
-		"NATS_CREDS": password, "NATS_NKEY": password, "NATS_TOKEN": password,
+		"NATS_INBOX_PREFIX": compose,
+		"NATS_CREDS":        password, "NATS_NKEY": password, "NATS_TOKEN": password,
 		"NATS_CA": noTLS, "NATS_CERT": noTLS, "NATS_KEY": noTLS,
-		"NATS_INBOX_PREFIX":    "the only user may use every inbox",
 		"WXKEEPER_NATS_LISTEN": noServer, "WXKEEPER_DATA_DIR": noServer,
 	}
 	passedFile, composeFile := read(t, "deploy/worker.env"), read(t, "docker-compose.yml")
@@ -106,7 +111,7 @@ func TestComposePassesEveryVariableToWorkers(t *testing.T) {
 // No port is open to the network of the machine, and no fixed name or port prevents a second worker.
 func TestComposePublishesOnlyOnTheLoopback(t *testing.T) {
 	t.Parallel()
-	compose := read(t, "docker-compose.yml")
+	compose := read(t, composeFiles[0]) + read(t, composeFiles[1])
 	ports := regexp.MustCompile(`(?m)^ +ports: (.*)$`).FindAllStringSubmatch(compose, -1)
 	if len(ports) != 4 || strings.Count(compose, "ports:") != len(ports) {
 		t.Errorf("%d lines of ports, want one for each of three nodes and one for the simulator", len(ports))
@@ -117,7 +122,7 @@ func TestComposePublishesOnlyOnTheLoopback(t *testing.T) {
 		}
 	}
 	_, worker, _ := strings.Cut(compose, "\n  worker:")
-	worker, _, _ = strings.Cut(worker, "\n  account-configured:")
+	worker, _, _ = strings.Cut(worker, "\n  operator:")
 	if strings.Contains(worker, "ports:") {
 		t.Error("the worker has a fixed port: a second worker could not start")
 	}
