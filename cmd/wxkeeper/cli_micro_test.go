@@ -19,7 +19,8 @@ func TestNATSMicroFindsWorkersInOneAccountAndInTwo(t *testing.T) {
 		g.startWorker(g.as("worker"))
 		env := vars{"NATS_URL": g.srv.URL(), "NATS_USER": "micro", "NATS_PASSWORD": passphrase}
 		for _, args := range []string{"ls", "info corp", "stats corp"} {
-			r := call(t, env, "", natsCommand(t), append([]string{"micro", "--inbox-prefix=_INBOX_micro"}, strings.Fields(args)...)...)
+			all := append([]string{"micro", "--inbox-prefix=_INBOX_micro"}, strings.Fields(args)...)
+			r := call(t, env, "", natsCommand(t), all...)
 			if r.code != 0 || !strings.Contains(r.out, "corp") {
 				t.Errorf("%s: nats micro %s: exit code %d\n%s%s", name, args, r.code, r.out, r.err)
 			}

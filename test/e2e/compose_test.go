@@ -293,7 +293,7 @@ func TestOwnAccountReplacesTheDemoAccount(t *testing.T) {
 func TestAccountWithoutPasswordsDoesNotStart(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	passwords := []string{"NATS_WORKER_PASSWORD", "NATS_SERVICE_PASSWORD", "NATS_OPERATOR_PASSWORD", "NATS_CLUSTER_PASSWORD"}
+	passwords := strings.Fields("NATS_WORKER_PASSWORD NATS_SERVICE_PASSWORD NATS_OPERATOR_PASSWORD NATS_CLUSTER_PASSWORD")
 	clean := s.env
 	for _, account := range []string{"WECHAT_APPID=wx1", "WECHAT_ACCOUNTS_FILE=secrets/accounts.json"} {
 		for i, missing := range passwords {

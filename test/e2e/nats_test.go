@@ -33,8 +33,9 @@ func TestListsOfTheNodesAreThoseThatArePrinted(t *testing.T) {
 
 // What nats-server makes of the configuration of a node, with passwords that are digits.
 func TestNodesListenAndAuthenticateAsTheDocumentSays(t *testing.T) {
+	t.Setenv("NODE", "nats-1")
 	for name, value := range map[string]string{
-		"NODE": "nats-1", "ROUTE_HOST": "route-1", "WORKER_PASSWORD": `"1"`, "SERVICE_PASSWORD": `"2"`,
+		"ROUTE_HOST": "route-1", "WORKER_PASSWORD": `"1"`, "SERVICE_PASSWORD": `"2"`,
 		"OPERATOR_PASSWORD": `"3"`, "CLUSTER_PASSWORD": `"4"`,
 		"ROUTES": `["nats://node:4@route-1:6222", "nats://node:4@route-2:6222"]`,
 	} {
