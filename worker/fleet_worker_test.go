@@ -255,7 +255,7 @@ func (w *virtualWorker) wrote(before, after store.Ledger) {
 func (w *virtualWorker) deliver() {
 	if record, revision := w.nats.Record(w.key()); w.delivered[0] != revision {
 		w.delivered[0] = revision
-		w.memory.handleRecords(recordEvent(w.T, w.key(), record, revision))
+		w.memory.handleRecords(store.RecordEvent{Event: recordEvent(w.T, w.key(), record, revision)})
 	}
 	if l := w.nats.Ledger(w.key()); w.delivered[1] != l.Revision {
 		w.delivered[1] = l.Revision

@@ -47,7 +47,7 @@ func TestExpiredRecordRemovesItselfAndNotifiesWatchers(t *testing.T) {
 	s := newStore(t, natstest.Start(t), "w")
 	events := followRecords(t, s)
 	publish(t, s, credential(1, 5*time.Second))
-	await(t, events, "the removal is not delivered", func(e bucket.Event) bool {
+	await(t, events, "the removal is not delivered", func(e RecordEvent) bool {
 		return e.Key == messages.Key("wx1", messages.AccessToken) && e.Removed
 	})
 	if _, err := s.Get(testContext(t), "wx1", messages.AccessToken); !errors.Is(err, ErrNotFound) {
