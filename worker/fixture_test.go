@@ -157,6 +157,17 @@ func (f *fixture) takeLease(worker string, ttl time.Duration) (l store.Lease) {
 // keysOf has the key that every worker of an account with the secret of these tests has.
 func keysOf(appid string) []seal.Key { return []seal.Key{seal.New(appid, secret)} }
 
+// sealed is the JSON of a record with the seal of a worker.
+func sealed(tb testing.TB, c messages.Credential) []byte {
+	tb.Helper()
+	c.Revision = 0
+	object, err := json.Marshal(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return seal.JSON(keysOf(c.AppID)[0], seal.Place{Bucket: "wechat", Key: messages.Key(c.AppID, c.Kind)}, object)
+}
+
 // storeOf is the store of another worker.
 func (f *fixture) storeOf(worker string) *store.Store {
 	f.Helper()

@@ -115,12 +115,13 @@ func (s *Store) leaseOwner(appid, key string, ttl time.Duration) ([]byte, error)
 func (s *Store) isAbandoned(appid string, kind messages.Kind, key string, stored []byte, ttl time.Duration) bool {
 	text, verdict := seal.CheckText(s.cfg.Keys(appid), seal.Place{Bucket: s.cfg.Bucket, Key: key}, stored)
 	millis, err := strconv.ParseInt(string(text[bytes.LastIndexByte(text, ' ')+1:]), 10, 64)
-	if verdict == seal.Forged || err != nil {
+	if verdict == seal.Forged || err != nil { // a worker's text ends with a number
 		s.cfg.OnForgedLease(appid, kind)
 		return true
 	}
 	now, end := s.cfg.Now(), time.UnixMilli(millis)
-	return now.After(end.Add(leaseGrace)) || end.After(now.Add(ttl+leaseGrace))
+	tooLong := verdict == seal.Foreign && end.After(now.Add(ttl+leaseGrace)) // what others seal may say anything
+	return tooLong || now.After(end.Add(leaseGrace))
 }
 
 // isConflict reports whether the server refused a write because another write came first, or is in flight.
