@@ -113,6 +113,9 @@ func (s *Store) leaseOwner(appid, key string, ttl time.Duration) ([]byte, error)
 // of the credential permanently. A lease that is sealed with another AppSecret counts until its end: it may be a
 // worker's. ttl is the longest life of a lease.
 func (s *Store) isAbandoned(appid string, kind messages.Kind, key string, stored []byte, ttl time.Duration) bool {
+	if len(stored) == 0 { // the marker of a released lease, which another worker has left since
+		return true
+	}
 	text, verdict := seal.CheckText(s.cfg.Keys(appid), seal.Place{Bucket: s.cfg.Bucket, Key: key}, stored)
 	millis, err := strconv.ParseInt(string(text[bytes.LastIndexByte(text, ' ')+1:]), 10, 64)
 	if verdict == seal.Forged || err != nil { // a worker's text ends with a number
