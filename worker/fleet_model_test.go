@@ -65,6 +65,7 @@ type mischief struct {
 	slow    bool          // NATS takes seconds
 	lose    bool          // the record is deleted
 	forget  bool          // the ledger is lost
+	replay  bool          // earlier records, and with forget earlier ledger entries, are stored again
 	report  bool          // consumers report the value
 	foreign bool          // another system refreshes
 	odd     bool          // WeChat's expires_in have any size, and its values return
@@ -281,14 +282,14 @@ func (f *fleet) meddle() {
 		f.nats.RemoveLedger(f.key())
 		f.lostEntry = f.now
 	})
-	may(f.may.lose && len(f.published) > 0, "store an old record", func() {
+	may(f.may.replay && len(f.published) > 0, "store an old record", func() {
 		f.mishap(0)
 		old := rapid.SampledFrom(f.published).Draw(f.T, "old record")
 		f.Logf("%s a copy of generation %d is stored", f.clock(), old.Generation)
 		f.lostRecord = f.now
 		f.nats.StoreRecord(old)
 	})
-	may(f.may.forget && len(f.entries) > 0, "store an old ledger entry", func() {
+	may(f.may.replay && f.may.forget && len(f.entries) > 0, "store an old ledger entry", func() {
 		old := rapid.SampledFrom(f.entries).Draw(f.T, "old entry")
 		f.Logf("%s a copy of the entry with %d calls and generation %d is stored", f.clock(), old.Calls, old.Generation)
 		f.nats.StoreLedger(old)

@@ -255,7 +255,7 @@ func (j *lostAnswer) PublishMsg(
 func TestStoredPublicationCountsThoughItsLeaseHasEndedSince(t *testing.T) {
 	t.Parallel()
 	srv, gate := natstest.Start(t), natstest.NewGate()
-	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: 500 * time.Millisecond})
+	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: 500 * time.Millisecond, Keys: keys})
 	ctx := testContext(t)
 	l, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Minute)
 	if err != nil {
