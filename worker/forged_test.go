@@ -144,7 +144,8 @@ func TestEarlierRecordThatIsStoredAgainIsReplacedWithoutACall(t *testing.T) {
 		i.put(i.records, earlier)
 		w.awaitStored(want)
 	}
-	if got, err := w.client.GetCredential(f.context(), messages.GetCredentialRequest{AppID: appid}); err != nil || got.Value != want.Value {
+	got, err := w.client.GetCredential(f.context(), messages.GetCredentialRequest{AppID: appid})
+	if err != nil || got.Value != want.Value {
 		t.Errorf("the worker hands out %v, %v", got, err)
 	}
 	f.checkCalls("token", calls)

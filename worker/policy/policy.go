@@ -62,7 +62,8 @@ func (p *Policy) Next(now time.Time, v View) Decision {
 	v.Ledger = withoutFuture(now, v.Ledger)
 	// A record that was stored with another AppSecret is not overwritten with what this worker holds: if it is a
 	// worker's, it is newer. WeChat decides which of the two AppSecrets is right.
-	lost := !v.Foreign && v.Held != nil && v.Held.Valid(now.Add(lifeTolerance)) && (!valid || v.Record.Generation < v.Held.Generation)
+	lost := !v.Foreign && v.Held != nil && v.Held.Valid(now.Add(lifeTolerance)) &&
+		(!valid || v.Record.Generation < v.Held.Generation)
 	if lost && isLatest(v.Ledger, v.Held) {
 		return Decision{Republish, now, messages.ReasonLost}
 	}

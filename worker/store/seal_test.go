@@ -27,17 +27,19 @@ func TestRecordThatNoWorkerStoredIsNotBelieved(t *testing.T) {
 	}
 	same := func(*messages.Credential) {}
 	key := messages.Key("wx1", messages.AccessToken)
-	here := seal.Place{Bucket: "wechat", Key: key}
+	of := func(key seal.Key, bucket, k string) []byte {
+		return seal.JSON(key, seal.Place{Bucket: bucket, Key: k}, object(same))
+	}
 	for name, tc := range map[string]struct {
 		stored []byte
 		want   error
 	}{
-		"as a worker stores it":             {seal.JSON(keys("wx1")[0], here, object(same)), nil},
+		"as a worker stores it":             {of(keys("wx1")[0], "wechat", key), nil},
 		"without a seal":                    {object(same), ErrForged},
-		"another account's":                 {seal.JSON(keys("wx2")[0], here, object(same)), ErrForeign},
-		"another AppSecret's":               {seal.JSON(seal.New("wx1", "another"), here, object(same)), ErrForeign},
-		"a copy of a ticket":                {seal.JSON(keys("wx1")[0], seal.Place{Bucket: "wechat", Key: "wx1.jsapi_ticket"}, object(same)), ErrForged},
-		"a copy of another bucket's record": {seal.JSON(keys("wx1")[0], seal.Place{Bucket: "staging", Key: key}, object(same)), ErrForged},
+		"another account's":                 {of(keys("wx2")[0], "wechat", key), ErrForeign},
+		"another AppSecret's":               {of(seal.New("wx1", "another"), "wechat", key), ErrForeign},
+		"a copy of a ticket":                {of(keys("wx1")[0], "wechat", "wx1.jsapi_ticket"), ErrForged},
+		"a copy of another bucket's record": {of(keys("wx1")[0], "staging", key), ErrForged},
 		"junk":                              {[]byte("junk"), ErrForged},
 	} {
 		revision, err := s.creds.Put(ctx, key, tc.stored)
