@@ -207,10 +207,18 @@ func (a *attack) aim(nc *nats.Conn, rights, targets []string, isolated bool) {
 	a.Helper()
 	answers := a.answers()
 	for _, right := range rights {
+		unheard := isolated && !a.imported(right) // APPS does not import the subject
 		ours := strings.HasPrefix(right, names.SubjectPrefix+".")
 		for _, target := range targets {
 			answered := !reserved(target) && (isolated || !dropped(target))
-			for _, body := range bodies(right, answered) {
+			list := bodies(right, answered)
+			switch {
+			case unheard:
+				list = list[:1]
+			case isolated && !a.imported(target): // the reply ends in APPS, whatever it says
+				list = list[:min(4, len(list))]
+			}
+			for _, body := range list {
 				if ours && answered {
 					answers++
 				}
