@@ -340,9 +340,45 @@ func TestOtherContainersReachOnlyThePortOfClients(t *testing.T) {
 			t.Errorf("%s is answered: %s", subject, m.Data)
 		}
 	}
+	// A reply of the workers goes nowhere beyond the account of the service.
+	js, err := jetstream.New(s.connect("worker", play))
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := messages.NewClient(s.connect("operator", play), "")
+	s.eventually("three fresh credentials, and nothing more to write", func() bool {
+		st, err := operator.Status(s.ctx, messages.StatusRequest{})
+		return err == nil && len(st.Credentials) == 3 && !slices.ContainsFunc(st.Credentials,
+			func(c messages.CredentialStatus) bool { return c.Reason != messages.ReasonFresh })
+	})
+	before := streamOf(s, js)
+	for _, reply := range []string{
+		"$JS.API.STREAM.DELETE.KV_wechat", "$JS.API.STREAM.PURGE.KV_wechat", "$KV.wechat.wx-demo.access_token",
+		"wechat.credential.refresh", "$SRV.PING",
+	} {
+		if err := service.PublishRequest("wechat.credential.get."+demoAppID, reply, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 { // requests after the attack, on which any worker answers
+		s.request("service", play, "wechat.credential.get."+demoAppID, "{}")
+	}
+	if after := streamOf(s, js); !after.Created.Equal(before.Created) || after.State.LastSeq != before.State.LastSeq {
+		t.Errorf("replies have changed the stream: before %+v, after %+v", before.State, after.State)
+	}
 	if _, err := nats.Connect(s.natsURL, nats.Timeout(10*time.Second)); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("a client without a user: %v", err)
 	}
+}
+
+// streamOf returns the stream of the credentials.
+func streamOf(s *stack, js jetstream.JetStream) *jetstream.StreamInfo {
+	s.t.Helper()
+	stream, err := js.Stream(s.ctx, "KV_wechat")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return stream.CachedInfo()
 }
 
 func natsImage(t *testing.T) string {
