@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
@@ -67,7 +68,7 @@ func (v *healthVerb) Run(ctx context.Context, t *terminal) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("not healthy: %s: %d %s", shown, resp.StatusCode, text)
 	}
-	fmt.Fprintln(t.out, oneLine(text))
+	safetext.Fprintf(t.out, "%s\n", text)
 	return nil
 }
 
