@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
@@ -44,7 +45,7 @@ func (v *healthVerb) Run(ctx context.Context, t *terminal) error {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
 	if err != nil {
-		return usage(fmt.Errorf("<url>: %q is not a URL", page))
+		return usage(fmt.Errorf("<url>: %q is not a URL", redact.URLs(page)))
 	}
 	shown := req.URL.Redacted()
 	// Without the proxy of the environment, which is meant for calls of WeChat.
@@ -81,7 +82,7 @@ func (v *healthVerb) page() (string, error) {
 		u, err := url.Parse(v.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return "", usage(fmt.Errorf("<url>: %q is not an http or https URL, for example "+
-				"http://127.0.0.1:8080/healthz", v.URL))
+				"http://127.0.0.1:8080/healthz", redact.URLs(v.URL)))
 		}
 		return v.URL, nil
 	}
