@@ -37,13 +37,14 @@ func newSigningService(t *testing.T, jsapi, card string, second int64, nonce str
 	return s
 }
 
-// requestOf is a request that was not sent: it has only data.
+// requestOf is a request that was not sent.
 type requestOf struct {
 	micro.Request
-	data string
+	data, reply string
 }
 
-func (r requestOf) Data() []byte { return []byte(r.data) }
+func (r requestOf) Data() []byte  { return []byte(r.data) }
+func (r requestOf) Reply() string { return r.reply }
 
 // replyText is the JSON of the reply to a request.
 func replyText(t *testing.T, f answer, body string) string {
