@@ -148,11 +148,11 @@ func TestRateOfEachAccountIsLimitedByItself(t *testing.T) {
 		n, err := spend("wx1", 200)
 		checkDiff(t, "requests at once", n, requestBurst)
 		e := refusal(t, "one more", err, messages.Throttled)
-		time.Sleep(time.Duration(e.RetryAfterMS) * time.Millisecond)
+		time.Sleep(time.Duration(e.RetryAfterMS) * time.Millisecond) //nolint:forbidigo // virtual time
 		if err := r.charge("wx1", 200); err != nil {
 			t.Errorf("after its retry_after: %v", err)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // virtual time
 		if n, _ = spend("wx1", 200); n < requestRate || n > requestRate+5 {
 			t.Errorf("%d requests after a second, want %d", n, requestRate)
 		}

@@ -21,12 +21,14 @@ func makeIn(t *testing.T, dir, bin string, args ...string) (output string, err e
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "make", append([]string{"--no-print-directory"}, args...)...)
 	cmd.Dir = dir
-	for _, v := range cmd.Environ() { // without the settings of the make that runs this test
-		if !strings.HasPrefix(v, "MAKE") && !strings.HasPrefix(v, "MFLAGS") {
+	for _, v := range cmd.Environ() {
+		if path, ok := strings.CutPrefix(v, "PATH="); ok {
+			v = "PATH=" + bin + string(filepath.ListSeparator) + path
+		}
+		if !strings.HasPrefix(v, "MAKE") && !strings.HasPrefix(v, "MFLAGS") { // of the make that runs this test
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(cmd.Env, "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -105,7 +107,7 @@ case "$*" in
 *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
 `
-		if err := os.WriteFile(filepath.Join(dir, "docker"), []byte(script), 0o700); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(filepath.Join(dir, "docker"), []byte(script), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}

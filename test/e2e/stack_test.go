@@ -73,7 +73,8 @@ func newStack(t *testing.T, settings ...string) *stack {
 	// are those of this machine.
 	settingsOfCompose := []string{"WECHAT_", "WXKEEPER_", "NATS_", "COMPOSE_"}
 	for _, v := range new(exec.Cmd).Environ() {
-		if strings.HasPrefix(v, "NATS_IMAGE=") || !slices.ContainsFunc(settingsOfCompose, func(prefix string) bool { return strings.HasPrefix(v, prefix) }) {
+		isSetting := slices.ContainsFunc(settingsOfCompose, func(prefix string) bool { return strings.HasPrefix(v, prefix) })
+		if !isSetting || strings.HasPrefix(v, "NATS_IMAGE=") {
 			s.env = append(s.env, v)
 		}
 	}
