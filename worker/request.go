@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -150,7 +151,9 @@ func (s *service) accountOf(r *request, appid string) (*Account, error) {
 
 // find returns the account of an AppID that a request names.
 func (s *service) find(appid string) (*Account, error) {
-	if err := messages.CheckAppID(appid); err != nil {
+	if err := messages.CheckAppID(appid); errors.Is(err, messages.ErrAppSecret) {
+		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", err)
+	} else if err != nil { // it shows the appid of the request, which may be anything
 		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", messages.ErrInvalidAppID)
 	}
 	a := s.accounts.get(appid)
