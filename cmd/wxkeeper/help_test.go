@@ -54,7 +54,7 @@ func TestHelpOfEveryVerbHasAnExample(t *testing.T) {
 }
 
 var verbNames = []string{"run", "demo", "simulate", "get", "watch", "resolve", "refresh", "status", "check", "health",
-	"permissions", "env", "version"}
+	"permissions", "env", "nats-env", "version"}
 
 // No test runs the examples, but they must parse.
 func TestExamplesOfTheHelpParse(t *testing.T) {

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/embedded"
+	"github.com/wxkeeper/wxkeeper/internal/setting"
+)
+
+type natsEnvVerb struct {
+	Worker bool `help:"Print the token of workers, with which everything can be read and changed."`
+}
+
+func (natsEnvVerb) Help() string {
+	return `It prints NATS_URL and the token of the embedded server that runs on WXKEEPER_DATA_DIR, as commands for a
+shell. Services and the nats command use the same variables. The verbs of wxkeeper find the token by themselves.
+
+Example:
+
+    eval "$(wxkeeper nats-env)" && nats req wechat.status '{}'
+    eval "$(wxkeeper nats-env --worker)" && nats kv ls
+`
+}
+
+func (v *natsEnvVerb) Run(t *terminal) error {
+	cfg, err := config.Load(nil)
+	if err != nil {
+		return err
+	}
+	account := embedded.Consumers
+	if v.Worker {
+		account = embedded.Workers
+	}
+	found, err := embedded.Find(cfg.DataDir, account)
+	switch {
+	case err != nil:
+		return err
+	case found == nil:
+		return fmt.Errorf("no wxkeeper with an embedded NATS server runs on the data directory %s: start `wxkeeper "+
+			"run`, or set WXKEEPER_DATA_DIR to its directory", cfg.DataDir)
+	case found.Configured && cfg.NATSToken == "" && cfg.NATSUser == "":
+		return setting.Errorf("NATS_TOKEN", "%s", found.Demand())
+	}
+	exports := []string{"NATS_URL", found.URL}
+	switch {
+	case found.Configured && cfg.NATSUser != "":
+		exports = append(exports, "NATS_USER", cfg.NATSUser, "NATS_PASSWORD", cfg.NATSPassword.Reveal())
+	case found.Configured:
+		exports = append(exports, "NATS_TOKEN", cfg.NATSToken.Reveal())
+	case found.Token != "":
+		exports = append(exports, "NATS_TOKEN", found.Token.Reveal())
+	}
+	// Other credentials would contradict them.
+	fmt.Fprintln(t.out, "unset NATS_CREDS NATS_NKEY NATS_USER NATS_PASSWORD NATS_TOKEN")
+	for i := 0; i < len(exports); i += 2 {
+		fmt.Fprintf(t.out, "export %s=%s\n", exports[i], quote(exports[i+1]))
+	}
+	return nil
+}
+
+// quote returns a text as one word of a POSIX shell.
+func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
