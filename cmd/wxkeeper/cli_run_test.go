@@ -193,7 +193,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	k := run(t, sim.account(t).with(vars{"WXKEEPER_RESOLVE_TIMEOUT": "60s", "WECHAT_HTTP_TIMEOUT": "10s"}))
 	k.awaitFresh(t)
 	sim.post(t, "/faults", map[string]any{"endpoint": "tickettocode", "hang": true})
-	asking := start(t, vars{"NATS_URL": k.nats}, wxkeeper(t), "resolve", "--timeout=60s", sampleOpenID, sampleTicket)
+	asking := start(t, k.client(t), wxkeeper(t), "resolve", "--timeout=60s", sampleOpenID, sampleTicket)
 	for ctx := testContext(t); sim.calls(t, appid)["tickettocode"] == 0; {
 		select {
 		case <-ctx.Done():

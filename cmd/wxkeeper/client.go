@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -76,7 +77,7 @@ func (f *clientFlags) request(ctx context.Context, t *terminal,
 	err = send(requesting, client, cfg)
 	var reply *messages.Error
 	var violation *violationError
-	switch server := redact.URLs(nc.Opts.Url); {
+	switch server := redact.URLs(strings.Join(nc.Opts.Servers, ",")); {
 	case err == nil, errors.As(err, &reply):
 		return err
 	case ctx.Err() != nil:

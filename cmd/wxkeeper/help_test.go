@@ -70,7 +70,7 @@ func TestExamplesOfTheHelpParse(t *testing.T) {
 			args, _, _ = strings.Cut(args, " <")
 			args, _, _ = strings.Cut(args, " >")
 			args, _, _ = strings.Cut(args, " $(")
-			args = strings.TrimRight(strings.TrimSpace(args), ")")
+			args = strings.TrimRight(strings.TrimSpace(args), `)"`)
 			term, _, _ := screen(false)
 			parser, err := newParser(term, func(int) {})
 			if err != nil {

@@ -17,10 +17,10 @@ func (natsEnvVerb) Help() string {
 	return `It prints NATS_URL and the token of the embedded server that runs on WXKEEPER_DATA_DIR, as commands for a
 shell. Services and the nats command use the same variables. The verbs of wxkeeper find the token by themselves.
 
-Example:
+Examples:
 
-    eval "$(wxkeeper nats-env)" && nats req wechat.status '{}'
-    eval "$(wxkeeper nats-env --worker)" && nats kv ls
+    eval "$(wxkeeper nats-env)"
+    eval "$(wxkeeper nats-env --worker)"
 `
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/setting"
@@ -75,7 +76,7 @@ func (l *dirLock) write(o owner) error {
 func readOwner(dir string, asRoot bool) (o owner, locked bool, err error) {
 	f, err := openOwn(filepath.Join(dir, lockName), os.O_RDONLY, asRoot)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return owner{}, false, nil
 	case err != nil:
 		return owner{}, false, setting.Errorf(dirVariable, "the lock file %w", err)
