@@ -29,8 +29,7 @@ type credentials struct {
 }
 
 func (c credentials) digest() [sha256.Size]byte {
-	b := c.token.Reveal() + "\x00" + c.user + "\x00" + c.password.Reveal()
-	return sha256.Sum256([]byte(b))
+	return sha256.Sum256([]byte(c.token.Reveal() + "\x00" + c.user + "\x00" + c.password.Reveal()))
 }
 
 // guard decides in which account a client is. It is the server's CustomClientAuthentication.
