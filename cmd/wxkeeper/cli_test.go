@@ -242,7 +242,8 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	}
 	third := run(t, env)
 	third.awaitFresh(t)
-	if r := call(t, vars{"WXKEEPER_DATA_DIR": env["WXKEEPER_DATA_DIR"]}, "", wxkeeper(t), "get"); r.code != 0 || len(r.out) < 100 {
+	dir := vars{"WXKEEPER_DATA_DIR": env["WXKEEPER_DATA_DIR"]}
+	if r := call(t, dir, "", wxkeeper(t), "get"); r.code != 0 || len(r.out) < 100 {
 		t.Errorf("after the kill: %+v", r)
 	}
 	// The error of a second worker on the same directory contains how to join.

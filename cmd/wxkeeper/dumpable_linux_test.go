@@ -14,12 +14,14 @@ import (
 // A debugger, a core dump or /proc/PID/environ would show the AppSecrets to every process of the user. The test runs
 // itself as another process, because the setting is for the whole process.
 func TestRunClosesItsMemory(t *testing.T) {
+	t.Parallel()
 	const inside = "TEST_INSIDE"
-	if os.Getenv(inside) != "" {
+	if _, ok := os.LookupEnv(inside); ok { //nolint:forbidigo // the test is about the environment
 		term, _, errs := screen(false)
 		code := execute(t.Context(), term, []string{"run"}) // it fails after it has closed its memory
 		dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-		fmt.Printf("RESULT exit %d, dumpable %d, secret %q, %v, %s", code, dumpable, os.Getenv("WECHAT_SECRET"), err, errs)
+		secret := os.Getenv("WECHAT_SECRET") //nolint:forbidigo // the test is about the environment
+		fmt.Printf("RESULT exit %d, dumpable %d, secret %q, %v, %s", code, dumpable, secret, err, errs)
 		return
 	}
 	exe, err := os.Executable()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -14,8 +13,9 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 )
 
-// startEmbedded starts the server of `wxkeeper run` with this environment, on a free port, and sets its directory.
-func startEmbedded(t *testing.T, env map[string]string) *embedded.Server {
+// startEmbedded starts the server of `wxkeeper run` with this environment, on a free port. It returns the environment
+// of a client of the same user.
+func startEmbedded(t *testing.T, env map[string]string) (s *embedded.Server, client map[string]string) {
 	t.Helper()
 	cfg, err := config.Load(env)
 	if err != nil {
@@ -23,16 +23,12 @@ func startEmbedded(t *testing.T, env map[string]string) *embedded.Server {
 	}
 	ec := cfg.Embedded()
 	ec.Listen, ec.DataDir = "127.0.0.1:0", t.TempDir()
-	s, err := embedded.Start(t.Context(), ec)
-	if err != nil {
+	if s, err = embedded.Start(t.Context(), ec); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Shutdown)
-	t.Setenv("WXKEEPER_DATA_DIR", ec.DataDir)
-	for _, name := range []string{"NATS_URL", "NATS_TOKEN", "NATS_USER", "NATS_PASSWORD"} {
-		t.Setenv(name, "")
-	}
-	return s
+	return s, map[string]string{"WXKEEPER_DATA_DIR": ec.DataDir, "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "",
+		"NATS_TOKEN": "", "NATS_USER": "", "NATS_PASSWORD": ""}
 }
 
 // evaluated returns the variables of a shell that evaluates the output of nats-env.
@@ -56,10 +52,13 @@ func evaluated(t *testing.T, args ...string) map[string]string {
 }
 
 func TestShellGetsTheTokenOfTheEmbeddedServer(t *testing.T) {
-	s := startEmbedded(t, nil)
+	s, client := startEmbedded(t, nil)
+	for name, value := range client {
+		t.Setenv(name, value)
+	}
 	tokens := map[embedded.Account]string{}
 	for _, account := range []embedded.Account{embedded.Consumers, embedded.Workers} {
-		found, err := embedded.Find(os.Getenv("WXKEEPER_DATA_DIR"), account)
+		found, err := embedded.Find(client["WXKEEPER_DATA_DIR"], account)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +83,10 @@ func TestShellGetsTheTokenOfTheEmbeddedServer(t *testing.T) {
 func TestShellGetsThePasswordThatTheEmbeddedServerDemands(t *testing.T) {
 	const password = `it's $HOME "\` + canary
 	env := map[string]string{"NATS_USER": "u", "NATS_PASSWORD": password}
-	s := startEmbedded(t, env)
+	s, client := startEmbedded(t, env)
+	for name, value := range client {
+		t.Setenv(name, value)
+	}
 	term, out, errs := screen(false)
 	if code := execute(t.Context(), term, []string{"nats-env"}); code != exitUsage || out.Len() > 0 ||
 		!strings.HasPrefix(errs.String(), "wxkeeper: NATS_TOKEN: the embedded NATS server at "+s.URL()) {
@@ -100,7 +102,10 @@ func TestShellGetsThePasswordThatTheEmbeddedServerDemands(t *testing.T) {
 }
 
 func TestShellGetsNoTokenOfAnOpenServer(t *testing.T) {
-	s := startEmbedded(t, map[string]string{"WXKEEPER_NATS_OPEN": "true"})
+	s, client := startEmbedded(t, map[string]string{"WXKEEPER_NATS_OPEN": "true"})
+	for name, value := range client {
+		t.Setenv(name, value)
+	}
 	want := map[string]string{"url": s.URL(), "user": "", "password": "", "token": "", "creds": ""}
 	if d := cmp.Diff(want, evaluated(t)); d != "" {
 		t.Errorf("-want +got\n%s", d)
@@ -109,7 +114,10 @@ func TestShellGetsNoTokenOfAnOpenServer(t *testing.T) {
 
 // A verb whose directory is not that of the server sends no token, and its error says what to set.
 func TestVerbWithoutTheTokenSaysWhatToSet(t *testing.T) {
-	s := startEmbedded(t, nil)
+	s, client := startEmbedded(t, nil)
+	for name, value := range client {
+		t.Setenv(name, value)
+	}
 	other := filepath.Join(t.TempDir(), "other")
 	t.Setenv("WXKEEPER_DATA_DIR", other)
 	t.Setenv("WXKEEPER_NATS_LISTEN", strings.TrimPrefix(s.URL(), "nats://"))
@@ -122,7 +130,6 @@ func TestVerbWithoutTheTokenSaysWhatToSet(t *testing.T) {
 	if d := cmp.Diff(want, errs.String()); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
-	t.Setenv("WXKEEPER_HTTP_ADDR", "none")
 	term, out, _ := screen(false)
 	if code := execute(t.Context(), term, []string{"check"}); code != exitFailure {
 		t.Errorf("check: exit code %d", code)
@@ -134,11 +141,13 @@ func TestVerbWithoutTheTokenSaysWhatToSet(t *testing.T) {
 }
 
 func TestCheckKnowsTheTokenAndWhetherTheServerIsOpen(t *testing.T) {
-	t.Setenv("WXKEEPER_HTTP_ADDR", "none")
 	for open, want := range map[string]string{
 		"false": "0 failures", "true": "WARN  nats          the worker's own NATS server demands no token",
 	} {
-		startEmbedded(t, map[string]string{"WXKEEPER_NATS_OPEN": open})
+		_, client := startEmbedded(t, map[string]string{"WXKEEPER_NATS_OPEN": open})
+		for name, value := range client {
+			t.Setenv(name, value)
+		}
 		term, out, _ := screen(false)
 		code := execute(t.Context(), term, []string{"check"})
 		if code != exitOK || !strings.Contains(out.String(), want) ||

@@ -107,7 +107,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 		HTTPTimeout: 100 * time.Millisecond, Tickets: []string{"jsapi", "jsapi"},
 		NATSURL: "tls://a:4222,b:4222", NATSCreds: "c", NATSCA: "ca", NATSCert: "cert", NATSKey: "key",
 		NATSInbox:  "_INBOX_a-1.b",
-		NATSListen: "[::1]:0", NATSOpen: true, Dumpable: true, DataDir: "d", HTTPAddr: "", SubjectPrefix: "we_chat-1", Bucket: "B",
+		NATSListen: "[::1]:0", NATSOpen: true, Dumpable: true,
+		DataDir: "d", HTTPAddr: "", SubjectPrefix: "we_chat-1", Bucket: "B",
 		Replicas: 5, RefreshBefore: time.Hour, ResolveConcurrency: 65536, ResolveTimeout: time.Minute,
 		LogFormat: "json", LogLevel: "debug",
 	}

@@ -48,26 +48,21 @@ func readFile(t *testing.T, file string) string {
 // there stays as it is.
 func TestFilesThatAreNotOursAreNeitherUsedNorChanged(t *testing.T) {
 	t.Parallel()
-	plants := map[string]func(t *testing.T, file, target string){
-		"a symbolic link": func(t *testing.T, file, target string) {
-			writeFile(t, target, diary, 0o600)
-			must(t, os.Symlink(target, file))
+	written := func(file string) error { return os.WriteFile(file, []byte(diary), 0o600) }
+	plants := map[string]func(file, target string) error{
+		"a symbolic link": func(file, target string) error {
+			return errors.Join(written(target), os.Symlink(target, file))
 		},
-		"a symbolic link to nothing": func(t *testing.T, file, target string) { must(t, os.Symlink(target, file)) },
-		"a hard link": func(t *testing.T, file, target string) {
-			writeFile(t, target, diary, 0o600)
-			must(t, os.Link(target, file))
-		},
-		"a named pipe": func(t *testing.T, file, _ string) { must(t, syscall.Mkfifo(file, 0o600)) },
-		"a directory":  func(t *testing.T, file, _ string) { must(t, os.Mkdir(file, 0o700)) },
-		"a file of another user": func(t *testing.T, file, target string) {
-			if os.Geteuid() != 0 {
-				t.Skip("only root can give a file away")
-			}
-			writeFile(t, file, diary, 0o600)
-			must(t, os.Chown(file, 65534, 65534))
-			must(t, os.Symlink(file, target)) // so that the test reads it again
-		},
+		"a symbolic link to nothing": func(file, target string) error { return os.Symlink(target, file) },
+		"a hard link":                func(file, target string) error { return errors.Join(written(target), os.Link(target, file)) },
+		"a named pipe":               func(file, _ string) error { return syscall.Mkfifo(file, 0o600) },
+		"a directory":                func(file, _ string) error { return os.Mkdir(file, 0o700) },
+	}
+	if os.Geteuid() == 0 { // only root can give a file away
+		plants["a file of another user"] = func(file, target string) error {
+			return errors.Join(written(file), os.Chown(file, 65534, 65534),
+				os.Symlink(file, target)) // so that the test reads it again
+		}
 	}
 	for _, name := range []string{"wxkeeper.lock", "nats.token", "nats.worker.token"} {
 		for what, plant := range plants {
@@ -76,7 +71,7 @@ func TestFilesThatAreNotOursAreNeitherUsedNorChanged(t *testing.T) {
 				dir, target := t.TempDir(), filepath.Join(t.TempDir(), "diary")
 				chmod(t, dir, 0o700)
 				file := filepath.Join(dir, name)
-				plant(t, file, target)
+				must(t, plant(file, target))
 				before := readFile(t, target)
 				cfg := embedded.Config{Listen: "127.0.0.1:0", DataDir: dir}
 				if got := refused(t, cfg, file); got != "WXKEEPER_DATA_DIR" {

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,17 +26,20 @@ var errLocked = errors.New("locked by another process")
 // process ends, also after a crash.
 type dirLock struct{ f *os.File }
 
-func lockDir(dir string) (*dirLock, error) {
+func lockDir(ctx context.Context, dir string) (*dirLock, error) {
 	f, err := openOwn(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, false)
 	if err != nil {
 		return nil, setting.Errorf(dirVariable, "the lock file %w", err)
 	}
 	// A verb that asks whether the directory is locked holds the lock for a moment.
-	for try := 0; ; try++ {
-		if err = flock(f); !errors.Is(err, errLocked) || try == 10 {
+	for range 10 {
+		if err = flock(f); !errors.Is(err, errLocked) || ctx.Err() != nil {
 			break
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
 	}
 	if err != nil {
 		_ = f.Close() // nothing was written

@@ -91,7 +91,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := prepareDir(cfg.DataDir); err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(cfg.DataDir)
+	lock, err := lockDir(ctx, cfg.DataDir)
 	switch {
 	case errors.Is(err, errLocked):
 		return nil, directoryInUse(cfg.DataDir)
