@@ -27,7 +27,7 @@ func startEmbedded(t *testing.T, env map[string]string) (s *embedded.Server, cli
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Shutdown)
-	return s, map[string]string{"WXKEEPER_DATA_DIR": ec.DataDir, "WXKEEPER_HTTP_ADDR": "none", "NATS_URL": "",
+	return s, map[string]string{"WXKEEPER_DATA_DIR": ec.DataDir, "WXKEEPER_HTTP_ADDR": "none",
 		"NATS_TOKEN": "", "NATS_USER": "", "NATS_PASSWORD": ""}
 }
 
@@ -52,6 +52,7 @@ func evaluated(t *testing.T, args ...string) map[string]string {
 }
 
 func TestShellGetsTheTokenOfTheEmbeddedServer(t *testing.T) {
+	t.Setenv("NATS_URL", "")
 	s, client := startEmbedded(t, nil)
 	for name, value := range client {
 		t.Setenv(name, value)
@@ -81,6 +82,7 @@ func TestShellGetsTheTokenOfTheEmbeddedServer(t *testing.T) {
 }
 
 func TestShellGetsThePasswordThatTheEmbeddedServerDemands(t *testing.T) {
+	t.Setenv("NATS_URL", "")
 	const password = `it's $HOME "\` + canary
 	env := map[string]string{"NATS_USER": "u", "NATS_PASSWORD": password}
 	s, client := startEmbedded(t, env)
@@ -102,6 +104,7 @@ func TestShellGetsThePasswordThatTheEmbeddedServerDemands(t *testing.T) {
 }
 
 func TestShellGetsNoTokenOfAnOpenServer(t *testing.T) {
+	t.Setenv("NATS_URL", "")
 	s, client := startEmbedded(t, map[string]string{"WXKEEPER_NATS_OPEN": "true"})
 	for name, value := range client {
 		t.Setenv(name, value)
@@ -119,6 +122,7 @@ func TestVerbWithoutTheTokenSaysWhatToSet(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	other := filepath.Join(t.TempDir(), "other")
+	t.Setenv("NATS_URL", "")
 	t.Setenv("WXKEEPER_DATA_DIR", other)
 	t.Setenv("WXKEEPER_NATS_LISTEN", strings.TrimPrefix(s.URL(), "nats://"))
 	term, _, errs := screen(false)
@@ -141,6 +145,7 @@ func TestVerbWithoutTheTokenSaysWhatToSet(t *testing.T) {
 }
 
 func TestCheckKnowsTheTokenAndWhetherTheServerIsOpen(t *testing.T) {
+	t.Setenv("NATS_URL", "")
 	for open, want := range map[string]string{
 		"false": "0 failures", "true": "WARN  nats          the worker's own NATS server demands no token",
 	} {

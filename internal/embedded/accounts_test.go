@@ -89,6 +89,10 @@ func TestConsumersSeeWhatIsExported(t *testing.T) {
 	if _, err := bucket(t, worker).PutString(testContext(t), "k", "v"); err != nil {
 		t.Fatal(err)
 	}
+	// A client sends a request again at once if it knows that no worker runs.
+	if _, err := consumer.RequestWithContext(testContext(t), "svc.ask.k", nil); !errors.Is(err, nats.ErrNoResponders) {
+		t.Errorf("without a worker: %v", err)
+	}
 	if _, err := worker.QueueSubscribe("svc.ask.*", "q", func(m *nats.Msg) { _ = m.Respond([]byte("yes")) }); err != nil {
 		t.Fatal(err)
 	}

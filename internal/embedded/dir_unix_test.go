@@ -54,9 +54,11 @@ func TestFilesThatAreNotOursAreNeitherUsedNorChanged(t *testing.T) {
 			return errors.Join(written(target), os.Symlink(target, file))
 		},
 		"a symbolic link to nothing": func(file, target string) error { return os.Symlink(target, file) },
-		"a hard link":                func(file, target string) error { return errors.Join(written(target), os.Link(target, file)) },
-		"a named pipe":               func(file, _ string) error { return syscall.Mkfifo(file, 0o600) },
-		"a directory":                func(file, _ string) error { return os.Mkdir(file, 0o700) },
+		"a hard link": func(file, target string) error {
+			return errors.Join(written(target), os.Link(target, file))
+		},
+		"a named pipe": func(file, _ string) error { return syscall.Mkfifo(file, 0o600) },
+		"a directory":  func(file, _ string) error { return os.Mkdir(file, 0o700) },
 	}
 	if os.Geteuid() == 0 { // only root can give a file away
 		plants["a file of another user"] = func(file, target string) error {
