@@ -162,6 +162,25 @@ func TestCheckKnowsTheTokenAndWhetherTheServerIsOpen(t *testing.T) {
 	}
 }
 
+func TestCheckWithTheTokenOfConsumersSaysWhichIsNeeded(t *testing.T) {
+	s, client := startEmbedded(t, nil)
+	found, err := embedded.Find(client["WXKEEPER_DATA_DIR"], embedded.Consumers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("WXKEEPER_HTTP_ADDR", "none")
+	t.Setenv("WXKEEPER_DATA_DIR", t.TempDir()) // of another machine
+	t.Setenv("NATS_URL", s.URL())
+	t.Setenv("NATS_TOKEN", found.Token.Reveal())
+	term, out, _ := screen(false)
+	code := execute(t.Context(), term, []string{"check"})
+	for _, want := range []string{"FAIL  nats          these are the credentials of consumers", "nats-env --worker"} {
+		if code != exitFailure || !strings.Contains(out.String(), want) {
+			t.Errorf("exit code %d, or no %q:\n%s", code, want, out)
+		}
+	}
+}
+
 func TestCommandOfTheLogCanBeCopied(t *testing.T) {
 	t.Parallel()
 	abs, err := filepath.Abs("else where")

@@ -15,7 +15,7 @@ func ForgetSecrets() error {
 	var errs []error
 	for _, variable := range os.Environ() {
 		name, value, _ := strings.Cut(variable, "=")
-		if value != "" && holdsSecret(name) {
+		if value != "" && (holdsSecret(name) || name == "NATS_URL" && strings.Contains(value, "@")) {
 			errs = append(errs, os.Unsetenv(name), wipe(variable))
 		}
 	}

@@ -64,7 +64,7 @@ func TestSecretsLeaveTheEnvironmentAndStayInTheConfiguration(t *testing.T) {
 		forgetting + "=1", "WECHAT_APPID=wx1", "WECHAT_SECRET=" + canary + "1",
 		"WECHAT_ACCOUNTS_0_APPID=wx2", "WECHAT_ACCOUNTS_0_SECRET=" + canary + "2",
 		"WECHAT_ACCOUNTS_1_APPID=wx3", "WECHAT_ACCOUNTS_1_SECRET=" + canary + "3",
-		"NATS_USER=u", "NATS_PASSWORD=" + canary + "=4", "WXKEEPER_BUCKET=b" + canary,
+		"NATS_URL=nats://" + canary + "@h", "NATS_USER=u", "NATS_PASSWORD=" + canary + "=4", "WXKEEPER_BUCKET=b" + canary,
 	}
 	out, err := cmd.Output()
 	if err != nil {

@@ -17,10 +17,10 @@ func prepareDir(dir string) error {
 		return setting.Errorf(dirVariable, "create the directory: %w", err)
 	}
 	fi, err := checkOwner(dir)
-	if err != nil || fi.Mode().Perm()&0o077 == 0 {
+	if err != nil {
 		return err
 	}
-	if err := checkForeign(dir, fi.Mode()); err != nil {
+	if err := checkForeign(dir, fi.Mode()); err != nil || fi.Mode().Perm()&0o077 == 0 {
 		return err
 	}
 	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // 0700 is what a directory needs
@@ -53,16 +53,28 @@ func checkOwner(dir string) (os.FileInfo, error) {
 	return fi, nil
 }
 
-// checkForeign returns an error if a directory that other users can read contains files of other programs.
+// checkForeign returns an error if the directory has something that another user has put there (nats-server would
+// follow a link to another store), or if other users can read the directory and it has files of other programs.
 func checkForeign(dir string, mode os.FileMode) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return setting.Errorf(dirVariable, "%w", err)
 	}
-	if len(entries) == 0 {
-		return nil
+	ours := len(entries) == 0 || mode.Perm()&0o077 == 0
+	for _, e := range entries {
+		fi, err := e.Info() // of a link itself
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return setting.Errorf(dirVariable, "%w", err)
+		}
+		if !mine(fi, false) && !ofRoot(fi) { // a volume has lost+found of root
+			return setting.Errorf(dirVariable, "%s belongs to another user: delete it", filepath.Join(dir, e.Name()))
+		}
+		ours = ours || e.Name() == lockName
 	}
-	if _, err := os.Stat(filepath.Join(dir, lockName)); err != nil {
+	if !ours {
 		return setting.Errorf(dirVariable,
 			"%s has mode %04o and files that are not wxkeeper's: set it to another directory, for example %s",
 			dir, mode.Perm(), filepath.Join(dir, "wxkeeper"))
@@ -94,10 +106,8 @@ func checkDir(dir string) error {
 	case locked: // before the other checks: a running server has made them
 		return directoryInUse(dir)
 	}
-	if fi.Mode().Perm()&0o077 != 0 {
-		if err := checkForeign(dir, fi.Mode()); err != nil {
-			return err
-		}
+	if err := checkForeign(dir, fi.Mode()); err != nil {
+		return err
 	}
 	for _, name := range []string{consumerTokenName, workerTokenName} {
 		if _, err := readToken(filepath.Join(dir, name), false); err != nil && !errors.Is(err, fs.ErrNotExist) {

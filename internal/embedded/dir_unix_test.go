@@ -134,6 +134,18 @@ func TestDirectoryOfAnotherUserIsRefused(t *testing.T) {
 		t.Errorf("Check: %v", err)
 	}
 
+	// A directory that once was open to others: nats-server would follow the link.
+	planted := t.TempDir()
+	chmod(t, planted, 0o700)
+	store := filepath.Join(planted, "jetstream")
+	must(t, os.Symlink(theirs, store))
+	must(t, os.Lchown(store, nobody, nobody))
+	cfg.DataDir = planted
+	refused(t, cfg, "WXKEEPER_DATA_DIR", store, "another user")
+	if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), store) {
+		t.Errorf("Check: %v", err)
+	}
+
 	ours, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
 	must(t, os.Symlink(ours, link))
 	start(t, embedded.Config{DataDir: link}).Shutdown() // a link of this user
