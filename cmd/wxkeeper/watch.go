@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
@@ -94,12 +94,12 @@ type change struct {
 func (v *watchVerb) nothing(t *terminal, found map[string]bool) {
 	for _, id := range v.AppID {
 		if !found[id] {
-			fmt.Fprintf(t.err, "wxkeeper: nothing in the bucket for %s yet\n", id)
+			t.complain("nothing in the bucket for %s yet", id)
 		}
 	}
 	delete(found, "") // the changes that mark the beginning and the end of a snapshot
 	if len(v.AppID) == 0 && len(found) == 0 {
-		fmt.Fprintln(t.err, "wxkeeper: nothing in the bucket yet")
+		t.complain("nothing in the bucket yet")
 	}
 }
 
@@ -109,12 +109,12 @@ func (v *watchVerb) print(t *terminal, c kv.Change) {
 	}
 	now := t.now()
 	if !v.JSON {
-		fmt.Fprintf(t.out, "%s  %-18s  %-14s  ", now.Format(time.TimeOnly), c.AppID, c.Kind)
+		safetext.Fprintf(t.out, "%s  %-18s  %-14s  ", now.Format(time.TimeOnly), c.AppID, c.Kind)
 		if r := c.Record; r != nil {
-			fmt.Fprintf(t.out, "generation %d  revision %d  expires %s  %s by %s\n",
-				r.Generation, r.Revision, relative(now, r.ExpiresAt), oneLine(r.Source), oneLine(r.Worker))
+			safetext.Fprintf(t.out, "generation %d  revision %d  expires %s  %s by %s\n",
+				r.Generation, r.Revision, relative(now, r.ExpiresAt), r.Source, r.Worker)
 		} else {
-			fmt.Fprintln(t.out, "gone: deleted or expired")
+			safetext.Fprintf(t.out, "gone: deleted or expired\n")
 		}
 		return
 	}
@@ -123,7 +123,5 @@ func (v *watchVerb) print(t *terminal, c kv.Change) {
 		line.Generation, line.Revision, line.Source, line.Worker = r.Generation, r.Revision, r.Source, r.Worker
 		line.ObtainedAt, line.ExpiresAt, line.RefreshAt = r.ObtainedAt, r.ExpiresAt, r.RefreshAt
 	}
-	one := *t
-	one.tty = false // one line per change, on a terminal too
-	_ = one.json(line)
+	_ = t.encode(line, false) // one line per change, on a terminal too
 }

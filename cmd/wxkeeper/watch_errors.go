@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 )
 
 // watchErrors prints why a watch delivers no records: each cause once, and not at every attempt.
@@ -40,14 +42,14 @@ func (w *watchErrors) printViolation(err *violationError) {
 	}
 	if !w.violations[about] {
 		w.violations[about] = true
-		fmt.Fprintln(w.t.err, "wxkeeper: "+oneLine(err.Error()))
+		w.t.complain("%v", err)
 	}
 }
 
 func (w *watchErrors) print(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	text := oneLine(err.Error())
+	text := safetext.Err(err)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		text = fmt.Sprintf("there is no bucket %s: no worker has run here yet, or WXKEEPER_BUCKET is another one",
@@ -56,7 +58,7 @@ func (w *watchErrors) print(err error) {
 		return
 	}
 	if text != w.last {
-		fmt.Fprintln(w.t.err, "wxkeeper: "+text+" (trying again)")
+		w.t.complain("%s (trying again)", text)
 	}
 	w.last = text
 }
