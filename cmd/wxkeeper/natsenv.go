@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
@@ -53,11 +54,12 @@ func (v *natsEnvVerb) Run(t *terminal) error {
 		exports = append(exports, "NATS_TOKEN", found.Token.Reveal())
 	}
 	// Other credentials would contradict them.
-	fmt.Fprintln(t.out, "unset NATS_CREDS NATS_NKEY NATS_USER NATS_PASSWORD NATS_TOKEN")
+	text := "unset NATS_CREDS NATS_NKEY NATS_USER NATS_PASSWORD NATS_TOKEN\n"
 	for i := 0; i < len(exports); i += 2 {
-		fmt.Fprintf(t.out, "export %s=%s\n", exports[i], quote(exports[i+1]))
+		text += "export " + exports[i] + "=" + quote(exports[i+1]) + "\n"
 	}
-	return nil
+	_, err = io.WriteString(t.out, text) // for a shell, so nothing is escaped but by quote
+	return err
 }
 
 // quote returns a text as one word of a POSIX shell.
