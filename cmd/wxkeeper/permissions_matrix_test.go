@@ -162,7 +162,7 @@ func targets() (subjects []string) {
 
 // reserved reports whether NATS refuses a message with this reply subject.
 func reserved(target string) bool {
-	return slices.ContainsFunc([]string{"$JS.ACK.", "_R_.", "_GR_."},
+	return slices.ContainsFunc([]string{"$JS.", "_R_.", "_GR_."},
 		func(prefix string) bool { return strings.HasPrefix(target, prefix) })
 }
 

@@ -324,10 +324,11 @@ func TestOtherContainersReachOnlyThePortOfClients(t *testing.T) {
 	s := newStack(t, "DEMO_LIFE=2h")
 	s.up(1)
 	network := s.project + "_default"
+	shell := strings.Fields(s.compose("config", "--images", "nats-1"))[0]
 	for port, open := range map[string]bool{"4222": true, "6222": false, "8222": false} {
 		for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
 			out, err := exec.CommandContext(s.ctx, "docker", "run", "--rm", "--network="+network, "--entrypoint=nc",
-				natsImage(t), "-z", "-w", "3", node, port).CombinedOutput()
+				shell, "-z", "-w", "3", node, port).CombinedOutput()
 			if (err == nil) != open {
 				t.Errorf("port %s of %s: %v\n%s", port, node, err, out)
 			}
@@ -379,11 +380,6 @@ func streamOf(s *stack, js jetstream.JetStream) *jetstream.StreamInfo {
 		s.t.Fatal(err)
 	}
 	return stream.CachedInfo()
-}
-
-func natsImage(t *testing.T) string {
-	t.Helper()
-	return find(t, "deploy/nats/compose.yml", `image: (nats:\S+)`)
 }
 
 // The image has the root certificates for TLS to api.weixin.qq.com, one binary that knows its version, a user

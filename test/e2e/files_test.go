@@ -32,18 +32,21 @@ func find(t *testing.T, file, pattern string) string {
 // composeFiles are the files of Compose: the first includes the second.
 var composeFiles = []string{"docker-compose.yml", "deploy/nats/compose.yml"}
 
+// digest is the end of the name of a pinned image.
+const digest = `@sha256:[0-9a-f]{64}`
+
 // The server beside the workers has the version of the server that the tests embed.
 func TestComposeRunsTheNATSServerOfGoMod(t *testing.T) {
 	t.Parallel()
 	want := "nats:" + find(t, "go.mod", `github\.com/nats-io/nats-server/v2 v(\S+)`) + "-alpine"
 	for _, file := range composeFiles {
-		images := regexp.MustCompile(`image: (nats:\S*)`).FindAllStringSubmatch(read(t, file), -1)
-		if len(images) == 0 {
-			t.Errorf("%s has no image of NATS", file)
+		got := find(t, file, `image: \$\{NATS_IMAGE:-(nats:[^@}]*)(?:`+digest+`)?\}`)
+		if got != want {
+			t.Errorf("%s has %s, go.mod has %s", file, got, want)
 		}
-		for _, m := range images {
-			if m[1] != want {
-				t.Errorf("%s has %s, go.mod has %s", file, m[1], want)
+		for _, m := range regexp.MustCompile(`image: (.*)`).FindAllStringSubmatch(read(t, file), -1) {
+			if !regexp.MustCompile(`^(\$\{NATS_IMAGE:-|&image |\*image)`).MatchString(m[1]) {
+				t.Errorf("an image that no test compares: %s", m[1])
 			}
 		}
 	}
@@ -55,12 +58,12 @@ func TestDockerfileBuildsWithTheGoOfGoMod(t *testing.T) {
 	t.Parallel()
 	language := find(t, "go.mod", `(?m)^go (\d+\.\d+)`)
 	least := find(t, "go.mod", `(?m)^go \d+\.\d+\.(\d+)`)
-	image := find(t, "Dockerfile", `(?m)^FROM golang:(\S+)-alpine AS`)
+	image := find(t, "Dockerfile", `(?m)^ARG GO_IMAGE=golang:([^\s@]+)-alpine(?:`+digest+`)?$`)
 	if patch, ok := strings.CutPrefix(image, language+"."); !ok || number(t, patch) < number(t, least) {
 		t.Errorf("the Dockerfile builds with Go %s, go.mod has %s.%s", image, language, least)
 	}
 	for _, from := range regexp.MustCompile(`(?m)^FROM (\S+)`).FindAllStringSubmatch(read(t, "Dockerfile"), -1) {
-		if from[1] != "scratch" && from[1] != "golang:"+image+"-alpine" {
+		if from[1] != "scratch" && from[1] != "${GO_IMAGE}" {
 			t.Errorf("a base image without a pinned version: %s", from[1])
 		}
 	}
@@ -89,7 +92,7 @@ func TestComposePassesEveryVariableToWorkers(t *testing.T) {
 		"NATS_INBOX_PREFIX": compose,
 		"NATS_CREDS":        password, "NATS_NKEY": password, "NATS_TOKEN": password,
 		"NATS_CA": noTLS, "NATS_CERT": noTLS, "NATS_KEY": noTLS,
-		"WXKEEPER_NATS_LISTEN": noServer, "WXKEEPER_DATA_DIR": noServer,
+		"WXKEEPER_NATS_LISTEN": noServer, "WXKEEPER_NATS_OPEN": noServer, "WXKEEPER_DATA_DIR": noServer,
 	}
 	passedFile, composeFile := read(t, "deploy/worker.env"), read(t, "docker-compose.yml")
 	for _, row := range config.Table() {
