@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -53,7 +54,8 @@ type publisher struct {
 	nc *nats.Conn
 }
 
-// newPublisher makes a publisher on a connection of its own, and creates the buckets.
+// newPublisher makes a publisher on a connection of its own, and creates the buckets. It answers requests for
+// credentials, as a worker does, but from the bucket.
 func newPublisher(tb testing.TB, s connector, opts ...nats.Option) *publisher {
 	tb.Helper()
 	nc := s.Connect(opts...)
@@ -63,7 +65,39 @@ func newPublisher(tb testing.TB, s connector, opts ...nats.Option) *publisher {
 	}
 	p := &publisher{st, tb, nc}
 	p.ensure()
+	subject := messages.DefaultPrefix + "." + messages.SubjectCredentialGet
+	if _, err = nc.Subscribe(subject+".*", func(m *nats.Msg) {
+		go p.answer(m, strings.TrimPrefix(m.Subject, subject+"."))
+	}); err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
 	return p
+}
+
+// answer answers a request for a credential.
+func (p *publisher) answer(m *nats.Msg, appid string) {
+	var req messages.GetCredentialRequest
+	reply := nats.NewMsg(m.Reply)
+	var body any = messages.Errorf(messages.InvalidRequest, "not a request")
+	if json.Unmarshal(m.Data, &req) == nil {
+		c, err := p.Get(context.Background(), appid, req.Kind)
+		switch {
+		case err == nil:
+			body = c
+		case errors.Is(err, store.ErrNotFound):
+			body = messages.Errorf(messages.NoCredential, "there is none")
+		default:
+			body = messages.Errorf(messages.Overloaded, "the bucket does not answer")
+		}
+	}
+	if refusal, ok := body.(*messages.Error); ok {
+		reply.Header = refusal.Header()
+	}
+	reply.Data, _ = json.Marshal(body)
+	_ = p.nc.PublishMsg(reply)
 }
 
 // ensure creates the buckets. It may fail for a moment, after a bucket was deleted or while a cluster elects
@@ -135,12 +169,13 @@ func awaitToken(tb testing.TB, r *Reader, above uint64) messages.Credential {
 	return c
 }
 
-// feeds are the configurations of a Reader of all accounts, and of Readers that need fewer permissions.
+// feeds are the configurations of Readers with all feeds.
 func feeds() map[string]ReaderConfig {
 	return map[string]ReaderConfig{
-		"watch of all": {},
-		"watch of one": {AppIDs: []string{"wx1"}},
-		"direct":       {AppIDs: []string{"wx1"}, Direct: true},
+		"watch of all": {Feed: FeedWatch},
+		"watch of one": {Feed: FeedWatch, AppIDs: []string{"wx1"}},
+		"direct":       {Feed: FeedDirect, AppIDs: []string{"wx1"}},
+		"requests":     {Feed: FeedRequests, AppIDs: []string{"wx1"}},
 	}
 }
 

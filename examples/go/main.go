@@ -83,7 +83,7 @@ func (s *service) run(ctx context.Context, servers string) error {
 	s.workers = messages.NewClient(nc, s.prefix)
 	trouble := "" // the last one: while NATS is down the same error comes again and again
 	s.reader, err = kv.NewReader(nc, kv.ReaderConfig{
-		AppIDs: []string{s.appid}, SubjectPrefix: s.prefix, Direct: true,
+		AppIDs: []string{s.appid}, SubjectPrefix: s.prefix,
 		OnError: func(err error) {
 			if err.Error() != trouble {
 				trouble = err.Error()
