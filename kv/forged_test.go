@@ -65,9 +65,11 @@ func TestForgedRecordStopsNothing(t *testing.T) {
 			p.publish(credential(2, time.Hour))
 			awaitToken(t, r.Reader, 1)
 
-			p.forge(credential(messages.MaxGeneration, messages.MaxLife))
+			forged := credential(messages.MaxGeneration, messages.MaxLife)
+			p.forge(forged)
 			awaitToken(t, r.Reader, 2)
 			true3 := credential(3, time.Hour)
+			true3.ObtainedAt = forged.ObtainedAt.Add(time.Millisecond)
 			p.publish(true3)
 			if _, err := r.await(testContext(t), "wx1", messages.AccessToken, func(c messages.Credential) bool {
 				return c.Value == true3.Value
