@@ -110,19 +110,28 @@ func (c *Cluster) StreamLeader(stream string) *Server {
 // portsTried counts the ports that freePort has tried in this process.
 var portsTried atomic.Int64
 
-// freePort returns a port of the loopback on which a server can listen, also again after it has stopped. The port is
-// below those that the system gives to outgoing connections: such a connection of another test could take the port of
-// a stopped server. Each process has a block of 500 ports, so that test processes do not take each other's.
+// freePort returns a port of the loopback on which a server can listen until the end of the test, also again after it
+// has stopped. Nothing takes the port meanwhile: it is below the ports that the system gives to outgoing connections,
+// and as long as the test runs, its UDP port is open, which keeps it from other tests and other test processes.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	const first, blocks, size = 10_000, 40, 500
-	for range 10 * size {
-		port := first + os.Getpid()%blocks*size + int(portsTried.Add(1)%size)
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			l.Close()
-			return port
+	const first, count = 10_000, 20_000
+	start := os.Getpid() * 500 // so that test processes rarely try the same ports
+	for range count {
+		port := first + (start+int(portsTried.Add(1)))%count
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		reserved, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			continue
 		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			reserved.Close()
+			continue
+		}
+		l.Close()
+		tb.Cleanup(func() { reserved.Close() })
+		return port
 	}
 	tb.Fatal("no free port")
 	return 0

@@ -126,14 +126,24 @@ func (l *lease) Publish(ctx context.Context, c messages.Credential) (uint64, err
 	}
 	ctx, cancel := context.WithDeadline(ctx, l.deadline)
 	defer cancel()
+	inDoubt := false // an earlier try may have been stored, though its answer was lost
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
 		rev, err := l.publishOnce(ctx, c, data)
-		if err == nil || errors.Is(err, ErrLeaseLost) || errors.Is(err, messages.ErrInvalidCredential) {
+		lost := errors.Is(err, ErrLeaseLost)
+		if err == nil || lost && !inDoubt || errors.Is(err, messages.ErrInvalidCredential) {
 			return rev, err
 		}
-		if have, getErr := l.s.Get(ctx, c.AppID, c.Kind); getErr == nil && isPublication(have, c) {
+		reading := ctx
+		if lost { // maybe because the lease has ended, and with it ctx
+			reading = context.WithoutCancel(ctx)
+		}
+		if have, getErr := l.s.Get(reading, c.AppID, c.Kind); getErr == nil && isPublication(have, c) {
 			return have.Revision, nil
 		}
+		if lost {
+			return 0, err
+		}
+		inDoubt = true
 		select {
 		case <-ctx.Done():
 			return 0, err

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
@@ -169,6 +170,47 @@ func TestLongerLifeIsNotTakenForPublished(t *testing.T) {
 	lost := gate.Lose("$KV.wechat.wx1.access_token", 1)
 	revision := publishSoon(t, s, c)
 	<-lost
+	checkStored(t, s, c, revision)
+}
+
+// lostAnswer is a JetStream whose first publication is stored, and then its lease ends before the answer arrives.
+type lostAnswer struct {
+	jetstream.JetStream
+	endLease func()
+	once     sync.Once
+}
+
+func (j *lostAnswer) PublishMsg(
+	ctx context.Context, m *nats.Msg, opts ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
+	ack, err := j.JetStream.PublishMsg(ctx, m, opts...)
+	j.once.Do(func() {
+		j.endLease()
+		ack, err = nil, context.DeadlineExceeded
+	})
+	return ack, err
+}
+
+// The publication is stored, its answer is lost, and so is the answer to the first read. Then the server refuses the
+// second try, because the lease has ended: the first one counts all the same. A worker that did not know it would mint
+// another classic token.
+func TestStoredPublicationCountsThoughItsLeaseHasEndedSince(t *testing.T) {
+	t.Parallel()
+	srv, gate := natstest.Start(t), natstest.NewGate()
+	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: 500 * time.Millisecond})
+	ctx := testContext(t)
+	l, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.js = &lostAnswer{JetStream: s.js, endLease: func() { l.Release(ctx) }}
+	unread := gate.Lose("$JS.API.STREAM.MSG.GET.KV_wechat", 1)
+	c := credential(1, time.Hour)
+	revision, err := l.Publish(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-unread
 	checkStored(t, s, c, revision)
 }
 
