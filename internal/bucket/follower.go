@@ -22,6 +22,7 @@ type follower struct {
 	wanted   uint64         // the revision of a hint that no read has shown yet; 0: none
 	tries    int            // reads since the last hint that did not show it
 	failures int            // reads in a row that failed
+	settled  int            // reads since the session began, at most settleReads
 	last     uint64         // the revision of the last read
 	extra    allowance      // of reads that hints cause
 }
@@ -32,6 +33,8 @@ const (
 	hintEvery   = time.Second // between two reads that hints cause, on average
 	hintsAtOnce = 10          // such reads without a pause
 	removedHint = 0           // the revision of a hint that is none
+	settleFirst = time.Second // the pause after the first read of a session; doubles with each further one
+	settleReads = 5
 )
 
 // sendHint passes the revision of a published message to a follower. It does not block: hints are coalesced.
@@ -76,6 +79,12 @@ func (f *follower) run(ctx context.Context) {
 // plan returns how long to wait for the next read if no hint comes.
 func (f *follower) plan(a answer, err error) time.Duration {
 	every := jitter(cmp.Or(f.ReadEvery, pollReadEvery)) // many Readers start at the same time
+	// A session often begins because a server was lost, and then a worker or a replica may be behind for some seconds.
+	// What it receives later causes no hint.
+	if f.settled < settleReads {
+		every = min(every, jitter(settleFirst<<f.settled))
+		f.settled++
+	}
 	if err != nil {
 		f.failures++
 		if t, answered := errors.AsType[*trouble](err); answered && t.lasting {
