@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
@@ -59,7 +60,9 @@ type publisher struct {
 func newPublisher(tb testing.TB, s connector, opts ...nats.Option) *publisher {
 	tb.Helper()
 	nc := s.Connect(opts...)
-	st, err := store.New(nc, store.Config{Worker: "w"})
+	st, err := store.New(nc, store.Config{Worker: "w", Keys: func(appid string) []seal.Key {
+		return []seal.Key{seal.New(appid, "secret")}
+	}})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -173,13 +173,33 @@ var appIDPattern = regexp.MustCompile(AppIDPattern)
 // ErrInvalidAppID is returned for a string that cannot be an AppID.
 var ErrInvalidAppID = errors.New("not an AppID: 1 to 64 of A-Z a-z 0-9 _ - are allowed")
 
-// CheckAppID checks that appid can be one token of a NATS subject and of a key of the bucket. Its error wraps
-// [ErrInvalidAppID].
+// ErrAppSecret is returned for a string in the place of an AppID that looks like an AppSecret: 32 hexadecimal digits.
+// An AppID becomes a part of subjects, keys and logs, where an AppSecret must not be. errors.Is(ErrAppSecret,
+// ErrInvalidAppID) is true.
+var ErrAppSecret error = appSecretError{}
+
+type appSecretError struct{}
+
+func (appSecretError) Error() string {
+	return "this looks like an AppSecret (32 hexadecimal digits) and not like an AppID"
+}
+
+func (appSecretError) Is(target error) bool { return target == ErrInvalidAppID }
+
+var appSecretPattern = regexp.MustCompile(`[0-9A-Fa-f]{32}`)
+
+// CheckAppID checks that appid can be one token of a NATS subject and of a key of the bucket, and that it does not
+// look like an AppSecret. Its error wraps [ErrInvalidAppID] and shows appid, or it is [ErrAppSecret] and does not.
 func CheckAppID(appid string) error {
-	if !appIDPattern.MatchString(appid) {
+	secret := appSecretPattern.FindString(appid)
+	switch valid := appIDPattern.MatchString(appid); {
+	case valid && secret != appid:
+		return nil
+	case secret != "": // also with a space or a line break beside it
+		return ErrAppSecret
+	default:
 		return fmt.Errorf("%.80q is %w", appid, ErrInvalidAppID)
 	}
-	return nil
 }
 
 // Key is the key of a credential in the credential bucket and in the ledger: <appid>.<kind>.

@@ -249,6 +249,9 @@ type CredentialStatus struct {
 	Conflicts int `json:"conflicts"`
 	// LastConflict is the time of the last conflict.
 	LastConflict time.Time `json:"last_conflict,omitzero"`
+	// LastForged is when the answering worker last found that an entry of this credential in the buckets was not
+	// stored by a worker. It is left out if it never did.
+	LastForged time.Time `json:"last_forged,omitzero"`
 	// Error is the error of the last failed attempt. It is left out after a success.
 	Error string `json:"error,omitempty"`
 	// ErrorClass is the class of the error: it decides when a worker tries again.
@@ -267,13 +270,14 @@ const (
 	EventFailed    = "failed"    // an attempt to refresh a credential failed
 	EventRecovered = "recovered" // an attempt succeeded after failed ones
 	EventExpired   = "expired"   // the last value has expired, and there is no new one
+	EventForged    = "forged"    // an entry of the buckets was not stored by a worker; a worker replaces it
 	EventConflict  = "conflict"  // WeChat refuses a value long before its end, and no worker replaced it
 )
 
 // Event is published on <prefix>.event.<appid>.<kind>.<event>, as a plain core NATS message. It contains no
 // secret.
 type Event struct {
-	// Event is the name of the event: refreshed, failed, recovered, expired or conflict.
+	// Event is the name of the event: refreshed, failed, recovered, expired, forged or conflict.
 	Event string `json:"event"`
 	AppID string `json:"appid"`
 	// Name is the name of the account in the configuration.

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
@@ -29,6 +30,10 @@ type Account struct {
 	TokenAPI string
 	// Tickets are the kinds of ticket that are kept; nil means none.
 	Tickets []messages.Kind
+
+	// keys are the keys of the account's entries in the buckets: of this secret, and of the one before, so that
+	// a new AppSecret does not make everything that is stored look forged.
+	keys []seal.Key
 }
 
 // String describes the account without its secret.
@@ -85,6 +90,14 @@ func (a *Account) fingerprint() string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// keysBefore are the keys that the account accepts besides the key of its secret, if the secret becomes next.
+func (a *Account) keysBefore(next Secret) []seal.Key {
+	if next == a.Secret {
+		return a.keys[1:]
+	}
+	return a.keys[:1]
+}
+
 // accounts are the accounts of a worker. The list can be replaced while the worker runs; an Account never changes.
 type accounts struct {
 	m atomic.Pointer[map[string]*Account]
@@ -107,13 +120,31 @@ func (as *accounts) set(list []Account) error {
 		if m[a.AppID] != nil {
 			return fmt.Errorf("account %s is in the list twice", a.AppID)
 		}
+		a.keys = []seal.Key{seal.New(a.AppID, a.Secret.Reveal())}
+		if before := as.get(a.AppID); before != nil {
+			a.keys = append(a.keys, before.keysBefore(a.Secret)...)
+		}
 		m[a.AppID] = &a
 	}
 	as.m.Store(&m)
 	return nil
 }
 
-func (as *accounts) get(appid string) *Account { return (*as.m.Load())[appid] }
+// get returns an account, or nil.
+func (as *accounts) get(appid string) *Account {
+	if m := as.m.Load(); m != nil {
+		return (*m)[appid]
+	}
+	return nil
+}
+
+// keys are the keys of an account's entries in the buckets; none if the account is not kept.
+func (as *accounts) keys(appid string) []seal.Key {
+	if a := as.get(appid); a != nil {
+		return a.keys
+	}
+	return nil
+}
 
 func (as *accounts) len() int { return len(*as.m.Load()) }
 

@@ -63,7 +63,7 @@ func TestAccountsComeAndGoWhileTheWorkerRuns(t *testing.T) {
 		}
 	}
 	w.scheduler.mu.Unlock()
-	if c, err := w.stored(messages.AccessToken); err != nil || c.Value != first.Value {
+	if c, err := f.storeOf("other").Get(f.context(), appid, messages.AccessToken); err != nil || c.Value != first.Value {
 		t.Errorf("the record of the removed account is %v, %v", c, err)
 	}
 	if n := f.wechat.Calls(appid, ""); n != 1 {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -90,10 +89,7 @@ func (f *faultFixture) account(id, api string, kind messages.Kind) Account {
 	if kind != messages.AccessToken {
 		a.Tickets, c.RefreshAt = []messages.Kind{kind}, c.ExpiresAt
 	}
-	data, err := json.Marshal(c)
-	if err == nil {
-		_, err = f.creds.Put(f.context(), messages.Key(id, messages.AccessToken), data)
-	}
+	_, err = f.creds.Put(f.context(), messages.Key(id, messages.AccessToken), sealed(f, c))
 	if err == nil {
 		_, err = f.seen.Wait(f.context(), id, messages.AccessToken)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
@@ -153,10 +154,24 @@ func (f *fixture) takeLease(worker string, ttl time.Duration) (l store.Lease) {
 	return l
 }
 
+// keysOf has the key that every worker of an account with the secret of these tests has.
+func keysOf(appid string) []seal.Key { return []seal.Key{seal.New(appid, secret)} }
+
+// sealed is the JSON of a record with the seal of a worker.
+func sealed(tb testing.TB, c messages.Credential) []byte {
+	tb.Helper()
+	c.Revision = 0
+	object, err := json.Marshal(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return seal.JSON(keysOf(c.AppID)[0], seal.Place{Bucket: "wechat", Key: messages.Key(c.AppID, c.Kind)}, object)
+}
+
 // storeOf is the store of another worker.
 func (f *fixture) storeOf(worker string) *store.Store {
 	f.Helper()
-	s, err := store.New(f.admin(), store.Config{Worker: worker, Now: f.clock.Now})
+	s, err := store.New(f.admin(), store.Config{Worker: worker, Now: f.clock.Now, Keys: keysOf})
 	if err == nil {
 		err = s.Ensure(f.context())
 	}
@@ -338,7 +353,10 @@ func (f *fixture) workerOn(nc *nats.Conn, change func(*Config), prepare ...func(
 	w.refresher.upstream = clockedUpstream{w.upstream, f.clock}
 	if !f.hurried {
 		w.refresher.leaseTTL = longLease
-		w.store, err = store.New(nc, store.Config{Worker: cfg.Name, Timeout: longLease / 3, Now: cfg.Now})
+		w.store, err = store.New(nc, store.Config{
+			Worker: cfg.Name, Timeout: longLease / 3, Now: cfg.Now, Keys: w.accounts.keys,
+			OnForgedLease: func(appid string, kind messages.Kind) { w.refresher.forged(appid, kind, entryLease) },
+		})
 		if err != nil {
 			f.Fatal(err)
 		}

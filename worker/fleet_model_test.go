@@ -39,6 +39,7 @@ type fleet struct {
 
 	calls      []*call               // of WeChat, in their order
 	published  []messages.Credential // in their order
+	entries    []store.Ledger        // of the ledger, in their order
 	unwritten  bool                  // a value was published whose ledger entry could not be written
 	mishaps    int
 	calm       time.Time // when the last mishap is over
@@ -64,6 +65,7 @@ type mischief struct {
 	slow    bool          // NATS takes seconds
 	lose    bool          // the record is deleted
 	forget  bool          // the ledger is lost
+	replay  bool          // earlier records, and with forget earlier ledger entries, are stored again
 	report  bool          // consumers report the value
 	foreign bool          // another system refreshes
 	odd     bool          // WeChat's expires_in have any size, and its values return
@@ -126,7 +128,10 @@ func newFleet(t *rapid.T, may mischief) *fleet {
 		}
 		f.published = append(f.published, c)
 	}
-	f.nats.OnLedger = func(s *storetest.Store, before, after store.Ledger) { f.byStore[s].wrote(before, after) }
+	f.nats.OnLedger = func(s *storetest.Store, before, after store.Ledger) {
+		f.entries = append(f.entries, after)
+		f.byStore[s].wrote(before, after)
+	}
 	for range rapid.IntRange(1, 3).Draw(t, "workers") {
 		f.join()
 	}
@@ -275,6 +280,19 @@ func (f *fleet) meddle() {
 	may(f.may.forget, "lose the ledger", func() {
 		f.Logf("%s the ledger is lost", f.clock())
 		f.nats.RemoveLedger(f.key())
+		f.lostEntry = f.now
+	})
+	may(f.may.replay && len(f.published) > 0, "store an old record", func() {
+		f.mishap(0)
+		old := rapid.SampledFrom(f.published).Draw(f.T, "old record")
+		f.Logf("%s a copy of generation %d is stored", f.clock(), old.Generation)
+		f.lostRecord = f.now
+		f.nats.StoreRecord(old)
+	})
+	may(f.may.replay && f.may.forget && len(f.entries) > 0, "store an old ledger entry", func() {
+		old := rapid.SampledFrom(f.entries).Draw(f.T, "old entry")
+		f.Logf("%s a copy of the entry with %d calls and generation %d is stored", f.clock(), old.Calls, old.Generation)
+		f.nats.StoreLedger(old)
 		f.lostEntry = f.now
 	})
 	may(f.may.skew > 0, "set a clock", func() {

@@ -14,9 +14,9 @@ import (
 
 // mishaps are what may happen while clocks are right and WeChat follows its rules; anything is all that may happen.
 var (
-	mishaps  = mischief{die: true, freeze: true, cut: true, idle: true, lose: true}
+	mishaps  = mischief{die: true, freeze: true, cut: true, idle: true, lose: true, replay: true}
 	anything = mischief{
-		die: true, freeze: true, cut: true, idle: true, lose: true, fail: true, report: true, forget: true,
+		die: true, freeze: true, cut: true, idle: true, lose: true, replay: true, fail: true, report: true, forget: true,
 		foreign: true, odd: true, skew: 3 * time.Hour,
 	}
 )
@@ -360,7 +360,7 @@ func TestLostRecordIsLeftToTheOthers(t *testing.T) {
 // forgotten; see also virtualWorker.wrote, which checks every write of every test.
 func TestLostLedgerEntryIsWrittenAgain(t *testing.T) {
 	t.Parallel()
-	lives(t, mischief{forget: true, lose: true, fail: true, report: true}, 200, func(f *fleet) {
+	lives(t, mischief{forget: true, replay: true, lose: true, fail: true, report: true}, 200, func(f *fleet) {
 		f.check = func() {
 			if l := f.nats.Ledger(f.key()); !l.IsEmpty() || f.now.Before(f.lostEntry.Add(time.Minute)) {
 				return

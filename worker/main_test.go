@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience limits waits for events that must come, so that a test that hangs fails. It is no claim about speed.
-const patience = 5 * time.Minute
+const patience = 1 * time.Minute
 
 // Leases of workers in tests.
 const (

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -37,6 +38,8 @@ type knowledge struct {
 	revision uint64               // of the last change of the record
 	snapshot int                  // of the records, in which the key was last seen
 	lostAt   time.Time            // since when a view has shown no record; zero: none has
+	foreign  bool                 // the bucket has a record that is sealed with another AppSecret
+	forgedAt time.Time            // when an entry of the credential was last found forged; zero: never
 
 	ledger         store.Ledger
 	ledgerSnapshot int  // of the ledger, in which the entry was last seen
@@ -114,6 +117,7 @@ func (m *memory) view(a *Account, kind messages.Kind) policy.View {
 		k.lostAt = m.now()
 	}
 	v.Record, v.Held, v.Ledger, v.LostAt, v.EntryLost = k.record, m.held(a.AppID, kind), k.ledger, k.lostAt, k.entryLost
+	v.Foreign = k.foreign
 	return v
 }
 
@@ -137,6 +141,23 @@ func (m *memory) lostAt(key string) time.Time {
 	return m.now()
 }
 
+// noteForged notes that an entry of a credential was found forged just now.
+func (m *memory) noteForged(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.of(key).forgedAt = m.now()
+}
+
+// forgedAt is when an entry of a credential was last found forged; zero: never.
+func (m *memory) forgedAt(key string) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k := m.known[key]; k != nil {
+		return k.forgedAt
+	}
+	return time.Time{}
+}
+
 // hold takes a credential that the watch has not delivered: it could not be published, or a read at the leader
 // found it. A record that was read without the lease may already be replaced in the bucket, so hold does not
 // change what is known of the bucket.
@@ -146,7 +167,7 @@ func (m *memory) hold(c messages.Credential) { m.wake(m.latest.Accept(c)) }
 // it is the last one.
 func (m *memory) observeRecord(c messages.Credential) {
 	m.hold(c)
-	m.change(messages.Key(c.AppID, c.Kind), func(k *knowledge) { k.setRecord(&c, c.Revision) })
+	m.change(messages.Key(c.AppID, c.Kind), func(k *knowledge) { k.setRecord(&c, c.Revision); k.foreign = false })
 }
 
 // observeLedger takes a ledger entry that a turn has read at the leader or written.
@@ -155,11 +176,11 @@ func (m *memory) observeLedger(l store.Ledger) {
 }
 
 // handleRecords takes an event of the watch of the records.
-func (m *memory) handleRecords(e bucket.Event) {
+func (m *memory) handleRecords(e store.RecordEvent) {
 	if e.Down != nil && !bucket.IsRoutine(e.Down) {
 		m.log.Warn("watch restarted", "bucket", "credentials", "error", e.Down)
 	}
-	changes, replaced, err := m.latest.Apply(e)
+	changes, replaced, err := m.latest.Apply(e.Event)
 	if err != nil {
 		m.log.Warn("record ignored", "error", err)
 	}
@@ -181,6 +202,7 @@ func (m *memory) handleRecords(e bucket.Event) {
 				k.snapshot = m.recordSnapshots
 				if c.Revision == 0 || c.Revision >= k.revision { // else a turn has observed a later one
 					k.setRecord(c.Record, c.Revision)
+					k.foreign = e.Foreign
 				}
 			})
 		}
@@ -210,10 +232,11 @@ func (m *memory) handleLedgers(e store.LedgerEvent) {
 			k.ledgerSnapshot = m.ledgerSnapshots
 			switch {
 			case l.Revision < k.ledger.Revision: // a turn has observed a later one
-			case l.IsEmpty() && !k.ledger.IsEmpty():
-				k.ledger.Revision, k.entryLost = l.Revision, true
+			case errors.Is(e.Err, store.ErrForeign): // it may be a worker's
+				k.ledger.Revision = l.Revision
 			default:
-				k.ledger, k.entryLost = l, false
+				k.ledger, k.entryLost = policy.Remember(k.ledger, l)
+				k.entryLost = k.entryLost || e.Err != nil
 			}
 		})
 	}

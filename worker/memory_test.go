@@ -9,6 +9,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // A turn publishes a record, and the bucket loses it before the watch has delivered it: the next snapshot shows that.
@@ -17,8 +18,8 @@ func TestRecordThatTheWatchNeverDeliveredIsKnownToBeLost(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	m := newMemory(func() time.Time { return now }, slog.New(slog.DiscardHandler))
 	a := &Account{AppID: appid, Secret: secret}
-	m.handleRecords(bucket.Event{Reset: true})
-	m.handleRecords(bucket.Event{Ready: true})
+	m.handleRecords(store.RecordEvent{Event: bucket.Event{Reset: true}})
+	m.handleRecords(store.RecordEvent{Event: bucket.Event{Ready: true}})
 	m.observeRecord(messages.Credential{
 		AppID: appid, Kind: messages.AccessToken, Value: "v", ObtainedAt: now, ExpiresAt: now.Add(time.Hour),
 		Generation: 1, Revision: 1,
@@ -28,8 +29,8 @@ func TestRecordThatTheWatchNeverDeliveredIsKnownToBeLost(t *testing.T) {
 	}
 	var changed []string
 	m.listen(func(key string) { changed = append(changed, key) })
-	m.handleRecords(bucket.Event{Reset: true})
-	m.handleRecords(bucket.Event{Ready: true})
+	m.handleRecords(store.RecordEvent{Event: bucket.Event{Reset: true}})
+	m.handleRecords(store.RecordEvent{Event: bucket.Event{Ready: true}})
 	view := m.view(a, messages.AccessToken)
 	if view.Record != nil {
 		t.Error("the lost record is still known")

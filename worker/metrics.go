@@ -16,6 +16,7 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	resolveT  prometheus.Histogram
 	conflicts prometheus.Counter
+	forged    *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -49,9 +50,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "wxkeeper_conflicts_total",
 			Help: "Conflicts: another system replaced a token long before its end.",
 		}),
+		forged: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wxkeeper_forged_total",
+			Help: "Entries of the buckets that no worker stored, by entry (record, ledger, lease).",
+		}, []string{"entry"}),
 	}
 	for _, c := range []prometheus.Collector{
-		m.upstream, m.upstreamT, m.refreshes, m.reports, m.requests, m.resolveT, m.conflicts,
+		m.upstream, m.upstreamT, m.refreshes, m.reports, m.requests, m.resolveT, m.conflicts, m.forged,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

@@ -45,6 +45,7 @@ type refresher struct {
 	worker         string
 	leaseTTL       time.Duration
 	accountRefused func(appid string)
+	accounts       *accounts
 
 	reports   flights[reportKey, outcome]
 	reporting sync.WaitGroup // the reports under way: a stop waits for them

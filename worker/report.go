@@ -96,7 +96,8 @@ func (r *refresher) answerFromMemory(
 		case err == nil:
 			r.memory.hold(c)
 			current = &c
-		case errors.Is(err, store.ErrNotFound): // the revision is made up, or the record was lost
+		case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrForged), errors.Is(err, store.ErrForeign):
+			// the revision is made up, or the record was lost
 			current = nil
 		default:
 			return outcome{}, false, asRefusal(err)

@@ -223,7 +223,9 @@ func (s *service) account(ofSubject, appid string) (*Account, error) {
 		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts",
 			s.accounts.len())
 	}
-	if err := messages.CheckAppID(appid); err != nil {
+	if err := messages.CheckAppID(appid); errors.Is(err, messages.ErrAppSecret) {
+		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", err)
+	} else if err != nil { // it shows the appid of the request, which may be anything
 		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", messages.ErrInvalidAppID)
 	}
 	a := s.accounts.get(appid)

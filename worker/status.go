@@ -70,6 +70,10 @@ func (s *status) describe(now time.Time, c scheduled) messages.CredentialStatus 
 	if f := l.Failure; f != nil {
 		d.Error, d.ErrorClass, d.Errcode, d.RID, d.Advice = f.Message, f.Class.String(), f.Errcode, f.RID, f.Advice
 	}
+	d.LastForged = s.memory.forgedAt(messages.Key(c.account.AppID, c.kind))
+	if d.Advice == "" && !d.LastForged.IsZero() && now.Sub(d.LastForged) < time.Hour {
+		d.Advice = forgedAdvice
+	}
 	// The advice stays for an hour after a conflict, though the credential is fresh again.
 	if d.Advice == "" && l.Conflicts > 0 && now.Sub(l.LastConflict) < time.Hour {
 		d.Advice = ConflictAdvice(c.account.TokenAPI)

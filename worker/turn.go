@@ -44,26 +44,53 @@ func (t *turn) look(ctx context.Context) error {
 	case err == nil:
 		t.view.Record = &c
 		m.observeRecord(c)
-	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, messages.ErrInvalidCredential):
-		return err
+	case errors.Is(err, store.ErrForged), errors.Is(err, store.ErrForeign), errors.Is(err, store.ErrNotFound),
+		errors.Is(err, messages.ErrInvalidCredential):
+		t.view.LostAt, t.view.Foreign = m.lostAt(key), errors.Is(err, store.ErrForeign)
+		t.noteSeal(err, entryRecord)
 	default:
-		t.view.LostAt = m.lostAt(key)
-	}
-	ledger, err := t.r.store.Ledger(ctx, t.account.AppID, t.kind)
-	if err != nil {
 		return err
 	}
-	if known := m.ledger(key); ledger.IsEmpty() && !known.IsEmpty() {
-		known.Revision = ledger.Revision // the bucket has lost the entry: the first write of this turn restores it
-		ledger, t.view.EntryLost = known, true
-	} else {
-		m.observeLedger(ledger)
+	if err := t.lookAtLedger(ctx, key); err != nil {
+		return err
 	}
-	t.view.Ledger = ledger
 	t.view.Held = m.held(t.account.AppID, t.kind)
-	_, err = m.get(t.account.AppID, messages.AccessToken)
+	_, err := m.get(t.account.AppID, messages.AccessToken)
 	t.view.HasToken = err == nil
 	return nil
+}
+
+// lookAtLedger reads the ledger entry from the leader. What this worker remembers is the least that it goes by, so
+// that an entry that was lost, forged or set back does not set the limits back.
+func (t *turn) lookAtLedger(ctx context.Context, key string) error {
+	ledger, err := t.r.store.Ledger(ctx, t.account.AppID, t.kind)
+	if err != nil && !errors.Is(err, store.ErrForged) && !errors.Is(err, store.ErrForeign) {
+		return err
+	}
+	t.noteSeal(err, entryLedger)
+	t.view.Ledger, t.view.EntryLost = policy.Remember(t.r.memory.ledger(key), ledger)
+	switch {
+	case errors.Is(err, store.ErrForged):
+		t.view.EntryLost = true // also if this worker remembers nothing
+	case errors.Is(err, store.ErrForeign):
+		t.view.EntryLost = false // it may be a worker's: it is replaced only with the next attempt
+	case !t.view.EntryLost:
+		t.r.memory.observeLedger(ledger)
+	}
+	return nil
+}
+
+// noteSeal notes that an entry does not have the seal of a worker with this AppSecret. Other errors, and nil, are
+// not noted.
+func (t *turn) noteSeal(err error, entry string) {
+	switch {
+	case errors.Is(err, store.ErrForged):
+		t.r.forged(t.account.AppID, t.kind, entry)
+	case errors.Is(err, store.ErrForeign):
+		t.r.log.Warn("entry found that was stored with another AppSecret", "appid", t.account.AppID, "kind", t.kind,
+			"entry", entry)
+		t.r.accountRefused(t.account.AppID) // the AppSecret may have been changed: it is read again
+	}
 }
 
 // noteExpiry notes and publishes that the last value has expired, though nothing replaces it yet.

@@ -133,7 +133,8 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	}
 	if w.store, err = store.New(nc, store.Config{
 		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas, Worker: cfg.Name, Now: cfg.Now,
-		OnFewReplicas: w.fewReplicas,
+		OnFewReplicas: w.fewReplicas, Keys: w.accounts.keys,
+		OnForgedLease: func(appid string, kind messages.Kind) { w.refresher.forged(appid, kind, entryLease) },
 	}); err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		clock:   systemClock{cfg.Now},
 		events:  &events{nats: nc, prefix: cfg.SubjectPrefix, worker: cfg.Name, now: cfg.Now, log: cfg.Log},
 		metrics: m, log: cfg.Log, worker: cfg.Name, leaseTTL: leaseFor(cfg.WeChat.Timeout),
-		accountRefused: cfg.OnAccountRefused,
+		accountRefused: cfg.OnAccountRefused, accounts: &w.accounts,
 	}
 	w.scheduler = newScheduler(w.memory, w.refresher, cfg.RefreshConcurrency, cfg.Log)
 	w.scheduler.setAccounts(w.accounts.all())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/check"
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/worker"
 )
 
@@ -171,11 +172,11 @@ func printFindings(t *terminal, found []check.Finding, summary map[check.Level]i
 			printFinding(t, f, !again)
 		}
 		if len(hidden) > 0 {
-			fmt.Fprintf(t.out, "%20sand %s more: %s; --json lists all\n", "", count(len(hidden), "account"),
+			safetext.Fprintf(t.out, "%20sand %s more: %s; --json lists all\n", "", count(len(hidden), "account"),
 				levels(summarize(hidden)))
 		}
 	}
-	fmt.Fprintf(t.out, "\n%s\n", levels(summary))
+	safetext.Fprintf(t.out, "\n%s\n", levels(summary))
 }
 
 // printFinding prints one line, and below it the advice if advise is set.
@@ -184,9 +185,9 @@ func printFinding(t *terminal, f check.Finding, advise bool) {
 	if f.Level != check.OK {
 		level = strings.ToUpper(level) // it stands out in a long list
 	}
-	fmt.Fprintf(t.out, "%-4s  %-12s  %s\n", level, f.Check, oneLine(f.What))
+	safetext.Fprintf(t.out, "%-4s  %-12s  %s\n", level, f.Check, f.What)
 	if f.Advice != "" && advise {
-		fmt.Fprintf(t.out, "%20sdo: %s\n", "", oneLine(f.Advice))
+		safetext.Fprintf(t.out, "%20sdo: %s\n", "", f.Advice)
 	}
 }
 

@@ -57,11 +57,11 @@ func TestCheckListsTheWorstOfManyAccounts(t *testing.T) {
 	}
 }
 
-// A text from elsewhere cannot contain line breaks and escape sequences.
+// A text from elsewhere cannot add lines or send escape sequences to the terminal.
 func TestCheckPrintsOneLineForAFinding(t *testing.T) {
 	t.Parallel()
 	text := printed([]check.Finding{{Check: check.Account, Level: check.Warn, What: "a\nb\x1b[31m", Advice: "c\nd"}})
-	want := "WARN  account       a; b [31m\n                    do: c; d\n\n0 ok, 1 warning, 0 failures\n"
+	want := "WARN  account       a\\nb\\x1b[31m\n                    do: c\\nd\n\n0 ok, 1 warning, 0 failures\n"
 	if text != want {
 		t.Errorf("%q", text)
 	}

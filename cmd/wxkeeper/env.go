@@ -1,10 +1,11 @@
 package main
 
 import (
-	"fmt"
+	"io"
 	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 )
 
 type envVerb struct {
@@ -24,7 +25,7 @@ Example:
 
 func (v *envVerb) Run(t *terminal) error {
 	if v.Markdown {
-		_, err := fmt.Fprint(t.out, config.Markdown())
+		_, err := io.WriteString(t.out, config.Markdown())
 		return err
 	}
 	for _, r := range config.Table() {
@@ -32,9 +33,9 @@ func (v *envVerb) Run(t *terminal) error {
 		if r.Default != "" {
 			line += "  (" + r.Default + ")"
 		}
-		fmt.Fprintln(t.out, line)
+		safetext.Fprintf(t.out, "%s\n", line)
 		for _, text := range wrap(r.Meaning, 96) {
-			fmt.Fprintln(t.out, "    "+text)
+			safetext.Fprintf(t.out, "    %s\n", text)
 		}
 	}
 	return nil

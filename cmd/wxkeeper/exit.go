@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
@@ -43,13 +44,13 @@ func (t *terminal) fail(err error) int {
 		return exitOK
 	case errors.Is(err, errPrinted):
 	case errors.Is(err, context.Canceled): // only a signal cancels a verb
-		fmt.Fprintln(t.err, "wxkeeper: interrupted")
+		t.complain("interrupted")
 		return exitInterrupted
 	case errors.As(err, &reply):
 		t.printReply(reply)
 		return exitFailure
 	default:
-		fmt.Fprintln(t.err, "wxkeeper: "+oneLine(err.Error()))
+		t.complain("%v", err)
 	}
 	if errors.As(err, new(usageError)) || errors.As(err, new(*setting.Error)) {
 		return exitUsage
@@ -57,17 +58,22 @@ func (t *terminal) fail(err error) int {
 	return exitFailure
 }
 
+// complain prints one line on standard error.
+func (t *terminal) complain(format string, args ...any) {
+	safetext.Fprintf(t.err, "wxkeeper: "+format+"\n", args...)
+}
+
 // printReply prints the error reply of a worker: the symbol for scripts, the message for people, and the
 // errcode and rid of WeChat, for which its support asks, if the message does not contain them.
 func (t *terminal) printReply(e *messages.Error) {
-	fmt.Fprintf(t.err, "wxkeeper: %s (%d): %s\n", e.Symbol, e.Code(), oneLine(e.Message))
+	t.complain("%s (%d): %s", e.Symbol, e.Code(), e.Message)
 	if e.Errcode != 0 && !regexp.MustCompile(fmt.Sprintf(`errcode %d\b`, e.Errcode)).MatchString(e.Message) {
-		fmt.Fprintf(t.err, "  errcode: %d %s\n", e.Errcode, oneLine(e.Errmsg))
+		safetext.Fprintf(t.err, "  errcode: %d %s\n", e.Errcode, e.Errmsg)
 	}
 	if e.RID != "" && !strings.Contains(e.Message, e.RID) {
-		fmt.Fprintf(t.err, "  rid: %s\n", oneLine(e.RID))
+		safetext.Fprintf(t.err, "  rid: %s\n", e.RID)
 	}
 	if e.RetryAfterMS > 0 {
-		fmt.Fprintf(t.err, "  try again in: %s\n", duration(time.Duration(e.RetryAfterMS)*time.Millisecond))
+		safetext.Fprintf(t.err, "  try again in: %s\n", duration(time.Duration(e.RetryAfterMS)*time.Millisecond))
 	}
 }

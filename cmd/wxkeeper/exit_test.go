@@ -28,7 +28,7 @@ func TestErrorsHaveTheirExitCode(t *testing.T) {
 		print string
 	}{
 		{nil, 0, ""},
-		{errors.New("two\nlines\x1b[2J"), 1, "wxkeeper: two; lines [2J\n"},
+		{errors.New("two\nlines\x1b[2J"), 1, "wxkeeper: two; lines\\x1b[2J\n"},
 		{usage(errors.New("--flag: wrong")), 2, "wxkeeper: --flag: wrong\n"},
 		{setting.Errorf("WXKEEPER_DATA_DIR", "not yours"), 2, "wxkeeper: WXKEEPER_DATA_DIR: not yours\n"},
 		{fmt.Errorf("start: %w", setting.Errorf("NATS_CREDS", "missing")), 2, "wxkeeper: start: NATS_CREDS: missing\n"},

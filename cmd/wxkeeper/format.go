@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 )
 
 // duration formats a length of time with at most two units, and with the smaller unit only if it matters.
@@ -60,23 +62,25 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// oneLine makes a text safe for one line of a terminal: without line breaks and escape sequences.
-func oneLine(s string) string {
-	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, strings.Join(lines, "; "))
-}
-
 // json prints v as JSON, with indentation on a terminal.
-func (t *terminal) json(v any) error {
-	e := json.NewEncoder(t.out)
+func (t *terminal) json(v any) error { return t.encode(v, t.tty) }
+
+// encode prints v as JSON. On a terminal everything that is not visible is escaped; to a pipe or a file JSON is
+// printed as its encoder writes it.
+func (t *terminal) encode(v any, indent bool) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if t.tty {
+	if indent {
 		e.SetIndent("", "  ")
 	}
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	text := b.Bytes()
+	if t.tty {
+		text = safetext.JSON(text)
+	}
+	_, err := t.out.Write(text)
+	return err
 }

@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"io"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -48,9 +49,13 @@ func (v *getVerb) print(t *terminal, c messages.Credential) error {
 	if v.JSON {
 		return t.json(c)
 	}
-	fmt.Fprintln(t.out, c.Value)
+	if !t.tty { // unchanged, for $(wxkeeper get)
+		_, err := io.WriteString(t.out, c.Value+"\n")
+		return err
+	}
+	safetext.Fprintf(t.out, "%s\n", c.Value)
 	if hide {
-		fmt.Fprintf(t.out, "%s of %s, generation %d, revision %d, expires %s, from %s by %s\n",
+		safetext.Fprintf(t.out, "%s of %s, generation %d, revision %d, expires %s, from %s by %s\n",
 			c.Kind, c.AppID, c.Generation, c.Revision, relative(t.now(), c.ExpiresAt), c.Source, c.Worker)
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
@@ -43,7 +45,7 @@ func (v *healthVerb) Run(ctx context.Context, t *terminal) error {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
 	if err != nil {
-		return usage(fmt.Errorf("<url>: %q is not a URL", page))
+		return usage(fmt.Errorf("<url>: %q is not a URL", redact.URLs(page)))
 	}
 	shown := req.URL.Redacted()
 	// Without the proxy of the environment, which is meant for calls of WeChat.
@@ -67,7 +69,7 @@ func (v *healthVerb) Run(ctx context.Context, t *terminal) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("not healthy: %s: %d %s", shown, resp.StatusCode, text)
 	}
-	fmt.Fprintln(t.out, oneLine(text))
+	safetext.Fprintf(t.out, "%s\n", text)
 	return nil
 }
 
@@ -80,7 +82,7 @@ func (v *healthVerb) page() (string, error) {
 		u, err := url.Parse(v.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return "", usage(fmt.Errorf("<url>: %q is not an http or https URL, for example "+
-				"http://127.0.0.1:8080/healthz", v.URL))
+				"http://127.0.0.1:8080/healthz", redact.URLs(v.URL)))
 		}
 		return v.URL, nil
 	}

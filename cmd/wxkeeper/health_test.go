@@ -19,6 +19,15 @@ func health(v healthVerb) (printed string, code int) {
 	return out.String() + errs.String(), code
 }
 
+func TestHealthNeverPrintsThePasswordOfItsURL(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"ftp://u:" + canary + "@h/", "http://u:" + canary + "@:port/x y", "u:" + canary + "@h"} {
+		if printed, code := health(healthVerb{URL: url}); code != exitUsage || strings.Contains(printed, canary) {
+			t.Errorf("exit code %d: %s", code, printed)
+		}
+	}
+}
+
 func TestHealthIsTheAnswerOfThePage(t *testing.T) {
 	t.Parallel()
 	hangs := make(chan struct{})

@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 )
 
 type permissionsVerb struct {
@@ -25,9 +27,9 @@ func (permissionsVerb) Help() string {
 		"nothing else. docs/security.md describes what an attacker could do with each kind of user. The names of " +
 		"the bucket and of the subjects come from WXKEEPER_BUCKET and WXKEEPER_SUBJECT_PREFIX.\n\nThe kinds:\n\n")
 	for _, r := range permissions.Roles {
-		fmt.Fprintf(&b, "    %-9s %s\n", r, r.Meaning())
+		safetext.Fprintf(&b, "    %-9s %s\n", r, r.Meaning())
 	}
-	fmt.Fprintf(&b, "    %-9s %s\n", kindAccounts, "two NATS accounts, one for workers and one for consumers")
+	safetext.Fprintf(&b, "    %-9s %s\n", kindAccounts, "two NATS accounts, one for workers and one for consumers")
 	b.WriteString(`
 Examples:
 
@@ -50,7 +52,7 @@ func (v *permissionsVerb) Run(t *terminal) error {
 	if err != nil {
 		return usage(fmt.Errorf("permissions: %w", err))
 	}
-	_, err = fmt.Fprint(t.out, text)
+	_, err = io.WriteString(t.out, text)
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/store"
@@ -56,7 +57,8 @@ func TestWorkerLivesByItsList(t *testing.T) {
 	// For a report it takes a lease, writes the ledger, and publishes.
 	g.awaitRefreshed(s, root, follow, other)
 	// It takes a lease that was released just before.
-	st, err := store.New(nc, store.Config{Bucket: names.Bucket, SubjectPrefix: names.SubjectPrefix, Worker: "w"})
+	st, err := store.New(nc, store.Config{Bucket: names.Bucket, SubjectPrefix: names.SubjectPrefix, Worker: "w",
+		Keys: func(appid string) []seal.Key { return []seal.Key{seal.New(appid, "secret")} }})
 	if err == nil {
 		err = st.Ensure(g.context())
 	}

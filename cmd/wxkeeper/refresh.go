@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -53,7 +53,7 @@ func (v *refreshVerb) Run(ctx context.Context, t *terminal) error {
 	case v.JSON:
 		return t.json(r)
 	}
-	fmt.Fprintf(t.out, "%s: %s\n%s of %s is generation %d, revision %d, expires %s\n",
+	safetext.Fprintf(t.out, "%s: %s\n%s of %s is generation %d, revision %d, expires %s\n",
 		r.Reason, outcomes[r.Reason], r.Kind, r.AppID, r.Generation, r.Revision, relative(t.now(), r.ExpiresAt))
 	return nil
 }

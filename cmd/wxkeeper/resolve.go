@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -43,8 +44,12 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 		if req, err = readRequest(t.in); err != nil {
 			return usage(err)
 		}
-		if req.AppID != "" && messages.CheckAppID(req.AppID) != nil { // its error would quote the request
-			return usage(fmt.Errorf("resolve -: appid: %w", messages.ErrInvalidAppID))
+		if req.AppID != "" {
+			if err := messages.CheckAppID(req.AppID); errors.Is(err, messages.ErrAppSecret) {
+				return usage(fmt.Errorf("resolve -: appid: %w", err))
+			} else if err != nil { // it quotes the request
+				return usage(fmt.Errorf("resolve -: appid: %w", messages.ErrInvalidAppID))
+			}
 		}
 	case v.CodeTicket == "":
 		return usage(errors.New("resolve: the code_ticket is missing: wxkeeper resolve OPENID CODE_TICKET, or " +
@@ -62,14 +67,21 @@ func (v *resolveVerb) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	answer = bytes.TrimSpace(answer)
+	return v.print(t, bytes.TrimSpace(answer))
+}
+
+// print prints the answer: as it is to a pipe or a file, and indented and safe on a terminal.
+func (v *resolveVerb) print(t *terminal, answer []byte) error {
+	text := answer
 	if t.tty {
 		var pretty bytes.Buffer // Indent changes no names, no order and no digits
 		if json.Indent(&pretty, answer, "", "  ") == nil {
-			answer = pretty.Bytes()
+			text = safetext.JSON(pretty.Bytes())
+		} else {
+			text = []byte(safetext.Line(string(answer))) // another responder than a worker has answered
 		}
 	}
-	_, err = fmt.Fprintf(t.out, "%s\n", answer)
+	_, err := io.WriteString(t.out, string(text)+"\n")
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/buildinfo"
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
+	"github.com/wxkeeper/wxkeeper/internal/listen"
 	"github.com/wxkeeper/wxkeeper/internal/logging"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/redact"
@@ -190,7 +192,7 @@ func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger,
 	}, nil
 }
 
-// pages serves the worker's pages under WXKEEPER_HTTP_ADDR. Before there is a worker it answers that it is starting.
+// pages serves the worker's pages under WXKEEPER_HTTP_ADDR. Before there is a worker it serves starting.
 type pages struct {
 	handler atomic.Pointer[http.Handler]
 	url     string // empty: nothing is served
@@ -203,7 +205,7 @@ func (p *pages) listen(addr string, log *slog.Logger, stop context.CancelCauseFu
 		return nil, err
 	}
 	p.url = "http://" + l.Addr().String()
-	return serveHTTP(newHTTPServer(p, log), l, func(err error) {
+	return listen.Serve(listen.NewServer(listen.Guard(p, l, addr), log), l, func(err error) {
 		stop(fmt.Errorf("serve HTTP on %s: %w", addr, err))
 	}), nil
 }
@@ -211,13 +213,19 @@ func (p *pages) listen(addr string, log *slog.Logger, stop context.CancelCauseFu
 func (p *pages) show(h http.Handler) { p.handler.Store(&h) }
 
 func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := p.handler.Load()
-	switch {
-	case h != nil:
+	if h := p.handler.Load(); h != nil {
 		(*h).ServeHTTP(w, r)
-	case r.URL.Path == "/healthz":
-		fmt.Fprintln(w, "ok")
-	default:
-		http.Error(w, "starting: NATS is not connected yet", http.StatusServiceUnavailable)
+		return
 	}
+	starting().ServeHTTP(w, r)
+}
+
+// starting are the pages of a process that has no worker yet.
+func starting() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "starting: NATS is not connected yet", http.StatusServiceUnavailable)
+	})
+	return mux
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/listen"
 	"github.com/wxkeeper/wxkeeper/internal/loopback"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -73,21 +75,27 @@ func (v *simulateVerb) Run(ctx context.Context, t *terminal) error {
 	sim := wechattest.New(cfg)
 	defer sim.Release()
 	failed := make(chan error, 2) // one for each server, so that no server blocks
-	api, closeAPI, err := serveSimulation("--listen", v.Listen, sim, failed)
+	api, closeAPI, err := serveSimulation("--listen", v.Listen, failed, func(net.Listener) *http.Server {
+		srv := listen.NewServer(sim, slog.New(slog.DiscardHandler))
+		srv.WriteTimeout = 0 // a fault can make a call hang until its client gives up
+		return srv
+	})
 	if err != nil {
 		return err
 	}
 	defer closeAPI()
 	control := config.None
 	if v.Control != config.None {
-		url, closeControl, err := serveSimulation("--control", v.Control, sim.Control(), failed)
+		url, closeControl, err := serveSimulation("--control", v.Control, failed, func(l net.Listener) *http.Server {
+			return listen.NewServer(listen.Guard(sim.Control(), l, v.Control), slog.New(slog.DiscardHandler))
+		})
 		if err != nil {
 			return err
 		}
 		defer closeControl()
 		control = url
 	}
-	fmt.Fprintf(t.out, "simulated WeChat ready: api=%s control=%s\n", api, control)
+	safetext.Fprintf(t.out, "simulated WeChat ready: api=%s control=%s\n", api, control)
 	select {
 	case <-ctx.Done():
 		sim.Release() // calls that hang would delay the stop
@@ -125,7 +133,7 @@ func (v *simulateVerb) config() (wechattest.Config, error) {
 	for _, a := range v.Account {
 		appid, secret, ok := strings.Cut(a, ":")
 		if !ok {
-			return cfg, fmt.Errorf("--account: %q is not APPID:SECRET", a)
+			return cfg, errors.New("--account: a value is not APPID:SECRET") // not shown: it may be an AppSecret
 		}
 		cfg.Accounts = append(cfg.Accounts, wechattest.Account{AppID: appid, Secret: secret})
 	}
@@ -151,15 +159,14 @@ func orNone(d time.Duration) time.Duration {
 var flagNames = strings.NewReplacer("Accounts[", "--account [", "TokenLife", "--token-life",
 	"TicketLife", "--ticket-life", "Overlap", "--overlap", "Latency", "--latency", "AllowIPs", "--allow-ip")
 
-// serveSimulation serves h on addr until shutdown is called, and returns its URL. If serving fails before, it
-// sends the error to failed.
-func serveSimulation(flag, addr string, h http.Handler, failed chan<- error) (url string, shutdown func(), err error) {
+// serveSimulation serves on addr, with the server that server returns, until shutdown is called. It returns the URL. If
+// serving fails before, it sends the error to failed.
+func serveSimulation(flag, addr string, failed chan<- error, server func(net.Listener) *http.Server) (url string,
+	shutdown func(), err error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return "", nil, fmt.Errorf("%s: %w", flag, err)
 	}
-	srv := newHTTPServer(h, slog.New(slog.DiscardHandler))
-	srv.WriteTimeout = 0 // a fault can make a call hang until its client gives up
-	shutdown = serveHTTP(srv, l, func(err error) { failed <- fmt.Errorf("%s: %w", flag, err) })
+	shutdown = listen.Serve(server(l), l, func(err error) { failed <- fmt.Errorf("%s: %w", flag, err) })
 	return "http://" + l.Addr().String(), shutdown, nil
 }

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -76,16 +78,16 @@ var states = []struct {
 func printStatus(t *terminal, st messages.Status) error {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "STATE\tACCOUNT\tKIND\tEXPIRES\tNEXT\tCALLS TODAY")
+	safetext.Fprintf(w, "STATE\tACCOUNT\tKIND\tEXPIRES\tNEXT\tCALLS TODAY\n")
 	for _, c := range st.Credentials {
 		account, state := c.AppID, string(c.State)
 		if c.Name != "" {
-			account += " (" + oneLine(c.Name) + ")"
+			account += " (" + c.Name + ")"
 		}
 		if c.State != messages.StateFresh {
 			state = strings.ToUpper(state) // it stands out in a long table
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", state, account, c.Kind, relative(st.Time, c.ExpiresAt),
+		safetext.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", state, account, c.Kind, relative(st.Time, c.ExpiresAt),
 			nextStep(st.Time, c), c.CallsToday)
 	}
 	if err := w.Flush(); err != nil {
@@ -93,16 +95,16 @@ func printStatus(t *terminal, st messages.Status) error {
 	}
 	// The lines about a credential are below its row and outside of the columns, which would become too wide.
 	rows := strings.SplitAfter(table.String(), "\n")
-	fmt.Fprint(t.out, rows[0])
+	_, _ = io.WriteString(t.out, rows[0])
 	for i, c := range st.Credentials {
-		fmt.Fprint(t.out, rows[i+1])
+		_, _ = io.WriteString(t.out, rows[i+1])
 		// The meaning of a state is printed once for each account, whose rows are adjacent.
 		again := i > 0 && st.Credentials[i-1].AppID == c.AppID && st.Credentials[i-1].State == c.State
 		for _, line := range explanation(st.Time, c, again) {
-			fmt.Fprintln(t.out, "    "+line)
+			safetext.Fprintf(t.out, "    %s\n", line)
 		}
 	}
-	_, err := fmt.Fprintf(t.out, "\n%s\n", summary(st))
+	_, err := safetext.Fprintf(t.out, "\n%s\n", summary(st))
 	return err
 }
 
@@ -150,9 +152,9 @@ func explanation(now time.Time, c messages.CredentialStatus, again bool) (lines 
 		}
 	}
 	if c.Error != "" {
-		line := "why: " + oneLine(c.Error)
+		line := "why: " + c.Error
 		if c.RID != "" && !strings.Contains(c.Error, c.RID) {
-			line += " (rid " + oneLine(c.RID) + ")"
+			line += " (rid " + c.RID + ")"
 		}
 		lines = append(lines, line)
 	}
@@ -168,7 +170,7 @@ func explanation(now time.Time, c messages.CredentialStatus, again bool) (lines 
 		lines = append(lines, line)
 	}
 	if c.Advice != "" {
-		lines = append(lines, "do: "+oneLine(c.Advice))
+		lines = append(lines, "do: "+c.Advice)
 	}
 	return lines
 }

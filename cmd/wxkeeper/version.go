@@ -1,9 +1,8 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/wxkeeper/wxkeeper/internal/buildinfo"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 )
 
 type versionVerb struct{}
@@ -19,6 +18,6 @@ Example:
 }
 
 func (versionVerb) Run(t *terminal) error {
-	_, err := fmt.Fprintln(t.out, buildinfo.String())
+	_, err := safetext.Fprintf(t.out, "%s\n", buildinfo.String())
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
@@ -128,7 +129,7 @@ const statusTimeout = 10 * time.Second
 func nothing(t *terminal, appids []string, found map[string]bool) {
 	for _, id := range appids {
 		if !found[id] {
-			fmt.Fprintf(t.err, "wxkeeper: no credential of %s yet\n", id)
+			t.complain("no credential of %s yet", id)
 		}
 	}
 }
@@ -139,12 +140,12 @@ func (v *watchVerb) print(t *terminal, c kv.Change) {
 	}
 	now := t.now()
 	if !v.JSON {
-		fmt.Fprintf(t.out, "%s  %-18s  %-14s  ", now.Format(time.TimeOnly), c.AppID, c.Kind)
+		safetext.Fprintf(t.out, "%s  %-18s  %-14s  ", now.Format(time.TimeOnly), c.AppID, c.Kind)
 		if r := c.Record; r != nil {
-			fmt.Fprintf(t.out, "generation %d  revision %d  expires %s  %s by %s\n",
-				r.Generation, r.Revision, relative(now, r.ExpiresAt), oneLine(r.Source), oneLine(r.Worker))
+			safetext.Fprintf(t.out, "generation %d  revision %d  expires %s  %s by %s\n",
+				r.Generation, r.Revision, relative(now, r.ExpiresAt), r.Source, r.Worker)
 		} else {
-			fmt.Fprintln(t.out, "gone: deleted or expired")
+			safetext.Fprintf(t.out, "gone: deleted or expired\n")
 		}
 		return
 	}
@@ -153,7 +154,5 @@ func (v *watchVerb) print(t *terminal, c kv.Change) {
 		line.Generation, line.Revision, line.Source, line.Worker = r.Generation, r.Revision, r.Source, r.Worker
 		line.ObtainedAt, line.ExpiresAt, line.RefreshAt = r.ObtainedAt, r.ExpiresAt, r.RefreshAt
 	}
-	one := *t
-	one.tty = false // one line per change, on a terminal too
-	_ = one.json(line)
+	_ = t.encode(line, false) // one line per change, on a terminal too
 }

@@ -3,10 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 )
 
 // watchErrors prints why a watch delivers no records: each cause once, and not at every attempt.
@@ -35,7 +36,7 @@ func (w *watchErrors) printViolation(err *violationError) {
 	}
 	if !w.violations[about] {
 		w.violations[about] = true
-		fmt.Fprintln(w.t.err, "wxkeeper: "+oneLine(err.Error()))
+		w.t.complain("%v", err)
 	}
 }
 
@@ -48,9 +49,9 @@ func (w *watchErrors) print(err error) {
 	case len(w.violations) > 0 && isSilence(err): // the violation is the cause, and was printed
 		return
 	}
-	text := oneLine(err.Error())
+	text := safetext.Err(err)
 	if text != w.last {
-		fmt.Fprintln(w.t.err, "wxkeeper: "+text+" (trying again)")
+		w.t.complain("%s (trying again)", text)
 	}
 	w.last = text
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/store"
@@ -115,7 +116,9 @@ func describe(found []Finding) string {
 // createBuckets creates both buckets as a worker does.
 func createBuckets(t *testing.T, nc *nats.Conn) *store.Store {
 	t.Helper()
-	s, err := store.New(nc, store.Config{Worker: "w1"})
+	s, err := store.New(nc, store.Config{Worker: "w1", Keys: func(appid string) []seal.Key {
+		return []seal.Key{seal.New(appid, secret)}
+	}})
 	if err == nil {
 		err = s.Ensure(t.Context())
 	}

@@ -14,11 +14,15 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // trialAppID is the account of the keys that are tried. It does not exist, and nobody watches its keys.
 const trialAppID = "wxkeeper-check"
+
+// trialKeys are the keys of the trial lease. It protects nothing, so they need not be secret.
+func trialKeys(string) []seal.Key { return []seal.Key{seal.New(trialAppID, trialAppID)} }
 
 const trialKey = trialAppID + ".access_token"
 

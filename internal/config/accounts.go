@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -87,14 +88,13 @@ func (c *Config) addVariables(l *accountList, prefix string, e entry) error {
 func (c *Config) addEntry(l *accountList, e entry, origin string) (field string, err error) {
 	a := worker.Account{AppID: e.AppID, Name: e.Name, TokenAPI: cmp.Or(e.TokenAPI, c.TokenAPI)}
 	if err := messages.CheckAppID(a.AppID); err != nil {
+		if errors.Is(err, messages.ErrAppSecret) && e.secretIsAppID() {
+			err = errors.New("the AppID and the AppSecret are swapped: set each to the value of the other")
+		}
 		return "appid", err
 	}
-	if e.SecretFile != "" {
-		if a.Secret, err = readSecret(e.SecretFile); err != nil {
-			return "secret_file", err
-		}
-	} else if a.Secret, err = checkSecret(e.Secret); err != nil {
-		return "secret", fmt.Errorf("the value %w", err)
+	if a.Secret, field, err = e.secret(); err != nil {
+		return field, err
 	}
 	if strings.ContainsFunc(a.Name, unicode.IsControl) || len(a.Name) > 128 {
 		return "name", errors.New("it has a control character or more than 128 bytes")
@@ -114,6 +114,27 @@ func (c *Config) addEntry(l *accountList, e entry, origin string) (field string,
 	}
 	l.accounts, l.origins[a.AppID] = append(l.accounts, a), origin
 	return "", nil
+}
+
+// secret returns the AppSecret. An error is about the returned field of e.
+func (e entry) secret() (secret redact.Secret, field string, err error) {
+	if e.SecretFile != "" {
+		secret, err = readSecret(e.SecretFile)
+		return secret, "secret_file", err
+	}
+	if secret, err = checkSecret(e.Secret); err != nil {
+		err = fmt.Errorf("the value %w", err)
+	}
+	return secret, "secret", err
+}
+
+// looksLikeAppID matches the AppIDs that WeChat issues.
+var looksLikeAppID = regexp.MustCompile(`^wx[0-9a-f]{16}$`)
+
+// secretIsAppID reports whether the secret of e looks like an AppID.
+func (e entry) secretIsAppID() bool {
+	secret, _, err := e.secret()
+	return err == nil && looksLikeAppID.MatchString(secret.Reveal())
 }
 
 // kindOfTicket has the words of WECHAT_TICKETS.

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -77,10 +78,10 @@ func run(ctx context.Context, cfg Config, prepare func(*wechattest.Simulator)) e
 	defer end()
 	cfg.Out = &output{out: cfg.Out, end: end}
 	log := new(tail)
-	err := play(ctx, cfg, slog.New(slog.NewTextHandler(log, nil)), prepare)
+	err := play(ctx, cfg, slog.New(slog.NewTextHandler(safetext.Writer(log), nil)), prepare)
 	if err != nil {
 		if lines := log.String(); lines != "" {
-			fmt.Fprintf(cfg.Out, "\nThe last lines of the log of the worker and of NATS:\n\n%s\n", lines)
+			_, _ = io.WriteString(cfg.Out, "\nThe last lines of the log of the worker and of NATS:\n\n"+lines+"\n")
 		}
 	}
 	return err

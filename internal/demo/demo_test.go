@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -215,6 +216,7 @@ func TestUserEndsTheDemoAndNothingStays(t *testing.T) {
 	out := newScreen()
 	end := start(t, Config{Out: out, Listen: l.Addr().String(), Color: true})
 	out.await(t, func(text string) bool { return strings.Contains(text, wordResolved) })
+	attackControl(t, out.String())
 	if err := end(); err != nil {
 		t.Errorf("Run: %v", err)
 	}
@@ -225,6 +227,30 @@ func TestUserEndsTheDemoAndNothingStays(t *testing.T) {
 		}
 	}
 	checkNothingStays(t, text)
+}
+
+// attackControl attacks the control API, whose address the introduction shows, as a web site can.
+func attackControl(t *testing.T, introduction string) {
+	t.Helper()
+	url := regexp.MustCompile(`http://[0-9.:]+/faults`).FindString(introduction)
+	for name, header := range map[string]http.Header{
+		"a form":                               {"Origin": {"https://evil.example"}},
+		"a site that resolves to this machine": {"Host": {"evil.example"}, "Sec-Fetch-Site": {"same-origin"}},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(`{"errcode":-1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header, r.Host, r.Close = header, header.Get("Host"), true
+		resp, err := new(http.Transport).RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode < 400 {
+			t.Errorf("%s changes the simulation: %s", name, resp.Status)
+		}
+	}
 }
 
 // closedPipe is an output that fails after the introduction.

@@ -6,20 +6,21 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // introduce prints what runs at which address, and what a user can try.
 func (s *story) introduce(stack *stack) {
 	var b strings.Builder
-	fmt.Fprintf(&b, `wxkeeper demo: a simulated WeChat, a NATS server and one worker in this process. Ctrl-C ends it.
+	safetext.Fprintf(&b, `wxkeeper demo: a simulated WeChat, a NATS server and one worker in this process. Ctrl-C ends it.
 
   WeChat    %s, simulated: a token lives for %s, a ticket for %s
   NATS      %s, data in %s (removed at the end)
   accounts  %s (interface stable_token, both tickets), %s (interface token)
 `, stack.api, span(s.cfg.Life), span(ticketLives*s.cfg.Life), stack.nats, stack.dir, stableID, classicID)
 	if stack.taken {
-		fmt.Fprintf(&b, "\n%s is taken by another process: NATS uses a free port instead.\n", s.cfg.Listen)
+		safetext.Fprintf(&b, "\n%s is taken by another process: NATS uses a free port instead.\n", s.cfg.Listen)
 	}
 	b.WriteString("\nTry in a second terminal:\n\n")
 	for _, c := range commands(stack.nats, stack.control, self()) {

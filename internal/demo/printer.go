@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 )
 
 // printer prints lines: the time, a word that names what happened, and a text.
@@ -44,9 +46,10 @@ const (
 	margin  = 21  // before the text: the time, the word, and the spaces after them
 )
 
-// printLine prints one line, or several if the text is long.
+// printLine prints one line, or several if the text is long. Events and answers come from NATS, so the arguments are
+// made safe.
 func (p *printer) printLine(word, format string, args ...any) {
-	p.print(p.line(word, fmt.Sprintf(format, args...)))
+	p.print(p.line(word, safetext.Sprintf(format, args...)))
 }
 
 func (p *printer) line(word, text string) string {
@@ -62,7 +65,7 @@ func (p *printer) print(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.ended {
-		fmt.Fprint(p.out, text)
+		_, _ = io.WriteString(p.out, text)
 	}
 }
 

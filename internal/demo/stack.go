@@ -17,6 +17,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/buildinfo"
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
+	"github.com/wxkeeper/wxkeeper/internal/listen"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -80,10 +81,12 @@ func (s *stack) stop() error {
 // start starts everything, prints the introduction, and connects the story. It returns when the worker answers
 // requests.
 func (s *stack) start(ctx context.Context, story *story) (err error) {
-	if s.api, err = s.serve(s.sim); err != nil {
+	if s.api, err = s.serve(func(net.Listener) http.Handler { return s.sim }); err != nil {
 		return err
 	}
-	if s.control, err = s.serve(s.sim.Control()); err != nil {
+	if s.control, err = s.serve(func(l net.Listener) http.Handler {
+		return listen.Guard(s.sim.Control(), l, l.Addr().String())
+	}); err != nil {
 		return err
 	}
 	server, err := s.startNATS(ctx)
@@ -107,25 +110,17 @@ func (s *stack) start(ctx context.Context, story *story) (err error) {
 }
 
 // serve serves one of the two APIs of the simulation on a free port.
-func (s *stack) serve(handler http.Handler) (url string, err error) {
+func (s *stack) serve(handler func(net.Listener) http.Handler) (url string, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", fmt.Errorf("demo: start the simulated WeChat: %w", err)
 	}
-	srv := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Second,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			s.fail(fmt.Errorf("demo: the simulated WeChat has stopped: %w", err))
-		}
+	srv := listen.NewServer(handler(l), s.log)
+	srv.WriteTimeout = 0 // a fault can make a call hang until its client gives up
+	shutdown := listen.Serve(srv, l, func(err error) {
+		s.fail(fmt.Errorf("demo: the simulated WeChat has stopped: %w", err))
 	})
-	s.onStop(func() error {
-		defer serving.Wait()
-		return srv.Close()
-	})
+	s.onStop(func() error { shutdown(); return nil })
 	return "http://" + l.Addr().String(), nil
 }
 

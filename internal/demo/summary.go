@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -20,17 +21,17 @@ func (s *story) printSummary(lasted time.Duration) {
 	var b strings.Builder
 	b.WriteString(s.line(wordEnded, "after "+span(lasted)))
 	s.mu.Lock()
-	fmt.Fprintf(&b, "\n  upstream calls  %s\n", calls)
-	fmt.Fprintf(&b, "  refreshes       %s %d, %s %d, tickets %d (while WeChat accepted the old value)\n",
+	safetext.Fprintf(&b, "\n  upstream calls  %s\n", calls)
+	safetext.Fprintf(&b, "  refreshes       %s %d, %s %d, tickets %d (while WeChat accepted the old value)\n",
 		messages.SourceStableToken, s.refreshed[messages.SourceStableToken],
 		messages.SourceToken, s.refreshed[messages.SourceToken], s.refreshed[messages.SourceGetTicket])
-	fmt.Fprintf(&b, "  resolves        %d answered, %d refused (only the demo's own)\n", s.resolves, s.refusals)
-	fmt.Fprintf(&b, "  conflicts       %d made, %d detected", s.kills, s.conflicts)
+	safetext.Fprintf(&b, "  resolves        %d answered, %d refused (only the demo's own)\n", s.resolves, s.refusals)
+	safetext.Fprintf(&b, "  conflicts       %d made, %d detected", s.kills, s.conflicts)
 	if len(s.heals) > 0 {
-		fmt.Fprintf(&b, ", healed within %s", span(slices.Max(s.heals)))
+		safetext.Fprintf(&b, ", healed within %s", span(slices.Max(s.heals)))
 	}
 	if s.failures > 0 {
-		fmt.Fprintf(&b, "\n  failures        %s to refresh a credential", count(s.failures, "attempt"))
+		safetext.Fprintf(&b, "\n  failures        %s to refresh a credential", count(s.failures, "attempt"))
 	}
 	s.mu.Unlock()
 	s.printLast(b.String() + "\n")

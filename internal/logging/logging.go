@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
@@ -24,6 +25,9 @@ var levels = map[string]slog.Level{
 // New returns a logger that writes to w. The format is text or json. If it is empty, the format is text if w
 // is a terminal, where people read, and else json, which log collectors read. The level is debug, info, warn
 // or error; empty means [DefaultLevel]. The error is a [setting.Error].
+//
+// Messages and values of a log come from WeChat, NATS and files too. slog escapes most of what can manipulate a
+// terminal, but not all of it, and less of it in JSON; package safetext escapes the rest.
 func New(w io.Writer, format, level string) (*slog.Logger, error) {
 	lowest, known := levels[strings.ToLower(cmp.Or(level, DefaultLevel))]
 	if !known {
@@ -38,9 +42,9 @@ func New(w io.Writer, format, level string) (*slog.Logger, error) {
 	}
 	switch strings.ToLower(format) {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
+		return slog.New(slog.NewTextHandler(safetext.Writer(w), opts)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		return slog.New(slog.NewJSONHandler(safetext.JSONWriter(w), opts)), nil
 	default:
 		return nil, setting.Errorf("WXKEEPER_LOG_FORMAT", "%q is not one of text, json", format)
 	}

@@ -126,11 +126,11 @@ func freePort(tb testing.TB) int {
 		}
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			reserved.Close()
+			_ = reserved.Close()
 			continue
 		}
 		l.Close()
-		tb.Cleanup(func() { reserved.Close() })
+		tb.Cleanup(func() { _ = reserved.Close() })
 		return port
 	}
 	tb.Fatal("no free port")

@@ -18,6 +18,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/internal/permissions"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/store"
@@ -61,7 +62,9 @@ func newFixtureWithPrefix(t *testing.T, prefix string) *fixture {
 	if f.js, err = jetstream.New(f.nc); err != nil {
 		t.Fatal(err)
 	}
-	if f.store, err = store.New(f.nc, store.Config{Worker: "second"}); err != nil {
+	if f.store, err = store.New(f.nc, store.Config{Worker: "second", Keys: func(appid string) []seal.Key {
+		return []seal.Key{seal.New(appid, secret)}
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	return f

@@ -39,8 +39,11 @@ type View struct {
 	HasToken bool   // for a ticket: there is a valid access_token
 	// LostAt is since when this worker knows that there is no record; zero: do not wait for others that may hold it.
 	LostAt time.Time
-	// EntryLost: the bucket has lost the ledger entry, and Ledger is what this worker remembers.
+	// EntryLost: the bucket has lost the ledger entry, or it was set back or forged, and Ledger is what this
+	// worker remembers.
 	EntryLost bool
+	// Foreign: the bucket has a record that is sealed with another AppSecret. Record is nil then.
+	Foreign bool
 }
 
 // Decision is what to do, when, and why.
@@ -57,7 +60,10 @@ func (p *Policy) Next(now time.Time, v View) Decision {
 	}
 	valid := v.Record != nil && v.Record.Valid(now)
 	v.Ledger = withoutFuture(now, v.Ledger)
-	lost := v.Held != nil && v.Held.Valid(now.Add(lifeTolerance)) && (!valid || v.Record.Generation < v.Held.Generation)
+	// A record that was stored with another AppSecret is not overwritten with what this worker holds: if it is a
+	// worker's, it is newer. WeChat decides which of the two AppSecrets is right.
+	lost := !v.Foreign && v.Held != nil && v.Held.Valid(now.Add(lifeTolerance)) &&
+		(!valid || v.Record.Generation < v.Held.Generation)
 	if lost && isLatest(v.Ledger, v.Held) {
 		return Decision{Republish, now, messages.ReasonLost}
 	}

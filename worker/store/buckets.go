@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -21,7 +22,7 @@ const maxRecord = 16 << 10
 // ErrBucket is returned if a bucket exists with settings that wxkeeper cannot work with.
 var ErrBucket = errors.New("the bucket has settings that wxkeeper cannot work with")
 
-// Config configures a [Store]. The zero value works.
+// Config configures a [Store]. The zero value can only read the settings of buckets: see Keys.
 type Config struct {
 	Bucket        string // name of the credential bucket; "" is messages.DefaultBucket
 	SubjectPrefix string // first token of the republished subjects; "" is messages.DefaultPrefix
@@ -32,6 +33,12 @@ type Config struct {
 	// Timeout limits one request to JetStream; 0 is 3 s. A leader election takes about 1 s.
 	Timeout time.Duration
 	Now     func() time.Time // nil is time.Now
+	// Keys returns the keys with which the entries of an account are sealed and checked: the first makes seals,
+	// all of them check. An account without keys is not kept: nothing is written for it, and nothing that is
+	// stored for it is believed. It is called concurrently. nil: no account has keys.
+	Keys func(appid string) []seal.Key
+	// OnForgedLease is called when a forged lease was removed. It must not block. nil: it is not called.
+	OnForgedLease func(appid string, kind messages.Kind)
 	// OnFewReplicas is called when a bucket was created with one replica because the cluster has too few
 	// servers for the default. It must not block. nil: it is not called.
 	OnFewReplicas func(bucket string, replicas int)
@@ -43,6 +50,12 @@ func (c *Config) setDefaults() {
 	c.Timeout = cmp.Or(c.Timeout, 3*time.Second)
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Keys == nil {
+		c.Keys = func(string) []seal.Key { return nil }
+	}
+	if c.OnForgedLease == nil {
+		c.OnForgedLease = func(string, messages.Kind) {}
 	}
 	if c.OnFewReplicas == nil {
 		c.OnFewReplicas = func(string, int) {}

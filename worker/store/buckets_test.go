@@ -16,7 +16,7 @@ import (
 
 func TestEnsureRefusesABucketWithOtherSettings(t *testing.T) {
 	t.Parallel()
-	base := (&Config{Bucket: "wechat", SubjectPrefix: "wechat"}).credentials(1)
+	base := (&Config{Bucket: "wechat", SubjectPrefix: "wechat", Keys: keys}).credentials(1)
 	for name, spoil := range map[string]func(*jetstream.KeyValueConfig){
 		"history":       func(c *jetstream.KeyValueConfig) { c.History = 5 },
 		"storage":       func(c *jetstream.KeyValueConfig) { c.Storage = jetstream.MemoryStorage },
@@ -24,13 +24,13 @@ func TestEnsureRefusesABucketWithOtherSettings(t *testing.T) {
 		"limit markers": func(c *jetstream.KeyValueConfig) { c.LimitMarkerTTL = 0 },
 		"republish":     func(c *jetstream.KeyValueConfig) { c.RePublish = nil },
 		"republish other.published": func(c *jetstream.KeyValueConfig) {
-			c.RePublish = (&Config{Bucket: "wechat", SubjectPrefix: "other"}).credentials(1).RePublish
+			c.RePublish = (&Config{Bucket: "wechat", SubjectPrefix: "other", Keys: keys}).credentials(1).RePublish
 		},
 		"largest value": func(c *jetstream.KeyValueConfig) { c.MaxValueSize = 100 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, err := New(natstest.Start(t).Connect(), Config{})
+			s, err := New(natstest.Start(t).Connect(), Config{Keys: keys})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,7 +55,7 @@ func TestManyWorkersMayEnsureAtOnce(t *testing.T) {
 	srv := natstest.Start(t)
 	var all sync.WaitGroup
 	for range 8 {
-		s, err := New(srv.Connect(), Config{})
+		s, err := New(srv.Connect(), Config{Keys: keys})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ type clusterFixture struct {
 func newClusterFixture(tb testing.TB, c *natstest.Cluster, configured int) *clusterFixture {
 	tb.Helper()
 	f := &clusterFixture{tb: tb, now: time.Now(), created: map[string]int{}}
-	s, err := New(c.Connect(), Config{
+	s, err := New(c.Connect(), Config{Keys: keys,
 		Replicas: configured, Now: func() time.Time { return f.now },
 		OnFewReplicas: func(bucket string, replicas int) { f.created[bucket] += replicas },
 	})

@@ -8,13 +8,16 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
 // patience limits the waits for what must happen, so that a hang fails the test. It claims nothing about speed.
 const patience = 3 * time.Minute
+
+// keys are the keys of every account in these tests.
+func keys(appid string) []seal.Key { return []seal.Key{seal.New(appid, "secret")} }
 
 func testContext(tb testing.TB) context.Context {
 	tb.Helper()
@@ -27,13 +30,13 @@ func testContext(tb testing.TB) context.Context {
 // time enough on a busy machine.
 func newStore(tb testing.TB, s *natstest.Server, worker string) *Store {
 	tb.Helper()
-	return ensured(tb, s.Connect(), Config{Worker: worker, Timeout: time.Minute})
+	return ensured(tb, s.Connect(), Config{Worker: worker, Timeout: time.Minute, Keys: keys})
 }
 
 // newClusterStore makes the Store of a worker that is connected to a cluster, and creates the buckets.
 func newClusterStore(tb testing.TB, c *natstest.Cluster, worker string) *Store {
 	tb.Helper()
-	return ensured(tb, c.Connect(), Config{Worker: worker})
+	return ensured(tb, c.Connect(), Config{Worker: worker, Keys: keys})
 }
 
 // ensured makes a Store and calls Ensure until it succeeds: while a cluster elects leaders it may fail.
@@ -116,7 +119,7 @@ func checkStored(tb testing.TB, s *Store, want messages.Credential, revision uin
 }
 
 // followRecords follows the records of a Store until the test ends.
-func followRecords(tb testing.TB, s *Store) <-chan bucket.Event {
+func followRecords(tb testing.TB, s *Store) <-chan RecordEvent {
 	tb.Helper()
 	return follow(tb, s.WatchRecords)
 }

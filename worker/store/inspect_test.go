@@ -17,7 +17,7 @@ import (
 func TestInspectNeitherCreatesNorChangesABucket(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	s, err := New(srv.Connect(), Config{})
+	s, err := New(srv.Connect(), Config{Keys: keys})
 	if err != nil {
 		t.Fatal(err)
 	}

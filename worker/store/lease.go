@@ -4,16 +4,17 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -62,8 +63,11 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, t
 	asking, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	asked := time.Now() // not the configured clock: the deadline is a duration, which the server counts too
-	owner := []byte(s.cfg.Worker + " " + rand.Text())
 	key := bucket.LeaseKey(appid, kind)
+	owner, err := s.leaseOwner(appid, key, ttl)
+	if err != nil {
+		return nil, err
+	}
 	rev, err := creds.Create(asking, key, owner, jetstream.KeyTTL(ttl))
 	if err != nil {
 		switch got, there, readErr := s.leaderGet(ctx, s.cfg.Bucket, key); {
@@ -73,7 +77,7 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, t
 			// The marker of a released lease has expired between the two requests of Create, so its revision is no
 			// longer the last one of the key. No worker holds the lease.
 			rev, err = creds.Create(asking, key, owner, jetstream.KeyTTL(ttl))
-		case there > 0 && !isOwner(got): // without a TTL, it would prevent all refreshes of this credential permanently
+		case there > 0 && s.isAbandoned(appid, kind, key, got, ttl):
 			if creds.Purge(asking, key, jetstream.LastRevision(there), jetstream.PurgeTTL(time.Second)) == nil {
 				rev, err = creds.Create(asking, key, owner, jetstream.KeyTTL(ttl))
 			}
@@ -89,13 +93,38 @@ func (s *Store) Acquire(ctx context.Context, appid string, kind messages.Kind, t
 	}
 }
 
-// isOwner reports whether value has the form of the owner that a worker stores in a lease. Anything else was
-// stored by hand, or is the reply to a request with the lease's subject as its reply subject: NATS requires no
-// permission for that subject.
-func isOwner(value []byte) bool {
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // of rand.Text
-	text := value[bytes.LastIndexByte(value, ' ')+1:]
-	return len(text) < len(value) && len(text) == len(rand.Text()) && len(bytes.Trim(text, alphabet)) == 0
+// leaseGrace is how far the clocks of two workers may differ when they look at the end of a lease.
+const leaseGrace = time.Minute
+
+// leaseOwner makes the text that a worker stores in its lease: its name, a random text, the end of the lease in Unix
+// milliseconds, and the seal.
+func (s *Store) leaseOwner(appid, key string, ttl time.Duration) ([]byte, error) {
+	k, err := s.sealKey(appid)
+	if err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("%s %s %d", s.cfg.Worker, rand.Text(), s.cfg.Now().Add(ttl).UnixMilli())
+	return seal.Text(k, seal.Place{Bucket: s.cfg.Bucket, Key: key}, []byte(text)), nil
+}
+
+// isAbandoned reports whether what is stored under the key of a lease may be removed: it is no lease of a worker, or
+// a lease that should have ended. The server ends a lease after its TTL, but what others store there has none: a copy
+// of a lease, or the reply to a request with the lease's subject as its reply subject. It would prevent all refreshes
+// of the credential permanently. A lease that is sealed with another AppSecret counts until its end: it may be a
+// worker's. ttl is the longest life of a lease.
+func (s *Store) isAbandoned(appid string, kind messages.Kind, key string, stored []byte, ttl time.Duration) bool {
+	if len(stored) == 0 { // the marker of a released lease, which another worker has left since
+		return true
+	}
+	text, verdict := seal.CheckText(s.cfg.Keys(appid), seal.Place{Bucket: s.cfg.Bucket, Key: key}, stored)
+	millis, err := strconv.ParseInt(string(text[bytes.LastIndexByte(text, ' ')+1:]), 10, 64)
+	if verdict == seal.Forged || err != nil { // a worker's text ends with a number
+		s.cfg.OnForgedLease(appid, kind)
+		return true
+	}
+	now, end := s.cfg.Now(), time.UnixMilli(millis)
+	tooLong := verdict == seal.Foreign && end.After(now.Add(ttl+leaseGrace)) // what others seal may say anything
+	return tooLong || now.After(end.Add(leaseGrace))
 }
 
 // isConflict reports whether the server refused a write because another write came first, or is in flight.
@@ -120,7 +149,7 @@ func (l *lease) Publish(ctx context.Context, c messages.Credential) (uint64, err
 		return 0, err
 	}
 	c.Revision = 0 // the bucket gives the record its revision
-	data, err := json.Marshal(c)
+	data, err := l.s.sealed(l.s.cfg.Bucket, c.AppID, messages.Key(c.AppID, c.Kind), c)
 	if err != nil {
 		return 0, err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -22,10 +23,20 @@ import (
 func TestJunkInPlaceOfALeaseDoesNotPreventRefreshes(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, natstest.Start(t), "w 1")
+	forged := 0
+	s.cfg.OnForgedLease = func(string, messages.Kind) { forged++ }
 	ctx := testContext(t)
-	subject := bucket.Subject("wechat", bucket.LeaseKey("wx1", messages.AccessToken))
-	for _, junk := range []string{"", `{"errcode":0,"errmsg":"ok"}`, "other worker", "w ABCDEFGHIJKLMNOPQRSTUVWXY1"} {
-		if _, err := s.js.Publish(ctx, subject, []byte(junk)); err != nil {
+	key := bucket.LeaseKey("wx1", messages.AccessToken)
+	elsewhere, err := s.leaseOwner("wx1", bucket.LeaseKey("wx1", messages.JSAPITicket), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := time.Now().Add(time.Minute).UnixMilli()
+	for _, junk := range []string{
+		"", `{"errcode":0,"errmsg":"ok"}`, "other worker", "w ABCDEFGHIJKLMNOPQRSTUVWXY1",
+		fmt.Sprint("w ABCDEFGHIJKLMNOPQRSTUVWXYZ ", end), string(elsewhere),
+	} {
+		if _, err := s.js.Publish(ctx, bucket.Subject("wechat", key), []byte(junk)); err != nil {
 			t.Fatal(err)
 		}
 		l, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Minute)
@@ -34,6 +45,53 @@ func TestJunkInPlaceOfALeaseDoesNotPreventRefreshes(t *testing.T) {
 		}
 		if _, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Minute); !errors.Is(err, ErrLeaseHeld) {
 			t.Errorf("%q: a second Acquire returns %v, want ErrLeaseHeld", junk, err)
+		}
+		l.Release(ctx)
+	}
+	if forged != 5 { // nothing but a marker is empty
+		t.Errorf("%d forged leases were reported, want 5", forged)
+	}
+}
+
+// Whoever may read a lease can have the server store it again, without the TTL of the original. And a seal of an
+// unknown key may be a worker's, or anybody's.
+func TestCopiedOrForeignLeaseCountsUntilItsEndAndNotLonger(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	s, foreign := newStore(t, srv, "w"), newStore(t, srv, "foreign")
+	ctx := testContext(t)
+	now := time.Now()
+	s.cfg.Now = func() time.Time { return now }
+	foreign.cfg.Now = s.cfg.Now
+	key := bucket.LeaseKey("wx1", messages.AccessToken)
+	foreign.cfg.Keys = func(appid string) []seal.Key { return []seal.Key{seal.New(appid, "another secret")} }
+	const ttl = time.Minute
+	for name, tc := range map[string]struct {
+		store *Store
+		ttl   time.Duration
+		left  time.Duration
+	}{
+		"a copy of a lease":                     {s, ttl, ttl},
+		"a lease with another AppSecret":        {foreign, ttl, ttl},
+		"an endless one with another AppSecret": {foreign, 10000 * time.Hour, 0},
+	} {
+		owner, err := tc.store.leaseOwner("wx1", key, tc.ttl)
+		if err == nil {
+			_, err = s.js.Publish(ctx, bucket.Subject("wechat", key), owner)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tc.left > 0 {
+			now = now.Add(tc.left)
+			if _, err := s.Acquire(ctx, "wx1", messages.AccessToken, ttl); !errors.Is(err, ErrLeaseHeld) {
+				t.Errorf("%s: Acquire returns %v before its end, want ErrLeaseHeld", name, err)
+			}
+			now = now.Add(leaseGrace + time.Millisecond)
+		}
+		l, err := s.Acquire(ctx, "wx1", messages.AccessToken, ttl)
+		if err != nil {
+			t.Fatalf("%s: Acquire returns %v after its end", name, err)
 		}
 		l.Release(ctx)
 	}
@@ -143,7 +201,7 @@ func TestLostPublicationIsPublishedAgainWithinTheLease(t *testing.T) {
 	t.Parallel()
 	srv, gate := natstest.Start(t), natstest.NewGate()
 	const lease = 6 * time.Second // one request may take as long
-	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: lease})
+	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: lease, Keys: keys})
 	c := credential(1, time.Hour)
 	l, err := s.Acquire(testContext(t), c.AppID, c.Kind, lease)
 	if err != nil {
@@ -163,7 +221,7 @@ func TestLostPublicationIsPublishedAgainWithinTheLease(t *testing.T) {
 func TestLongerLifeIsNotTakenForPublished(t *testing.T) {
 	t.Parallel()
 	srv, gate := natstest.Start(t), natstest.NewGate()
-	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: 500 * time.Millisecond})
+	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: 500 * time.Millisecond, Keys: keys})
 	c := credential(1, time.Minute)
 	publishSoon(t, s, c)
 	c.ExpiresAt = c.ExpiresAt.Add(30 * time.Minute)
@@ -197,7 +255,7 @@ func (j *lostAnswer) PublishMsg(
 func TestStoredPublicationCountsThoughItsLeaseHasEndedSince(t *testing.T) {
 	t.Parallel()
 	srv, gate := natstest.Start(t), natstest.NewGate()
-	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: 500 * time.Millisecond})
+	s := ensured(t, srv.Connect(gate.Option()), Config{Timeout: 500 * time.Millisecond, Keys: keys})
 	ctx := testContext(t)
 	l, err := s.Acquire(ctx, "wx1", messages.AccessToken, time.Minute)
 	if err != nil {
@@ -219,7 +277,7 @@ func TestStoredPublicationCountsThoughItsLeaseHasEndedSince(t *testing.T) {
 func TestLeaseWhoseAnswerWasLostIsReadBack(t *testing.T) {
 	t.Parallel()
 	srv, gate := natstest.Start(t), natstest.NewGate()
-	s := ensured(t, srv.Connect(gate.Option()), Config{Worker: "w", Timeout: time.Second})
+	s := ensured(t, srv.Connect(gate.Option()), Config{Worker: "w", Timeout: time.Second, Keys: keys})
 	taken := gate.After("$KV.wechat.lease.wx1.access_token", 1)
 	go func() {
 		<-taken

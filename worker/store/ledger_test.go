@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
@@ -76,30 +77,48 @@ func TestWhatIsNoEntryOfItsKeyCountsAsEmptyAndIsReplaced(t *testing.T) {
 	s := newStore(t, natstest.Start(t), "w")
 	ctx := testContext(t)
 	events := followLedgers(t, s)
-	for name, junk := range map[string]string{
-		"not JSON":         "{",
-		"null":             "null",
-		"another type":     `{"appid":"wx1","kind":"access_token","generation":"9"}`,
-		"no key":           `{"generation":9}`,
-		"another account":  `{"appid":"wx2","kind":"access_token","generation":9}`,
-		"another kind":     `{"appid":"wx1","kind":"jsapi_ticket","generation":9}`,
-		"a broken attempt": `{"appid":"wx1","kind":"access_token","generation":9,"last_attempt":"yesterday"}`,
-	} {
+	inLedger := seal.Place{Bucket: "wechat_ledger", Key: ledgerKey}
+	sealed := func(appid, secret string, p seal.Place, entry string) string {
+		return string(seal.JSON(seal.New(appid, secret), p, []byte(entry)))
+	}
+	entry := `{"appid":"wx1","kind":"access_token","generation":9}`
+	wantErrs := map[string]error{"sealed with another AppSecret": ErrForeign, "sealed, of another version": nil}
+	junks := map[string]string{
+		"sealed with another AppSecret": sealed("wx1", "another secret", inLedger, entry),
+		"sealed, of another version":    sealed("wx1", "secret", inLedger, `{"appid":1}`),
+		"sealed for the record":         sealed("wx1", "secret", seal.Place{Bucket: "wechat", Key: ledgerKey}, entry),
+		"sealed for another credential": sealed("wx1", "secret",
+			seal.Place{Bucket: "wechat_ledger", Key: "wx1.jsapi_ticket"}, entry),
+		"an entry without a seal": entry,
+		"not JSON":                "{",
+		"null":                    "null",
+		"another type":            `{"appid":"wx1","kind":"access_token","generation":"9"}`,
+		"no key":                  `{"generation":9}`,
+		"another account":         `{"appid":"wx2","kind":"access_token","generation":9}`,
+		"another kind":            `{"appid":"wx1","kind":"jsapi_ticket","generation":9}`,
+		"a broken attempt":        `{"appid":"wx1","kind":"access_token","generation":9,"last_attempt":"yesterday"}`,
+	}
+	for name := range junks {
+		if _, ok := wantErrs[name]; !ok {
+			wantErrs[name] = ErrForged
+		}
+	}
+	for name, junk := range junks {
 		revision, err := s.ledgers.Put(ctx, ledgerKey, []byte(junk))
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := Ledger{AppID: "wx1", Kind: messages.AccessToken, Revision: revision}
 		got, err := s.Ledger(ctx, "wx1", messages.AccessToken)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+		if wantErr := wantErrs[name]; !errors.Is(err, wantErr) {
+			t.Fatalf("%s: the error is %v, want %v", name, err, wantErr)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s, read: %s", name, diff)
 		}
 		e := await(t, events, name+" is not delivered", func(e LedgerEvent) bool { return isEntry(e, revision) })
-		if diff := cmp.Diff(want, *e.Entry); diff != "" {
-			t.Errorf("%s, watched: %s", name, diff)
+		if diff := cmp.Diff(want, *e.Entry); diff != "" || !errors.Is(e.Err, wantErrs[name]) {
+			t.Errorf("%s, watched: %v, %s", name, e.Err, diff)
 		}
 		got.Generation = 10
 		if _, err := s.PutLedger(ctx, got); err != nil {

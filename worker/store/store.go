@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -26,6 +27,11 @@ var (
 	ErrLeaseLost = errors.New("lease lost")
 	// ErrConflict: another worker has written the ledger entry since it was read.
 	ErrConflict = errors.New("another worker has written the entry meanwhile")
+	// ErrForged: what is stored has no seal or a wrong one. No worker has stored it there.
+	ErrForged = errors.New("no worker has stored what is there")
+	// ErrForeign: what is stored is sealed with a key that this worker does not have: another worker has another
+	// AppSecret for the account, or it is forged.
+	ErrForeign = errors.New("it was stored with another AppSecret")
 	// ErrUnavailable: JetStream did not answer. What was requested may or may not have happened.
 	ErrUnavailable = errors.New("JetStream does not answer")
 )
@@ -93,18 +99,51 @@ func (s *Store) buckets() (creds, ledgers jetstream.KeyValue, err error) {
 }
 
 // Get reads a record from the leader of the stream. [ErrNotFound] if there is none (never obtained, deleted,
-// expired), messages.ErrInvalidCredential for one that no worker can have written, [ErrUnavailable].
+// expired), [ErrForged] or [ErrForeign] if it does not have the seal of a worker with this AppSecret,
+// messages.ErrInvalidCredential for one of a version of wxkeeper that this one does not understand,
+// [ErrUnavailable].
 func (s *Store) Get(ctx context.Context, appid string, kind messages.Kind) (messages.Credential, error) {
-	data, rev, err := s.leaderGet(ctx, s.cfg.Bucket, messages.Key(appid, kind))
+	key := messages.Key(appid, kind)
+	data, rev, err := s.leaderGet(ctx, s.cfg.Bucket, key)
 	if err != nil {
+		return messages.Credential{}, err
+	}
+	if err := s.checkSeal(s.cfg.Bucket, appid, key, data); err != nil {
 		return messages.Credential{}, err
 	}
 	return bucket.DecodeRecord(data, appid, kind, rev)
 }
 
+// checkSeal returns [ErrForged] or [ErrForeign] if the JSON object under a key is not sealed as a worker with
+// this AppSecret seals it.
+func (s *Store) checkSeal(name, appid, key string, object []byte) error {
+	return sealError(seal.CheckJSON(s.cfg.Keys(appid), seal.Place{Bucket: name, Key: key}, object), key)
+}
+
+func sealError(v seal.Verdict, key string) error {
+	switch v {
+	case seal.Genuine:
+		return nil
+	case seal.Foreign:
+		return fmt.Errorf("%w: %s", ErrForeign, key)
+	default:
+		return fmt.Errorf("%w: %s", ErrForged, key)
+	}
+}
+
+// sealKey returns the key that seals the entries of an account.
+func (s *Store) sealKey(appid string) (seal.Key, error) {
+	keys := s.cfg.Keys(appid)
+	if len(keys) == 0 {
+		return seal.Key{}, fmt.Errorf("account %s is not kept: there is no key for its entries", appid)
+	}
+	return keys[0], nil
+}
+
 // Ledger reads the ledger entry of a credential from the leader. If there is none, or the key has something
-// else, it returns an empty entry with the revision of what is stored, so that PutLedger replaces it.
-// [ErrUnavailable].
+// else, it returns an empty entry with the revision of what is stored, so that PutLedger replaces it. With an
+// empty entry, the error is [ErrForged] or [ErrForeign] if what is stored does not have the seal of a worker
+// with this AppSecret. [ErrUnavailable].
 func (s *Store) Ledger(ctx context.Context, appid string, kind messages.Kind) (Ledger, error) {
 	data, rev, err := s.leaderGet(ctx, bucket.LedgerOf(s.cfg.Bucket), messages.Key(appid, kind))
 	switch {
@@ -113,11 +152,20 @@ func (s *Store) Ledger(ctx context.Context, appid string, kind messages.Kind) (L
 	case err != nil:
 		return Ledger{AppID: appid, Kind: kind}, err
 	}
-	return decodeLedger(data, appid, kind, rev), nil
+	return s.openLedger(data, appid, kind, rev)
+}
+
+// openLedger checks the seal of what is stored under the key of an entry, and decodes it. With an error it
+// returns an empty entry.
+func (s *Store) openLedger(data []byte, appid string, kind messages.Kind, revision uint64) (Ledger, error) {
+	if err := s.checkSeal(bucket.LedgerOf(s.cfg.Bucket), appid, messages.Key(appid, kind), data); err != nil {
+		return Ledger{AppID: appid, Kind: kind, Revision: revision}, err
+	}
+	return decodeLedger(data, appid, kind, revision), nil
 }
 
 // decodeLedger decodes the entry of a credential. It returns an empty entry if data is not an entry of this
-// key.
+// key that this version understands.
 func decodeLedger(data []byte, appid string, kind messages.Kind, revision uint64) Ledger {
 	var l Ledger
 	if json.Unmarshal(data, &l) != nil || l.AppID != appid || l.Kind != kind {
@@ -134,22 +182,36 @@ func (s *Store) PutLedger(ctx context.Context, l Ledger) (Ledger, error) {
 	if err != nil {
 		return l, err
 	}
-	data, err := json.Marshal(l)
+	key := messages.Key(l.AppID, l.Kind)
+	sealed, err := s.sealed(bucket.LedgerOf(s.cfg.Bucket), l.AppID, key, l)
 	if err != nil {
 		return l, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	rev, err := ledgers.Update(ctx, messages.Key(l.AppID, l.Kind), data, l.Revision)
+	rev, err := ledgers.Update(ctx, key, sealed, l.Revision)
 	switch {
 	case err == nil:
 		l.Revision = rev
 		return l, nil
 	case errors.Is(err, jetstream.ErrKeyRevisionMismatch), errors.Is(err, jetstream.ErrKeyExists), isConflict(err):
-		return l, fmt.Errorf("write the ledger entry of %s: %w", messages.Key(l.AppID, l.Kind), ErrConflict)
+		return l, fmt.Errorf("write the ledger entry of %s: %w", key, ErrConflict)
 	default:
-		return l, unavailable("write the ledger entry of "+messages.Key(l.AppID, l.Kind), err)
+		return l, unavailable("write the ledger entry of "+key, err)
 	}
+}
+
+// sealed returns the JSON of a value with its seal.
+func (s *Store) sealed(name, appid, key string, value any) ([]byte, error) {
+	k, err := s.sealKey(appid)
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	return seal.JSON(k, seal.Place{Bucket: name, Key: key}, data), nil
 }
 
 func unavailable(doing string, err error) error {

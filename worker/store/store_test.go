@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -37,6 +38,7 @@ func TestStoredRecordHasNoRevision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want = seal.JSON(keys("wx1")[0], seal.Place{Bucket: "wechat", Key: messages.Key(c.AppID, c.Kind)}, want)
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
 		t.Error(diff)
 	}
@@ -47,7 +49,7 @@ func TestExpiredRecordRemovesItselfAndNotifiesWatchers(t *testing.T) {
 	s := newStore(t, natstest.Start(t), "w")
 	events := followRecords(t, s)
 	publish(t, s, credential(1, 5*time.Second))
-	await(t, events, "the removal is not delivered", func(e bucket.Event) bool {
+	await(t, events, "the removal is not delivered", func(e RecordEvent) bool {
 		return e.Key == messages.Key("wx1", messages.AccessToken) && e.Removed
 	})
 	if _, err := s.Get(testContext(t), "wx1", messages.AccessToken); !errors.Is(err, ErrNotFound) {
@@ -92,7 +94,7 @@ func TestRepublishesEachChangeOfARecord(t *testing.T) {
 func TestStoreNeedsAnUnbufferedConnection(t *testing.T) {
 	t.Parallel()
 	buffered := func(o *nats.Options) error { o.ReconnectBufSize = 0; return nil }
-	if _, err := New(natstest.Start(t).Connect(buffered), Config{}); err == nil {
+	if _, err := New(natstest.Start(t).Connect(buffered), Config{Keys: keys}); err == nil {
 		t.Error("New accepts a connection that would send writes later")
 	}
 }

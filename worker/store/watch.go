@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
@@ -12,12 +13,32 @@ import (
 // often than consumers: they republish what was lost, and there are few of them.
 const watchCheckEvery = 5 * time.Second
 
+// RecordEvent is one event of [Store.WatchRecords].
+type RecordEvent struct {
+	// Event is the event of the bucket. What does not have the seal of a worker with this AppSecret is delivered
+	// as Removed: the bucket then has no record that a worker believes.
+	bucket.Event
+	// Foreign: the record is sealed with a key that this worker does not have ([ErrForeign]).
+	Foreign bool
+}
+
 // WatchRecords delivers the records of all credentials, first a snapshot and then each change, until ctx ends.
 // emit is called from one goroutine and must not block. The watch restarts after any error, which it emits
 // (Event.Down), and creates the buckets again if they were deleted. It needs no consumer: see
 // bucket.Watch.LeaderReads.
-func (s *Store) WatchRecords(ctx context.Context, emit func(bucket.Event)) {
-	s.watch(ctx, s.cfg.Bucket, emit)
+func (s *Store) WatchRecords(ctx context.Context, emit func(RecordEvent)) {
+	s.watch(ctx, s.cfg.Bucket, func(e bucket.Event) {
+		appid, _, ok := messages.ParseKey(e.Key)
+		if !ok || e.Removed {
+			emit(RecordEvent{Event: e})
+			return
+		}
+		err := s.checkSeal(s.cfg.Bucket, appid, e.Key, e.Value)
+		if err != nil {
+			e.Removed, e.Value = true, nil
+		}
+		emit(RecordEvent{e, errors.Is(err, ErrForeign)})
+	})
 }
 
 // LedgerEvent is one event of [Store.WatchLedgers]: one of Reset, Ready and Down, or else Entry.
@@ -26,8 +47,10 @@ type LedgerEvent struct {
 	Ready bool  // the snapshot is complete
 	Down  error // why the watch had to restart
 	// Entry is an entry of the snapshot, or a change after it. It is empty ([Ledger.IsEmpty]) if the entry was
-	// removed.
+	// removed, or does not have the seal of a worker with this AppSecret.
 	Entry *Ledger
+	// Err is [ErrForged] or [ErrForeign] if what is stored does not have that seal.
+	Err error
 }
 
 // WatchLedgers delivers the ledger entries of all credentials, first a snapshot and then each change, until ctx
@@ -44,11 +67,11 @@ func (s *Store) WatchLedgers(ctx context.Context, emit func(LedgerEvent)) {
 		if !ok {
 			return
 		}
-		l := Ledger{AppID: appid, Kind: kind, Revision: e.Revision}
+		l, err := Ledger{AppID: appid, Kind: kind, Revision: e.Revision}, error(nil)
 		if !e.Removed {
-			l = decodeLedger(e.Value, appid, kind, e.Revision)
+			l, err = s.openLedger(e.Value, appid, kind, e.Revision)
 		}
-		emit(LedgerEvent{Entry: &l})
+		emit(LedgerEvent{Entry: &l, Err: err})
 	})
 }
 

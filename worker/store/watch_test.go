@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
@@ -50,7 +49,7 @@ func TestWatchOfRecordsDoesNotDeliverLeases(t *testing.T) {
 	s := newStore(t, natstest.Start(t), "w")
 	events := followRecords(t, s)
 	revision := publish(t, s, credential(1, time.Hour)) // which writes a lease before
-	e := await(t, events, "the record is not delivered", func(e bucket.Event) bool { return e.Key != "" })
+	e := await(t, events, "the record is not delivered", func(e RecordEvent) bool { return e.Key != "" })
 	if want := messages.Key("wx1", messages.AccessToken); e.Key != want {
 		t.Errorf("%s was delivered, want %s", e.Key, want)
 	}
@@ -63,15 +62,15 @@ func TestWatchesCreateADeletedBucketAgain(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, natstest.Start(t), "w")
 	records, ledgers := followRecords(t, s), followLedgers(t, s)
-	await(t, records, "no snapshot of the records", func(e bucket.Event) bool { return e.Ready })
+	await(t, records, "no snapshot of the records", func(e RecordEvent) bool { return e.Ready })
 	await(t, ledgers, "no snapshot of the ledger", func(e LedgerEvent) bool { return e.Ready })
 	for _, name := range []string{"wechat", "wechat_ledger"} {
 		if err := s.js.DeleteKeyValue(testContext(t), name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	await(t, records, "the loss of the records is not emitted", func(e bucket.Event) bool { return e.Down != nil })
-	await(t, records, "no snapshot of the recreated bucket", func(e bucket.Event) bool { return e.Reset })
+	await(t, records, "the loss of the records is not emitted", func(e RecordEvent) bool { return e.Down != nil })
+	await(t, records, "no snapshot of the recreated bucket", func(e RecordEvent) bool { return e.Reset })
 	await(t, ledgers, "the loss of the ledger is not emitted", func(e LedgerEvent) bool { return e.Down != nil })
 	await(t, ledgers, "no second snapshot of the ledger", func(e LedgerEvent) bool { return e.Ready })
 }

@@ -55,6 +55,9 @@ func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error
 	if err != nil {
 		e.Class = ClassTransport
 		e.Sent = !t.unsent(err)
+		if !t.connected.Load() && c.usesProxy(req) {
+			err = withoutWordsOfProxy(err)
+		}
 		e.Err = c.transportCause(ctx, own, err, r.mask, e.Sent)
 		deadConn := !e.Sent && t.reused.Load() && own.Err() == nil
 		return e, attemptResult{deadConn: deadConn, hostFailed: !deadConn && c.blamesHost(ctx, own, time.Since(sentAt))}
@@ -154,9 +157,10 @@ func (c *Client) newRequest(ctx context.Context, base *url.URL, r *request) *htt
 
 // A trace records whether a failed request may have reached the server.
 type trace struct {
-	traced atomic.Bool // the RoundTripper calls the hooks of httptrace
-	reused atomic.Bool
-	wrote  atomic.Bool // bytes of the request may have left
+	traced    atomic.Bool // the RoundTripper calls the hooks of httptrace
+	connected atomic.Bool // there was a connection for the request: through a proxy, the tunnel was open
+	reused    atomic.Bool
+	wrote     atomic.Bool // bytes of the request may have left
 }
 
 func (t *trace) hooks() *httptrace.ClientTrace {
@@ -164,6 +168,7 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 		GetConn: func(string) { t.traced.Store(true) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			t.traced.Store(true)
+			t.connected.Store(true)
 			t.reused.Store(info.Reused)
 			// HTTP/2 calls WroteHeaders only after the frame with the whole request has left, so a request
 			// counts as written from here on.

@@ -24,6 +24,8 @@ type Client struct {
 	timeout   time.Duration
 	transport http.RoundTripper
 	onCall    func(Call)
+	// proxyForms are the spellings of the user, the password and the Proxy-Authorization of the proxy.
+	proxyForms []string
 }
 
 // New returns a client. It opens no connection. If cfg is wrong, the error names the field.
@@ -51,6 +53,7 @@ func New(cfg Config) (*Client, error) {
 	if c.onCall == nil {
 		c.onCall = func(Call) {}
 	}
+	c.proxyForms = proxyForms(c.transport, bases)
 	return c, nil
 }
 
@@ -69,7 +72,7 @@ func (c *Client) Token(ctx context.Context, appid, secret string) (Issued, error
 	query := "grant_type=client_credential&appid=" + url.QueryEscape(appid) + "&secret=" + url.QueryEscape(secret)
 	return c.issue(ctx, "access_token", &request{
 		endpoint: EndpointToken, path: "/cgi-bin/token", query: query,
-		mask: newMask(EndpointToken, secret),
+		mask: c.newMask(EndpointToken, secret),
 	})
 }
 
@@ -85,7 +88,7 @@ func (c *Client) StableToken(ctx context.Context, appid, secret string, force bo
 	}{"client_credential", appid, secret, force}
 	return c.issue(ctx, "access_token", &request{
 		endpoint: EndpointStableToken, path: "/cgi-bin/stable_token", body: encode(body),
-		mask: newMask(EndpointStableToken, secret),
+		mask: c.newMask(EndpointStableToken, secret),
 	})
 }
 
@@ -95,7 +98,7 @@ func (c *Client) Ticket(ctx context.Context, accessToken string, typ TicketType)
 	query := "access_token=" + url.QueryEscape(accessToken) + "&type=" + url.QueryEscape(string(typ))
 	return c.issue(ctx, "ticket", &request{
 		endpoint: EndpointTicket, path: "/cgi-bin/ticket/getticket", query: query,
-		mask: newMask(EndpointTicket, accessToken),
+		mask: c.newMask(EndpointTicket, accessToken),
 	})
 }
 
@@ -112,7 +115,7 @@ func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTick
 	err := c.call(ctx, &request{
 		endpoint: EndpointTicketToCode, path: "/intp/marketcode/tickettocode",
 		query: "access_token=" + url.QueryEscape(accessToken), body: encode(body),
-		mask: newMask(EndpointTicketToCode, accessToken, openid, codeTicket),
+		mask: c.newMask(EndpointTicketToCode, accessToken, openid, codeTicket),
 		accept: func(a answer, _ time.Time) (err error) {
 			code, err = a.code()
 			return err
@@ -129,7 +132,7 @@ func (c *Client) APIDomainIP(ctx context.Context, accessToken string) ([]string,
 	err := c.call(ctx, &request{
 		endpoint: EndpointAPIDomainIP, path: "/cgi-bin/get_api_domain_ip",
 		query: "access_token=" + url.QueryEscape(accessToken),
-		mask:  newMask(EndpointAPIDomainIP, accessToken),
+		mask:  c.newMask(EndpointAPIDomainIP, accessToken),
 		accept: func(a answer, _ time.Time) (err error) {
 			ips, err = a.ips()
 			return err

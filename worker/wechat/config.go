@@ -74,11 +74,13 @@ func newTransport(timeout time.Duration) *http.Transport {
 	// A host that silently drops packets must leave time for the next host within one timeout.
 	connect := min(timeout/2, 2*time.Second)
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: connect, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout: connect,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:   true,
+		Proxy: withoutVariable(http.ProxyFromEnvironment),
+		// Without this hook the error would quote the proxy's own words.
+		OnProxyConnectResponse: checkProxyAnswer,
+		DialContext:            (&net.Dialer{Timeout: connect, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    connect,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true,
 		// A dead HTTP/2 connection fails all calls on it, so pings detect it.
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 		MaxIdleConnsPerHost: 512, // with the default of 2, nearly every concurrent call would dial again

@@ -34,6 +34,13 @@ func newMask(e Endpoint, secrets ...string) *mask {
 	return &mask{issues: e.issues(), secrets: secrets}
 }
 
+// newMask returns a mask that also hides the password of the proxy.
+func (c *Client) newMask(e Endpoint, secrets ...string) *mask {
+	m := newMask(e, secrets...)
+	m.forms = slices.Clip(c.proxyForms)
+	return m
+}
+
 func (m *mask) makeForms() {
 	for _, s := range m.secrets {
 		if len(s) < shortestSecret {
@@ -48,9 +55,12 @@ func (m *mask) makeForms() {
 	m.secrets = nil
 }
 
-// spellings returns the forms in which a text may quote s: plain, in a URL, in JSON, each of them in Go's %q
-// (as net/http does), and the longer words of s.
-func spellings(s string) []string {
+// spellings returns the forms in which a text may quote s: its escapes, and the longer words of s. Escapes can be
+// nested without limit, because an openid is arbitrary input. No escape changes these words.
+func spellings(s string) []string { return append(escapes(s), run.FindAllString(s, -1)...) }
+
+// escapes returns s plain, in a URL, in JSON, and each of them in Go's %q (as net/http does).
+func escapes(s string) []string {
 	forms := []string{s, printable(s)}
 	for _, esc := range []string{url.QueryEscape(s), url.PathEscape(s)} {
 		forms = append(forms, esc, lowerHex.ReplaceAllStringFunc(esc, strings.ToLower))
@@ -64,8 +74,7 @@ func spellings(s string) []string {
 		q := strconv.Quote(f)
 		forms = append(forms, q[1:len(q)-1])
 	}
-	// Escapes can be nested without limit, because an openid is arbitrary input. No escape changes these runs.
-	return append(forms, run.FindAllString(s, -1)...)
+	return forms
 }
 
 var (

@@ -85,6 +85,18 @@ func (s *Server) Ledger(key string) store.Ledger {
 // RemoveRecord removes a record, as nats kv del does.
 func (s *Server) RemoveRecord(key string) { s.records[key] = record{revision: s.next()} }
 
+// StoreRecord stores a record without a worker, a lease and a TTL, as a copy of an earlier message does.
+func (s *Server) StoreRecord(c messages.Credential) {
+	c.Revision = s.next()
+	s.records[messages.Key(c.AppID, c.Kind)] = record{&c, c.Revision, c.ExpiresAt.Add(messages.MaxLife)}
+}
+
+// StoreLedger stores an entry without a worker, as a copy of an earlier message does.
+func (s *Server) StoreLedger(l store.Ledger) {
+	l.Revision = s.next()
+	s.ledgers[messages.Key(l.AppID, l.Kind)] = l
+}
+
 // Purge removes the record and the lease of a key, as a purge of the bucket does.
 func (s *Server) Purge(key string) {
 	s.RemoveRecord(key)

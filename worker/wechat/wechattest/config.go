@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -104,10 +105,15 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// looksLikeSecret matches the form of an AppSecret. The simulation shows AppIDs in its counters and errors.
+var looksLikeSecret = regexp.MustCompile(`^[0-9A-Fa-f]{32}$`)
+
 func (a Account) validate() error {
 	switch {
 	case a.AppID == "":
 		return errors.New("appid is empty")
+	case looksLikeSecret.MatchString(a.AppID):
+		return errors.New("appid looks like an AppSecret (32 hexadecimal digits) and not like an AppID")
 	case a.AppID == UnknownAppID:
 		return fmt.Errorf("appid %q is reserved", UnknownAppID)
 	case a.Secret == "":

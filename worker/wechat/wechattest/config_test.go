@@ -98,3 +98,23 @@ func TestOnlyTheStandardLibraryIsImported(t *testing.T) {
 		}
 	}
 }
+
+// The simulation shows AppIDs in its counters.
+func TestAppSecretIsNoAppID(t *testing.T) {
+	t.Parallel()
+	const secret = "0123456789abcdeffedcba9876543210"
+	accounts := []Account{{AppID: secret, Secret: "wx1"}}
+	err := Config{Accounts: accounts}.Validate()
+	if err == nil || !strings.Contains(err.Error(), "looks like an AppSecret") || strings.Contains(err.Error(), secret) {
+		t.Errorf("%v", err)
+	}
+	fx := newFixture(t)
+	status, got := ask(fx.Control(), "POST", "/accounts", `{"appid":"`+secret+`","secret":"s"}`)
+	if status != http.StatusBadRequest || strings.Contains(got, secret) {
+		t.Errorf("%d %s", status, got)
+	}
+	fx.refused(fx.classicOf(secret, "s"), 40013, "")
+	if _, got := ask(fx.Control(), "GET", "/calls", ""); strings.Contains(got, secret) {
+		t.Errorf("the counters show the AppSecret: %s", got)
+	}
+}

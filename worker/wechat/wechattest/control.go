@@ -87,6 +87,10 @@ func (c controlRoute) curl(base string) string {
 // Control returns the handler of the control API: the methods of Simulator over HTTP. The package comment
 // describes it, and GET / lists its calls. Serve it on its own listener, or under another path with
 // http.StripPrefix.
+//
+// It refuses what a web site makes a browser send (a form, or a script on another origin): a site that a developer
+// visits must not change the simulation. A program that is no browser sends no header that shows an origin, so that
+// curl -d works without a Content-Type.
 func (s *Simulator) Control() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -106,7 +110,11 @@ func (s *Simulator) Control() http.Handler {
 	for _, route := range routes {
 		m.HandleFunc(route.pattern, route.handle)
 	}
-	return m
+	browsers := http.NewCrossOriginProtection()
+	browsers.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fail(w, http.StatusForbidden, errors.New("the control API takes no requests of web sites"))
+	}))
+	return browsers.Handler(m)
 }
 
 type okJSON struct {

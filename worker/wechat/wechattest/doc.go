@@ -78,5 +78,5 @@
 // its field "verdict".
 //
 // The control API has no authentication: anyone who can connect to it controls the simulation. Secrets and
-// tokens of a simulation protect nothing.
+// tokens of a simulation protect nothing. It refuses what a web site makes a browser send, with 403.
 package wechattest

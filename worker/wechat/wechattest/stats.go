@@ -45,7 +45,7 @@ func (s *stats) of(appid string, known bool) *accountStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !known && appid != UnknownAppID {
-		if s.unknown >= maxUnknown || len(appid) > maxAppID {
+		if s.unknown >= maxUnknown || len(appid) > maxAppID || looksLikeSecret.MatchString(appid) {
 			appid = UnknownAppID
 		} else if s.byAppID[appid] == nil { // otherwise another call has just created them
 			s.unknown++
