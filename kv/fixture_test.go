@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
@@ -80,27 +81,46 @@ func newPublisher(tb testing.TB, s connector, opts ...nats.Option) *publisher {
 	return p
 }
 
-// answer answers a request for a credential.
+// answer answers a request for a credential with what is stored, whatever it is.
 func (p *publisher) answer(m *nats.Msg, appid string) {
-	var req messages.GetCredentialRequest
 	reply := nats.NewMsg(m.Reply)
-	var body any = messages.Errorf(messages.InvalidRequest, "not a request")
-	if json.Unmarshal(m.Data, &req) == nil {
-		c, err := p.Get(context.Background(), appid, req.Kind)
-		switch {
-		case err == nil:
-			body = c
-		case errors.Is(err, store.ErrNotFound):
-			body = messages.Errorf(messages.NoCredential, "there is none")
-		default:
-			body = messages.Errorf(messages.Overloaded, "the bucket does not answer")
-		}
-	}
-	if refusal, ok := body.(*messages.Error); ok {
+	refuse := func(s messages.Symbol) {
+		refusal := messages.Errorf(s, "nothing")
 		reply.Header = refusal.Header()
+		reply.Data, _ = json.Marshal(refusal)
 	}
-	reply.Data, _ = json.Marshal(body)
+	var req messages.GetCredentialRequest
+	if json.Unmarshal(m.Data, &req) != nil {
+		return
+	}
+	var c messages.Credential
+	stored, err := p.stored(messages.Key(appid, req.Kind))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound), err == nil && len(stored.Data) == 0:
+		refuse(messages.NoCredential)
+	case err != nil:
+		refuse(messages.Overloaded)
+	case json.Unmarshal(stored.Data, &c) != nil:
+		reply.Data = stored.Data
+	default:
+		c.Revision = stored.Sequence
+		reply.Data, _ = json.Marshal(c)
+	}
 	_ = p.nc.PublishMsg(reply)
+}
+
+// stored is the last message of a key.
+func (p *publisher) stored(key string) (*jetstream.RawStreamMsg, error) {
+	js, err := jetstream.New(p.nc)
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	stream, err := js.Stream(ctx, bucket.Stream(messages.DefaultBucket))
+	if err != nil {
+		return nil, err
+	}
+	return stream.GetLastMsgForSubject(ctx, bucket.Subject(messages.DefaultBucket, key))
 }
 
 // ensure creates the buckets. It may fail for a moment, after a bucket was deleted or while a cluster elects

@@ -186,10 +186,10 @@ export class Credential extends EventEmitter {
     if (this.#reading || this.#closed) return;
     this.#reading = true;
     let next = this.#readEvery;
-    if (this.#settled < SETTLE_READS) next = Math.min(next, SETTLE_FIRST * 2 ** this.#settled++);
     try {
       const record = await this.#get();
       if (record) this.#adopt(record);
+      if (this.#settled < SETTLE_READS) next = Math.min(next, SETTLE_FIRST * 2 ** this.#settled++);
       // The worker may not have received yet what the hint is about. A revision that is higher, and that was there
       // before, may be of the bucket before it was recreated. And the hint may be forged.
       const revision = record?.revision ?? 0;

@@ -22,7 +22,7 @@ type follower struct {
 	wanted   uint64         // the revision of a hint that no read has shown yet; 0: none
 	tries    int            // reads since the last hint that did not show it
 	failures int            // reads in a row that failed
-	settled  int            // reads since the session began, at most settleReads
+	settled  int            // reads that succeeded since the session began, at most settleReads
 	last     uint64         // the revision of the last read
 	extra    allowance      // of reads that hints cause
 }
@@ -79,12 +79,6 @@ func (f *follower) run(ctx context.Context) {
 // plan returns how long to wait for the next read if no hint comes.
 func (f *follower) plan(a answer, err error) time.Duration {
 	every := jitter(cmp.Or(f.ReadEvery, pollReadEvery)) // many Readers start at the same time
-	// A session often begins because a server was lost, and then a worker or a replica may be behind for some seconds.
-	// What it receives later causes no hint.
-	if f.settled < settleReads {
-		every = min(every, jitter(settleFirst<<f.settled))
-		f.settled++
-	}
 	if err != nil {
 		f.failures++
 		if t, answered := errors.AsType[*trouble](err); answered && t.lasting {
@@ -93,6 +87,12 @@ func (f *follower) plan(a answer, err error) time.Duration {
 		return min(every, jitter(min(watchRetryMin<<min(f.failures, 10), watchRetryMax)))
 	}
 	f.failures = 0
+	// A session often begins because a server was lost, and then a worker or a replica may be behind for some seconds.
+	// What it receives later causes no hint.
+	if f.settled < settleReads {
+		every = min(every, jitter(settleFirst<<f.settled))
+		f.settled++
+	}
 	// A worker, or a replica, may not have received yet what the hint is about. A revision that is higher and that
 	// was there before the hint may be of the bucket before it was recreated. The hint may also be forged, so there
 	// are few reads for it.

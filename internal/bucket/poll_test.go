@@ -202,7 +202,8 @@ func TestPublishedMessageIsAHintAndNeverAValue(t *testing.T) {
 
 func TestReplyThatIsNotTheRequestedRecordIsIgnoredAndReported(t *testing.T) {
 	t.Parallel()
-	other, kind, dead, high := credential(1, time.Hour), credential(1, time.Hour), credential(1, 0), credential(1, time.Hour)
+	good := credential(1, time.Hour)
+	other, kind, dead, high := good, good, credential(1, 0), good
 	other.AppID, kind.Kind, high.Generation = "wx2", messages.WXCardTicket, messages.MaxGeneration+1
 	for name, tt := range map[string]struct {
 		reply *messages.Credential
