@@ -1,6 +1,7 @@
 # The image of wxkeeper: one static binary, and the root certificates for TLS to api.weixin.qq.com.
-# A test checks that the Go version is the version in go.mod, or a later patch of it.
-FROM golang:1.26.8-alpine AS build
+# A test checks that the Go version is the version in go.mod, or a later patch of it. `make pin-images` adds the digest.
+ARG GO_IMAGE=golang:1.26.8-alpine
+FROM ${GO_IMAGE} AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download

@@ -14,12 +14,15 @@ BENCHTIME ?= 3s
 # The systems for which `make cross` builds, beside the system it runs on.
 CROSS ?= windows darwin
 
+# The images that are built from or run, without their digests.
+IMAGES = $(shell sed -nE 's/.*(GO|NATS)_IMAGE(:-|=)([^@}]+).*/\3/p' Dockerfile docker-compose.yml | sort -u)
+
 # For a machine that reaches no image registry: a program that starts a Docker engine and makes the image of NATS
 # (test/e2e/images calls it). Empty: an engine is running, and Docker pulls the images.
 DOCKER_UP ?=
 
-.PHONY: help build demo image test check check-format check-modules lint cross fuzz bench tools check-cli interop \
-	chaos e2e clean
+.PHONY: help build demo image test check check-format check-modules lint cross vuln sbom fuzz bench tools check-cli \
+	interop chaos e2e pin-images check-images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +61,13 @@ cross: ## build and vet for other systems (CROSS): Windows and macOS
 		CGO_ENABLED=0 GOOS=$$system go vet ./...; \
 	done
 
+vuln: bin/govulncheck ## look for known vulnerabilities in what wxkeeper calls: needs the database at vuln.go.dev
+	bin/govulncheck ./...
+
+sbom: bin/cyclonedx-gomod build ## write bin/wxkeeper.cdx.json: what bin/wxkeeper is built from (an SBOM, CycloneDX)
+	bin/cyclonedx-gomod bin -json -std -version "v$$(bin/wxkeeper version | cut -d' ' -f2)" \
+		-output bin/wxkeeper.cdx.json bin/wxkeeper
+
 fuzz: ## run every fuzz target for FUZZTIME (10s) each
 	@grep -rHoE '^func Fuzz\w+' --include='*_test.go' . | sort | while IFS=: read -r file func; do \
 		target=$${func#func }; \
@@ -68,9 +78,9 @@ fuzz: ## run every fuzz target for FUZZTIME (10s) each
 bench: ## run the benchmarks for BENCHTIME (3s) each; BENCH=pattern selects
 	go test -run='^$$' -bench='$(BENCH)' -benchtime=$(BENCHTIME) -benchmem ./...
 
-tools: bin/golangci-lint bin/nats ## build the pinned tools into bin/
+tools: bin/golangci-lint bin/nats bin/govulncheck bin/cyclonedx-gomod ## build the pinned tools into bin/
 
-check-cli: bin/nats ## test the binary together with the real nats command
+check-cli: bin/nats bin/cyclonedx-gomod ## test the binary together with the real nats command
 	@grep -rqx '//go:build cli' cmd || { echo 'no test in cmd has the build tag cli' >&2; exit 1; }
 	PATH="$(CURDIR)/bin:$$PATH" go test -race -count=1 -tags=cli ./cmd/...
 
@@ -85,8 +95,25 @@ chaos: bin/nats-server build ## run a fleet of real processes under faults for C
 	bin/chaos --for $(CHAOSTIME) --seed $(SEED)
 
 e2e: bin/nats ## run docker-compose.yml on a Docker engine: scale, kill, upgrade, lose nothing
-	@if [ -n '$(DOCKER_UP)' ]; then test/e2e/images '$(DOCKER_UP)'; fi
-	go test -race -count=1 -timeout=20m -tags=e2e ./test/e2e
+	@images=; if [ -n '$(DOCKER_UP)' ]; then images=$$(test/e2e/images '$(DOCKER_UP)'); fi; \
+		env $$images go test -race -count=1 -timeout=20m -tags=e2e ./test/e2e
+
+# Whoever moves a tag in the registry cannot change an image that is named by its digest.
+pin-images: ## write the digests of the images into Dockerfile and docker-compose.yml: needs Docker and its registry
+	@for image in $(IMAGES); do \
+		digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' "$$image"); \
+		[[ $$digest =~ ^sha256:[0-9a-f]{64}$$ ]] || { echo "$$image has the digest '$$digest'" >&2; exit 1; }; \
+		sed -i.before -E "s#$$image(@sha256:[0-9a-f]*)?#$$image@$$digest#" Dockerfile docker-compose.yml; \
+		rm Dockerfile.before docker-compose.yml.before; \
+		echo "$$image@$$digest"; \
+	done
+
+check-images: ## check that Dockerfile and docker-compose.yml name every image by its digest
+	@for image in $(IMAGES); do \
+		if grep -E "$$image" Dockerfile docker-compose.yml | grep -vE "$$image@sha256:[0-9a-f]{64}"; then \
+			echo "$$image has no digest: run make pin-images, and commit the change" >&2; exit 1; \
+		fi; \
+	done
 
 clean: ## remove what was built
 	rm -rf bin
@@ -99,3 +126,9 @@ bin/nats-server: go.mod go.sum
 
 bin/nats: tools/go.mod tools/go.sum
 	cd tools && go build -trimpath -o ../$@ github.com/nats-io/natscli/nats
+
+bin/govulncheck: tools/go.mod tools/go.sum
+	cd tools && go build -trimpath -o ../$@ golang.org/x/vuln/cmd/govulncheck
+
+bin/cyclonedx-gomod: tools/go.mod tools/go.sum
+	cd tools && go build -trimpath -o ../$@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod

@@ -14,7 +14,8 @@
 // take the turns; report.go takes the turns for reports. scheduler.go waits until a credential is due, with one lane
 // for healthy credentials and one for credentials that keep failing. service.go is the NATS micro service: resolver.go
 // answers code.resolve, signer.go answers jssdk.sign and card.sign, lookup.go finds the credential that they need,
-// status.go answers status.
+// status.go answers status. admission.go and rates.go admit the requests, so that one account leaves room for the
+// others.
 //
 // # A turn
 //
@@ -56,7 +57,8 @@
 //   - WeChat refuses the secret, the IP address or the account: the old value is handed out; attempts are 10 min to 1 h
 //     apart, and logged as an error with the advice; a changed secret is tried at once.
 //   - The quota of the day is used up: one attempt an hour.
-//   - The calls of some accounts hang: credentials that have failed twice in a row use the slow lane.
+//   - The calls of some accounts hang: credentials that have failed twice in a row use the slow lane. Requests of one
+//     account get three quarters of the places at most.
 //   - The worker dies or freezes during a turn: the lease ends, and another worker takes the turn. A late publication
 //     is refused.
 //   - WeChat has answered and the value could not be published: this worker hands it out, and publishes it when it can.

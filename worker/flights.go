@@ -16,15 +16,14 @@ type flight[V any] struct {
 	err   error
 }
 
-// join returns the flight of a key, and whether the caller leads it. A leader must call end. If refuse is not
-// nil, it is called first, with the number of flights and whether the caller would lead; if it returns an error,
-// join returns that error.
-func (f *flights[K, V]) join(key K, refuse func(flights int, leads bool) error) (*flight[V], bool, error) {
+// join returns the flight of a key, and whether the caller leads it. A leader must call end. If admit is not nil,
+// it is called first, with whether the caller would lead; if it returns an error, join returns that error.
+func (f *flights[K, V]) join(key K, admit func(leads bool) error) (*flight[V], bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fl := f.m[key]
-	if refuse != nil {
-		if err := refuse(len(f.m), fl == nil); err != nil {
+	if admit != nil {
+		if err := admit(fl == nil); err != nil {
 			return nil, false, err
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -21,13 +20,13 @@ type resolver struct {
 	refresher *refresher
 	log       *slog.Logger
 	timeout   time.Duration
-	limit     int // flights at once; callers that join a flight are limited to joinersPerFlight times as many
 
 	flights flights[flightKey, messages.RawCode]
-	joined  atomic.Int64
+	flying  *admission // the flights
+	joined  *admission // the callers that wait for the flights of others
 }
 
-// joinersPerFlight limits the callers that wait for the flights of others, as a multiple of limit.
+// joinersPerFlight limits the callers that wait for the flights of others, as a multiple of the flights.
 const joinersPerFlight = 16
 
 type flightKey struct{ appid, openid, codeTicket string }
@@ -39,20 +38,17 @@ func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket s
 		return nil, asRefusal(err)
 	}
 	key := flightKey{a.AppID, openid, codeTicket}
-	f, leads, err := r.flights.join(key, func(flights int, leads bool) error {
-		if leads && flights >= r.limit || !leads && r.joined.Load() >= int64(r.limit*joinersPerFlight) {
-			return messages.Errorf(messages.Overloaded,
-				"this worker has %d resolutions in flight (WXKEEPER_RESOLVE_CONCURRENCY)", r.limit).
-				After(100 * time.Millisecond)
+	f, leads, err := r.flights.join(key, func(leads bool) error {
+		if leads {
+			return r.flying.enter(a.AppID)
 		}
-		return nil
+		return r.joined.enter(a.AppID)
 	})
 	switch {
 	case err != nil:
 		return nil, err
 	case !leads:
-		r.joined.Add(1)
-		defer r.joined.Add(-1)
+		defer r.joined.leave(a.AppID)
 		select {
 		case <-f.done:
 			return f.value, f.err
@@ -62,6 +58,7 @@ func (r *resolver) resolve(ctx context.Context, a *Account, openid, codeTicket s
 	}
 	f.err = messages.Errorf(messages.Upstream, "internal error") // if it panics
 	defer r.flights.end(key, f)
+	defer r.flying.leave(a.AppID) // before the flight ends: who has joined it may then ask again
 	// Not the caller's cancellation: others may have joined.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
 	defer cancel()

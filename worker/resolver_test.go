@@ -195,10 +195,10 @@ func TestEqualRequestsInFlightShareOneCall(t *testing.T) {
 	for range callers - 1 {
 		resolve()
 	}
-	f.eventually("all have joined", func() bool { return r.joined.Load() == callers-1 })
+	f.eventually("all have joined", func() bool { return r.joined.inProgress() == callers-1 })
 	cancels[0]() // the leader's cancellation harms no caller, not even the leader
 	cancels[1]() // a caller that has joined leaves the flight
-	f.eventually("one caller has left", func() bool { return r.joined.Load() == callers-2 })
+	f.eventually("one caller has left", func() bool { return r.joined.inProgress() == callers-2 })
 	close(stuck.release)
 	wg.Wait()
 	if n := answered.Load(); n != callers-1 {
@@ -256,14 +256,14 @@ func TestSlowUpstreamBoundsWhatWaits(t *testing.T) {
 			}
 		})
 	}
-	f.eventually("as many have joined as may", func() bool { return r.joined.Load() == joinersPerFlight })
+	f.eventually("as many have joined as may", func() bool { return r.joined.inProgress() == joinersPerFlight })
 	for what, ticket := range map[string]string{"one more equal request": codeTicket, "another request": "another"} {
 		_, err := r.resolve(context.Background(), a, openid, ticket)
 		checkSymbol(t, what, err, messages.Overloaded)
 	}
 	cancel()
 	joiners.Wait()
-	if n := r.joined.Load(); n != 0 {
+	if n := r.joined.inProgress(); n != 0 {
 		t.Errorf("%d cancelled requests are still counted", n)
 	}
 	f.wechat.Release()

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -42,15 +41,16 @@ type service struct {
 	metrics   *metrics
 	log       *slog.Logger
 
+	resolves *gate // of code.resolve
+	reports  *gate // of credential.refresh
+	gets     *gate // of credential.get
+	signs    *gate // of jssdk.sign and card.sign
+
 	svc      micro.Service
 	ctx      context.Context // of the requests in progress: ends when a stop gives them up
 	cancel   context.CancelFunc
-	pool     *pool        // runs the requests that may wait for WeChat
-	stopping atomic.Bool  // reports are refused
-	resolves atomic.Int64 // in progress, of code.resolve
-	reports  atomic.Int64 // in progress, of credential.refresh
-	gets     atomic.Int64 // in progress, of credential.get
-	signs    atomic.Int64 // in progress, of jssdk.sign and card.sign
+	pool     *pool       // runs the requests that may wait for WeChat
+	stopping atomic.Bool // reports are refused
 	counts   map[string]*counts
 }
 
@@ -58,33 +58,25 @@ type service struct {
 // the outcome, because most requests are answered after the handler has returned.
 type counts struct{ OK, Errors atomic.Uint64 }
 
-// ofAccount is the end of the subjects that name an account.
-const ofAccount = ".*"
-
-// answer returns the reply to one request, a value to encode as JSON, or an error. ofSubject is the account that
-// the subject names, or "".
-type answer func(ctx context.Context, ofSubject string, body []byte) (any, error)
-
 // start registers the endpoints. Requests arrive before it returns.
 func (s *service) start() error {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.pool = newPool(s.resolver.limit)
-	maxResolves := int64(s.resolver.limit * (joinersPerFlight + 1))
+	s.pool = newPool(s.resolver.flying.limit)
 	endpoints := []struct {
 		subject, request, reply string
 		handle                  func(subject string) micro.HandlerFunc
 	}{
 		{messages.SubjectCodeResolve, `{"appid"?,"openid","code_ticket"}`,
-			"the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, &s.resolves, maxResolves)},
+			"the answer of POST /intp/marketcode/tickettocode", s.pooled(s.codeResolve, s.resolves)},
 		{messages.SubjectCredentialGet, `{"appid"?,"kind"?}`, "the record of the bucket, and its revision",
-			s.pooled(s.credentialGet, &s.gets, maxGets)},
+			s.pooled(s.credentialGet, s.gets)},
 		{messages.SubjectCredentialRefresh, `{"appid"?,"kind"?,"revision"?,"value_sha256"?}`,
 			`{"appid","kind","revision","generation","expires_at","refreshed","reason"}`,
-			s.pooled(s.credentialRefresh, &s.reports, maxReports)},
+			s.pooled(s.credentialRefresh, s.reports)},
 		{messages.SubjectJSSDKSign, `{"appid"?,"url"}`, `{"appId","timestamp","nonceStr","signature"}`,
-			s.pooled(s.jssdkSign, &s.signs, maxSigns)},
+			s.pooled(s.jssdkSign, s.signs)},
 		{messages.SubjectCardSign, `{"appid"?,"action"?,"card_id"?,"code"?,"openid"?,"shop_id"?,"card_type"?,…}`,
-			"the fields of cardExt, or of wx.chooseCard, with their signature", s.pooled(s.cardSign, &s.signs, maxSigns)},
+			"the fields of cardExt, or of wx.chooseCard, with their signature", s.pooled(s.cardSign, s.signs)},
 		{messages.SubjectStatus, `{"appid"?}`, "every credential: state, reason, advice, times, attempts, calls today",
 			s.inline(s.statusOf)},
 	}
@@ -164,77 +156,6 @@ func (s *service) flush() {
 	}
 }
 
-// inline answers a request in the goroutine of its endpoint. It is for requests that are answered from memory.
-func (s *service) inline(f answer) func(string) micro.HandlerFunc {
-	return func(subject string) micro.HandlerFunc {
-		return func(req micro.Request) { s.serve(subject, req, f) }
-	}
-}
-
-// pooled answers a request in a goroutine of the pool. It is for requests that may wait for WeChat, because the
-// handlers of an endpoint run one after another. While limit requests are in progress, further ones are refused
-// at once.
-func (s *service) pooled(f answer, inProgress *atomic.Int64, limit int64) func(string) micro.HandlerFunc {
-	return func(subject string) micro.HandlerFunc {
-		return func(req micro.Request) {
-			if inProgress.Add(1) > limit {
-				inProgress.Add(-1)
-				s.respond(subject, req, nil, messages.Errorf(messages.Overloaded,
-					"this worker has %d requests in progress", limit).After(100*time.Millisecond))
-				return
-			}
-			s.pool.do(func() {
-				defer inProgress.Add(-1)
-				s.serve(subject, req, f)
-			})
-		}
-	}
-}
-
-// serve answers a request. A panic costs only this request.
-func (s *service) serve(subject string, req micro.Request, f answer) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("panic while answering a request", "subject", subject, "panic", fmt.Sprintf("%T", p),
-				"stack", string(debug.Stack()))
-			s.respond(subject, req, nil, messages.Errorf(messages.Upstream, "internal error"))
-		}
-	}()
-	ofSubject := ""
-	if named, ok := strings.CutSuffix(subject, ofAccount); ok {
-		ofSubject = strings.TrimPrefix(req.Subject(), s.prefix+"."+named+".")
-	}
-	reply, err := f(s.ctx, ofSubject, req.Data())
-	s.respond(subject, req, reply, err)
-}
-
-// account finds the account of a request: its subject names it, or its body does, or the worker has only one.
-func (s *service) account(ofSubject, appid string) (*Account, error) {
-	switch {
-	case ofSubject != "" && appid != "" && appid != ofSubject:
-		return nil, messages.Errorf(messages.InvalidRequest, "the appid of the body differs from the appid of the subject")
-	case ofSubject != "":
-		appid = ofSubject
-	}
-	if appid == "" {
-		if a := s.accounts.only(); a != nil {
-			return a, nil
-		}
-		return nil, messages.Errorf(messages.InvalidRequest, "appid is missing: this worker keeps %d accounts",
-			s.accounts.len())
-	}
-	if err := messages.CheckAppID(appid); errors.Is(err, messages.ErrAppSecret) {
-		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", err)
-	} else if err != nil { // it shows the appid of the request, which may be anything
-		return nil, messages.Errorf(messages.InvalidRequest, "appid: %v", messages.ErrInvalidAppID)
-	}
-	a := s.accounts.get(appid)
-	if a == nil {
-		return nil, messages.Errorf(messages.UnknownAccount, "no account %s is configured here", appid)
-	}
-	return a, nil
-}
-
 // decode decodes a request. An empty body counts as an empty object, for `nats req wechat.status ""`.
 func decode(body []byte, into any) error {
 	switch {
@@ -266,7 +187,7 @@ func jsonType(kind string) string {
 
 // respond sends the reply. An error is sent as a normal reply with the error headers, because micro's own method
 // for errors must be called from the endpoint's goroutine.
-func (s *service) respond(subject string, req micro.Request, reply any, err error) {
+func (s *service) respond(r *request, reply any, err error) {
 	outcome := "ok"
 	var body []byte
 	var opts []micro.RespondOpt
@@ -289,23 +210,23 @@ func (s *service) respond(subject string, req micro.Request, reply any, err erro
 		body, _ = json.Marshal(refusal) // cannot fail: it has only strings and numbers
 		opts = append(opts, micro.WithHeaders(micro.Headers(refusal.Header())))
 	}
-	c := s.counts[subject]
+	c := s.counts[r.endpoint]
 	if outcome == "ok" {
 		c.OK.Add(1)
 	} else {
 		c.Errors.Add(1)
 	}
-	s.metrics.requests.WithLabelValues(strings.TrimSuffix(subject, ofAccount), outcome).Inc()
-	if err := req.Respond(body, opts...); err != nil {
-		s.log.Warn("reply not sent", "subject", subject, "error", err)
+	s.metrics.requests.WithLabelValues(strings.TrimSuffix(r.endpoint, ofAccount), outcome).Inc()
+	if err := r.Respond(body, opts...); err != nil {
+		s.log.Warn("reply not sent", "subject", r.endpoint, "error", err)
 	}
 }
 
-func (s *service) codeResolve(ctx context.Context, ofSubject string, body []byte) (any, error) {
+func (s *service) codeResolve(ctx context.Context, r *request) (any, error) {
 	began := time.Now()
 	defer func() { s.metrics.resolveT.Observe(time.Since(began).Seconds()) }()
 	var req messages.ResolveCodeRequest
-	if err := decode(body, &req); err != nil {
+	if err := decode(r.Data(), &req); err != nil {
 		return nil, err
 	}
 	if err := checkField("openid", req.OpenID, messages.MaxOpenID); err != nil {
@@ -314,7 +235,7 @@ func (s *service) codeResolve(ctx context.Context, ofSubject string, body []byte
 	if err := checkField("code_ticket", req.CodeTicket, messages.MaxCodeTicket); err != nil {
 		return nil, err
 	}
-	a, err := s.account(ofSubject, req.AppID)
+	a, err := s.accountOf(r, req.AppID)
 	if err != nil {
 		return nil, err
 	}
@@ -339,8 +260,8 @@ func checkField(name, value string, most int) error {
 }
 
 // credential finds the account and the kind of a request. The kind is access_token if the request has none.
-func (s *service) credential(ofSubject, appid string, kind messages.Kind) (*Account, messages.Kind, error) {
-	a, err := s.account(ofSubject, appid)
+func (s *service) credential(r *request, appid string, kind messages.Kind) (*Account, messages.Kind, error) {
+	a, err := s.accountOf(r, appid)
 	if err != nil {
 		return nil, "", err
 	}
@@ -356,24 +277,24 @@ func (s *service) credential(ofSubject, appid string, kind messages.Kind) (*Acco
 	return a, k, nil
 }
 
-func (s *service) credentialGet(ctx context.Context, ofSubject string, body []byte) (any, error) {
+func (s *service) credentialGet(ctx context.Context, r *request) (any, error) {
 	var req messages.GetCredentialRequest
-	if err := decode(body, &req); err != nil {
+	if err := decode(r.Data(), &req); err != nil {
 		return nil, err
 	}
-	a, kind, err := s.credential(ofSubject, req.AppID, req.Kind)
+	a, kind, err := s.credential(r, req.AppID, req.Kind)
 	if err != nil {
 		return nil, err
 	}
 	return s.lookup.current(ctx, a, kind)
 }
 
-func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body []byte) (any, error) {
+func (s *service) credentialRefresh(ctx context.Context, r *request) (any, error) {
 	var req messages.RefreshCredentialRequest
-	if err := decode(body, &req); err != nil {
+	if err := decode(r.Data(), &req); err != nil {
 		return nil, err
 	}
-	a, kind, err := s.credential(ofSubject, req.AppID, req.Kind)
+	a, kind, err := s.credential(r, req.AppID, req.Kind)
 	if err != nil {
 		return nil, err
 	}
@@ -394,15 +315,15 @@ func (s *service) credentialRefresh(ctx context.Context, ofSubject string, body 
 	}, nil
 }
 
-func (s *service) statusOf(_ context.Context, ofSubject string, body []byte) (any, error) {
+func (s *service) statusOf(_ context.Context, r *request) (any, error) {
 	var req messages.StatusRequest
-	if err := decode(body, &req); err != nil {
+	if err := decode(r.Data(), &req); err != nil {
 		return nil, err
 	}
-	if ofSubject == "" && req.AppID == "" {
+	if r.account == nil && req.AppID == "" {
 		return s.status.of(""), nil
 	}
-	a, err := s.account(ofSubject, req.AppID)
+	a, err := s.accountOf(r, req.AppID)
 	if err != nil {
 		return nil, err
 	}

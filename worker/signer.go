@@ -71,16 +71,16 @@ func sha1Hex(s string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (s *service) jssdkSign(ctx context.Context, ofSubject string, body []byte) (any, error) {
+func (s *service) jssdkSign(ctx context.Context, r *request) (any, error) {
 	var req messages.SignJSSDKRequest
-	if err := decode(body, &req); err != nil {
+	if err := decode(r.Data(), &req); err != nil {
 		return nil, err
 	}
 	url, err := signedURL(req.URL)
 	if err != nil {
 		return nil, err
 	}
-	a, _, err := s.credential(ofSubject, req.AppID, messages.JSAPITicket)
+	a, _, err := s.credential(r, req.AppID, messages.JSAPITicket)
 	if err != nil {
 		return nil, err
 	}
@@ -121,15 +121,15 @@ func unprintable(r rune) bool {
 	return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError
 }
 
-func (s *service) cardSign(ctx context.Context, ofSubject string, body []byte) (any, error) {
+func (s *service) cardSign(ctx context.Context, r *request) (any, error) {
 	var req messages.SignCardRequest
-	if err := decode(body, &req); err != nil {
+	if err := decode(r.Data(), &req); err != nil {
 		return nil, err
 	}
 	if err := checkCard(req); err != nil {
 		return nil, err
 	}
-	a, _, err := s.credential(ofSubject, req.AppID, messages.WXCardTicket)
+	a, _, err := s.credential(r, req.AppID, messages.WXCardTicket)
 	if err != nil {
 		return nil, err
 	}

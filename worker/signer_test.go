@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/micro"
+
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -35,12 +37,21 @@ func newSigningService(t *testing.T, jsapi, card string, second int64, nonce str
 	return s
 }
 
+// requestOf is a request that was not sent.
+type requestOf struct {
+	micro.Request
+	data, reply string
+}
+
+func (r requestOf) Data() []byte  { return []byte(r.data) }
+func (r requestOf) Reply() string { return r.reply }
+
 // replyText is the JSON of the reply to a request.
-func replyText(t *testing.T, f answer, request string) string {
+func replyText(t *testing.T, f answer, body string) string {
 	t.Helper()
-	reply, err := f(t.Context(), "", []byte(request))
+	reply, err := f(t.Context(), &request{Request: requestOf{data: body}})
 	if err != nil {
-		t.Errorf("%s: %v", request, err)
+		t.Errorf("%s: %v", body, err)
 		return ""
 	}
 	text, err := json.Marshal(reply)

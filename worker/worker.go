@@ -159,9 +159,14 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		nc: nc, accounts: &w.accounts, prefix: cfg.SubjectPrefix, version: cfg.Version, worker: cfg.Name,
 		refresher: w.refresher, lookup: find,
 		signer: &signer{lookup: find, now: cfg.Now, nonce: cryptorand.Text}, status: w.status, metrics: m, log: cfg.Log,
+		resolves: newGate(cfg.ResolveConcurrency*(joinersPerFlight+1), &w.accounts),
+		reports:  newGate(maxReports, &w.accounts),
+		gets:     newGate(maxGets, &w.accounts),
+		signs:    newGate(maxSigns, &w.accounts),
 		resolver: &resolver{
 			lookup: find, upstream: w.upstream, refresher: w.refresher, log: cfg.Log, timeout: cfg.ResolveTimeout,
-			limit: cfg.ResolveConcurrency,
+			flying: newAdmission(cfg.ResolveConcurrency, "resolutions in flight (WXKEEPER_RESOLVE_CONCURRENCY)", &w.accounts),
+			joined: newAdmission(cfg.ResolveConcurrency*joinersPerFlight, "equal requests in progress", &w.accounts),
 		},
 	}
 	return w, nil

@@ -69,10 +69,12 @@ func newStack(t *testing.T, settings ...string) *stack {
 	t.Cleanup(cancel)
 	s := &stack{t: t, ctx: ctx, project: "wxkeeper-e2e-" + strings.ToLower(rand.Text()[:10])}
 
-	// The environment that docker needs, without the settings that docker-compose.yml would read from it.
+	// The environment that docker needs, without the settings that docker-compose.yml would read from it. The images
+	// are those of this machine.
 	settingsOfCompose := []string{"WECHAT_", "WXKEEPER_", "NATS_", "COMPOSE_"}
 	for _, v := range new(exec.Cmd).Environ() {
-		if !slices.ContainsFunc(settingsOfCompose, func(prefix string) bool { return strings.HasPrefix(v, prefix) }) {
+		isSetting := slices.ContainsFunc(settingsOfCompose, func(prefix string) bool { return strings.HasPrefix(v, prefix) })
+		if !isSetting || strings.HasPrefix(v, "NATS_IMAGE=") {
 			s.env = append(s.env, v)
 		}
 	}

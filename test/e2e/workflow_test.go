@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"regexp"
 	"slices"
 	"testing"
@@ -9,16 +10,23 @@ import (
 )
 
 // A tag can be moved to another commit; a commit cannot change.
-func TestWorkflowPinsEveryActionToACommit(t *testing.T) {
+func TestWorkflowsPinEveryActionToACommit(t *testing.T) {
 	t.Parallel()
-	uses := regexp.MustCompile(`(?m)uses: (.*)$`).FindAllStringSubmatch(read(t, ".github/workflows/ci.yml"), -1)
-	if len(uses) == 0 {
-		t.Fatal("the workflow uses no action")
+	files, err := os.ReadDir("../../.github/workflows")
+	if err != nil {
+		t.Fatal(err)
 	}
 	pinned := regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$`)
-	for _, m := range uses {
-		if !pinned.MatchString(m[1]) {
-			t.Errorf("not pinned to a commit, with its tag as a comment: %s", m[1])
+	for _, file := range files {
+		text := read(t, ".github/workflows/"+file.Name())
+		uses := regexp.MustCompile(`(?m)uses: (.*)$`).FindAllStringSubmatch(text, -1)
+		if len(uses) == 0 {
+			t.Errorf("%s uses no action", file.Name())
+		}
+		for _, m := range uses {
+			if !pinned.MatchString(m[1]) {
+				t.Errorf("%s: not pinned to a commit, with its tag as a comment: %s", file.Name(), m[1])
+			}
 		}
 	}
 }

@@ -1,0 +1,68 @@
+package worker
+
+import (
+	"sync"
+	"time"
+
+	"github.com/wxkeeper/wxkeeper/messages"
+)
+
+const (
+	// requestRate is how many requests of one kind a worker answers for one account in a second, in the long run.
+	// A worker on two cores answers more than 25,000 resolutions a second (docs/performance.md), so an account that
+	// floods all kinds leaves other accounts the larger part. An account that needs more needs more workers.
+	requestRate = 5000
+	// requestBurst is how many requests of one kind are answered at once. Ten thousand reports of one dead token are a
+	// normal event (docs/architecture.md#numbers-6).
+	requestBurst = 10_000
+	// requestUnit is the size that counts as one request: decoding costs as much as the request is long. An ordinary
+	// request is smaller.
+	requestUnit = 1 << 10
+)
+
+// rates limits the rate of each account's requests of one kind by a leaky bucket (docs/architecture.md#resolve-8). A
+// request beyond it is refused before it is decoded, if its subject names the account: that costs a small part
+// of an answer. A worker that keeps one account limits nothing, because there is nobody to protect.
+type rates struct {
+	accounts *accounts
+	every    time.Duration // one request is paid for in it
+	burst    int
+	began    time.Time
+
+	mu   sync.Mutex
+	paid map[string]time.Duration // by AppID: when all requests so far are paid for, since began
+}
+
+func newRates(accounts *accounts) *rates {
+	return &rates{
+		accounts: accounts, every: time.Second / requestRate, burst: requestBurst, began: time.Now(),
+		paid: make(map[string]time.Duration),
+	}
+}
+
+// charge counts a request of size bytes, or returns an error if the account has made too many. appid is an
+// account of this worker. Its error is a *messages.Error.
+func (r *rates) charge(appid string, size int) error {
+	kept := r.accounts.len()
+	if kept == 1 {
+		return nil
+	}
+	now := time.Since(r.began)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	paid := max(r.paid[appid], now) + r.every*time.Duration(1+size/requestUnit)
+	if late := paid - now - r.every*time.Duration(r.burst); late > 0 {
+		return messages.Errorf(messages.Throttled,
+			"more than %d requests a second for this account: this worker also answers for other accounts",
+			time.Second/r.every).After(max(late, time.Millisecond))
+	}
+	r.paid[appid] = paid
+	if len(r.paid) > kept { // accounts were removed
+		for id := range r.paid {
+			if r.accounts.get(id) == nil {
+				delete(r.paid, id)
+			}
+		}
+	}
+	return nil
+}
