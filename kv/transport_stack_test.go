@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
-	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
@@ -38,12 +38,18 @@ type stack struct {
 func startStack() *stack {
 	dir, err := os.MkdirTemp("", "wxkeeper-test-")
 	must(err)
-	srv, err := embedded.Start(context.Background(), embedded.Config{Listen: "127.0.0.1:0", DataDir: dir})
+	srv, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
+	})
 	must(err)
+	srv.Start()
+	if !srv.ReadyForConnections(time.Minute) {
+		panic("nats-server is not ready")
+	}
 	account := wechattest.Account{AppID: stackAppID, Secret: "CANARY-SECRET-0123456789"}
 	sim := wechattest.New(wechattest.Config{Accounts: []wechattest.Account{account}})
 	api := httptest.NewServer(sim)
-	nc, err := nats.Connect(srv.URL(), nats.ReconnectBufSize(-1))
+	nc, err := nats.Connect(srv.ClientURL(), nats.ReconnectBufSize(-1))
 	must(err)
 	w, err := worker.New(nc, worker.Config{
 		Accounts: []worker.Account{{AppID: account.AppID, Secret: worker.Secret(account.Secret), TokenAPI: "token"}},
@@ -54,13 +60,14 @@ func startStack() *stack {
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); must(w.Run(ctx)) }()
 	return &stack{
-		natsURL: srv.URL(), wechatHost: strings.TrimPrefix(api.URL, "http://"), Simulator: sim,
+		natsURL: srv.ClientURL(), wechatHost: strings.TrimPrefix(api.URL, "http://"), Simulator: sim,
 		close: func() {
 			stop()
 			<-stopped
 			nc.Close()
 			api.Close()
 			srv.Shutdown()
+			srv.WaitForShutdown()
 			_ = os.RemoveAll(dir)
 		},
 	}

@@ -86,7 +86,12 @@ func (a *Account) rule(k messages.Kind) policy.Rule {
 // fingerprint identifies the settings of an account in the ledger: workers see that a secret or token API has
 // changed. 64 bits of a hash over a secret of 128 random bits do not reveal the secret.
 func (a *Account) fingerprint() string {
-	sum := sha256.Sum256([]byte(a.AppID + "\x00" + a.Secret.Reveal() + "\x00" + a.TokenAPI))
+	text := make([]byte, 0, len(a.AppID)+len(a.Secret)+len(a.TokenAPI)+2)
+	defer func() { clear(text) }() // each plan needs the fingerprint: the memory was full of copies of the secret
+	text = append(append(text, a.AppID...), 0)
+	text = append(append(text, a.Secret.Reveal()...), 0)
+	text = append(text, a.TokenAPI...)
+	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:8])
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/check"
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/worker"
 )
@@ -94,14 +95,18 @@ func (v *checkVerb) config() (check.Config, error) {
 		return c, err
 	}
 	c.Config, c.Pages = cfg.Worker(accounts), pagesCheck(cfg)
-	nc := cfg.NATS("wxkeeper check")
-	if cfg.NATSURL == "" {
-		c.Embedded, nc.URL = cfg.Embedded().Check, cfg.ClientURL()
-	} else if err := nc.Check(); err != nil {
+	nc, found, err := cfg.Client("wxkeeper check", embedded.Workers)
+	if err == nil && cfg.NATSURL != "" {
+		err = nc.Check()
+	}
+	if err != nil {
 		c.Environ.Wrong = append(c.Environ.Wrong, err)
 		return c, nil
 	}
-	c.NATS = nc
+	c.NATS, c.Open = nc, found != nil && found.Open
+	if cfg.NATSURL == "" {
+		c.Embedded, c.Open = cfg.Embedded().Check, c.Open || cfg.NATSOpen
+	}
 	return c, nil
 }
 

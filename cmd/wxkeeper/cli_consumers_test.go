@@ -47,7 +47,8 @@ func TestCommandsOfConsumersShowWhatThePageSays(t *testing.T) {
 	sim := simulate(t, "--account="+appid+":"+secret, "--force-gap=0s")
 	k := run(t, sim.account(t))
 	k.awaitFresh(t)
-	env := vars{"NATS_URL": k.nats, "PATH": filepath.Dir(natsCommand(t)) + ":/usr/bin:/bin"}
+	path := vars{"PATH": filepath.Dir(natsCommand(t)) + ":/usr/bin:/bin"}
+	consumer, worker := k.client(t).with(path), k.another(t).with(path)
 
 	var commands []string
 	for _, block := range regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```").FindAllStringSubmatch(consumers(t), -1) {
@@ -66,6 +67,10 @@ func TestCommandsOfConsumersShowWhatThePageSays(t *testing.T) {
 	for i, command := range commands {
 		if !strings.HasPrefix(command, proofs[i].command) {
 			t.Fatalf("%q has no proof: the next proof is for %q", command, proofs[i].command)
+		}
+		env := consumer
+		if strings.HasPrefix(command, "nats kv ") { // a consumer has no JetStream
+			env = worker
 		}
 		// they run until a signal
 		if strings.HasPrefix(command, "nats sub") || strings.HasPrefix(command, "nats kv watch") {
@@ -89,7 +94,7 @@ func TestCommandsOfConsumersShowWhatThePageSays(t *testing.T) {
 	for range 2 {
 		sim.post(t, "/foreign-refresh", map[string]string{"appid": appid, "endpoint": "stable_token"})
 	}
-	if r := call(t, env, "", natsCommand(t), "req", "wechat.credential.refresh", "{}"); !strings.Contains(r.out,
+	if r := call(t, consumer, "", natsCommand(t), "req", "wechat.credential.refresh", "{}"); !strings.Contains(r.out,
 		`"reason":"refreshed"`) {
 		t.Errorf("the report of a dead token: %+v", r)
 	}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -193,7 +194,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	k := run(t, sim.account(t).with(vars{"WXKEEPER_RESOLVE_TIMEOUT": "60s", "WECHAT_HTTP_TIMEOUT": "10s"}))
 	k.awaitFresh(t)
 	sim.post(t, "/faults", map[string]any{"endpoint": "tickettocode", "hang": true})
-	asking := start(t, vars{"NATS_URL": k.nats}, wxkeeper(t), "resolve", "--timeout=60s", sampleOpenID, sampleTicket)
+	asking := start(t, k.client(t), wxkeeper(t), "resolve", "--timeout=60s", sampleOpenID, sampleTicket)
 	for ctx := testContext(t); sim.calls(t, appid)["tickettocode"] == 0; {
 		select {
 		case <-ctx.Done():
@@ -241,6 +242,28 @@ func TestAccountsFileIsReadAgain(t *testing.T) {
 	write("[" + first + "," + second + "]")
 	k.find(t, k.stderr, `accounts read again`)
 	k.find(t, k.stderr, `credential published.*wx-second`)
+	if code := k.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// A worker removes the secret from its environment at its start, and still has it when it reads its accounts again.
+func TestSecretOfTheEnvironmentOutlivesAReload(t *testing.T) {
+	t.Parallel()
+	sim := simulate(t, "--account="+appid+":"+secret)
+	k := run(t, vars{"WECHAT_API_URL": sim.api, "WECHAT_APPID": appid, "WECHAT_SECRET": secret,
+		"WXKEEPER_LOG_LEVEL": "debug"})
+	if err := k.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	k.find(t, k.stderr, `"msg":"accounts read again, nothing has changed","why":"SIGHUP"`)
+	if runtime.GOOS == "linux" {
+		// Only root may read it now.
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", k.cmd.Process.Pid))
+		if root := os.Geteuid() == 0; root != (err == nil) || strings.Contains(string(environ), secret) {
+			t.Errorf("the environment of the process can be read, %v, or has the secret", err)
+		}
+	}
 	if code := k.stop(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)
 	}

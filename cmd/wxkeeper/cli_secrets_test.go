@@ -163,7 +163,9 @@ func TestNoSecretComesOut(t *testing.T) {
 		"WECHAT_APPID": "wx-host", "WECHAT_SECRET": secretOf("wx-host"), "WXKEEPER_BUCKET": "host",
 		"WXKEEPER_SUBJECT_PREFIX": "host",
 	}))
-	nc, err := nats.Connect(host.nats, nats.UserInfo(user, password))
+	token := host.another(t)["NATS_TOKEN"]
+	e.secret(token)
+	nc, err := nats.Connect(host.nats, nats.Token(token))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +190,8 @@ func TestNoSecretComesOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	withPassword := strings.Replace(host.nats, "nats://", "nats://"+user+":"+password+"@", 1)
-	k := run(t, base.with(vars{"WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword, "NATS_USER": "",
+	withToken := strings.Replace(host.nats, "nats://", "nats://"+token+"@", 1)
+	k := run(t, base.with(vars{"WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withToken, "NATS_USER": "",
 		"NATS_PASSWORD": ""}))
 
 	// Every fault happens, and causes a log line and an event.
@@ -227,7 +230,7 @@ func TestNoSecretComesOut(t *testing.T) {
 		return c.Value
 	}
 	value("host", "wx-host.access_token")
-	token := value("wechat", good+".access_token")
+	current := value("wechat", good+".access_token")
 
 	// Requests, and their error replies.
 	symbols := map[string]int{}
@@ -256,8 +259,8 @@ func TestNoSecretComesOut(t *testing.T) {
 	if s := ask("a good request", "wechat.code.resolve", marked); s != "ok" {
 		t.Fatalf("a good request: %s", s)
 	}
-	quoted := "/intp/marketcode/tickettocode?access_token=" + token + " " + marked + " openid=" + openid +
-		" Bearer " + token
+	quoted := "/intp/marketcode/tickettocode?access_token=" + current + " " + marked + " openid=" + openid +
+		" Bearer " + current
 	for name, f := range faultsOf(quoted) {
 		sim.post(t, "/faults", f.with(fault{"appid": good, "endpoint": "tickettocode"}))
 		ask("a resolution with "+name, "wechat.code.resolve", marked)
@@ -306,9 +309,9 @@ func TestNoSecretComesOut(t *testing.T) {
 			`{"openid":"` + openid + `","code_ticket":"` + strings.Repeat(ticket, 20) + `"}`},
 		"a ticket with a break": {"wechat.code.resolve." + good,
 			`{"openid":"` + openid + `","code_ticket":"` + ticket + `\u0000"}`},
-		"a secret for a kind":    {"wechat.credential.get." + good, `{"kind":1,"value":"` + token + `"}`},
-		"a report of no digest":  {"wechat.credential.refresh." + good, `{"value_sha256":"` + token + `"}`},
-		"a report of a number":   {"wechat.credential.refresh." + good, `{"revision":"` + token + `"}`},
+		"a secret for a kind":    {"wechat.credential.get." + good, `{"kind":1,"value":"` + current + `"}`},
+		"a report of no digest":  {"wechat.credential.refresh." + good, `{"value_sha256":"` + current + `"}`},
+		"a report of a number":   {"wechat.credential.refresh." + good, `{"revision":"` + current + `"}`},
 		"a revision of tomorrow": {"wechat.credential.refresh." + good, `{"revision":18446744073709551615}`},
 		"a page with a space":    {"wechat.jssdk.sign." + good, `{"url":"https://a.example/ ?code=` + ticket + `"}`},
 		"a page without a URL":   {"wechat.jssdk.sign." + good, `{"url":"` + openid + `"}`},
@@ -350,7 +353,7 @@ func TestNoSecretComesOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.add("the status", string(m.Data))
-	env := vars{"NATS_URL": withPassword}
+	env := vars{"NATS_URL": withToken}
 	for _, args := range [][]string{
 		{"status"}, {"status", "--json"}, {"resolve", "--appid=" + good, openid, "no" + ticket},
 		{"get", "--appid=wx-nobody"}, {"refresh", "--appid=" + good},
@@ -362,7 +365,7 @@ func TestNoSecretComesOut(t *testing.T) {
 	for _, f := range faults {
 		sim.post(t, "/faults", f.with(fault{"endpoint": "stable_token", "times": 1}))
 	}
-	checking := base.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withPassword,
+	checking := base.with(vars{"WXKEEPER_HTTP_ADDR": "none", "WECHAT_ACCOUNTS_FILE": file, "NATS_URL": withToken,
 		"NATS_USER": "", "NATS_PASSWORD": "", "WXKEEPER_LOG_LEVEL": ""})
 	for _, args := range [][]string{{"check", "--timeout=3m"}, {"check", "--json", "--appid=" + good}} {
 		r := call(t, checking, "", wxkeeper(t), args...)

@@ -25,11 +25,11 @@ func TestStopUnderLoadLosesNoRequest(t *testing.T) {
 	first.awaitFresh(t)
 	var others []*workerProcess
 	for range 2 {
-		w := run(t, sim.account(t).with(vars{"NATS_URL": first.nats}))
+		w := run(t, sim.account(t).with(first.another(t)))
 		w.awaitFresh(t)
 		others = append(others, w)
 	}
-	nc, err := nats.Connect(first.nats)
+	nc, err := nats.Connect(first.nats, nats.Token(first.client(t)["NATS_TOKEN"]))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,9 +58,13 @@ func TestNATSCommand(t *testing.T) {
 	sim := simulate(t, "--account="+appid+":"+secret, "--token-life=8s", "--ticket-life=8s")
 	k := run(t, sim.account(t))
 	k.awaitFresh(t)
-	env := vars{"NATS_URL": k.nats}
+	env, worker := k.client(t), k.another(t)
 	ask := func(args ...string) string {
 		t.Helper()
+		env := env
+		if args[0] == "kv" { // a consumer has no JetStream
+			env = worker
+		}
 		r := call(t, env, "", nats, args...)
 		if r.code != 0 {
 			t.Fatalf("nats %s: exit code %d\n%s%s", strings.Join(args, " "), r.code, r.out, r.err)
@@ -111,7 +115,7 @@ func TestNATSCommand(t *testing.T) {
 	}
 
 	// The watch shows a refresh: two records of the token, the second with the next generation.
-	watch := start(t, env, nats, "kv", "watch", "wechat", "*.*")
+	watch := start(t, worker, nats, "kv", "watch", "wechat", "*.*")
 	token := regexp.MustCompile(`PUT .*` + appid + `\.access_token: (\{.*\})`)
 	var records [][]string
 	if !watch.stdout.await(testContext(t),
@@ -216,9 +220,10 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	calls := map[string]int{"stable_token": 1, "getticket": 2}
 	unchanged("after the start", calls)
 
-	second := run(t, sim.account(t).with(vars{"NATS_URL": first.nats}))
+	// The second worker finds its token in the directory of the first.
+	second := run(t, env.with(vars{"NATS_URL": first.nats}))
 	second.awaitFresh(t)
-	infos := call(t, vars{"NATS_URL": first.nats}, "", natsCommand(t), "micro", "ls")
+	infos := call(t, first.client(t), "", natsCommand(t), "micro", "ls")
 	if n := len(regexp.MustCompile(`\b[A-Za-z0-9]{22}\b`).FindAllString(infos.out, -1)); n != 2 {
 		t.Errorf("nats micro ls shows %d workers:\n%s", n, infos.out)
 	}
@@ -226,7 +231,7 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 		t.Errorf("the second worker: exit code %d after SIGTERM", code)
 	}
 	unchanged("after a second worker has come and gone", calls)
-	if r := call(t, vars{"NATS_URL": first.nats}, "", wxkeeper(t), "resolve", sampleOpenID, sampleTicket); r.code != 0 {
+	if r := call(t, first.client(t), "", wxkeeper(t), "resolve", sampleOpenID, sampleTicket); r.code != 0 {
 		t.Errorf("after the second worker has gone: %+v", r)
 	}
 	calls["tickettocode"] = 1
@@ -237,7 +242,8 @@ func TestWorkersComeAndGoWithoutCallingWeChat(t *testing.T) {
 	}
 	third := run(t, env)
 	third.awaitFresh(t)
-	if r := call(t, vars{"NATS_URL": third.nats}, "", wxkeeper(t), "get"); r.code != 0 || len(r.out) < 100 {
+	dir := vars{"WXKEEPER_DATA_DIR": env["WXKEEPER_DATA_DIR"]}
+	if r := call(t, dir, "", wxkeeper(t), "get"); r.code != 0 || len(r.out) < 100 {
 		t.Errorf("after the kill: %+v", r)
 	}
 	// The error of a second worker on the same directory contains how to join.
@@ -278,7 +284,7 @@ func TestVerbs(t *testing.T) {
 		!strings.Contains(r.err, "WXKEEPER_HTTP_ADDR: none") {
 		t.Errorf("health of a worker without pages: %+v", r)
 	}
-	env := vars{"NATS_URL": k.nats}
+	env := k.client(t)
 	mine := env.with(vars{"WECHAT_APPID": appid})
 	bin := wxkeeper(t)
 	ok := func(env vars, stdin string, args ...string) string {
@@ -370,6 +376,7 @@ func TestVerbs(t *testing.T) {
 	})
 
 	t.Run("watch", func(t *testing.T) {
+		env := k.another(t)
 		w := start(t, env, bin, "watch", "--json", "--appid="+appid)
 		text := start(t, env, bin, "watch")
 		w.find(t, w.stdout, `(?m)^\{.*"kind":"access_token","generation":1,.*"source":"stable_token".*\}$`)

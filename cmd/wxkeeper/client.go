@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
+	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/internal/logging"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/redact"
@@ -75,7 +77,7 @@ func (f *clientFlags) request(ctx context.Context, t *terminal,
 	err = send(requesting, client, cfg)
 	var reply *messages.Error
 	var violation *violationError
-	switch server := redact.URLs(clientURL(cfg)); {
+	switch server := redact.URLs(strings.Join(nc.Opts.Servers, ",")); {
 	case err == nil, errors.As(err, &reply):
 		return err
 	case ctx.Err() != nil:
@@ -98,8 +100,11 @@ func connect(ctx context.Context, t *terminal, cfg config.Config, extra ...nats.
 	if err != nil {
 		return nil, err
 	}
-	c := cfg.NATS("wxkeeper client")
-	c.URL, c.FailFast, c.Logger = clientURL(cfg), true, log
+	c, found, err := cfg.Client("wxkeeper client", embedded.Consumers)
+	if err != nil {
+		return nil, err
+	}
+	c.URL, c.FailFast, c.Logger = cmp.Or(c.URL, nats.DefaultURL), true, log
 	nc, err := natsconn.Connect(ctx, c, extra...)
 	var unreachable *natsconn.UnreachableError
 	switch {
@@ -112,9 +117,9 @@ func connect(ctx context.Context, t *terminal, cfg config.Config, extra ...nats.
 			unreachable.Why)
 	case errors.As(err, &unreachable): // `wxkeeper run` would not start this server
 		return nil, fmt.Errorf("no wxkeeper at %s (NATS_URL): %s", unreachable.URL, unreachable.Why)
+	case errors.Is(err, nats.ErrAuthorization) && cfg.NATSURL == "" && found == nil && c.Token == "" && c.User == "":
+		return nil, fmt.Errorf("NATS at %s demands a token, and no wxkeeper runs with the data directory %s: set "+
+			"WXKEEPER_DATA_DIR to the directory of the wxkeeper that runs, or set NATS_TOKEN", c.URL, cfg.DataDir)
 	}
 	return nil, err
 }
-
-// clientURL is the URL at which the verbs look for a worker.
-func clientURL(cfg config.Config) string { return cmp.Or(cfg.ClientURL(), nats.DefaultURL) }

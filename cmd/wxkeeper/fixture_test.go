@@ -312,6 +312,29 @@ type workerProcess struct {
 	*process
 	nats string // URL of NATS, or of the embedded server
 	http string // URL of the pages
+	env  vars   // with which the worker was started
+}
+
+// client is the environment of a service, as wxkeeper nats-env prints it.
+func (k *workerProcess) client(t *testing.T) vars { t.Helper(); return k.natsEnv(t) }
+
+// another is the environment of another worker.
+func (k *workerProcess) another(t *testing.T) vars { t.Helper(); return k.natsEnv(t, "--worker") }
+
+// exported matches a line of the output of wxkeeper nats-env.
+var exported = regexp.MustCompile(`(?m)^export (\w+)='(.*)'$`)
+
+func (k *workerProcess) natsEnv(t *testing.T, args ...string) vars {
+	t.Helper()
+	r := call(t, k.env, "", wxkeeper(t), append([]string{"nats-env"}, args...)...)
+	env := vars{}
+	for _, m := range exported.FindAllStringSubmatch(r.out, -1) {
+		env[m[1]] = m[2]
+	}
+	if r.code != 0 || r.err != "" || env["NATS_URL"] != k.nats {
+		t.Fatalf("nats-env: exit code %d, %s, %s", r.code, env["NATS_URL"], r.err)
+	}
+	return env
 }
 
 // run starts a worker, with an embedded server if env has no NATS_URL, and waits until it answers requests.
@@ -322,7 +345,7 @@ func run(t *testing.T, env vars) *workerProcess {
 	if env["NATS_URL"] == "" && env["WXKEEPER_DATA_DIR"] == "" {
 		env["WXKEEPER_DATA_DIR"] = filepath.Join(t.TempDir(), "data")
 	}
-	k := &workerProcess{process: start(t, env, wxkeeper(t), "run"), nats: env["NATS_URL"]}
+	k := &workerProcess{process: start(t, env, wxkeeper(t), "run"), nats: env["NATS_URL"], env: env}
 	if k.nats == "" {
 		k.nats = k.find(t, k.stderr, `"nats_url":"([^"]+)"`)[1]
 	}

@@ -54,7 +54,7 @@ func TestHelpOfEveryVerbHasAnExample(t *testing.T) {
 }
 
 var verbNames = []string{"run", "demo", "simulate", "get", "watch", "resolve", "refresh", "status", "check", "health",
-	"permissions", "env", "version"}
+	"permissions", "env", "nats-env", "version"}
 
 // No test runs the examples, but they must parse.
 func TestExamplesOfTheHelpParse(t *testing.T) {
@@ -70,7 +70,7 @@ func TestExamplesOfTheHelpParse(t *testing.T) {
 			args, _, _ = strings.Cut(args, " <")
 			args, _, _ = strings.Cut(args, " >")
 			args, _, _ = strings.Cut(args, " $(")
-			args = strings.TrimRight(strings.TrimSpace(args), ")")
+			args = strings.TrimRight(strings.TrimSpace(args), `)"`)
 			term, _, _ := screen(false)
 			parser, err := newParser(term, func(int) {})
 			if err != nil {

@@ -35,6 +35,7 @@ type verbs struct {
 	Permissions permissionsVerb `cmd:"" help:"Print the permissions that a NATS user needs, as configuration of nats-server."`
 
 	Env     envVerb     `cmd:"" help:"List the environment variables."`
+	NATSEnv natsEnvVerb `cmd:"" name:"nats-env" help:"Print how to connect to the embedded NATS server, as shell exports."`
 	Version versionVerb `cmd:"" help:"Print the version."`
 
 	VersionFlag kong.VersionFlag `name:"version" help:"Print the version."`

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,7 +33,7 @@ type runVerb struct{}
 
 func (runVerb) Help() string {
 	return `The configuration is in environment variables only: see "wxkeeper env". Without NATS_URL the worker starts
-an embedded NATS server; a second worker joins it with NATS_URL.
+an embedded NATS server, and logs how services and other workers connect to it: see "wxkeeper nats-env".
 
 SIGINT or SIGTERM stops the worker cleanly: it receives no new requests, and answers those that it has
 received. A second signal ends the process at once.
@@ -56,12 +57,26 @@ func (runVerb) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
+	closeSecrets(cfg, log)
 	err = serve(ctx, cfg, accounts, log)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		log.Info("wxkeeper stopped before NATS was reached")
 		err = nil
 	}
 	return err
+}
+
+// closeSecrets keeps the secrets of this process from other processes. A worker that cannot do it still runs.
+func closeSecrets(cfg config.Config, log *slog.Logger) {
+	if err := config.ForgetSecrets(); err != nil { // it needs /proc, which closeMemory closes
+		log.Warn("secrets not removed from the memory of the environment", "error", err)
+	}
+	if cfg.Dumpable {
+		return
+	}
+	if err := closeMemory(); err != nil {
+		log.Warn("memory not closed to other processes of this user", "error", err)
+	}
 }
 
 // serve runs a worker, and what it needs, until ctx ends. It stops everything in the reverse order of the start, and
@@ -144,6 +159,10 @@ func warn(cfg config.Config, log *slog.Logger) {
 		}
 		log.Warn("unknown variable has no effect, see wxkeeper env", attrs...)
 	}
+	if cfg.NATSURL == "" && cfg.NATSOpen {
+		log.Warn("the embedded NATS server demands no token: every user of this machine can read every credential",
+			"variable", "WXKEEPER_NATS_OPEN")
+	}
 	for _, f := range cfg.OpenFiles() {
 		log.Warn("other users of this machine can read a file with a secret: chmod 600", "variable", f.Variable,
 			"file", f.Path, "mode", fmt.Sprintf("%04o", f.Mode))
@@ -155,11 +174,11 @@ func warn(cfg config.Config, log *slog.Logger) {
 // start that fails prints one line only; and not later, because it may then wait for NATS for a long time.
 func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger,
 	starting func(nats string)) (nc *natsconn.Conn, disconnect func(), err error) {
-	c := cfg.NATS("wxkeeper worker")
-	c.Logger = log
+	var c natsconn.Config
 	var opts []nats.Option
 	shutdown := func() {}
 	if cfg.NATSURL == "" {
+		c = natsconn.Config{Name: workerName, InboxPrefix: cfg.NATSInbox}
 		ec := cfg.Embedded()
 		ec.Logger = log
 		srv, err := embedded.Start(ctx, ec)
@@ -169,13 +188,18 @@ func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger,
 		shutdown, c.URL = srv.Shutdown, srv.URL() // the URL is for the log: the connection is in memory
 		opts = append(opts, srv.InProcess())
 		starting("embedded")
-		log.Info("other workers and services on this machine join with NATS_URL", "nats_url", srv.URL())
+		log.Info("services, the nats command and other workers connect with what this command prints", "nats_url",
+			srv.URL(), "command", natsEnvCommand(cfg.DataDir))
 	} else {
+		if c, _, err = cfg.Client(workerName, embedded.Workers); err != nil {
+			return nil, nil, err
+		}
 		if err := c.Check(); err != nil {
 			return nil, nil, err
 		}
 		starting(redact.URLs(c.URL))
 	}
+	c.Logger = log
 	nc, err = natsconn.Connect(ctx, c, opts...)
 	if err != nil {
 		shutdown()
@@ -190,6 +214,21 @@ func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger,
 		shutdown()
 		log.Info("wxkeeper stopped")
 	}, nil
+}
+
+// workerName is the name under which NATS lists the connection of a worker.
+const workerName = "wxkeeper worker"
+
+// natsEnvCommand is the command that prints how to connect to the embedded server on a data directory.
+func natsEnvCommand(dir string) string {
+	const command = "wxkeeper nats-env"
+	if dir == config.Defaults().DataDir {
+		return command
+	}
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	return "WXKEEPER_DATA_DIR=" + quote(dir) + " " + command
 }
 
 // pages serves the worker's pages under WXKEEPER_HTTP_ADDR. Before there is a worker it serves starting.

@@ -14,6 +14,7 @@ func TestRunStopsCleanly(t *testing.T) {
 	for name, value := range map[string]string{
 		"WECHAT_API_URL": sim.URL, "WECHAT_APPID": mine, "WECHAT_SECRET": canary,
 		"WXKEEPER_NATS_LISTEN": "127.0.0.1:0", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0", "WXKEEPER_DATA_DIR": t.TempDir(),
+		"WXKEEPER_DUMPABLE": "true", // the other tests of this process go on
 	} {
 		t.Setenv(name, value)
 	}
@@ -31,7 +32,8 @@ func TestRunThatCannotStartStopsWhatItHasStarted(t *testing.T) {
 	t.Setenv("NATS_URL", "")
 	for name, value := range map[string]string{
 		"WECHAT_APPID": mine, "WECHAT_SECRET": canary,
-		"WXKEEPER_NATS_LISTEN": "0.0.0.0:0", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0", "WXKEEPER_DATA_DIR": t.TempDir(),
+		"WXKEEPER_NATS_LISTEN": "0.0.0.0:0", "WXKEEPER_NATS_OPEN": "true", "WXKEEPER_HTTP_ADDR": "127.0.0.1:0",
+		"WXKEEPER_DATA_DIR": t.TempDir(), "WXKEEPER_DUMPABLE": "true",
 	} {
 		t.Setenv(name, value)
 	}
@@ -39,7 +41,7 @@ func TestRunThatCannotStartStopsWhatItHasStarted(t *testing.T) {
 	if code := execute(t.Context(), term, []string{"run"}); code != exitUsage {
 		t.Errorf("exit code %d", code)
 	}
-	if got := errs.String(); !strings.HasPrefix(got, "wxkeeper: WXKEEPER_NATS_LISTEN: ") ||
+	if got := errs.String(); !strings.HasPrefix(got, "wxkeeper: WXKEEPER_NATS_OPEN: ") ||
 		strings.Count(got, "\n") != 1 {
 		t.Errorf("standard error: %q", got)
 	}

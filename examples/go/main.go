@@ -75,6 +75,9 @@ func (s *service) run(ctx context.Context, servers string) error {
 		inboxes := cmp.Or(os.Getenv("NATS_INBOX_PREFIX"), "_INBOX")
 		options = append(options, nats.UserInfo(user, os.Getenv("NATS_PASSWORD")), nats.CustomInboxPrefix(inboxes))
 	}
+	if token := os.Getenv("NATS_TOKEN"); token != "" { // of the embedded server: eval "$(wxkeeper nats-env)"
+		options = append(options, nats.Token(token))
+	}
 	nc, err := nats.Connect(servers, options...)
 	if err != nil {
 		return err

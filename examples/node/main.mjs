@@ -32,9 +32,10 @@ if (!flags.appid) {
 const DEAD = new Set([40001, 42001, 40014]); // the errcodes by which WeChat refuses a token
 
 // Use a NATS user that has only the permissions of this program: wxkeeper permissions requester --appid …
-const { NATS_USER: user, NATS_PASSWORD: pass, NATS_INBOX_PREFIX: inboxPrefix } = process.env;
+// For the embedded server of a worker: eval "$(wxkeeper nats-env)"
+const { NATS_USER: user, NATS_PASSWORD: pass, NATS_TOKEN: natsToken, NATS_INBOX_PREFIX: inboxPrefix } = process.env;
 console.error(`connecting to ${flags.nats}`); // until a server is up
-const nc = await connect({ servers: flags.nats.split(","), name: "example", user, pass, inboxPrefix });
+const nc = await connect({ servers: flags.nats.split(","), name: "example", user, pass, token: natsToken, inboxPrefix });
 const readEvery = 1_000 * flags["read-every"];
 const token = new Credential(nc, flags.appid, "access_token", { prefix: flags.prefix, readEvery });
 token.on("change", (r) => {

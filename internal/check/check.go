@@ -59,6 +59,7 @@ type Config struct {
 	// server, which may already run. If Embedded is nil, the worker starts no server, and NATS.URL is another
 	// server.
 	Embedded func() error
+	Open     bool // the worker's own server demands no token of consumers
 
 	Concurrency int // of the checks of accounts; 0 is 16
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/loopback"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
@@ -68,11 +69,24 @@ func (r *run) connect(ctx context.Context) bool {
 		r.add(Fail, NATS, fmt.Sprintf("no server can be reached at %s: %s", unreachable.URL, unreachable.Why),
 			"start the server, or correct NATS_URL; in a container, 127.0.0.1 is the container itself")
 		r.add(Warn, NATS, notChecked+"NATS cannot be reached", "")
+	case errors.Is(err, nats.ErrAuthorization) && r.Embedded != nil:
+		r.add(Fail, NATS, "a NATS server that demands other credentials listens at "+redact.URLs(c.URL)+
+			", where the worker would start its own", "set WXKEEPER_DATA_DIR to the directory of the wxkeeper that runs "+
+			"there, set NATS_URL to use this server, or set WXKEEPER_NATS_LISTEN to another address")
+		r.add(Warn, NATS, notChecked+"NATS accepts no connection", "")
 	default:
 		r.add(Fail, NATS, err.Error(), "")
 		r.add(Warn, NATS, notChecked+"NATS accepts no connection", "")
 	}
 	return false
+}
+
+// checkOpen warns of a server of wxkeeper that everybody may use.
+func (r *run) checkOpen() {
+	if r.Open {
+		r.add(Warn, NATS, "the worker's own NATS server demands no token (WXKEEPER_NATS_OPEN=true): every user of this "+
+			"machine can read every credential", "unset WXKEEPER_NATS_OPEN; wxkeeper nats-env prints the token for services")
+	}
 }
 
 // checkEmbedded checks whether the worker could start its own server.
@@ -83,6 +97,7 @@ func (r *run) checkEmbedded() {
 	}
 	r.add(OK, NATS, "NATS_URL is not set and no wxkeeper runs here: the worker would start its own NATS server; "+
 		"its address is free, and its data directory can be used", "")
+	r.checkOpen()
 	r.add(OK, NATS, notChecked+"the worker's own server allows and creates everything", "")
 }
 
@@ -102,12 +117,14 @@ func (r *run) checkServer() {
 	switch {
 	case r.Embedded == nil:
 		r.add(OK, NATS, what, "")
+		r.checkOpen()
 	case name == embeddedName && r.alone:
 		r.add(Warn, NATS, what+": it belongs to another wxkeeper, "+
 			"and wxkeeper run with this environment does not start beside it",
 			"set NATS_URL to use its server")
 	case name == embeddedName:
 		r.add(OK, NATS, what+": it belongs to the worker that runs here", "")
+		r.checkOpen()
 	default:
 		r.add(Fail, NATS, what+": it does not belong to wxkeeper, and the worker could not start its own server there",
 			"set NATS_URL to use this server, or set WXKEEPER_NATS_LISTEN to another address")
@@ -141,7 +158,7 @@ func (r *run) checkEncryption(addr string, encrypted bool) {
 func (r *run) open() (err error) {
 	r.store, err = store.New(r.nc.Conn, store.Config{
 		Bucket: r.Bucket, SubjectPrefix: r.SubjectPrefix, Replicas: r.Replicas, Worker: trialAppID, Now: r.Now,
-		Keys: trialKeys,
+		Keys: r.keys,
 	})
 	return err
 }
@@ -151,6 +168,9 @@ func (r *run) checkJetStream(err error) {
 	switch {
 	case err == nil:
 		r.add(OK, NATS, "JetStream answers", "")
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) && r.nc.ConnectedServerName() == embeddedName:
+		r.add(Fail, NATS, "these are the credentials of consumers: the server of another worker gives a consumer no "+
+			"JetStream", `unset NATS_URL and NATS_TOKEN, or eval "$(wxkeeper nats-env --worker)"`)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		r.add(Fail, NATS, "JetStream is off for the NATS account of this user",
 			"switch it on (jetstream: enabled in the account), or use a user of another account")

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/redact"
@@ -14,8 +15,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/worker"
 )
 
-// revealed lets cmp show the secrets of these tests.
-var revealed = cmp.Transformer("Reveal", redact.Secret.Reveal)
+// revealed lets cmp show the secrets of these tests. An account that was only read has none of the keys of a worker.
+var revealed = cmp.Options{cmp.Transformer("Reveal", redact.Secret.Reveal), cmpopts.IgnoreUnexported(worker.Account{})}
 
 func accounts(env vars) ([]worker.Account, error) {
 	c, err := config.Load(env)

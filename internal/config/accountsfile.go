@@ -50,6 +50,7 @@ func readAccounts(file string) ([]entry, error) {
 	if err != nil {
 		return nil, withoutPath(err)
 	}
+	defer clear(b) // it has secrets
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	var entries []entry

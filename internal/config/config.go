@@ -33,19 +33,21 @@ type Config struct {
 	HTTPTimeout time.Duration `env:"WECHAT_HTTP_TIMEOUT" min:"100ms" max:"10s" help:"time limit of one call of the WeChat server API"`
 	Tickets     []string      `env:"WECHAT_TICKETS" help:"kinds of ticket to keep (jsapi, wx_card), or none"`
 
-	NATSURL      string        `env:"NATS_URL" help:"NATS server, or a comma-separated list; not set: the worker starts an embedded server"`
+	NATSURL      string        `env:"NATS_URL" help:"NATS server, or a comma-separated list; not set: the worker starts an embedded server, and the other verbs find it"`
 	NATSCreds    string        `env:"NATS_CREDS" help:"credentials file for NATS_URL"`
 	NATSNKey     string        `env:"NATS_NKEY" help:"file with an nkey seed for NATS_URL"`
-	NATSUser     string        `env:"NATS_USER" help:"user for NATS_URL; without NATS_URL the embedded server requires it"`
+	NATSUser     string        `env:"NATS_USER" help:"user for NATS_URL; without NATS_URL: the user that the embedded server demands of consumers, in place of its generated token"`
 	NATSPassword redact.Secret `env:"NATS_PASSWORD" help:"password of NATS_USER"`
-	NATSToken    redact.Secret `env:"NATS_TOKEN" help:"token for NATS_URL; without NATS_URL the embedded server requires it"`
+	NATSToken    redact.Secret `env:"NATS_TOKEN" help:"token for NATS_URL; without NATS_URL: the token that the embedded server demands of consumers, in place of its generated token"`
 	NATSCA       string        `env:"NATS_CA" help:"PEM file of the authorities that signed the certificate of NATS_URL"`
 	NATSCert     string        `env:"NATS_CERT" help:"PEM file of the client's certificate for NATS_URL"`
 	NATSKey      string        `env:"NATS_KEY" help:"PEM file of that certificate's key"`
 	NATSInbox    string        `env:"NATS_INBOX_PREFIX" help:"first tokens of the subjects on which this process receives replies, as in the output of wxkeeper permissions, for example _INBOX_worker; not set: _INBOX"`
 
-	NATSListen string `env:"WXKEEPER_NATS_LISTEN" help:"address on which the embedded server listens; beyond loopback only with NATS_USER and NATS_PASSWORD, or NATS_TOKEN"`
-	DataDir    string `env:"WXKEEPER_DATA_DIR" help:"directory for the store of the embedded server; it gets mode 0700"`
+	NATSListen string `env:"WXKEEPER_NATS_LISTEN" help:"address on which the embedded server listens"`
+	NATSOpen   bool   `env:"WXKEEPER_NATS_OPEN" help:"the embedded server demands no token of consumers; only on the loopback"`
+	DataDir    string `env:"WXKEEPER_DATA_DIR" help:"directory for the store and the tokens of the embedded server; it must belong to this user and gets mode 0700"`
+	Dumpable   bool   `env:"WXKEEPER_DUMPABLE" help:"on Linux, allow debuggers, core dumps and /proc access by other processes of the same user to a worker"`
 	HTTPAddr   string `env:"WXKEEPER_HTTP_ADDR" help:"address of the pages for health, metrics and status, or none"`
 
 	SubjectPrefix string `env:"WXKEEPER_SUBJECT_PREFIX" help:"first token of every subject"`

@@ -20,7 +20,13 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(forgetting) != "" {
+		forget()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // canary is part of every secret of these tests. No error may show it.
 const canary = "S3CRET"
@@ -88,7 +94,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"WECHAT_TOKEN_API": "token", "WECHAT_HTTP_TIMEOUT": "100ms", "WECHAT_TICKETS": "jsapi,jsapi",
 		"NATS_URL": "tls://a:4222,b:4222", "NATS_CREDS": "c", "NATS_CA": "ca", "NATS_CERT": "cert", "NATS_KEY": "key",
 		"NATS_INBOX_PREFIX":    "_INBOX_a-1.b",
-		"WXKEEPER_NATS_LISTEN": "[::1]:0", "WXKEEPER_DATA_DIR": "d", "WXKEEPER_HTTP_ADDR": "none",
+		"WXKEEPER_NATS_LISTEN": "[::1]:0", "WXKEEPER_NATS_OPEN": "true", "WXKEEPER_DUMPABLE": "true",
+		"WXKEEPER_DATA_DIR": "d", "WXKEEPER_HTTP_ADDR": "none",
 		"WXKEEPER_SUBJECT_PREFIX": "we_chat-1", "WXKEEPER_BUCKET": "B",
 		"WXKEEPER_REPLICAS": "5", "WXKEEPER_REFRESH_BEFORE": "1h", "WXKEEPER_RESOLVE_CONCURRENCY": "65536",
 		"WXKEEPER_RESOLVE_TIMEOUT": "1m",
@@ -100,7 +107,8 @@ func TestEveryVariableIsRead(t *testing.T) {
 		HTTPTimeout: 100 * time.Millisecond, Tickets: []string{"jsapi", "jsapi"},
 		NATSURL: "tls://a:4222,b:4222", NATSCreds: "c", NATSCA: "ca", NATSCert: "cert", NATSKey: "key",
 		NATSInbox:  "_INBOX_a-1.b",
-		NATSListen: "[::1]:0", DataDir: "d", HTTPAddr: "", SubjectPrefix: "we_chat-1", Bucket: "B",
+		NATSListen: "[::1]:0", NATSOpen: true, Dumpable: true,
+		DataDir: "d", HTTPAddr: "", SubjectPrefix: "we_chat-1", Bucket: "B",
 		Replicas: 5, RefreshBefore: time.Hour, ResolveConcurrency: 65536, ResolveTimeout: time.Minute,
 		LogFormat: "json", LogLevel: "debug",
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/internal/loopback"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
+	"github.com/wxkeeper/wxkeeper/internal/permissions"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
@@ -31,7 +32,7 @@ func (c Config) WeChat() wechat.Config {
 }
 
 // NATS is the configuration of a connection to NATS_URL. The NATS server lists the connection under name. The URL is
-// empty if NATS_URL is not set: see [Config.Embedded] and [Config.ClientURL].
+// empty if NATS_URL is not set: see [Config.Embedded] and [Config.Client].
 func (c Config) NATS(name string) natsconn.Config {
 	return natsconn.Config{
 		URL: c.NATSURL, Name: name, InboxPrefix: c.NATSInbox,
@@ -42,18 +43,18 @@ func (c Config) NATS(name string) natsconn.Config {
 
 // Embedded is the configuration of the NATS server that a worker starts if NATS_URL is not set.
 func (c Config) Embedded() embedded.Config {
+	requests, surveys, published := permissions.Exports(c.SubjectPrefix, c.Bucket)
 	return embedded.Config{
-		Listen: c.NATSListen, DataDir: c.DataDir, User: c.NATSUser, Password: c.NATSPassword, Token: c.NATSToken,
+		Listen: c.NATSListen, DataDir: c.DataDir, Open: c.NATSOpen,
+		User: c.NATSUser, Password: c.NATSPassword, Token: c.NATSToken,
+		Exports: embedded.Exports{Requests: requests, Surveys: surveys, Messages: published},
 	}
 }
 
-// ClientURL is the URL at which a client on this machine reaches NATS: NATS_URL, or the embedded server of a
-// worker with the same environment. It is empty if that server chooses its port when it starts.
-func (c Config) ClientURL() string {
-	switch {
-	case c.NATSURL != "":
-		return c.NATSURL
-	case strings.HasSuffix(c.NATSListen, ":0"):
+// usualURL is the URL at which a client on this machine reaches the embedded server of a worker with the same
+// environment. It is empty if that server chooses its port when it starts.
+func (c Config) usualURL() string {
+	if strings.HasSuffix(c.NATSListen, ":0") {
 		return ""
 	}
 	return "nats://" + loopback.Reachable(c.NATSListen)

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -64,8 +65,20 @@ func TestConfigMakesTheConfigurationsOfThePackagesBelow(t *testing.T) {
 	}
 
 	c = load(t, vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:1", "WXKEEPER_DATA_DIR": "d", "NATS_USER": "u",
-		"NATS_PASSWORD": "p"})
-	if d := cmp.Diff(embedded.Config{Listen: "127.0.0.1:1", DataDir: "d", User: "u", Password: "p"}, c.Embedded(),
+		"NATS_PASSWORD": "p", "WXKEEPER_NATS_OPEN": "true", "WXKEEPER_BUCKET": "creds",
+		"WXKEEPER_SUBJECT_PREFIX": "corp"})
+	server := c.Embedded()
+	for _, subject := range []string{"corp.code.resolve", "corp.code.resolve.*", "corp.credential.get.*",
+		"$JS.API.DIRECT.GET.KV_creds.$KV.creds.*.*"} {
+		if !slices.Contains(server.Exports.Requests, subject) {
+			t.Errorf("consumers have no %s, only %q", subject, server.Exports.Requests)
+		}
+	}
+	if d := cmp.Diff([]string{"corp.published.*.*", "corp.event.>"}, server.Exports.Messages); d != "" {
+		t.Errorf("messages for consumers: -want +got\n%s", d)
+	}
+	server.Exports = embedded.Exports{}
+	if d := cmp.Diff(embedded.Config{Listen: "127.0.0.1:1", DataDir: "d", User: "u", Password: "p", Open: true}, server,
 		revealed); d != "" {
 		t.Errorf("embedded: -want +got\n%s", d)
 	}
@@ -102,9 +115,10 @@ func TestClientsFindTheServersOfAWorkerWithTheSameEnvironment(t *testing.T) {
 			"http://[2001:db8::1]:80"},
 		{vars{"WXKEEPER_NATS_LISTEN": "127.0.0.1:0"}, "", "http://127.0.0.1:8080"},
 	} {
+		tt.env["WXKEEPER_DATA_DIR"] = t.TempDir()
 		c := load(t, tt.env)
-		if got := c.ClientURL(); got != tt.nats {
-			t.Errorf("%v: NATS is at %q, want %q", tt.env, got, tt.nats)
+		if nc, found, err := c.Client("", embedded.Consumers); nc.URL != tt.nats || found != nil || err != nil {
+			t.Errorf("%v: NATS is at %q, want %q; found %+v, %v", tt.env, nc.URL, tt.nats, found, err)
 		}
 		if got := c.PagesURL(); got != tt.pages {
 			t.Errorf("%v: the pages are at %q, want %q", tt.env, got, tt.pages)

@@ -29,6 +29,7 @@ func readSecret(file string) (redact.Secret, error) {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	defer clear(b)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", file, withoutPath(err))
 	}

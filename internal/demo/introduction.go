@@ -38,8 +38,8 @@ func commands(natsURL, controlURL, wxkeeper string) []string {
 	return []string{
 		env + fmt.Sprintf(`nats req %s '{"appid":"%s","openid":"%s","code_ticket":"%s"}'`,
 			resolve, stableID, sampleOpenID, sampleCodeTicket),
-		env + "nats kv watch " + messages.DefaultBucket + " '*.*'",
-		env + "nats kv get " + messages.DefaultBucket + " " + messages.Key(stableID, messages.AccessToken) + " --raw",
+		env + "nats sub '" + messages.PublishedSubject(messages.DefaultPrefix, "*", "*") + "'",
+		env + fmt.Sprintf("nats req %s.%s.%s '{}'", messages.DefaultPrefix, messages.SubjectCredentialGet, stableID),
 		env + "nats micro stats " + messages.DefaultPrefix,
 		"",
 		env + wxkeeper + " status",

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/wxkeeper/wxkeeper/internal/buildinfo"
+	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
 	"github.com/wxkeeper/wxkeeper/internal/listen"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
@@ -131,7 +132,8 @@ func (s *stack) startNATS(ctx context.Context) (*embedded.Server, error) {
 	}
 	s.dir = dir
 	s.onStop(func() error { return os.RemoveAll(dir) })
-	cfg := embedded.Config{Listen: s.cfg.Listen, DataDir: dir, Logger: s.log}
+	cfg := config.Defaults().Embedded()
+	cfg.Listen, cfg.DataDir, cfg.Open, cfg.Logger = s.cfg.Listen, dir, true, s.log
 	if l, err := net.Listen("tcp", cfg.Listen); err == nil {
 		_ = l.Close()
 	} else if host, _, split := net.SplitHostPort(cfg.Listen); split == nil && errors.Is(err, syscall.EADDRINUSE) {

@@ -66,7 +66,7 @@ func TestCheckReturnsTheErrorsOfStartAndLeavesNothing(t *testing.T) {
 		cfg   embedded.Config
 		texts []string
 	}{
-		{embedded.Config{Listen: "0.0.0.0:0", DataDir: dir}, []string{"WXKEEPER_NATS_LISTEN", "authentication"}},
+		{embedded.Config{Listen: "0.0.0.0:0", DataDir: dir, Open: true}, []string{"WXKEEPER_NATS_OPEN"}},
 		{embedded.Config{Listen: l.Addr().String(), DataDir: dir},
 			[]string{"another process listens on " + l.Addr().String()}},
 		{embedded.Config{Listen: "127.0.0.1:0", DataDir: file}, []string{"WXKEEPER_DATA_DIR", "not a directory"}},

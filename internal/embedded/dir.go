@@ -1,20 +1,13 @@
 package embedded
 
 import (
-	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
-
-// lockName is the file that is locked and that describes the process that has locked it. A directory that
-// contains this file belongs to wxkeeper.
-const lockName = "wxkeeper.lock"
-
-// errLocked is returned by lockDir if another process, or another Server of this process, has locked the directory.
-var errLocked = errors.New("locked by another process")
 
 // prepareDir creates the directory with mode 0700, or sets this mode on an existing directory, because the
 // store contains access tokens in the clear. It refuses a directory with files of other programs: to change
@@ -23,32 +16,65 @@ func prepareDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return setting.Errorf(dirVariable, "create the directory: %w", err)
 	}
-	fi, err := os.Stat(dir)
+	fi, err := checkOwner(dir)
 	if err != nil {
-		return setting.Errorf(dirVariable, "%w", err)
+		return err
 	}
-	if fi.Mode().Perm()&0o077 == 0 {
-		return nil
-	}
-	if err := checkForeign(dir, fi.Mode()); err != nil {
+	if err := checkForeign(dir, fi.Mode()); err != nil || fi.Mode().Perm()&0o077 == 0 {
 		return err
 	}
 	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // 0700 is what a directory needs
-		return notClosable(dir, fi.Mode(), err)
+		return setting.Errorf(dirVariable, "%s has mode %04o and other users must not read it: %w", dir,
+			fi.Mode().Perm(), err)
 	}
 	return nil
 }
 
-// checkForeign returns an error if a directory that other users can read contains files of other programs.
+// checkOwner refuses a directory that does not belong to this user: its owner could read and replace everything in
+// it. That holds for root too. It also refuses a symbolic link that another user has made, because that user chose
+// the directory. It returns what the directory is. Its error is fs.ErrNotExist if there is none.
+func checkOwner(dir string) (os.FileInfo, error) {
+	link, err := os.Lstat(dir)
+	if err != nil {
+		return nil, setting.Errorf(dirVariable, "%w", err)
+	}
+	fi, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return nil, setting.Errorf(dirVariable, "%w", err)
+	case !fi.IsDir():
+		return nil, setting.Errorf(dirVariable, "%s is not a directory", dir)
+	case !mine(fi, false):
+		return nil, setting.Errorf(dirVariable, "%s belongs to another user: set it to a directory of this user, "+
+			"for example %s", dir, filepath.Join(dir, "wxkeeper"))
+	case link.Mode()&fs.ModeSymlink != 0 && !mine(link, false) && !ofRoot(link):
+		return nil, setting.Errorf(dirVariable, "%s is a symbolic link that another user has made: delete it", dir)
+	}
+	return fi, nil
+}
+
+// checkForeign returns an error if the directory has something that another user has put there (nats-server would
+// follow a link to another store), or if other users can read the directory and it has files of other programs.
 func checkForeign(dir string, mode os.FileMode) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return setting.Errorf(dirVariable, "%w", err)
 	}
-	if len(entries) == 0 {
-		return nil
+	ours := len(entries) == 0 || mode.Perm()&0o077 == 0
+	for _, e := range entries {
+		fi, err := e.Info() // of a link itself
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return setting.Errorf(dirVariable, "%w", err)
+		}
+		if !mine(fi, false) && !ofRoot(fi) { // a volume has lost+found of root
+			return setting.Errorf(dirVariable, "%s belongs to another user: delete it", filepath.Join(dir, e.Name()))
+		}
+		ours = ours || e.Name() == lockName
 	}
-	if _, err := os.Stat(filepath.Join(dir, lockName)); err != nil {
+	if !ours {
 		return setting.Errorf(dirVariable,
 			"%s has mode %04o and files that are not wxkeeper's: set it to another directory, for example %s",
 			dir, mode.Perm(), filepath.Join(dir, "wxkeeper"))
@@ -56,58 +82,49 @@ func checkForeign(dir string, mode os.FileMode) error {
 	return nil
 }
 
-// notClosable is the error for a directory whose mode this user may not change.
-func notClosable(dir string, mode os.FileMode, err error) error {
-	return setting.Errorf(dirVariable, "%s has mode %04o and other users must not read it: chmod 700, or set the "+
-		"variable to a directory below it, for example %s: %w", dir, mode.Perm(), filepath.Join(dir, "wxkeeper"), err)
-}
-
-// dirLock is the lock of a directory. It lasts while the file is open: the kernel releases it when the
-// process ends, also after a crash.
-type dirLock struct{ f *os.File }
-
-func lockDir(dir string) (*dirLock, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
+// checkDir returns why dir cannot be the data directory.
+func checkDir(dir string) error {
+	fi, err := checkOwner(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		above := filepath.Dir(dir)
+		for ; above != filepath.Dir(above); above = filepath.Dir(above) {
+			if _, err := os.Stat(above); !errors.Is(err, os.ErrNotExist) {
+				break
+			}
+		}
+		if err := tryWriting(above); err != nil {
+			return setting.Errorf(dirVariable, "%s does not exist and cannot be created: %w", dir, err)
+		}
+		return nil
 	}
-	if err := flock(f); err != nil {
-		_ = f.Close() // nothing was written
-		return nil, err
-	}
-	_ = f.Truncate(0) // a process that was killed has left its own URL here
-	return &dirLock{f}, nil
-}
-
-// owner is the content of the lock file: the process that has locked the directory.
-type owner struct {
-	PID int    `json:"pid"`
-	URL string `json:"url"` // for clients on this machine; it contains no credentials
-}
-
-// write writes the owner into the lock file, for the error of a process that finds the directory locked.
-func (l *dirLock) write(o owner) error {
-	b, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	_, err = l.f.WriteAt(append(b, '\n'), 0)
-	return err
-}
-
-// readOwner returns the owner of a directory that is locked, or nothing if the owner has not written it yet.
-func readOwner(dir string) (o owner) {
-	b, err := os.ReadFile(filepath.Join(dir, lockName))
-	if err != nil || json.Unmarshal(b, &o) != nil {
-		return owner{}
+	switch _, locked, err := readOwner(dir, false); {
+	case err != nil:
+		return err
+	case locked: // before the other checks: a running server has made them
+		return directoryInUse(dir)
 	}
-	return o
+	if err := checkForeign(dir, fi.Mode()); err != nil {
+		return err
+	}
+	for _, name := range []string{consumerTokenName, workerTokenName} {
+		if _, err := readToken(filepath.Join(dir, name), false); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := tryWriting(dir); err != nil {
+		return setting.Errorf(dirVariable, "this user cannot write there: %w", err)
+	}
+	return nil
 }
 
-// release unlocks the directory. It does not remove the file: otherwise two processes could lock two files
-// with one name.
-func (l *dirLock) release() {
-	_ = l.f.Truncate(0)
-	_ = funlock(l.f) // Close unlocks it too, but not while a child process that is being started shares the open file
-	_ = l.f.Close()
+// tryWriting creates a directory in dir and removes it.
+func tryWriting(dir string) error {
+	made, err := os.MkdirTemp(dir, ".wxkeeper-check-")
+	if err != nil {
+		return err
+	}
+	return os.Remove(made)
 }

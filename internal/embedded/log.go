@@ -4,17 +4,30 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 // bridge is the server's logger. The logger of nats-server ends the process in Fatalf; this one keeps the
 // error, because the server returns no other error if it cannot open its listener or read its store.
 type bridge struct {
-	log *slog.Logger
+	log     *slog.Logger
+	clients *perSecond // lines about single clients, which a stranger can cause
 
 	mu  sync.Mutex
 	err error
 }
+
+func newBridge(log *slog.Logger) *bridge {
+	return &bridge{log: log, clients: newPerSecond(func(times int, last string) {
+		log.Warn("nats-server complains of clients", "times", times, "says", last)
+	})}
+}
+
+// stop writes what was not written yet.
+func (b *bridge) stop() { b.clients.stop() }
 
 // Noticef, Debugf and Tracef log at debug level: operators of wxkeeper do not need these lines.
 func (b *bridge) Noticef(format string, v ...any) { b.write(slog.LevelDebug, format, v) }
@@ -24,9 +37,20 @@ func (b *bridge) Warnf(format string, v ...any)   { b.write(slog.LevelWarn, form
 func (b *bridge) Errorf(format string, v ...any)  { b.write(slog.LevelError, format, v) }
 
 func (b *bridge) write(level slog.Level, format string, v []any) {
-	if ctx := context.Background(); b.log.Enabled(ctx, level) {
-		b.log.Log(ctx, level, "nats-server", "says", fmt.Sprintf(format, v...))
+	ctx := context.Background()
+	if !b.log.Enabled(ctx, level) {
+		return
 	}
+	text := fmt.Sprintf(format, v...)
+	switch {
+	case level < slog.LevelWarn:
+	case strings.Contains(text, server.ErrAuthentication.Error()):
+		return // the guard logs it; this line has the user name that the client has sent, which may be a misplaced token
+	case strings.Contains(text, " - cid:"):
+		b.clients.add(text)
+		return
+	}
+	b.log.Log(ctx, level, "nats-server", "says", text)
 }
 
 // Fatalf keeps the error among its arguments, because Start treats an address in use differently from other errors.

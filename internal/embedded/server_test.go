@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/embedded"
+	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
 )
 
@@ -38,6 +40,16 @@ func start(t *testing.T, cfg embedded.Config) *embedded.Server {
 	}
 	t.Cleanup(s.Shutdown)
 	return s
+}
+
+// token returns the token of an account of the server that runs on dir.
+func token(t *testing.T, dir string, account embedded.Account) nats.Option {
+	t.Helper()
+	found, err := embedded.Find(dir, account)
+	if err != nil || found == nil {
+		t.Fatalf("no server on %s: %v", dir, err)
+	}
+	return nats.Token(found.Token.Reveal())
 }
 
 func connect(t *testing.T, url string, opts ...nats.Option) *nats.Conn {
@@ -98,7 +110,7 @@ func refused(t *testing.T, cfg embedded.Config, want ...string) (variable string
 func TestMoreThanAThousandReadersMayWatch(t *testing.T) {
 	t.Parallel()
 	s := start(t, embedded.Config{})
-	nc := connect(t, s.URL())
+	nc := connect(t, "", s.InProcess())
 	bucket(t, nc)
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -119,7 +131,7 @@ func TestRestartKeepsData(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "by", "start")
 
 	s := start(t, embedded.Config{DataDir: dir})
-	nc := connect(t, s.URL())
+	nc := connect(t, s.URL(), token(t, dir, embedded.Workers))
 	if _, err := bucket(t, nc).PutString(testContext(t), "k", "v"); err != nil {
 		t.Fatal(err)
 	}
@@ -234,12 +246,18 @@ func TestBadConfigIsRefused(t *testing.T) {
 		cfg  embedded.Config
 		want []string
 	}{
-		"beyond loopback without authentication": {embedded.Config{Listen: "0.0.0.0:0", DataDir: dir},
-			[]string{"WXKEEPER_NATS_LISTEN", "NATS_USER", "NATS_TOKEN"}},
-		"all addresses": {embedded.Config{Listen: ":0", DataDir: dir},
-			[]string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
-		"a name": {embedded.Config{Listen: "nats.example.com:0", DataDir: dir},
-			[]string{"WXKEEPER_NATS_LISTEN", "NATS_TOKEN"}},
+		"open beyond loopback": {embedded.Config{Listen: "0.0.0.0:0", DataDir: dir, Open: true},
+			[]string{"WXKEEPER_NATS_OPEN", "0.0.0.0:0"}},
+		"open on all addresses": {embedded.Config{Listen: ":0", DataDir: dir, Open: true},
+			[]string{"WXKEEPER_NATS_OPEN", "127.0.0.1:0"}},
+		"open at a name": {embedded.Config{Listen: "nats.example.com:0", DataDir: dir, Open: true},
+			[]string{"WXKEEPER_NATS_OPEN"}},
+		"open and a token": {embedded.Config{Listen: "127.0.0.1:0", DataDir: dir, Open: true,
+			Token: "S3CRET-of-some-length"}, []string{"WXKEEPER_NATS_OPEN", "NATS_TOKEN"}},
+		"a short token beyond loopback": {embedded.Config{Listen: "0.0.0.0:0", DataDir: dir, Token: "S3CRET-15-chars"},
+			[]string{"NATS_TOKEN", "16 characters", "WXKEEPER_NATS_LISTEN=0.0.0.0:0"}},
+		"a short password beyond loopback": {embedded.Config{Listen: "[::]:0", DataDir: dir, User: "u",
+			Password: "S3CRET"}, []string{"NATS_PASSWORD", "16 characters"}},
 		"no port": {embedded.Config{Listen: "127.0.0.1", DataDir: dir},
 			[]string{"WXKEEPER_NATS_LISTEN", "host:port"}},
 		"port out of range": {embedded.Config{Listen: "127.0.0.1:65536", DataDir: dir},
@@ -268,36 +286,6 @@ func TestBadConfigIsRefused(t *testing.T) {
 	}
 }
 
-func TestAuthenticationIsEnforced(t *testing.T) {
-	t.Parallel()
-	for name, tt := range map[string]struct {
-		cfg  embedded.Config
-		good nats.Option
-		bad  nats.Option
-	}{
-		"user": {embedded.Config{User: "u", Password: "S3CRET"}, nats.UserInfo("u", "S3CRET"),
-			nats.UserInfo("u", "guess")},
-		"token": {embedded.Config{Token: "S3CRET"}, nats.Token("S3CRET"), nats.Token("guess")},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			tt.cfg.Listen = "0.0.0.0:0" // allowed with authentication
-			s := start(t, tt.cfg)
-			if !strings.HasPrefix(s.URL(), "nats://127.0.0.1:") || strings.Contains(s.URL(), "S3CRET") {
-				t.Errorf("the URL is %q", s.URL())
-			}
-			for what, opt := range map[string]nats.Option{"nothing": nil, "a guess": tt.bad} {
-				if _, err := nats.Connect(s.URL(), nats.Timeout(patience), opt); !errors.Is(err,
-					nats.ErrAuthorization) {
-					t.Errorf("with %s: %v", what, err)
-				}
-			}
-			connect(t, s.URL(), tt.good)
-			bucket(t, connect(t, "", s.InProcess()))
-		})
-	}
-}
-
 // record is a slog handler that keeps all records.
 type record struct {
 	mu    sync.Mutex
@@ -314,32 +302,10 @@ func (r *record) Handle(_ context.Context, l slog.Record) error {
 func (r *record) WithAttrs([]slog.Attr) slog.Handler { return r }
 func (r *record) WithGroup(string) slog.Handler      { return r }
 
-func TestServerLogsThroughSlog(t *testing.T) {
-	t.Parallel()
-	var r record
-	s := start(t, embedded.Config{User: "u", Password: "S3CRET", Logger: slog.New(&r)})
-	if _, err := nats.Connect(s.URL(), nats.Timeout(patience), nats.UserInfo("u", "guess-S3CRET")); err == nil {
-		t.Fatal("connected with a guess")
-	}
-	s.Shutdown()
-
+func (r *record) get() []slog.Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	seen := map[slog.Level]bool{}
-	for _, l := range r.lines {
-		seen[l.Level] = true
-		line := l.Message
-		l.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
-		if strings.Contains(line, "S3CRET") {
-			t.Errorf("the log shows a secret: %s", line)
-		}
-	}
-	for level, what := range map[slog.Level]string{
-		slog.LevelDebug: "a notice of nats-server", slog.LevelInfo: "the start",
-		slog.LevelError: "the client with a wrong password",
-	} {
-		if !seen[level] {
-			t.Errorf("%s is not logged at level %s", what, level)
-		}
-	}
+	return slices.Clone(r.lines)
 }
+
+func redacted(s string) redact.Secret { return redact.Secret(s) }

@@ -29,7 +29,7 @@ const patience = 3 * time.Minute
 
 func startServer(t *testing.T, cfg embedded.Config) *embedded.Server {
 	t.Helper()
-	cfg.DataDir = t.TempDir()
+	cfg.DataDir, cfg.Open = t.TempDir(), cfg.User == "" && cfg.Token == ""
 	if cfg.Listen == "" {
 		cfg.Listen = "127.0.0.1:0"
 	}

@@ -32,7 +32,9 @@ const (
 // New derives the key of an account from its AppSecret (HKDF-SHA256, RFC 5869). Neither the key nor its id, which
 // every seal shows, reveals the AppSecret: it has 128 random bits.
 func New(appid, secret string) Key {
-	derived, err := hkdf.Key(sha256.New, []byte(secret), nil, version+"\x00"+appid, idSize+sha256.Size)
+	material := []byte(secret)
+	defer clear(material) // it is one copy of the AppSecret less in memory
+	derived, err := hkdf.Key(sha256.New, material, nil, version+"\x00"+appid, idSize+sha256.Size)
 	if err != nil {
 		panic(err) // only if the length were too large
 	}
