@@ -33,7 +33,7 @@ func TestTwoAccountsGiveConsumersWhatIsExportedAndNothingElse(t *testing.T) {
 	g := twoAccounts(t, permissionsOf(t, "direct resolver signer", "appid=wx1", "user=shop"))
 	s := g.startWorker(g.as("worker"))
 	nc := g.as("shop")
-	cfg := kv.ReaderConfig{AppIDs: []string{mine}, Direct: true}
+	cfg := kv.ReaderConfig{AppIDs: []string{mine}, Feed: kv.FeedDirect}
 	r, _ := g.read(nc, cfg)
 	for _, k := range messages.Kinds {
 		g.await(r, mine, k, 0)

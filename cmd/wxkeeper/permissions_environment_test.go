@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -47,17 +46,11 @@ func TestOperatorLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 			t.Errorf("wxkeeper %s: %s", args, errs)
 		}
 	}
-	for _, args := range []string{"watch", "watch --appid wx1", "watch --appid wx1 --appid wx2"} {
-		ctx, stop := context.WithCancel(g.context())
-		term, _, errs := screen(false)
-		term.out = writer(func(line string) {
-			if strings.Contains(line, "generation 1") {
-				stop()
-			}
-		})
-		if code := execute(ctx, term, strings.Fields(args)); code != exitOK {
-			t.Errorf("wxkeeper %s: exit code %d: %s", args, code, errs)
-		}
+	for _, cfg := range []kv.ReaderConfig{
+		{}, {AppIDs: []string{mine}, Feed: kv.FeedWatch}, {AppIDs: []string{mine, other}, Feed: kv.FeedWatch},
+	} {
+		r, stop := g.read(g.as("operator"), cfg)
+		g.await(r, mine, messages.AccessToken, 0)
 		stop()
 	}
 	nc := g.as("operator")
