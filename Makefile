@@ -15,7 +15,8 @@ BENCHTIME ?= 3s
 CROSS ?= windows darwin
 
 # The images that are built from or run, without their digests.
-IMAGES = $(shell sed -nE 's/.*(GO|NATS)_IMAGE(:-|=)([^@}]+).*/\3/p' Dockerfile docker-compose.yml | sort -u)
+PINNED = Dockerfile docker-compose.yml deploy/nats/compose.yml
+IMAGES = $(shell sed -nE 's/.*(GO|NATS)_IMAGE(:-|=)([^@}]+).*/\3/p' $(PINNED) | sort -u)
 
 # For a machine that reaches no image registry: a program that starts a Docker engine and makes the image of NATS
 # (test/e2e/images calls it). Empty: an engine is running, and Docker pulls the images.
@@ -99,18 +100,18 @@ e2e: bin/nats ## run docker-compose.yml on a Docker engine: scale, kill, upgrade
 		env $$images go test -race -count=1 -timeout=20m -tags=e2e ./test/e2e
 
 # Whoever moves a tag in the registry cannot change an image that is named by its digest.
-pin-images: ## write the digests of the images into Dockerfile and docker-compose.yml: needs Docker and its registry
+pin-images: ## write the digests of the images into the files that name them: needs Docker and its registry
 	@for image in $(IMAGES); do \
 		digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' "$$image"); \
 		[[ $$digest =~ ^sha256:[0-9a-f]{64}$$ ]] || { echo "$$image has the digest '$$digest'" >&2; exit 1; }; \
-		sed -i.before -E "s#$$image(@sha256:[0-9a-f]*)?#$$image@$$digest#" Dockerfile docker-compose.yml; \
-		rm Dockerfile.before docker-compose.yml.before; \
+		sed -i.before -E "s#$$image(@sha256:[0-9a-f]*)?#$$image@$$digest#" $(PINNED); \
+		rm $(PINNED:=.before); \
 		echo "$$image@$$digest"; \
 	done
 
-check-images: ## check that Dockerfile and docker-compose.yml name every image by its digest
+check-images: ## check that every image is named by its digest
 	@for image in $(IMAGES); do \
-		if grep -E "$$image" Dockerfile docker-compose.yml | grep -vE "$$image@sha256:[0-9a-f]{64}"; then \
+		if grep -E "$$image" $(PINNED) | grep -vE "$$image@sha256:[0-9a-f]{64}"; then \
 			echo "$$image has no digest: run make pin-images, and commit the change" >&2; exit 1; \
 		fi; \
 	done

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -72,5 +73,24 @@ func TestReplyGoesNeitherIntoABucketNorToAService(t *testing.T) {
 	}
 	if _, err := w.store.Acquire(f.context(), appid, messages.JSAPITicket, leaseFor(time.Second)); err != nil {
 		t.Errorf("the lease of the ticket: %v", err)
+	}
+}
+
+// The micro library answers discovery itself. A user with the right to send it could fill the log.
+func TestDiscoveryWithoutAReplySubjectDoesNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	lines := new(logLines)
+	w := f.worker(func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	for range 100 {
+		if err := w.nc.Publish("$SRV.PING", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.eventually("each is noticed", func() bool { return lines.count("subject=$SRV.PING") == 100 })
+	if n := lines.count("level=ERROR"); n != 0 {
+		t.Errorf("%d errors are logged", n)
 	}
 }

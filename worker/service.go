@@ -93,6 +93,10 @@ func (s *service) start() error {
 			return map[string]uint64{"ok": c.OK.Load(), "errors": c.Errors.Load()}
 		},
 		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
+			if errors.Is(e, nats.ErrMsgNoReply) { // its sender must not be able to fill the log
+				s.log.Debug("request without a reply subject", "subject", e.Subject)
+				return
+			}
 			s.log.Error("NATS error on an endpoint", "subject", e.Subject, "error", e.Description)
 		},
 	})

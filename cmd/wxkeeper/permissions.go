@@ -14,8 +14,8 @@ import (
 
 type permissionsVerb struct {
 	Kind  []string `arg:"" enum:"${roles}" help:"What the user is for. With several kinds it may do what each of them may."`
-	AppID []string `name:"appid" placeholder:"APPID" help:"The account of a watcher, direct, resolver or signer. May be repeated."`
-	User  []string `placeholder:"NAME" help:"Name of the user. Default: built from the kinds and accounts. For accounts: a user of the consumers' account; may be repeated."`
+	AppID []string `name:"appid" placeholder:"APPID" help:"An account of a requester, resolver, signer, direct or watcher; * for all accounts. May be repeated."`
+	User  []string `placeholder:"NAME" help:"Name of the user. Default: built from the kinds and accounts. For accounts: a user of the account APPS; may be repeated."`
 }
 
 // kindAccounts is the kind that is not a role of a user.
@@ -24,24 +24,31 @@ const kindAccounts = "accounts"
 func (permissionsVerb) Help() string {
 	var b strings.Builder
 	b.WriteString("It prints configuration of nats-server that permits everything that this kind of user needs, and " +
-		"nothing else. docs/security.md describes what an attacker could do with each kind of user. The names of " +
-		"the bucket and of the subjects come from WXKEEPER_BUCKET and WXKEEPER_SUBJECT_PREFIX.\n\nThe kinds:\n\n")
+		"nothing else. A service needs requester. docs/security.md describes what an attacker could do with each " +
+		"kind of user. The names of the bucket and of the subjects come from WXKEEPER_BUCKET and " +
+		"WXKEEPER_SUBJECT_PREFIX.\n\nThe kinds:\n\n")
 	for _, r := range permissions.Roles {
 		safetext.Fprintf(&b, "    %-9s %s\n", r, r.Meaning())
 	}
-	safetext.Fprintf(&b, "    %-9s %s\n", kindAccounts, "two NATS accounts, one for workers and one for consumers")
+	safetext.Fprintf(&b, "    %-9s %s\n", kindAccounts, "two NATS accounts: WX for workers, APPS for everyone else")
 	b.WriteString(`
 Examples:
 
     wxkeeper permissions worker > worker.conf
-    wxkeeper permissions direct resolver --appid wx0123456789abcdef --user shop > shop.conf
-    wxkeeper permissions accounts --user shop >> nats-server.conf
+    wxkeeper permissions requester --appid wx0123456789abcdef --user shop > shop.conf
+    wxkeeper permissions operator > operator.conf
+    wxkeeper permissions accounts --user shop --user operator >> nats-server.conf
 `)
 	return b.String()
 }
 
 // Validate is called by kong.
-func (v *permissionsVerb) Validate() error { return checkAppIDs(v.AppID...) }
+func (v *permissionsVerb) Validate() error {
+	if slices.Contains(v.AppID, permissions.AllAccounts) {
+		return nil // permissions.User checks the rest
+	}
+	return checkAppIDs(v.AppID...)
+}
 
 func (v *permissionsVerb) Run(t *terminal) error {
 	cfg, err := config.Load(nil)
@@ -61,9 +68,9 @@ func (v *permissionsVerb) text(cfg config.Config) (string, error) {
 	case !slices.Contains(v.Kind, kindAccounts):
 	case len(v.Kind) > 1, len(v.AppID) > 0:
 		return "", errors.New("accounts cannot be combined with another kind or with --appid; give --user for each " +
-			"user of the consumers' account")
+			"user of the account APPS")
 	case len(v.User) == 0:
-		return "", errors.New("accounts: name the users of the consumers' account with --user")
+		return "", errors.New("accounts: name the users of the account APPS with --user")
 	default:
 		return permissions.Accounts(cfg.SubjectPrefix, cfg.Bucket, v.User)
 	}

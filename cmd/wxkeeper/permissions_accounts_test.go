@@ -1,216 +1,165 @@
 package main
 
 import (
-	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// twoAccounts starts a server with workers and consumers in two NATS accounts. Besides the users of the
-// lists, each account has a user without limits.
-func twoAccounts(t *testing.T, shop string) *guarded {
+// unlimited is a user of the account APPS without a list.
+const unlimited = "unlimited"
+
+// twoAccounts is the configuration of two accounts, with the users of some lists in the account APPS. Besides
+// them, each account has a user without a list.
+func twoAccounts(t *testing.T, lists map[string]string) string {
 	t.Helper()
-	accounts := permissionsOf(t, "accounts", "user=shop")
-	for list, user := range map[string]string{"[$user_worker]": admin, "[$user_shop]": "unlimited"} {
-		if !strings.Contains(accounts, list) {
-			t.Fatalf("no %s in\n%s", list, accounts)
-		}
-		accounts = strings.Replace(accounts, list,
-			strings.TrimSuffix(list, "]")+", { user: "+user+", password: "+passphrase+" }]", 1)
+	args := []string{}
+	texts, refs := permissionsOf(t, "worker"), []string{}
+	for _, user := range slices.Sorted(maps.Keys(lists)) {
+		args, refs, texts = append(args, "user="+user), append(refs, "$user_"+user), texts+lists[user]
 	}
-	return guardConf(t, permissionsOf(t, "worker")+shop+accounts)
+	accounts := permissionsOf(t, "accounts", args...)
+	for users, more := range map[string]string{"$user_worker": admin, strings.Join(refs, ", "): unlimited} {
+		if !strings.Contains(accounts, "["+users+"]") {
+			t.Fatalf("no [%s] in\n%s", users, accounts)
+		}
+		accounts = strings.Replace(accounts, "["+users+"]",
+			"["+users+", { user: "+more+", password: "+passphrase+" }]", 1)
+	}
+	return texts + accounts
 }
 
-func TestTwoAccountsGiveConsumersWhatIsExportedAndNothingElse(t *testing.T) {
+func TestTwoAccountsGiveServicesAndOperatorsWhatTheyNeedAndNothingElse(t *testing.T) {
 	t.Parallel()
-	g := twoAccounts(t, permissionsOf(t, "direct resolver signer", "appid=wx1", "user=shop"))
+	lists := map[string]string{
+		"shop":  permissionsOf(t, "requester", "appid=wx1", "user=shop"),
+		"cache": permissionsOf(t, "direct", "appid=wx1", "user=cache"),
+		"desk":  permissionsOf(t, "operator micro", "user=desk"),
+	}
+	g := guardConf(t, twoAccounts(t, lists))
 	s := g.startWorker(g.as("worker"))
-	nc := g.as("shop")
+	shop, cache, desk := g.as("shop"), g.as("cache"), g.as("desk")
 	cfg := kv.ReaderConfig{AppIDs: []string{mine}, Feed: kv.FeedDirect}
-	r, _ := g.read(nc, cfg)
+	r, _ := g.read(cache, cfg)
 	for _, k := range messages.Kinds {
 		g.await(r, mine, k, 0)
 	}
-	unlimited := g.as("unlimited")
-	events, err := unlimited.SubscribeSync("corp.event.wx1.access_token.refreshed")
-	if err == nil {
-		err = unlimited.Flush()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.awaitRefreshed(s, nc, r, mine)
-	if _, err := events.NextMsgWithContext(g.context()); err != nil {
-		t.Error("no event:", err)
-	}
-	ask := messages.NewClient(nc, names.SubjectPrefix)
-	if _, err := ask.ResolveCode(g.context(),
-		messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"}); err != nil {
-		t.Error(err)
-	}
-	if _, err := ask.SignJSSDK(g.context(),
-		messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"}); err != nil {
-		t.Error(err)
-	}
-	if _, err := ask.SignCard(g.context(), messages.SignCardRequest{AppID: mine, CardID: "c"}); err != nil {
-		t.Error(err)
-	}
+	events := g.subscribe(desk, "corp.event.>")
+	hints := g.subscribe(shop, "corp.published.wx1.*")
+	g.awaitRefreshed(s, cache, r, mine)
+	g.receives(events, hints)
+	g.requests(shop)
+	g.operates(desk)
+	g.findsWorkers(desk)
 	g.noViolations()
-	g.deniesPublish(nc, neverPublish[:4]...)
-	g.deniesPublish(nc, notOfOneAccount...)
-	g.deniesPublish(nc, "corp.code.resolve.wx2", "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx2.access_token")
-	g.deniesSubscribe(nc, neverSubscribe...)
+	for user, text := range lists {
+		g.usesAll(user, text)
+	}
+	g.deniesPublish(shop, without(neverPublish, "corp.credential.get.wx1")...)
+	g.deniesPublish(shop, notOfOneAccount...)
+	g.deniesPublish(shop, "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token")
+	g.deniesPublish(cache, neverPublish...)
+	g.deniesPublish(cache, notOfOneAccount...)
+	g.deniesPublish(cache, "corp.credential.get.wx1")
+	for _, nc := range []*nats.Conn{shop, cache} {
+		g.deniesSubscribe(nc, neverSubscribe...)
+	}
 }
 
-// A user of the consumers' account without a list of permissions: the boundary is the account, not the list.
-func TestTwoAccountsKeepEvenAUserWithoutLimitsOutOfTheBucket(t *testing.T) {
+// subscribe subscribes, and returns when the server has the subscription.
+func (g *guarded) subscribe(nc *nats.Conn, subject string) *nats.Subscription {
+	g.Helper()
+	sub, err := nc.SubscribeSync(subject)
+	if err == nil {
+		err = nc.FlushWithContext(g.context())
+	}
+	if err != nil {
+		g.Fatal(err)
+	}
+	return sub
+}
+
+// receives waits until each subscription has a message.
+func (g *guarded) receives(subs ...*nats.Subscription) {
+	g.Helper()
+	for _, sub := range subs {
+		if _, err := sub.NextMsgWithContext(g.context()); err != nil {
+			g.Errorf("%s: %v; violations: %q", sub.Subject, err, g.log.violations(0))
+		}
+	}
+}
+
+// findsWorkers asks for services as `nats micro` does. Two services answer.
+func (g *guarded) findsWorkers(nc *nats.Conn) {
+	g.Helper()
+	root := g.as(admin)
+	svc, err := micro.AddService(root, micro.Config{Name: "second", Version: "1.0.0"})
+	if err == nil {
+		err = root.FlushWithContext(g.context())
+	}
+	if err != nil {
+		g.Fatal(err)
+	}
+	inbox := nc.NewRespInbox()
+	pongs := g.subscribe(nc, inbox)
+	if err := nc.PublishRequest("$SRV.PING", inbox, nil); err != nil {
+		g.Fatal(err)
+	}
+	g.receives(pongs, pongs)
+	m, err := nc.RequestWithContext(g.context(), "$SRV.STATS.corp", nil)
+	if err != nil || !strings.Contains(string(m.Data), `"corp.code.resolve"`) {
+		g.Errorf("the statistics: %v %v", err, m)
+	}
+	if err := svc.Stop(); err != nil {
+		g.Error(err)
+	}
+}
+
+// A user of APPS without a list: the boundary is the account, not the list. What such a user can change is tested
+// by TestInTwoAccountsAUserWithoutAListChangesNothingInWX.
+func TestTwoAccountsHideWhatIsNotExportedFromAUserWithoutAList(t *testing.T) {
 	t.Parallel()
-	g := twoAccounts(t, permissionsOf(t, "direct", "appid=wx1", "user=shop"))
+	g := guardConf(t, twoAccounts(t, map[string]string{
+		"shop": permissionsOf(t, "requester", "appid=wx1", "user=shop"),
+	}))
 	g.startWorker(g.as("worker"))
-	root, unlimited := g.as(admin), g.as("unlimited")
+	root, free := g.as(admin), g.as(unlimited)
 	follow, _ := g.read(root, kv.ReaderConfig{})
-	record := g.await(follow, other, messages.AccessToken, 0)
-	for _, k := range messages.Kinds {
-		g.await(follow, mine, k, 0)
-	}
-	js, err := jetstream.New(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := js.Stream(g.context(), "KV_creds")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// No worker receives its requests without an AppID in the subject, and JetStream does not receive its requests.
-	for _, subject := range strings.Fields(`corp.status corp.credential.get corp.credential.get.wx1 corp.code.resolve $SRV.PING
+	g.await(follow, other, messages.AccessToken, 0)
+	// No worker receives its requests without an AppID in the subject, except for operators. JetStream does not
+	// receive its requests.
+	for _, subject := range strings.Fields(`corp.credential.get corp.code.resolve corp.jssdk.sign corp.card.sign
 		$JS.API.STREAM.INFO.KV_creds $JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.wx1.* $JS.API.STREAM.MSG.GET.KV_creds
 		$JS.API.DIRECT.GET.KV_creds`) {
-		m, err := unlimited.RequestWithContext(g.context(), subject, []byte(`{}`))
+		m, err := free.RequestWithContext(g.context(), subject, []byte(`{}`))
 		if err == nil && !strings.Contains(string(m.Data), "not enabled for account") {
 			t.Errorf("%s: %s", subject, m.Data)
 		}
 	}
-	// It receives neither requests to workers nor replies to the admin.
-	received, err := unlimited.SubscribeSync(">")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unlimited.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	// It receives neither requests of WX nor the replies to them.
+	everything := g.subscribe(free, ">")
 	if _, err := messages.NewClient(root, "corp").ResolveCode(g.context(),
 		messages.ResolveCodeRequest{AppID: other, OpenID: "o", CodeTicket: "t"}); err != nil {
 		t.Fatal(err)
 	}
-	// It writes nothing: its messages stay in its account, and so do the replies to its requests, whatever
-	// their subject.
-	for _, subject := range []string{"$KV.creds.wx2.access_token", "$KV.creds.lease.wx2.jsapi_ticket"} {
-		if err := unlimited.Publish(subject, []byte("junk")); err != nil {
-			t.Fatal(err)
-		}
-		if err := unlimited.PublishRequest("$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token", subject,
-			nil); err != nil {
-			t.Fatal(err)
-		}
-		if err := unlimited.PublishRequest("corp.code.resolve.wx1", subject,
-			[]byte(`{"openid":"o","code_ticket":"t"}`)); err != nil {
-			t.Fatal(err)
-		}
-		for n := 0; n < 3; { // its own message, the record and the code arrive in its account
-			m, err := received.NextMsgWithContext(g.context())
-			switch {
-			case err != nil:
-				t.Fatal(err)
-			case m.Subject == subject:
-				n++
-			case m.Subject == "corp.code.resolve.wx2", strings.HasPrefix(m.Subject, "_INBOX."): // the admin's
-				t.Errorf("it receives %s", m.Subject)
-			}
-		}
-	}
-	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.wx2.access_token"); err != nil ||
-		m.Sequence != record.Revision {
-		t.Errorf("the record was overwritten: %v, %v", m, err)
-	}
-	if m, err := st.GetLastMsgForSubject(g.context(), "$KV.creds.lease.wx2.jsapi_ticket"); !errors.Is(err,
-		jetstream.ErrMsgNotFound) {
-		t.Errorf("a lease was written: %v, %v", m, err)
-	}
-}
-
-// docs/permissions.md describes what NATS cannot deny within one account. If this test fails, NATS can deny it now.
-func TestInOneAccountAReplyGoesWhereItsAskerMayNotPublish(t *testing.T) {
-	t.Parallel()
-	g := guard(t, permissionsOf(t, "direct resolver", "appid=wx1", "user=shop"),
-		permissionsOf(t, "watcher", "appid=wx1", "user=eye"))
-	g.startWorker(g.as(admin))
-	root, shop, eye := g.as(admin), g.as("shop"), g.as("eye")
-	follow, _ := g.read(root, kv.ReaderConfig{})
-	g.await(follow, other, messages.AccessToken, 0)
-	g.await(follow, mine, messages.AccessToken, 0)
-	elsewhere, err := root.SubscribeSync("orders.new")
-	if err != nil {
+	own := free.NewRespInbox()
+	if err := free.PublishRequest("corp.code.resolve.wx1", own, []byte(`{"openid":"o","code_ticket":"t"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if err := root.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	arrives := func(what string) {
-		t.Helper()
-		if _, err := elsewhere.NextMsgWithContext(g.context()); err != nil {
-			t.Errorf("%s does not arrive: %v", what, err)
-		}
-	}
-	const get = "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token"
-	send := func(nc *nats.Conn, subject, reply, body string) {
-		t.Helper()
-		if err := nc.PublishRequest(subject, reply, []byte(body)); err != nil {
+	for m := new(nats.Msg); m.Subject != own; { // the reply to its own request is the last message
+		var err error
+		if m, err = everything.NextMsgWithContext(g.context()); err != nil {
 			t.Fatal(err)
 		}
-	}
-	send(shop, get, "orders.new", "")
-	arrives("a record of the bucket, as a reply")
-	send(shop, "corp.code.resolve.wx1", "orders.new", `{"openid":"o","code_ticket":"t"}`)
-	arrives("a code, as a reply")
-	send(eye, "$JS.API.CONSUMER.CREATE.KV_creds.c.$KV.creds.wx1.*", eye.NewRespInbox(),
-		`{"stream_name":"KV_creds","config":{"name":"c","ack_policy":"none","deliver_policy":"all","filter_subject":"$KV.creds.wx1.*","deliver_subject":"orders.new"},"action":""}`)
-	arrives("a message that a consumer delivers")
-
-	// Into the bucket: a reply overwrites the record of another account, and no Reader accepts it as a
-	// record. The worker publishes the record again. (The reply is that there is no record: a record would
-	// carry the fence of its own lease.)
-	b, err := g.js().KeyValue(g.context(), "creds")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := b.Watch(g.context(), "wx2.access_token")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = w.Stop() }()
-	send(shop, "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.nothing", "$KV.creds.wx2.access_token", "")
-	late := time.After(patience)
-	for overwritten := false; ; {
-		select {
-		case e := <-w.Updates():
-			if e == nil {
-				continue
-			}
-			if ours := strings.Contains(string(e.Value()), `"wx2"`); !ours {
-				overwritten = true
-			} else if overwritten {
-				g.noViolations()
-				return
-			}
-		case <-late:
-			t.Fatalf("overwritten: %t, but never published again", overwritten)
+		if m.Subject == "corp.code.resolve.wx2" || strings.HasPrefix(m.Subject, "_INBOX") && m.Subject != own {
+			t.Errorf("it receives %s", m.Subject)
 		}
 	}
 }

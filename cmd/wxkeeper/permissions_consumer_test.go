@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/wxkeeper/wxkeeper/internal/permissions"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
@@ -82,6 +85,11 @@ var neverSubscribe = strings.Fields(`
 	corp.> corp.code.resolve corp.code.resolve.wx1 corp.credential.refresh.> corp.published.> corp.published.wx2.* corp.published.*.*
 	corp.event.> _INBOX.> _INBOX_other.> _INBOX_worker.> _R_.>`)
 
+// without returns a list without some subjects.
+func without(list []string, subjects ...string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(subjects, s) })
+}
+
 func TestReaderLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	t.Parallel()
 	text := permissionsOf(t, "reader")
@@ -155,6 +163,47 @@ func TestDirectReaderLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	g.deniesPublish(nc, notOfOneAccount...)
 	g.deniesPublish(nc, notWithoutFeed...)
 	g.deniesPublish(nc, "corp.code.resolve.wx1", "corp.jssdk.sign.wx1", "corp.card.sign.wx1")
+	g.deniesSubscribe(nc, neverSubscribe...)
+}
+
+// requests sends every request of a service for its own account.
+func (g *guarded) requests(nc *nats.Conn) {
+	g.Helper()
+	ask := messages.NewClient(nc, names.SubjectPrefix)
+	ctx := g.context()
+	var errs [5]error
+	_, errs[0] = ask.ResolveCode(ctx, messages.ResolveCodeRequest{AppID: mine, OpenID: "o", CodeTicket: "t"})
+	_, errs[1] = ask.GetCredential(ctx, messages.GetCredentialRequest{AppID: mine, Kind: messages.JSAPITicket})
+	_, errs[2] = ask.RefreshCredential(ctx, messages.RefreshCredentialRequest{AppID: mine, Revision: 1})
+	_, errs[3] = ask.SignJSSDK(ctx, messages.SignJSSDKRequest{AppID: mine, URL: "https://a.example/"})
+	_, errs[4] = ask.SignCard(ctx, messages.SignCardRequest{AppID: mine, CardID: "c"})
+	if err := errors.Join(errs[:]...); err != nil {
+		g.Errorf("%v; violations: %q", err, g.log.violations(0))
+	}
+}
+
+func TestRequesterLivesByItsListAndIsRefusedTheRest(t *testing.T) {
+	text := permissionsOf(t, "requester", "appid=wx1", "user=shop")
+	g := guard(t, text)
+	s := g.startWorker(g.as(admin))
+	follow, _ := g.read(g.as(admin), kv.ReaderConfig{})
+	for _, k := range messages.Kinds {
+		g.await(follow, mine, k, 0)
+	}
+	nc := g.as("shop")
+	hints := g.subscribe(nc, "corp.published.wx1.*")
+	g.awaitRefreshed(s, nc, follow, mine)
+	g.receives(hints)
+	g.requests(nc)
+	t.Setenv("NATS_INBOX_PREFIX", permissions.Inbox("shop"))
+	g.asUser(t, "shop", "get --appid wx1", "get jsapi_ticket --appid wx1", "refresh --appid wx1 --revision 1",
+		"resolve --appid wx1 o t")
+	g.noViolations()
+	g.usesAll("shop", text)
+	g.deniesPublish(nc, without(neverPublish, "corp.credential.get.wx1")...)
+	g.deniesPublish(nc, notOfOneAccount...)
+	g.deniesPublish(nc, notWithoutFeed...)
+	g.deniesPublish(nc, "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token")
 	g.deniesSubscribe(nc, neverSubscribe...)
 }
 

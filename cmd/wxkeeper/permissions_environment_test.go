@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,68 +11,85 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
+	"github.com/wxkeeper/wxkeeper/internal/permissions"
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// The verbs run with the environment of an operator.
-func TestOperatorLivesByItsListAndIsRefusedTheRest(t *testing.T) {
-	text := permissionsOf(t, "operator")
-	g := guard(t, text)
-	g.startWorker(g.as(admin))
-	follow, _ := g.read(g.as(admin), kv.ReaderConfig{})
-	for _, k := range messages.Kinds {
-		g.await(follow, mine, k, 0)
-	}
-	g.await(follow, other, messages.AccessToken, 0)
-	t.Setenv("NATS_URL", g.srv.URL())
-	for name, value := range map[string]string{
-		"NATS_USER": "operator", "NATS_PASSWORD": passphrase, "NATS_INBOX_PREFIX": "_INBOX_operator",
-		"WXKEEPER_SUBJECT_PREFIX": names.SubjectPrefix, "WXKEEPER_BUCKET": names.Bucket,
-	} {
+// asUser runs verbs with the environment of a user, except for its inbox. They must succeed.
+func (g *guarded) asUser(t *testing.T, user string, verbs ...string) {
+	t.Helper()
+	for name, value := range g.environment(user) {
 		t.Setenv(name, value)
 	}
-	for _, args := range []string{
-		"status", "status --appid wx1", "get --appid wx1", "get jsapi_ticket --appid wx1",
-		"refresh --appid wx1 --revision 1", "resolve --appid wx1 o t",
-	} {
+	for _, args := range verbs {
 		term, _, errs := screen(false)
 		if code := execute(g.context(), term, strings.Fields(args)); code != exitOK {
 			t.Errorf("wxkeeper %s: exit code %d: %s", args, code, errs)
 		}
 	}
-	for _, args := range []string{"get", "refresh", "resolve o t"} { // the answer is that there are two accounts
-		term, _, errs := screen(false)
-		if execute(g.context(), term, strings.Fields(args)); !strings.Contains(errs.String(), "invalid_request") {
-			t.Errorf("wxkeeper %s: %s", args, errs)
-		}
+}
+
+// operates sends every request of an operator.
+func (g *guarded) operates(nc *nats.Conn) {
+	g.Helper()
+	ask := messages.NewClient(nc, names.SubjectPrefix)
+	ctx := g.context()
+	var errs [3]error
+	_, errs[0] = ask.Status(ctx, messages.StatusRequest{})
+	_, errs[1] = ask.Status(ctx, messages.StatusRequest{AppID: mine})
+	_, errs[2] = ask.RefreshCredential(ctx, messages.RefreshCredentialRequest{AppID: mine, Revision: 1})
+	// A request without an AppID in the subject; the answer is that there are two accounts.
+	_, err := ask.RefreshCredential(ctx, messages.RefreshCredentialRequest{Revision: 1})
+	var refusal *messages.Error
+	if !errors.As(err, &refusal) || refusal.Symbol != messages.InvalidRequest {
+		errs[2] = errors.Join(errs[2], fmt.Errorf("a report without an AppID: %w", err))
 	}
-	for _, cfg := range []kv.ReaderConfig{
-		{}, {AppIDs: []string{mine}, Feed: kv.FeedWatch}, {AppIDs: []string{mine, other}, Feed: kv.FeedWatch},
-	} {
-		r, stop := g.read(g.as("operator"), cfg)
-		g.await(r, mine, messages.AccessToken, 0)
-		stop()
+	if err := errors.Join(errs[:]...); err != nil {
+		g.Errorf("%v; violations: %q", err, g.log.violations(0))
 	}
+}
+
+func TestOperatorLivesByItsListAndIsRefusedTheRest(t *testing.T) {
+	text := permissionsOf(t, "operator")
+	g := guard(t, text)
+	s := g.startWorker(g.as(admin))
+	follow, _ := g.read(g.as(admin), kv.ReaderConfig{})
+	for _, k := range messages.Kinds {
+		g.await(follow, mine, k, 0)
+	}
+	g.await(follow, other, messages.AccessToken, 0)
 	nc := g.as("operator")
-	if _, err := nc.SubscribeSync("corp.event.>"); err != nil {
-		t.Error(err)
-	}
-	for _, subject := range []string{"$SRV.PING", "$SRV.STATS.corp"} { // nats micro
-		if _, err := nc.RequestWithContext(g.context(), subject, nil); err != nil {
-			t.Error(err)
-		}
-	}
-	g.rareRequests(nc, "creds")
+	events := g.subscribe(nc, "corp.event.>")
+	g.awaitRefreshed(s, nc, follow, mine)
+	g.receives(events)
+	g.operates(nc)
+	t.Setenv("NATS_INBOX_PREFIX", permissions.Inbox("operator"))
+	g.asUser(t, "operator", "status", "status --appid wx1", "refresh --appid wx1 --revision 1")
 	g.noViolations()
 	g.usesAll("operator", text)
-	g.deniesPublish(nc, strings.Fields(`
-		$KV.creds.wx1.access_token $KV.creds.lease.wx1.access_token $KV.creds_ledger.wx1.access_token
-		$JS.API.STREAM.DELETE.KV_creds $JS.API.STREAM.PURGE.KV_creds $JS.API.STREAM.UPDATE.KV_creds $JS.API.STREAM.CREATE.KV_creds $JS.API.STREAM.LIST
-		$JS.API.STREAM.MSG.GET.KV_creds $JS.API.STREAM.MSG.GET.KV_creds_ledger $JS.API.DIRECT.GET.KV_creds $JS.API.CONSUMER.LIST.KV_creds
-		corp.jssdk.sign corp.card.sign corp.published.wx1.access_token corp.event.wx1.access_token.expired _INBOX_other.x orders.new`)...)
-	g.deniesSubscribe(nc, strings.Fields(`> $KV.> $JS.> $SRV.> corp.> corp.code.resolve corp.published.*.* _INBOX.> _INBOX_worker.> orders.new`)...)
+	g.deniesPublish(nc, without(neverPublish, "corp.status", "corp.status.wx1")...)
+	g.deniesPublish(nc, notWithoutFeed...)
+	g.deniesPublish(nc, "$JS.API.STREAM.INFO.KV_creds", "$JS.API.DIRECT.GET.KV_creds.$KV.creds.wx1.access_token",
+		"corp.code.resolve.wx1", "corp.jssdk.sign.wx1", "corp.card.sign.wx1")
+	g.deniesSubscribe(nc, without(neverSubscribe, "corp.event.>")...)
+}
+
+func TestMicroLivesByItsListAndIsRefusedTheRest(t *testing.T) {
+	t.Parallel()
+	text := permissionsOf(t, "micro")
+	g := guard(t, text)
+	g.startWorker(g.as(admin))
+	nc := g.as("micro")
+	g.findsWorkers(nc)
+	g.noViolations()
+	g.usesAll("micro", text)
+	g.deniesPublish(nc, without(neverPublish, "$SRV.PING", "$SRV.INFO.corp")...)
+	g.deniesPublish(nc, notOfOneAccount...)
+	g.deniesPublish(nc, notWithoutFeed...)
+	g.deniesSubscribe(nc, neverSubscribe...)
 }
 
 // Two lists of the permissions of a worker were written independently and must agree: what `wxkeeper
@@ -126,7 +145,7 @@ func TestFilesAreIncludedAsTheDocumentSays(t *testing.T) {
 		return file
 	}
 	write("worker.conf", permissionsOf(t, "worker"))
-	write("shop.conf", permissionsOf(t, "direct resolver", "appid=wx1", "user=shop"))
+	write("shop.conf", permissionsOf(t, "requester", "appid=wx1", "user=shop"))
 	write("operator.conf", permissionsOf(t, "operator"))
 	doc, err := os.ReadFile("../../docs/security.md")
 	if err != nil {
@@ -137,13 +156,13 @@ func TestFilesAreIncludedAsTheDocumentSays(t *testing.T) {
 	if len(confs) != 2 {
 		t.Fatalf("docs/security.md has %d examples", len(confs))
 	}
-	confs[1][1] += permissionsOf(t, "accounts", "user=shop")
-	for i, m := range confs {
+	confs[1][1] += permissionsOf(t, "accounts", "user=shop", "user=operator")
+	for _, m := range confs {
 		o, err := server.ProcessConfigFile(write("nats-server.conf", m[1]))
 		if err != nil {
 			t.Fatalf("%v\n%s", err, m[1])
 		}
-		if len(o.Users) != 3-i || slices.ContainsFunc(o.Users,
+		if len(o.Users) != 3 || slices.ContainsFunc(o.Users,
 			func(u *server.User) bool { return u.Permissions == nil }) {
 			t.Errorf("%d users with\n%s", len(o.Users), m[1])
 		}

@@ -68,17 +68,29 @@ type guarded struct {
 // guard starts a server with users of one NATS account, and the admin.
 func guard(t *testing.T, users ...string) *guarded {
 	t.Helper()
+	return guardConf(t, oneAccount(users...))
+}
+
+// oneAccount is the configuration of one NATS account with users, and the admin.
+func oneAccount(users ...string) string {
 	var refs []string
 	for _, text := range users {
 		refs = append(refs, "$"+regexp.MustCompile(`(?m)^(user_\S+): \{$`).FindStringSubmatch(text)[1])
 	}
-	return guardConf(t, strings.Join(users,
-		"")+fmt.Sprintf("authorization: { users: [%s, { user: %s, password: %s }] }\n", strings.Join(refs, ", "),
-		admin, passphrase))
+	return strings.Join(users, "") + fmt.Sprintf("authorization: { users: [%s, { user: %s, password: %s }] }\n",
+		strings.Join(refs, ", "), admin, passphrase)
 }
 
-// guardConf starts a server with a configuration, and with the passwords to which the configuration refers.
+// guardConf starts a server with a configuration, and records what its users do.
 func guardConf(t *testing.T, conf string) *guarded {
+	t.Helper()
+	g := startGuarded(t, conf)
+	g.srv.Log(g.log)
+	return g
+}
+
+// startGuarded starts a server with a configuration, and with the passwords to which the configuration refers.
+func startGuarded(t *testing.T, conf string) *guarded {
 	t.Helper()
 	passwords := ""
 	for _, m := range regexp.MustCompile(`\$(\w+_PASSWORD)`).FindAllStringSubmatch(conf, -1) {
@@ -90,7 +102,6 @@ func guardConf(t *testing.T, conf string) *guarded {
 			t.Fatalf("nats-server refuses the configuration: %v\n%s", err, conf)
 		}
 	})
-	g.srv.Log(g.log)
 	return g
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
+	"github.com/wxkeeper/wxkeeper/internal/permissions"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -36,13 +38,20 @@ func onViolation(cfg config.Config, handle func(*violationError)) nats.Option {
 	}
 }
 
+// adviceFor names the list that has the permission.
 func adviceFor(cfg config.Config, denied natsconn.Use) string {
 	request, ours := strings.CutPrefix(denied.Subject, cfg.SubjectPrefix+".")
+	status, report := messages.SubjectStatus, messages.SubjectCredentialRefresh
+	list := permissions.Requester
 	switch {
 	case denied.Inbox():
 		return natsconn.InboxAdvice
-	case !denied.Subscribe && ours && slices.Contains(messages.Subjects[:], request): // a subject without an AppID
+	case !ours:
+		list = permissions.Reader
+	case request == status, strings.HasPrefix(request, status+"."), strings.HasPrefix(request, report+"."):
+		list = permissions.Operator
+	case !denied.Subscribe && slices.Contains(messages.Subjects[:], request): // a subject without an AppID
 		return "give --appid: this user may only have permission for one account"
 	}
-	return "wxkeeper permissions operator prints what the verbs need"
+	return fmt.Sprintf("wxkeeper permissions %s prints what the verb needs", list)
 }

@@ -32,14 +32,13 @@ func TestVerbWithoutPermissionEndsAtOnceWithAdvice(t *testing.T) {
 	for _, tt := range []struct{ args, inbox, want string }{
 		{"get", "_INBOX_shop", "publish to corp.credential.get: give --appid: this user may only have permission " +
 			"for one account"},
-		{"status", "_INBOX_shop", "publish to corp.status: give --appid: this user may only have permission for one " +
-			"account"},
+		{"status", "_INBOX_shop", "publish to corp.status: wxkeeper permissions operator prints what the verb needs"},
 		{"refresh", "_INBOX_shop", "publish to corp.credential.refresh: give --appid: this user may only have " +
 			"permission for one account"},
 		{"resolve o t", "_INBOX_shop", "publish to corp.code.resolve: give --appid: this user may only have " +
 			"permission for one account"},
 		{"get --appid wx1", "_INBOX_shop",
-			"publish to corp.credential.get.wx1: wxkeeper permissions operator prints what the verbs need"},
+			"publish to corp.credential.get.wx1: wxkeeper permissions requester prints what the verb needs"},
 		{"resolve o t --appid wx1", "", "subscribe to _INBOX.>: " + natsconn.InboxAdvice},
 		{"resolve o t --appid wx1", "_INBOX_other", "subscribe to _INBOX_other.>: " + natsconn.InboxAdvice},
 	} {

@@ -1,30 +1,41 @@
 package permissions
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
-// Accounts returns a block of nats-server's configuration with two NATS accounts: one for workers and
-// JetStream, and one for consumers, which sees only what the first account exports. name is the credential
-// bucket; users are the users of the consumers' account.
+// Accounts returns a block of nats-server's configuration with two NATS accounts: WX for workers and JetStream,
+// and APPS for services and operators, which sees only what WX exports. A reply to a user of APPS never leaves
+// APPS, whatever its subject. name is the credential bucket; users are the users of APPS.
 func Accounts(prefix, name string, users []string) (string, error) {
 	for _, u := range users {
 		if err := checkUser(u); err != nil {
 			return "", err
 		}
+		if password(u) == password(string(Worker)) {
+			return "", fmt.Errorf("the user %q has the name of the workers' user, which is in the account WX: "+
+				"choose another name", u)
+		}
+	}
+	if err := checkDistinct(users); err != nil {
+		return "", err
 	}
 	n := names{prefix, name}
 	services := []group{
-		{"requests with the AppID in the subject: a permission can limit them to accounts", n.forAccounts(allAccounts,
-			messages.SubjectCodeResolve, messages.SubjectCredentialRefresh, messages.SubjectJSSDKSign,
-			messages.SubjectCardSign)},
-		{"read records", []string{bucket.DirectGetAPI(name, bucket.AllKeys)}},
+		{"requests of services: their subjects have the AppID, so that a permission can limit a user to accounts",
+			n.forAccounts(allAccounts, messages.SubjectCodeResolve, messages.SubjectCredentialGet,
+				messages.SubjectCredentialRefresh, messages.SubjectJSSDKSign, messages.SubjectCardSign)},
+		{"further requests of operators", append(n.endpoint(messages.SubjectStatus),
+			n.subject(messages.SubjectCredentialRefresh))},
+		{"direct gets (list direct)", []string{bucket.DirectGetAPI(name, bucket.AllKeys)}},
 	}
+	several := []group{{"nats micro (list micro): every worker answers", discovery}}
 	streams := []group{
-		{"receive changes of records, and events", []string{messages.PublishedSubject(prefix, "*", "*"), n.events()}},
+		{"hints that a record has changed, and events", []string{messages.PublishedSubject(prefix, "*", "*"), n.events()}},
 	}
 	var b strings.Builder
 	b.WriteString("# Two NATS accounts. In nats-server.conf, include the files of the users that this block names, " +
@@ -33,10 +44,11 @@ func Accounts(prefix, name string, users []string) (string, error) {
 	b.WriteString("  # workers, JetStream, the buckets\n  WX: {\n    jetstream: enabled\n")
 	b.WriteString("    users: [" + refer([]string{string(Worker)}) + "]\n    exports: [\n")
 	write(&b, services, "{ service: %q, accounts: [APPS] }")
+	write(&b, several, "{ service: %q, response: stream, accounts: [APPS] }")
 	write(&b, streams, "{ stream: %q, accounts: [APPS] }")
-	b.WriteString("    ]\n  }\n  # consumers: each user also needs its own permissions (direct, resolver, signer)\n")
+	b.WriteString("    ]\n  }\n  # services and operators: each user also needs its own list\n")
 	b.WriteString("  APPS: {\n    users: [" + refer(users) + "]\n    imports: [\n")
-	write(&b, services, "{ service: { account: WX, subject: %q } }")
+	write(&b, append(services, several...), "{ service: { account: WX, subject: %q } }")
 	write(&b, streams, "{ stream: { account: WX, subject: %q } }")
 	b.WriteString("    ]\n  }\n}\n")
 	return b.String(), nil

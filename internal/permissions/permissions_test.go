@@ -31,7 +31,7 @@ func wantParts(t *testing.T, text string, parts ...string) {
 
 func TestUserWithSeveralRolesMayDoWhatAnyOfThemDoesAndHasEachSubjectOnce(t *testing.T) {
 	t.Parallel()
-	r := request(Reader, Direct, Resolver, Operator, Worker)
+	r := request(Reader, Direct, Requester, Resolver, Operator, Micro, Worker)
 	r.AppIDs, r.User = []string{"wx1", "wx-2"}, "all-of_it"
 	text := configuration(t, r)
 	wantParts(t, text,
@@ -51,6 +51,14 @@ func TestUserWithSeveralRolesMayDoWhatAnyOfThemDoesAndHasEachSubjectOnce(t *test
 	}
 }
 
+func TestUserOfAllAccountsHasAWildcardInPlaceOfTheAppID(t *testing.T) {
+	t.Parallel()
+	r := request(Requester, Direct)
+	r.AppIDs, r.User = []string{AllAccounts}, "service"
+	wantParts(t, configuration(t, r), "# given accounts: all\n", `"wechat.credential.get.*"`, `"wechat.published.*.*"`,
+		`"$JS.API.DIRECT.GET.KV_wechat.$KV.wechat.*.*"`)
+}
+
 func TestUserIsNamedAfterItsRolesAndAccounts(t *testing.T) {
 	t.Parallel()
 	r := request(Direct, Signer)
@@ -66,7 +74,10 @@ func TestRequestThatMakesNoUserIsRefused(t *testing.T) {
 		"worker is for all accounts: leave --appid out":         {Roles: []Role{Worker}, AppIDs: []string{"wx1"}},
 		"signer is limited to accounts: name them with --appid": request(Worker, Signer),
 		`"wx.1" is not an AppID`:                                {Roles: []Role{Direct}, AppIDs: []string{"wx.1"}},
-		`"*" is not an AppID`:                                   {Roles: []Role{Resolver}, AppIDs: []string{"*"}},
+		`"wx*" is not an AppID`:                                 {Roles: []Role{Resolver}, AppIDs: []string{"wx*"}},
+		"* is for all accounts: name no other AppID": {Roles: []Role{Resolver},
+			AppIDs: []string{"wx1", "*"}, User: "shop"},
+		"name the user of all accounts with --user": {Roles: []Role{Resolver}, AppIDs: []string{"*"}},
 		"watcher is for one account": {Roles: []Role{Watcher},
 			AppIDs: []string{"wx1", "wx2"}},
 		`the user "a b" is not`:      {Roles: []Role{Worker}, User: "a b"},
@@ -85,6 +96,62 @@ func TestRequestThatMakesNoUserIsRefused(t *testing.T) {
 	}
 	if _, err := Accounts("wechat", "wechat", []string{"shop", "a b"}); err == nil {
 		t.Error("an account with a wrong user name")
+	}
+}
+
+// The server takes a password from a variable whose name is made of the user's: two users must not share it.
+func TestUsersWhoseNamesCollideAreRefused(t *testing.T) {
+	t.Parallel()
+	for want, users := range map[string][]string{
+		`"a-b" and "a_b" would have the same password variable A_B_PASSWORD`: {"a-b", "shop", "a_b"},
+		`"shop" and "Shop" would have the same password variable`:            {"shop", "Shop"},
+		`the user "shop" is named twice`:                                     {"shop", "till", "shop"},
+		`the user "worker" has the name of the workers' user`:                {"worker"},
+		`the user "Worker" has the name of the workers' user`:                {"shop", "Worker"},
+	} {
+		if text, err := Accounts("wechat", "wechat", users); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: the error is %v, want %q\n%s", users, err, want, text)
+		}
+	}
+	for want, r := range map[string]Request{
+		"has the name of the user of `wxkeeper permissions worker`": {
+			Roles: []Role{Requester}, AppIDs: []string{"wx1"}, User: "worker"},
+		"has the name of the user of `wxkeeper permissions operator`": {
+			Roles: []Role{Requester, Micro}, AppIDs: []string{"wx1"}, User: "OPERATOR"},
+		"name the user of wx_1 with --user": {Roles: []Role{Direct}, AppIDs: []string{"wx_1"}},
+		"name the user of wxA with --user":  {Roles: []Role{Direct}, AppIDs: []string{"wx1", "wxA"}},
+	} {
+		if text, err := User(r); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: the error is %v, want %q\n%s", r, err, want, text)
+		}
+	}
+	r := request(Operator, Micro)
+	r.User = "operator"
+	configuration(t, r) // the name of one of its own lists
+	r = request(Requester)
+	r.User, r.AppIDs = "shop", []string{"wx_A"}
+	configuration(t, r)
+}
+
+// Which lists make a user as powerful as the NATS account must be the first thing that an administrator reads.
+func TestFirstLineSaysWhetherAUserIsTrustedWithTheNATSAccount(t *testing.T) {
+	t.Parallel()
+	trusting := map[Role]bool{Worker: true, Direct: true, Watcher: true, Reader: true, Micro: true}
+	for _, role := range Roles {
+		r := request(role)
+		if role.OfAccount() {
+			r.AppIDs = []string{"wx1"}
+		}
+		first, rest, _ := strings.Cut(configuration(t, r), "\n")
+		if got := strings.Contains(first, "trusted with the whole NATS account"); got != trusting[role] {
+			t.Errorf("%s: %s", role, first)
+		}
+		// A right to publish on one of these subjects is what makes the difference.
+		publish, _, _ := strings.Cut(rest, "subscribe:")
+		if got := strings.Contains(publish, `"$JS.`) || strings.Contains(publish, `"$KV.`) ||
+			strings.Contains(publish, `"$SRV.`); got != trusting[role] {
+			t.Errorf("%s is trusted: %t, but it may publish\n%s", role, trusting[role], publish)
+		}
 	}
 }
 

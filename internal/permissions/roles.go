@@ -12,33 +12,49 @@ type Role string
 
 // The roles.
 const (
-	Worker   Role = "worker"
-	Reader   Role = "reader"
-	Watcher  Role = "watcher"
-	Direct   Role = "direct"
-	Resolver Role = "resolver"
-	Signer   Role = "signer"
-	Operator Role = "operator"
+	Worker    Role = "worker"
+	Requester Role = "requester"
+	Resolver  Role = "resolver"
+	Signer    Role = "signer"
+	Operator  Role = "operator"
+	Direct    Role = "direct"
+	Watcher   Role = "watcher"
+	Reader    Role = "reader"
+	Micro     Role = "micro"
 )
 
 // Roles lists all roles, in the order in which they are shown.
-var Roles = []Role{Worker, Reader, Watcher, Direct, Resolver, Signer, Operator}
+var Roles = []Role{Worker, Requester, Resolver, Signer, Operator, Direct, Watcher, Reader, Micro}
+
+// ofAccount are the roles whose users are limited to given accounts.
+var ofAccount = []Role{Requester, Resolver, Signer, Direct, Watcher}
+
+// trusted is what a role with the right to send a request to JetStream, or to another responder that answers to
+// any reply subject, has in one NATS account. NATS checks no permission for a reply subject, so such a user can
+// direct a reply to every subject of the account, also to the API of JetStream (docs/security.md). In the account
+// APPS ([Accounts]) a reply goes nowhere else.
+const (
+	trusted       = "; trusted with the whole NATS account"
+	trustedButFor = trusted + ", except in APPS"
+)
 
 var meanings = map[Role]string{
-	Worker:   "does everything that `wxkeeper run` does",
-	Reader:   "follows the credentials of all accounts",
-	Watcher:  "follows the credentials of one account, by a watch of the bucket",
-	Direct:   "follows the credentials of the given accounts, without JetStream consumers",
-	Resolver: "only resolves code tickets of the given accounts",
-	Signer:   "only signs web pages and cards of the given accounts",
-	Operator: "runs the verbs of wxkeeper and `nats micro`, and receives events",
+	Worker:    "does everything that `wxkeeper run` does" + trusted,
+	Requester: "asks workers for everything that a service needs of the given accounts",
+	Resolver:  "only resolves code tickets of the given accounts",
+	Signer:    "only signs web pages and cards of the given accounts",
+	Operator:  "sees states and events of all accounts, and reports credentials; reads no credential",
+	Direct:    "reads credentials of the given accounts by direct gets" + trustedButFor,
+	Watcher:   "follows the credentials of one account by a watch" + trusted,
+	Reader:    "follows the credentials of all accounts by a watch" + trusted,
+	Micro:     "runs `nats micro`" + trustedButFor,
 }
 
-// Meaning describes in half a sentence what a role does.
+// Meaning describes in half a sentence what a role does, and whether it is trusted with the whole NATS account.
 func (r Role) Meaning() string { return meanings[r] }
 
 // OfAccount reports whether a user of this role is limited to given accounts.
-func (r Role) OfAccount() bool { return slices.Contains([]Role{Watcher, Direct, Resolver, Signer}, r) }
+func (r Role) OfAccount() bool { return slices.Contains(ofAccount, r) }
 
 // group is a group of subjects that serve one purpose.
 type group struct {
@@ -75,29 +91,33 @@ func (n names) forAccounts(appids []string, requests ...string) (subjects []stri
 	return subjects
 }
 
-// allAccounts is used in place of a list of AppIDs.
-var allAccounts = []string{"*"}
+// AllAccounts is used in place of AppIDs for a user of all accounts.
+const AllAccounts = "*"
+
+var allAccounts = []string{AllAccounts}
 
 // role returns the list of one role, without the user's inbox.
 func (n names) role(r Role, appids []string) list {
 	switch r {
 	case Worker:
 		return n.worker()
+	case Requester:
+		return n.requester(appids)
+	case Resolver:
+		return list{publish: []group{n.resolve(appids)}}
+	case Signer:
+		return list{publish: []group{n.sign(appids)}}
+	case Operator:
+		return n.operator()
+	case Direct:
+		return n.direct(appids)
+	case Watcher:
+		return list{publish: append(n.watch(n.bucket, appids, false), n.report(appids))}
 	case Reader:
 		reports := group{purposeReports, n.endpoint(messages.SubjectCredentialRefresh)}
 		return list{publish: append(n.watch(n.bucket, allAccounts, true), reports)}
-	case Watcher:
-		reports := group{purposeReports, n.forAccounts(appids, messages.SubjectCredentialRefresh)}
-		return list{publish: append(n.watch(n.bucket, appids, false), reports)}
-	case Direct:
-		return n.direct(appids)
-	case Resolver:
-		return list{publish: []group{{"resolve code tickets", n.forAccounts(appids, messages.SubjectCodeResolve)}}}
-	case Signer:
-		requests := n.forAccounts(appids, messages.SubjectJSSDKSign, messages.SubjectCardSign)
-		return list{publish: []group{{"sign web pages and cards", requests}}}
-	case Operator:
-		return n.operator()
+	case Micro:
+		return list{publish: []group{{"find services and read their statistics", discovery}}}
 	}
 	return list{}
 }
@@ -162,34 +182,58 @@ func (n names) watch(name string, appids []string, whole bool) []group {
 	)
 }
 
+func (n names) resolve(appids []string) group {
+	return group{"resolve code tickets", n.forAccounts(appids, messages.SubjectCodeResolve)}
+}
+
+func (n names) sign(appids []string) group {
+	return group{"sign web pages and cards", n.forAccounts(appids, messages.SubjectJSSDKSign, messages.SubjectCardSign)}
+}
+
 const purposeReports = "report a credential that WeChat refuses"
 
+func (n names) report(appids []string) group {
+	return group{purposeReports, n.forAccounts(appids, messages.SubjectCredentialRefresh)}
+}
+
+// published are the subjects on which the server republishes the records of some accounts.
+func (n names) published(appids []string) group {
+	var subjects []string
+	for _, id := range appids {
+		subjects = append(subjects, messages.PublishedSubject(n.prefix, id, "*"))
+	}
+	return group{"receive a hint when a record changes", subjects}
+}
+
+// requester has no subject of JetStream and no subject of a bucket: workers answer its requests, and they drop
+// requests whose reply would go to JetStream, into a bucket or to a service.
+func (n names) requester(appids []string) list {
+	return list{
+		publish: []group{
+			{"read credentials", n.forAccounts(appids, messages.SubjectCredentialGet)},
+			n.report(appids), n.resolve(appids), n.sign(appids),
+		},
+		subscribe: []group{n.published(appids)},
+	}
+}
+
 func (n names) direct(appids []string) list {
-	var get, published []string
+	var get []string
 	for _, id := range appids {
 		get = append(get, bucket.DirectGetAPI(n.bucket, bucket.AccountKeys(id)))
-		published = append(published, messages.PublishedSubject(n.prefix, id, "*"))
 	}
-	reports := n.forAccounts(appids, messages.SubjectCredentialRefresh)
 	return list{
-		publish:   []group{{"read records", get}, {purposeReports, reports}},
-		subscribe: []group{{"receive changes of records", published}},
+		publish:   []group{{"read records", get}, n.report(appids)},
+		subscribe: []group{n.published(appids)},
 	}
 }
 
 func (n names) operator() list {
-	var requests []string
-	for _, r := range []string{
-		messages.SubjectStatus, messages.SubjectCredentialGet, messages.SubjectCredentialRefresh,
-		messages.SubjectCodeResolve,
-	} {
-		requests = append(requests, n.endpoint(r)...)
-	}
 	return list{
-		publish: append([]group{
-			{"wxkeeper status, get, refresh and resolve", requests},
-			{"nats micro", discovery},
-		}, n.watch(n.bucket, allAccounts, true)...),
+		publish: []group{
+			{"see the states of all credentials", n.endpoint(messages.SubjectStatus)},
+			{"report a credential, or have one refreshed", n.endpoint(messages.SubjectCredentialRefresh)},
+		},
 		subscribe: []group{{"receive events", []string{n.events()}}},
 	}
 }

@@ -14,7 +14,7 @@ import (
 type Request struct {
 	Prefix, Bucket string   // WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET
 	Roles          []Role   // at least one; the user may do what any of them does
-	AppIDs         []string // of a user that is limited to accounts
+	AppIDs         []string // of a user that is limited to accounts; only [AllAccounts]: it is not limited
 	User           string   // the user's name; "": built from the roles and AppIDs
 }
 
@@ -42,24 +42,78 @@ func (r *Request) check() error {
 		}
 		if role == Watcher && len(r.AppIDs) > 1 {
 			return errors.New("watcher is for one account, because NATS cannot limit a watch to several: " +
-				"use direct, or one user for each account")
+				"use requester or direct, or one user for each account")
 		}
 	}
 	if len(r.AppIDs) > 0 && !slices.ContainsFunc(r.Roles, Role.OfAccount) {
 		return fmt.Errorf("%s is for all accounts: leave --appid out", r.Roles[0])
+	}
+	if err := r.checkAppIDs(); err != nil {
+		return err
+	}
+	if r.User == "" {
+		return r.name()
+	}
+	if err := checkUser(r.User); err != nil {
+		return err
+	}
+	for _, role := range Roles {
+		if !role.OfAccount() && !slices.Contains(r.Roles, role) && password(r.User) == password(string(role)) {
+			return fmt.Errorf("the user %q has the name of the user of `wxkeeper permissions %s`: choose another name",
+				r.User, role)
+		}
+	}
+	return nil
+}
+
+func (r *Request) checkAppIDs() error {
+	if slices.Contains(r.AppIDs, AllAccounts) {
+		switch {
+		case len(r.AppIDs) > 1:
+			return errors.New("* is for all accounts: name no other AppID")
+		case r.User == "":
+			return errors.New("name the user of all accounts with --user")
+		}
+		return nil
 	}
 	for _, id := range r.AppIDs {
 		if err := messages.CheckAppID(id); err != nil {
 			return err
 		}
 	}
-	if r.User == "" {
-		for _, role := range r.Roles {
-			r.User += string(role) + "-"
+	return nil
+}
+
+// name builds the user's name from its roles and AppIDs.
+func (r *Request) name() error {
+	for _, id := range r.AppIDs {
+		if strings.ContainsFunc(id, func(c rune) bool { return c == '_' || 'A' <= c && c <= 'Z' }) {
+			return fmt.Errorf("name the user of %s with --user: a name that is built from an AppID with _ or "+
+				"capital letters could have the password variable of another user", id)
 		}
-		r.User = strings.TrimSuffix(r.User+strings.Join(r.AppIDs, "-"), "-")
 	}
+	var parts []string
+	for _, role := range r.Roles {
+		parts = append(parts, string(role))
+	}
+	r.User = strings.Join(append(parts, r.AppIDs...), "-")
 	return checkUser(r.User)
+}
+
+// checkDistinct checks that each user has a name and a password variable of its own.
+func checkDistinct(users []string) error {
+	seen := map[string]string{}
+	for _, u := range users {
+		switch other, ok := seen[password(u)]; {
+		case ok && other == u:
+			return fmt.Errorf("the user %q is named twice", u)
+		case ok:
+			return fmt.Errorf("the users %q and %q would have the same password variable %s: rename one of them",
+				other, u, password(u))
+		}
+		seen[password(u)] = u
+	}
+	return nil
 }
 
 // Inbox is the first token of the subjects on which a user receives its replies. With the default prefix
@@ -92,7 +146,7 @@ func User(r Request) (string, error) {
 		fmt.Fprintf(&b, "# %s: %s\n", role, role.Meaning())
 	}
 	if len(r.AppIDs) > 0 {
-		fmt.Fprintf(&b, "# given accounts: %s\n", strings.Join(r.AppIDs, ", "))
+		fmt.Fprintf(&b, "# given accounts: %s\n", strings.ReplaceAll(strings.Join(r.AppIDs, ", "), AllAccounts, "all"))
 	}
 	fmt.Fprintf(&b, "# nats-server.conf: include this file, and add $%s to a list of users\n", user)
 	fmt.Fprintf(&b, "# environment of the server: %s='\"…\"', "+

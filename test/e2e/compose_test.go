@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -27,7 +28,7 @@ import (
 
 const (
 	demoAppID = "wx-demo"
-	demoUser  = "wxkeeper" // the user, and the password, if nothing is configured
+	play      = "play" // the password of every NATS user if no account is configured
 	sample    = `{"openid":"oiV2luCau8Cx0TMOy9lvZSLqRcKc","code_ticket":"6cb4bc95e1f1abc97034cbe8fd484989"}`
 )
 
@@ -43,7 +44,7 @@ func TestNothingIsLostWhileTheFleetChanges(t *testing.T) {
 			t.Errorf("%d healthy %s, want %d", n, service, want)
 		}
 	}
-	reply, headers := s.request(demoUser, demoUser, "wechat.code.resolve", sample)
+	reply, headers := s.request("service", play, "wechat.code.resolve."+demoAppID, sample)
 	for _, want := range []string{`"errcode":0`, `"code":"8"`} {
 		if !strings.Contains(reply, want) {
 			t.Errorf("nats req prints %s, want %s", reply, want)
@@ -52,17 +53,17 @@ func TestNothingIsLostWhileTheFleetChanges(t *testing.T) {
 	if strings.Contains(headers, messages.HeaderErrorCode) {
 		t.Errorf("nats req prints the headers of an error: %s", headers)
 	}
-	nc := s.connect(demoUser, demoUser)
-	js, err := jetstream.New(nc)
+	wx, operator := s.connect("worker", play), messages.NewClient(s.connect("operator", play), "")
+	js, err := jetstream.New(wx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := startLoad(s, nc, demoAppID)
+	l := startLoad(s, s.connect("service", play), wx, demoAppID)
 
 	s.up(4)
 	names := map[string]bool{}
 	s.eventually("four workers that answer", func() bool {
-		st, err := l.client.Status(s.ctx, messages.StatusRequest{})
+		st, err := operator.Status(s.ctx, messages.StatusRequest{})
 		if err == nil {
 			names[st.Worker] = true
 		}
@@ -248,12 +249,13 @@ func TestOwnAccountReplacesTheDemoAccount(t *testing.T) {
 	}
 	s := newStack(t, "WECHAT_APPID="+appid, "WECHAT_SECRET_FILE=secrets/shop.secret", "SECRETS_DIR="+secrets,
 		fmt.Sprintf("WORKER_USER=%d:%d", os.Getuid(), os.Getgid()), "WECHAT_TICKETS=none",
-		"NATS_USER=shop", "NATS_PASSWORD="+password, "NATS_CLUSTER_PASSWORD=42",
+		"NATS_WORKER_PASSWORD=1"+password, "NATS_SERVICE_PASSWORD=2"+password, "NATS_OPERATOR_PASSWORD=3"+password,
+		"NATS_CLUSTER_PASSWORD=42",
 		"WECHAT_API_URL=http://simulator:8090", "WECHAT_API_INSECURE=true") // a test must not call api.weixin.qq.com
 	s.compose("--profile=demo", "up", "--detach", "--wait", "--no-build", "simulator")
 	s.control("/accounts", map[string]string{"appid": appid, "secret": secret}, nil)
 	s.up(1)
-	reply, headers := s.request("shop", password, "wechat.code.resolve."+appid, sample)
+	reply, headers := s.request("service", "2"+password, "wechat.code.resolve."+appid, sample)
 	if !strings.Contains(reply, `"code":"8"`) {
 		t.Errorf("nats req: %s%s", headers, reply)
 	}
@@ -273,10 +275,111 @@ func TestOwnAccountReplacesTheDemoAccount(t *testing.T) {
 			t.Errorf("the log shows a secret:\n%s", logs)
 		}
 	}
-	// In the container the verbs find their worker without a flag.
-	if out := s.compose("exec", "-T", "worker", "wxkeeper", "status"); !strings.Contains(out, "fresh  "+appid) {
-		t.Errorf("wxkeeper status: %s", out)
+	// The verbs run as the users of the account APPS.
+	for want, args := range map[string][]string{
+		"fresh  " + appid: {"operator", "status"}, `"code":"8"`: {"service", "resolve", "--appid=" + appid,
+			"oiV2luCau8Cx0TMOy9lvZSLqRcKc", "6cb4bc95e1f1abc97034cbe8fd484989"},
+	} {
+		if out := s.compose(append([]string{"run", "--rm", "-T"}, args...)...); !strings.Contains(out, want) {
+			t.Errorf("wxkeeper %s: %s", args, out)
+		}
 	}
+	if out := s.compose("exec", "-T", "worker", "wxkeeper", "check"); strings.Contains(out, "fail  ") {
+		t.Errorf("wxkeeper check: %s", out)
+	}
+}
+
+// With an account, the passwords of this repository would protect it from nobody.
+func TestAccountWithoutPasswordsDoesNotStart(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	passwords := strings.Fields("NATS_WORKER_PASSWORD NATS_SERVICE_PASSWORD NATS_OPERATOR_PASSWORD NATS_CLUSTER_PASSWORD")
+	clean := s.env
+	for _, account := range []string{"WECHAT_APPID=wx1", "WECHAT_ACCOUNTS_FILE=secrets/accounts.json"} {
+		for i, missing := range passwords {
+			s.env = append(slices.Clone(clean), account)
+			for j, name := range passwords {
+				if i != j {
+					s.env = append(s.env, name+"=1234")
+				}
+			}
+			out, err := s.try("up", "--detach", "--no-build")
+			if err == nil || !strings.Contains(out, missing+" is missing a value: set NATS_") {
+				t.Errorf("%s without %s: %v\n%s", account, missing, err, out)
+			}
+		}
+	}
+	s.env = clean
+	for _, service := range []string{"nats-1", "worker"} {
+		if c := s.containers(service); len(c) > 0 {
+			t.Errorf("there is a container of %s: %+v", service, c)
+		}
+	}
+}
+
+// A container in the network of the clients reaches the port of NATS, and neither the routes nor the monitoring.
+// No password of a client opens a route, and a service reaches only what its list has.
+func TestOtherContainersReachOnlyThePortOfClients(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, "DEMO_LIFE=2h")
+	s.up(1)
+	network := s.project + "_default"
+	shell := strings.Fields(s.compose("config", "--images", "nats-1"))[0]
+	for port, open := range map[string]bool{"4222": true, "6222": false, "8222": false} {
+		for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
+			out, err := exec.CommandContext(s.ctx, "docker", "run", "--rm", "--network="+network, "--entrypoint=nc",
+				shell, "-z", "-w", "3", node, port).CombinedOutput()
+			if (err == nil) != open {
+				t.Errorf("port %s of %s: %v\n%s", port, node, err, out)
+			}
+		}
+	}
+	service := s.connect("service", play)
+	for _, subject := range []string{"$JS.API.INFO", "$JS.API.STREAM.INFO.KV_wechat", "$SRV.PING", "wechat.status"} {
+		m, err := service.Request(subject, nil, 10*time.Second)
+		if err == nil {
+			t.Errorf("%s is answered: %s", subject, m.Data)
+		}
+	}
+	// A reply of the workers goes nowhere beyond the account of the service.
+	js, err := jetstream.New(s.connect("worker", play))
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := messages.NewClient(s.connect("operator", play), "")
+	s.eventually("three fresh credentials, and nothing more to write", func() bool {
+		st, err := operator.Status(s.ctx, messages.StatusRequest{})
+		return err == nil && len(st.Credentials) == 3 && !slices.ContainsFunc(st.Credentials,
+			func(c messages.CredentialStatus) bool { return c.Reason != messages.ReasonFresh })
+	})
+	before := streamOf(s, js)
+	for _, reply := range []string{
+		"$JS.API.STREAM.DELETE.KV_wechat", "$JS.API.STREAM.PURGE.KV_wechat", "$KV.wechat.wx-demo.access_token",
+		"wechat.credential.refresh", "$SRV.PING",
+	} {
+		if err := service.PublishRequest("wechat.credential.get."+demoAppID, reply, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 { // requests after the attack, on which any worker answers
+		s.request("service", play, "wechat.credential.get."+demoAppID, "{}")
+	}
+	if after := streamOf(s, js); !after.Created.Equal(before.Created) || after.State.LastSeq != before.State.LastSeq {
+		t.Errorf("replies have changed the stream: before %+v, after %+v", before.State, after.State)
+	}
+	if _, err := nats.Connect(s.natsURL, nats.Timeout(10*time.Second)); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("a client without a user: %v", err)
+	}
+}
+
+// streamOf returns the stream of the credentials.
+func streamOf(s *stack, js jetstream.JetStream) *jetstream.StreamInfo {
+	s.t.Helper()
+	stream, err := js.Stream(s.ctx, "KV_wechat")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return stream.CachedInfo()
 }
 
 // The image has the root certificates for TLS to api.weixin.qq.com, one binary that knows its version, a user

@@ -29,6 +29,9 @@ func find(t *testing.T, file, pattern string) string {
 	return m[1]
 }
 
+// composeFiles are the files of Compose: the first includes the second.
+var composeFiles = []string{"docker-compose.yml", "deploy/nats/compose.yml"}
+
 // digest is the end of the name of a pinned image.
 const digest = `@sha256:[0-9a-f]{64}`
 
@@ -36,13 +39,15 @@ const digest = `@sha256:[0-9a-f]{64}`
 func TestComposeRunsTheNATSServerOfGoMod(t *testing.T) {
 	t.Parallel()
 	want := "nats:" + find(t, "go.mod", `github\.com/nats-io/nats-server/v2 v(\S+)`) + "-alpine"
-	got := find(t, "docker-compose.yml", `image: &nats-image \$\{NATS_IMAGE:-(nats:[^@}]*)(?:`+digest+`)?\}`)
-	if got != want {
-		t.Errorf("docker-compose.yml has %s, go.mod has %s", got, want)
-	}
-	for _, m := range regexp.MustCompile(`image: (.*)`).FindAllStringSubmatch(read(t, "docker-compose.yml"), -1) {
-		if !regexp.MustCompile(`^(&nats-image |\*nats-image|&image |\*image)`).MatchString(m[1]) {
-			t.Errorf("an image that no test compares: %s", m[1])
+	for _, file := range composeFiles {
+		got := find(t, file, `image: \$\{NATS_IMAGE:-(nats:[^@}]*)(?:`+digest+`)?\}`)
+		if got != want {
+			t.Errorf("%s has %s, go.mod has %s", file, got, want)
+		}
+		for _, m := range regexp.MustCompile(`image: (.*)`).FindAllStringSubmatch(read(t, file), -1) {
+			if !regexp.MustCompile(`^(\$\{NATS_IMAGE:-|&image |\*image)`).MatchString(m[1]) {
+				t.Errorf("an image that no test compares: %s", m[1])
+			}
 		}
 	}
 }
@@ -78,16 +83,16 @@ func TestComposePassesEveryVariableToWorkers(t *testing.T) {
 	t.Parallel()
 	const (
 		compose  = "docker-compose.yml sets it"
-		password = "the NATS nodes have one user, with a password"
+		password = "the NATS user of workers has a password"
 		noTLS    = "no TLS inside one machine"
 		noServer = "no embedded server"
 	)
 	decided := map[string]string{ // why deploy/worker.env does not pass the variable
 		"NATS_URL": compose, "NATS_USER": compose, "NATS_PASSWORD": compose, "WXKEEPER_HTTP_ADDR": compose,
-		"NATS_CREDS": password, "NATS_NKEY": password, "NATS_TOKEN": password,
+		"NATS_INBOX_PREFIX": compose,
+		"NATS_CREDS":        password, "NATS_NKEY": password, "NATS_TOKEN": password,
 		"NATS_CA": noTLS, "NATS_CERT": noTLS, "NATS_KEY": noTLS,
-		"NATS_INBOX_PREFIX":    "the only user may use every inbox",
-		"WXKEEPER_NATS_LISTEN": noServer, "WXKEEPER_DATA_DIR": noServer,
+		"WXKEEPER_NATS_LISTEN": noServer, "WXKEEPER_NATS_OPEN": noServer, "WXKEEPER_DATA_DIR": noServer,
 	}
 	passedFile, composeFile := read(t, "deploy/worker.env"), read(t, "docker-compose.yml")
 	for _, row := range config.Table() {
@@ -109,7 +114,7 @@ func TestComposePassesEveryVariableToWorkers(t *testing.T) {
 // No port is open to the network of the machine, and no fixed name or port prevents a second worker.
 func TestComposePublishesOnlyOnTheLoopback(t *testing.T) {
 	t.Parallel()
-	compose := read(t, "docker-compose.yml")
+	compose := read(t, composeFiles[0]) + read(t, composeFiles[1])
 	ports := regexp.MustCompile(`(?m)^ +ports: (.*)$`).FindAllStringSubmatch(compose, -1)
 	if len(ports) != 4 || strings.Count(compose, "ports:") != len(ports) {
 		t.Errorf("%d lines of ports, want one for each of three nodes and one for the simulator", len(ports))
@@ -120,7 +125,7 @@ func TestComposePublishesOnlyOnTheLoopback(t *testing.T) {
 		}
 	}
 	_, worker, _ := strings.Cut(compose, "\n  worker:")
-	worker, _, _ = strings.Cut(worker, "\n  account-configured:")
+	worker, _, _ = strings.Cut(worker, "\n  operator:")
 	if strings.Contains(worker, "ports:") {
 		t.Error("the worker has a fixed port: a second worker could not start")
 	}

@@ -46,8 +46,9 @@ func openid(i int) string     { return fmt.Sprintf("openid-%d", i) }
 func codeTicket(i int) string { return fmt.Sprintf("ticket-%d", i) }
 func code(i int) string       { return fmt.Sprintf("%09d", i) }
 
-// startLoad starts the clients, and waits for their first answers.
-func startLoad(s *stack, nc *nats.Conn, appid string) *load {
+// startLoad starts the clients, and waits for their first answers. service is a connection of a service; the Reader
+// watches the bucket, so it needs a user of the account WX.
+func startLoad(s *stack, service, wx *nats.Conn, appid string) *load {
 	s.t.Helper()
 	for i := range tickets {
 		s.control("/codes", map[string]any{
@@ -56,9 +57,9 @@ func startLoad(s *stack, nc *nats.Conn, appid string) *load {
 		}, nil)
 	}
 	ctx, stop := context.WithCancel(s.ctx)
-	l := &load{s: s, client: messages.NewClient(nc, ""), stop: stop}
+	l := &load{s: s, client: messages.NewClient(service, ""), stop: stop}
 	var err error
-	if l.reader, err = kv.NewReader(nc, kv.ReaderConfig{}); err != nil {
+	if l.reader, err = kv.NewReader(wx, kv.ReaderConfig{}); err != nil {
 		s.t.Fatal(err)
 	}
 	l.done.Go(func() { _ = l.reader.Run(ctx) }) // the end of ctx is its only error
@@ -83,7 +84,7 @@ func (l *load) call(ctx context.Context, appid string, first int) {
 			return
 		case <-tick.C:
 		}
-		err := l.resolve(ctx, i%tickets)
+		err := l.resolve(ctx, appid, i%tickets)
 		if _, missing := l.reader.AccessToken(appid); err == nil && missing != nil {
 			err = fmt.Errorf("the Reader has no token: %w", missing)
 		}
@@ -97,12 +98,12 @@ func (l *load) call(ctx context.Context, appid string, first int) {
 }
 
 // resolve resolves one code, and repeats the request until it is answered.
-func (l *load) resolve(ctx context.Context, i int) error {
+func (l *load) resolve(ctx context.Context, appid string, i int) error {
 	ctx, cancel := context.WithTimeout(ctx, lostAfter)
 	defer cancel()
 	for again := time.NewTicker(100 * time.Millisecond); ; l.retried.Add(1) {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
-		request := messages.ResolveCodeRequest{OpenID: openid(i), CodeTicket: codeTicket(i)}
+		request := messages.ResolveCodeRequest{AppID: appid, OpenID: openid(i), CodeTicket: codeTicket(i)}
 		raw, err := l.client.ResolveCode(attempt, request)
 		cancel()
 		var refusal *messages.Error

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/wxkeeper/wxkeeper/internal/permissions"
 )
 
 // patience limits a test that hangs, without the removal of its stack. It says nothing about speed.
@@ -218,11 +220,11 @@ func (s *stack) kill(c container) {
 	}
 }
 
-// connect connects a client on this machine.
+// connect connects a client on this machine as one of the users of deploy/nats.
 func (s *stack) connect(user, password string) *nats.Conn {
 	s.t.Helper()
-	nc, err := nats.Connect(s.natsURL, nats.UserInfo(user, password), nats.Timeout(10*time.Second),
-		nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
+	nc, err := nats.Connect(s.natsURL, nats.UserInfo(user, password), nats.CustomInboxPrefix(permissions.Inbox(user)),
+		nats.Timeout(10*time.Second), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		s.t.Fatal(err)
@@ -238,7 +240,8 @@ func (s *stack) request(user, password, subject, body string) (reply, headers st
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	cmd := exec.CommandContext(s.ctx, command, "req", "--timeout=60s", subject, body)
+	cmd := exec.CommandContext(s.ctx, command, "--inbox-prefix="+permissions.Inbox(user), "req", "--timeout=60s",
+		subject, body)
 	home := s.t.TempDir()
 	cmd.Env = []string{
 		"HOME=" + home, "XDG_CONFIG_HOME=" + home, "NO_COLOR=1",
