@@ -328,7 +328,7 @@ func TestOtherContainersReachOnlyThePortOfClients(t *testing.T) {
 	for port, open := range map[string]bool{"4222": true, "6222": false, "8222": false} {
 		for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
 			out, err := exec.CommandContext(s.ctx, "docker", "run", "--rm", "--network="+network, "--entrypoint=nc",
-				shell, "-z", "-w", "3", node, port).CombinedOutput()
+				shell, "-w", "3", node, port).CombinedOutput()
 			if (err == nil) != open {
 				t.Errorf("port %s of %s: %v\n%s", port, node, err, out)
 			}
