@@ -19,10 +19,6 @@ import (
 // token.
 const cacheEvery = 10 * time.Second
 
-// cacheAhead is how far in the future a credential may have been obtained: a worker's clock may be ahead. A
-// credential of a later time would count as newer than everything in the bucket until that time.
-const cacheAhead = 24 * time.Hour
-
 // cacheLimit is the size of the largest file that is read, in bytes. 30,000 credentials take about 12 MB.
 const cacheLimit = 256 << 20
 
@@ -60,10 +56,9 @@ func (r *Reader) restore() {
 	}
 	now := r.cfg.Now()
 	for _, c := range credentials {
-		usable := c.Validate() == nil && c.Valid(now) && !c.ObtainedAt.After(now.Add(cacheAhead))
-		if usable && r.checkAccount(c.AppID) == nil {
+		if c.ValidateAt(now) == nil && c.Valid(now) && r.checkAccount(c.AppID) == nil {
 			c.Revision = 0 // the bucket may have been recreated since
-			r.latest.Restore(c)
+			r.latest.Accept(c)
 		}
 	}
 }

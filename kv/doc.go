@@ -19,18 +19,21 @@
 //
 // # How a Reader receives changes
 //
-// By default it watches the bucket through a JetStream consumer, which it creates and removes. With
-// ReaderConfig.Direct it uses direct gets and the messages that the server republishes, for NATS users with few
-// permissions. A Reader writes nothing to the bucket. A Transport reports refused tokens to the workers.
+// A Reader of named accounts requests its credentials from the workers: at the start, every half minute, and when
+// the server says that a record has changed. Its NATS user needs no right to ask JetStream. The other two feeds, for
+// services that are trusted with more, read the bucket itself: see [Feed]. A Reader writes nothing to the bucket. A
+// Transport reports refused tokens to the workers.
 //
 // # What happens on each failure
 //
 //   - NATS is not available: the Reader continues to return what has not expired, and does so after a restart
 //     if it has a CacheFile. [Reader.Health] shows for how long no changes were received.
-//   - All workers are dead: the Reader continues in the same way. The server removes each record when the
-//     credential expires.
-//   - The bucket is deleted or recreated: the Reader keeps what it holds. With a watch it notices the loss
-//     within half a minute, with direct gets within half a minute or at the next publication.
+//   - All workers are dead: the Reader continues in the same way. Nothing new is published while they are. The
+//     server removes each record when the credential expires.
+//   - The bucket is deleted or recreated: the Reader keeps what it holds, and receives what the workers publish in
+//     the new bucket.
+//   - A record is forged: the Reader ignores it if it is not a record of its key, or has times or a generation that
+//     no worker writes. Otherwise the next refresh replaces it.
 //   - WeChat refuses a token before its end: a [Transport] reports it, once for all requests that were refused,
 //     and repeats them with the next token. If the workers cannot help, the caller gets WeChat's answer, and
 //     the report is not repeated for ten seconds, or for as long as the workers ask.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
@@ -54,7 +56,8 @@ type publisher struct {
 	nc *nats.Conn
 }
 
-// newPublisher makes a publisher on a connection of its own, and creates the buckets.
+// newPublisher makes a publisher on a connection of its own, and creates the buckets. It answers requests for
+// credentials, as a worker does, but from the bucket.
 func newPublisher(tb testing.TB, s connector, opts ...nats.Option) *publisher {
 	tb.Helper()
 	nc := s.Connect(opts...)
@@ -66,7 +69,58 @@ func newPublisher(tb testing.TB, s connector, opts ...nats.Option) *publisher {
 	}
 	p := &publisher{st, tb, nc}
 	p.ensure()
+	subject := messages.DefaultPrefix + "." + messages.SubjectCredentialGet
+	if _, err = nc.Subscribe(subject+".*", func(m *nats.Msg) {
+		go p.answer(m, strings.TrimPrefix(m.Subject, subject+"."))
+	}); err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
 	return p
+}
+
+// answer answers a request for a credential with what is stored, whatever it is.
+func (p *publisher) answer(m *nats.Msg, appid string) {
+	reply := nats.NewMsg(m.Reply)
+	refuse := func(s messages.Symbol) {
+		refusal := messages.Errorf(s, "nothing")
+		reply.Header = refusal.Header()
+		reply.Data, _ = json.Marshal(refusal)
+	}
+	var req messages.GetCredentialRequest
+	if json.Unmarshal(m.Data, &req) != nil {
+		return
+	}
+	var c messages.Credential
+	stored, err := p.stored(messages.Key(appid, req.Kind))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound), err == nil && len(stored.Data) == 0:
+		refuse(messages.NoCredential)
+	case err != nil:
+		refuse(messages.Overloaded)
+	case json.Unmarshal(stored.Data, &c) != nil:
+		reply.Data = stored.Data
+	default:
+		c.Revision = stored.Sequence
+		reply.Data, _ = json.Marshal(c)
+	}
+	_ = p.nc.PublishMsg(reply)
+}
+
+// stored is the last message of a key.
+func (p *publisher) stored(key string) (*jetstream.RawStreamMsg, error) {
+	js, err := jetstream.New(p.nc)
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	stream, err := js.Stream(ctx, bucket.Stream(messages.DefaultBucket))
+	if err != nil {
+		return nil, err
+	}
+	return stream.GetLastMsgForSubject(ctx, bucket.Subject(messages.DefaultBucket, key))
 }
 
 // ensure creates the buckets. It may fail for a moment, after a bucket was deleted or while a cluster elects
@@ -138,12 +192,13 @@ func awaitToken(tb testing.TB, r *Reader, above uint64) messages.Credential {
 	return c
 }
 
-// feeds are the configurations of a Reader of all accounts, and of Readers that need fewer permissions.
+// feeds are the configurations of Readers with all feeds.
 func feeds() map[string]ReaderConfig {
 	return map[string]ReaderConfig{
-		"watch of all": {},
-		"watch of one": {AppIDs: []string{"wx1"}},
-		"direct":       {AppIDs: []string{"wx1"}, Direct: true},
+		"watch of all": {Feed: FeedWatch},
+		"watch of one": {Feed: FeedWatch, AppIDs: []string{"wx1"}},
+		"direct":       {Feed: FeedDirect, AppIDs: []string{"wx1"}},
+		"requests":     {Feed: FeedRequests, AppIDs: []string{"wx1"}},
 	}
 }
 

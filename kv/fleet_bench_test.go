@@ -72,11 +72,12 @@ func BenchmarkThousandReaders(b *testing.B) {
 	}
 	var counting atomic.Bool
 	for i := range conns {
-		r, err := NewReader(conns[i], ReaderConfig{AppIDs: []string{"wx1"}, OnChange: func(c Change) {
+		cfg := ReaderConfig{AppIDs: []string{"wx1"}, Feed: FeedWatch, OnChange: func(c Change) {
 			if c.Ready || (counting.Load() && c.Record != nil) {
 				see()
 			}
-		}})
+		}}
+		r, err := NewReader(conns[i], cfg)
 		if err != nil {
 			b.Fatal(err)
 		}

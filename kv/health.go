@@ -15,9 +15,9 @@ type Health struct {
 	// still arrive, and an existing one comes from CacheFile.
 	Ready bool `json:"ready"`
 	// Stale is for how long no changes of the bucket were received; 0: they are received. An error is noticed
-	// within some seconds, a silent connection when its pings fail, a bucket that does not answer within half
-	// a minute. A node of a cluster that is cut off from the other nodes still answers from its copy: only a
-	// Reader of all accounts notices that.
+	// within some seconds, a silent connection when its pings fail, a bucket or workers that do not answer within
+	// half a minute. A node of a cluster that is cut off from the other nodes still answers from its copy: of the
+	// feeds that read the bucket, only a watch of all accounts notices that.
 	Stale time.Duration `json:"stale"`
 	// Error is why changes are not received; "": they are, or Run has not tried yet.
 	Error string `json:"error,omitempty"`

@@ -30,18 +30,36 @@ var (
 	ErrRunning = errors.New("kv: Run was called before: make another Reader")
 )
 
+// Feed is how a [Reader] receives changes. Each feed needs a list of permissions of the same name, or more
+// (docs/permissions.md).
+type Feed string
+
+// The feeds of a [Reader].
+const (
+	// FeedAuto is FeedRequests if AppIDs are named, else FeedWatch.
+	FeedAuto Feed = ""
+	// FeedRequests requests credentials from the workers, and needs AppIDs. It is for every service: its NATS user
+	// needs the list requester, which has no right to ask JetStream, and may be in another NATS account than the
+	// workers. While no worker runs, it receives nothing new, and there is nothing new.
+	FeedRequests Feed = "requests"
+	// FeedDirect reads the bucket by direct gets, and needs AppIDs. It does not depend on workers. A NATS user with
+	// the list direct is trusted with its whole NATS account, unless the workers have a NATS account of their own.
+	FeedDirect Feed = "direct"
+	// FeedWatch watches the bucket through a JetStream consumer, also for all accounts. It is for services that are
+	// trusted with the whole NATS account of the workers (the lists reader and watcher).
+	FeedWatch Feed = "watch"
+)
+
 // ReaderConfig configures a [Reader]. The zero value works: it follows all accounts of the default bucket by a
 // watch.
 type ReaderConfig struct {
 	Bucket        string // "" is messages.DefaultBucket
 	SubjectPrefix string // first token of the workers' subjects; "" is messages.DefaultPrefix
-	// AppIDs are the accounts to follow; empty: all. A NATS permission can limit a watch of exactly one
-	// account to that account. It cannot limit a watch of several accounts: a service that may follow only
-	// some accounts uses Direct.
+	// AppIDs are the accounts to follow; empty: all. A NATS permission can limit a watch to exactly one account, and
+	// the other feeds to any accounts.
 	AppIDs []string
-	// Direct reads the bucket by direct gets and receives changes as core NATS messages, without a JetStream
-	// consumer, so that the NATS user needs very few permissions (docs/permissions.md). It needs AppIDs.
-	Direct bool
+	// Feed is how the Reader receives changes; "" is FeedRequests if there are AppIDs, else FeedWatch.
+	Feed Feed
 	// CacheFile is a file in which the Reader saves its credentials, so that a service that starts while NATS
 	// is not available has credentials at once. They are not encrypted. The file has mode 0600, which has no
 	// effect on Windows; a file that other users may read, or that another user owns, is not used. Each
@@ -66,9 +84,10 @@ type Change struct {
 	AppID string
 	Kind  messages.Kind
 	// Record is the record that the bucket has now; nil: it has no valid record (deleted, expired, or lost
-	// with the bucket). The Reader may hold a newer credential.
+	// with the bucket). The Reader may hold a newer credential. With FeedRequests it is what a worker holds.
 	Record *messages.Credential
-	// Revision is the bucket's revision of the change; 0: the record was lost with its bucket.
+	// Revision is the bucket's revision of the change; 0: the record was lost with its bucket, or a worker could not
+	// publish it yet.
 	Revision uint64
 	// Reset begins a snapshot, after which revisions may be lower than before; Ready ends it. The other
 	// fields are zero then.
@@ -83,10 +102,12 @@ type Change struct {
 // never block, take no lock, and allocate nothing while there is a valid credential. They continue to return
 // what has not expired while NATS is not available, and after Run has returned.
 //
-// While a Reader holds a valid credential it never goes back to a lower generation, with one exception: the
-// bucket was recreated, the workers have forgotten the generations with it, and the lower generation was
-// obtained later. (A Reader of named accounts may not ask when the bucket was created. After each lost
-// connection it assumes that the bucket may have been recreated.)
+// While a Reader holds a valid credential it goes back to a lower generation only if that one was obtained later,
+// or if the workers say, in reply to a report, that it is the current one. So a Reader continues when the workers
+// have lost the count of generations, and a forged record with a high generation is replaced by the next refresh.
+//
+// A Reader believes a record only as a record of the account and kind that it has asked for. It ignores a record
+// that messages.Credential.ValidateAt refuses, and calls OnError: its clock may be more than an hour behind.
 type Reader struct {
 	cfg     ReaderConfig
 	source  bucket.Source
@@ -123,8 +144,8 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 			return nil, fmt.Errorf("kv: ReaderConfig.AppIDs: %w", err)
 		}
 	}
-	if cfg.Direct && len(cfg.AppIDs) == 0 {
-		return nil, errors.New("kv: ReaderConfig.Direct needs AppIDs: a direct get names its key")
+	if err := cfg.chooseFeed(); err != nil {
+		return nil, err
 	}
 	r := &Reader{
 		cfg: cfg, source: cfg.Source, latest: bucket.NewLatest(cfg.Now), ready: make(chan struct{}),
@@ -144,6 +165,22 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 		r.restore()
 	}
 	return r, nil
+}
+
+// chooseFeed replaces FeedAuto.
+func (cfg *ReaderConfig) chooseFeed() error {
+	named := len(cfg.AppIDs) > 0
+	switch {
+	case cfg.Feed == FeedAuto && named:
+		cfg.Feed = FeedRequests
+	case cfg.Feed == FeedAuto:
+		cfg.Feed = FeedWatch
+	case (cfg.Feed == FeedRequests || cfg.Feed == FeedDirect) && !named:
+		return fmt.Errorf("kv: ReaderConfig.Feed %q needs AppIDs: it reads each account by itself", cfg.Feed)
+	case !slices.Contains([]Feed{FeedRequests, FeedDirect, FeedWatch}, cfg.Feed):
+		return fmt.Errorf("kv: ReaderConfig.Feed: there is no feed %q", cfg.Feed)
+	}
+	return nil
 }
 
 // Run follows the bucket until ctx ends, and returns ctx's error. A second call returns [ErrRunning] at once.
@@ -287,13 +324,21 @@ type natsSource struct {
 }
 
 func (s *natsSource) Run(ctx context.Context, emit func(bucket.Event)) {
-	if s.cfg.Direct {
-		d := bucket.Direct{
-			NC: s.nc, Bucket: s.cfg.Bucket, Prefix: s.cfg.SubjectPrefix, AppIDs: s.cfg.AppIDs, Emit: emit,
-		}
-		d.Run(ctx)
+	if s.cfg.Feed == FeedWatch {
+		s.watch(ctx, emit)
 		return
 	}
+	records := bucket.Requests(s.nc, s.cfg.SubjectPrefix)
+	if s.cfg.Feed == FeedDirect {
+		records = bucket.Direct(s.nc, s.cfg.Bucket)
+	}
+	p := bucket.Poll{
+		NC: s.nc, Prefix: s.cfg.SubjectPrefix, AppIDs: s.cfg.AppIDs, Records: records, Emit: emit,
+	}
+	p.Run(ctx)
+}
+
+func (s *natsSource) watch(ctx context.Context, emit func(bucket.Event)) {
 	w := bucket.Watch{JS: s.js, Bucket: s.cfg.Bucket, Keys: []string{bucket.AllKeys}, Emit: emit}
 	if len(s.cfg.AppIDs) > 0 {
 		w.Narrow = true

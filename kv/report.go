@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -123,7 +124,11 @@ func (r *Reader) sendReport(ctx context.Context, appid, refused string) (repeat 
 		return max(wanted, repeatMin), false
 	case err != nil:
 		return repeat, false
+	case reply.Reason == messages.ReasonNotCurrent:
+		// The refused value may have been forged, with a generation that hides the current one.
+		r.notify(r.latest.Prefer(bucket.Name{AppID: appid, Kind: messages.AccessToken}, refused, reply.Revision))
+		return repeat, true
 	default:
-		return repeat, reply.Reason == messages.ReasonRefreshed || reply.Reason == messages.ReasonNotCurrent
+		return repeat, reply.Reason == messages.ReasonRefreshed
 	}
 }

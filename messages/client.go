@@ -21,6 +21,7 @@ import (
 //   - [ErrInvalidAppID] if the AppID of the request is malformed; nothing was sent,
 //   - *[Error] if a worker refused the request, and so [ErrRejected], [ErrNoCredential] and so on by its
 //     symbol,
+//   - [ErrReply] if a reply arrived that is not of this contract,
 //   - nats.ErrNoResponders if no worker listened until ctx ended; it matches the error of ctx too,
 //   - context.DeadlineExceeded or context.Canceled if ctx ended before the reply arrived,
 //   - another error of nats.go.
@@ -32,6 +33,9 @@ type Client struct {
 	nc     *nats.Conn
 	prefix string
 }
+
+// ErrReply is returned for a reply that is not the JSON of this contract. A worker sends none.
+var ErrReply = errors.New("messages: the reply is not the JSON of this contract")
 
 // DefaultTimeout limits a request whose context has no deadline. A worker replies earlier, except to
 // [Client.RefreshCredential]: if WeChat is slow, that may take 13 s (docs/consumers.md).
@@ -135,7 +139,7 @@ func decode[T any](reply json.RawMessage, err error) (T, error) {
 		return v, err
 	}
 	if err := json.Unmarshal(reply, &v); err != nil {
-		return v, fmt.Errorf("messages: decode the reply: %w", err)
+		return v, ErrReply // without the cause, which may show a part of the reply
 	}
 	return v, nil
 }

@@ -46,6 +46,14 @@ const MaxValueSize = 2048
 // with a wrong, distant end would outlive every correct one. WeChat's credentials live for two hours.
 const MaxLife = 31 * 24 * time.Hour
 
+// MaxGeneration is the highest generation that is published: the highest integer that JSON keeps exact in every
+// language. A generation grows by one with each value, so only a forged record can be near it.
+const MaxGeneration = 1<<53 - 1
+
+// MaxAhead is how far obtained_at may be ahead of the clock of who reads a record: the clocks of two machines may
+// differ. A record of a later time would count as newer than every correct one until that time.
+const MaxAhead = time.Hour
+
 // The times of a record must fit into int64 nanoseconds since 1970, because kv.Handle compares them in that
 // form.
 var earliest, latest = time.Unix(0, 0), time.Unix(0, math.MaxInt64)
@@ -135,8 +143,24 @@ func (c *Credential) Validate() error {
 	if c.Life() > MaxLife {
 		return fail("its life is %s, at most %s are allowed", c.Life(), MaxLife)
 	}
-	if c.Generation == 0 {
+	switch {
+	case c.Generation == 0:
 		return fail("the generation is 0")
+	case c.Generation > MaxGeneration:
+		return fail("the generation is %d, at most %d is allowed", c.Generation, uint64(MaxGeneration))
+	}
+	return nil
+}
+
+// ValidateAt checks a record that was read at now: [Credential.Validate], and that it was not obtained later than
+// [MaxAhead] after now. Its error wraps [ErrInvalidCredential] and does not show the value.
+func (c *Credential) ValidateAt(now time.Time) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if ahead := c.ObtainedAt.Sub(now); ahead > MaxAhead {
+		return fmt.Errorf("%w: %s: obtained_at is %s ahead of the clock here, at most %s are allowed",
+			ErrInvalidCredential, Key(c.AppID, c.Kind), ahead.Round(time.Second), MaxAhead)
 	}
 	return nil
 }

@@ -398,10 +398,10 @@ func TestVerbs(t *testing.T) {
 			t.Error("the value is still the dead token")
 		}
 		none := start(t, env, bin, "watch", "--appid=wx3")
-		none.find(t, none.stderr, `^wxkeeper: nothing in the bucket for wx3 yet\n`)
-		for _, p := range []*process{w, text} {
+		none.find(t, none.stderr, `^wxkeeper: .*wx3.*unknown_account.* \(trying again\)\n`)
+		for p, wantErr := range map[*process]string{w: "", text: "wxkeeper: no credential of wx2 yet\n"} {
 			if code := p.stop(t, syscall.SIGTERM); code != 0 || strings.Contains(p.stdout.String(), value) ||
-				p.stderr.String() != "" {
+				p.stderr.String() != wantErr {
 				t.Errorf("%s: exit code %d, or it shows a value:\n%s%s", p.name, code, p.stdout, p.stderr)
 			}
 		}
@@ -440,19 +440,16 @@ func TestVerbs(t *testing.T) {
 		refused(mine, "", "invalid_request", "refresh", "--value-sha256=zz")
 	})
 
-	t.Run("no bucket", func(t *testing.T) {
-		w := start(t, k.another(t).with(vars{"WXKEEPER_BUCKET": "other"}), bin, "watch")
-		w.find(t, w.stderr, `^wxkeeper: there is no bucket other: .*WXKEEPER_BUCKET`)
-		if code := w.stop(t, syscall.SIGINT); code != 0 || w.stdout.String() != "" {
-			t.Errorf("exit code %d, %q", code, w.stdout)
-		}
-	})
-
 	t.Run("no worker", func(t *testing.T) {
 		r := call(t, mine.with(vars{"WXKEEPER_SUBJECT_PREFIX": "other"}), "", bin, "get")
 		if r.code != 1 || strings.Count(r.err, "\n") != 1 ||
 			!strings.Contains(r.err, "no worker answers on other.> at nats://") {
 			t.Errorf("%+v", r)
+		}
+		w := start(t, env.with(vars{"WXKEEPER_SUBJECT_PREFIX": "other"}), bin, "watch", "--appid="+appid)
+		w.find(t, w.stderr, `^wxkeeper: .*no worker listens \(trying again\)\n`)
+		if code := w.stop(t, syscall.SIGINT); code != 0 || w.stdout.String() != "" {
+			t.Errorf("exit code %d, %q", code, w.stdout)
 		}
 	})
 }

@@ -133,8 +133,8 @@ func TestNoFindingAndNoChangeManipulatesTheTerminal(t *testing.T) {
 		term, out, errs := screen(true)
 		v.print(term, kv.Change{AppID: hostile, Kind: hostile, Record: record})
 		v.AppID = []string{hostile}
-		v.nothing(term, map[string]bool{})
-		watching := &watchErrors{t: term, bucket: hostile, violations: map[string]bool{}}
+		nothing(term, v.AppID, map[string]bool{})
+		watching := &watchErrors{t: term, violations: map[string]bool{}}
 		watching.print(errors.New(hostile))
 		watching.printViolation(&violationError{advice: hostile})
 		if got := strings.Count(out.String(), "\n"); got != 1 {

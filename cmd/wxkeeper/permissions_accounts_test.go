@@ -46,7 +46,7 @@ func TestTwoAccountsGiveServicesAndOperatorsWhatTheyNeedAndNothingElse(t *testin
 	g := guardConf(t, twoAccounts(t, lists))
 	s := g.startWorker(g.as("worker"))
 	shop, cache, desk := g.as("shop"), g.as("cache"), g.as("desk")
-	cfg := kv.ReaderConfig{AppIDs: []string{mine}, Direct: true}
+	cfg := kv.ReaderConfig{AppIDs: []string{mine}, Feed: kv.FeedDirect}
 	r, _ := g.read(cache, cfg)
 	for _, k := range messages.Kinds {
 		g.await(r, mine, k, 0)

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 )
@@ -69,7 +68,7 @@ func TestWatchPrintsWhichPermissionIsMissing(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	for inbox, want := range map[string]string{
-		"_INBOX_shop": "publish to $JS.API.STREAM.INFO.KV_creds: wxkeeper permissions reader prints",
+		"_INBOX_shop": "publish to corp.credential.get.wx1: wxkeeper permissions ",
 		"":            "subscribe to _INBOX.>: " + natsconn.InboxAdvice,
 	} {
 		t.Setenv("NATS_INBOX_PREFIX", inbox)
@@ -85,7 +84,7 @@ func TestWatchPrintsWhichPermissionIsMissing(t *testing.T) {
 				stop()
 			}
 		})
-		code := execute(ctx, term, []string{"watch"})
+		code := execute(ctx, term, []string{"watch", "--appid", mine})
 		stop()
 		mu.Lock()
 		if code != exitOK {
@@ -104,7 +103,7 @@ func TestWatchPrintsWhichPermissionIsMissing(t *testing.T) {
 func TestWatchPrintsAViolationOnceAndNotTheTimeoutAfterIt(t *testing.T) {
 	t.Parallel()
 	term, _, errs := screen(false)
-	w := &watchErrors{t: term, bucket: "creds", violations: map[string]bool{}}
+	w := &watchErrors{t: term, violations: map[string]bool{}}
 	violate := func(subject string) {
 		w.printViolation(&violationError{natsconn.Use{Subject: subject}, "ask"})
 		w.print(context.DeadlineExceeded)
@@ -116,15 +115,11 @@ func TestWatchPrintsAViolationOnceAndNotTheTimeoutAfterIt(t *testing.T) {
 		}
 		errs.Reset()
 	}
-	violate("$JS.API.CONSUMER.CREATE.KV_creds.first.$KV.creds.*.*")
-	violate("$JS.API.CONSUMER.CREATE.KV_creds.second.$KV.creds.*.*")
-	printed("wxkeeper: this NATS user may not publish to $JS.API.CONSUMER.CREATE.KV_creds.first.$KV.creds.*.*: ask\n")
-	violate("$JS.API.CONSUMER.MSG.NEXT.KV_creds.third")
-	printed("wxkeeper: this NATS user may not publish to $JS.API.CONSUMER.MSG.NEXT.KV_creds.third: ask\n")
-	w.print(jetstream.ErrStreamNotFound)
-	w.print(jetstream.ErrStreamNotFound)
-	printed("wxkeeper: there is no bucket creds: no worker has run here yet, or WXKEEPER_BUCKET is another one " +
-		"(trying again)\n")
+	violate("corp.credential.get.wx1")
+	violate("corp.credential.get.wx1")
+	printed("wxkeeper: this NATS user may not publish to corp.credential.get.wx1: ask\n")
+	violate("corp.credential.get.wx2")
+	printed("wxkeeper: this NATS user may not publish to corp.credential.get.wx2: ask\n")
 	w.reset()
 	w.print(context.DeadlineExceeded)
 	w.print(errors.New("else"))

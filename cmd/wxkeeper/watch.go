@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,9 +19,9 @@ type watchVerb struct {
 }
 
 func (watchVerb) Help() string {
-	return `It prints the records that are in the bucket now, and then each change, one per line, until a signal stops
-it: time, account, kind, generation, revision, expiry, source. It never prints a value. It reads the bucket
-itself, which needs more NATS permissions than the other verbs.
+	return `It prints the credentials that there are now, and then each change, one per line, until a signal stops it:
+time, account, kind, generation, revision, expiry, source. It never prints a value. Without --appid it prints the
+accounts that the workers keep when it starts.
 
 Example:
 
@@ -35,7 +37,11 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	errs := &watchErrors{t: t, bucket: cfg.Bucket, violations: map[string]bool{}}
+	appids, err := v.accounts(ctx, t)
+	if err != nil {
+		return err
+	}
+	errs := &watchErrors{t: t, violations: map[string]bool{}}
 	nc, err := connect(ctx, t, cfg, onViolation(cfg, errs.printViolation))
 	if err != nil {
 		return err
@@ -52,17 +58,17 @@ func (v *watchVerb) Run(ctx context.Context, t *terminal) error {
 		case <-ctx.Done():
 		}
 	})
-	found := map[string]bool{} // accounts that have a record in the bucket
+	found := map[string]bool{} // accounts that have a credential
 	snapshot := false          // the first snapshot is complete
 	r, err := kv.NewReader(nc.Conn, kv.ReaderConfig{
-		Bucket: cfg.Bucket, AppIDs: v.AppID,
+		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, AppIDs: appids, Feed: kv.FeedRequests,
 		OnChange: func(c kv.Change) {
 			errs.reset()
 			found[c.AppID] = true
 			v.print(t, c)
 			if c.Ready && !snapshot {
 				snapshot = true
-				v.nothing(t, found)
+				nothing(t, appids, found)
 			}
 		},
 		OnError: errs.print,
@@ -90,16 +96,41 @@ type change struct {
 	Worker     string    `json:"worker,omitempty"`
 }
 
-// nothing prints for which accounts the bucket has no records.
-func (v *watchVerb) nothing(t *terminal, found map[string]bool) {
-	for _, id := range v.AppID {
-		if !found[id] {
-			t.complain("nothing in the bucket for %s yet", id)
-		}
+// accounts returns the accounts to follow: those that were named, or those that the workers keep.
+func (v *watchVerb) accounts(ctx context.Context, t *terminal) ([]string, error) {
+	if len(v.AppID) > 0 {
+		return v.AppID, nil
 	}
-	delete(found, "") // the changes that mark the beginning and the end of a snapshot
-	if len(v.AppID) == 0 && len(found) == 0 {
-		t.complain("nothing in the bucket yet")
+	var status messages.Status
+	asking := clientFlags{Timeout: statusTimeout}
+	err := asking.request(ctx, t, func(ctx context.Context, c *messages.Client, _ config.Config) (err error) {
+		status, err = c.Status(ctx, messages.StatusRequest{})
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case status.Truncated:
+		return nil, fmt.Errorf("the workers keep %d accounts, more than one reply can list: name accounts with --appid",
+			status.Accounts)
+	}
+	var appids []string
+	for _, c := range status.Credentials {
+		appids = append(appids, c.AppID)
+	}
+	slices.Sort(appids)
+	return slices.Compact(appids), nil
+}
+
+// statusTimeout is how long the verb waits for the list of accounts.
+const statusTimeout = 10 * time.Second
+
+// nothing prints for which accounts there is no credential.
+func nothing(t *terminal, appids []string, found map[string]bool) {
+	for _, id := range appids {
+		if !found[id] {
+			t.complain("no credential of %s yet", id)
+		}
 	}
 }
 

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -44,18 +48,86 @@ func TestWatchPrintsForWhichAccountsThereIsNothing(t *testing.T) {
 		found  map[string]bool
 		want   string
 	}{
-		{nil, map[string]bool{"": true}, "wxkeeper: nothing in the bucket yet\n"},
-		{nil, map[string]bool{"": true, "wx1": true}, ""},
-		{[]string{"wx1", "wx2"}, map[string]bool{"": true, "wx1": true},
-			"wxkeeper: nothing in the bucket for wx2 yet\n"},
+		{[]string{"wx1"}, map[string]bool{"": true, "wx1": true}, ""},
+		{[]string{"wx1", "wx2"}, map[string]bool{"": true, "wx1": true}, "wxkeeper: no credential of wx2 yet\n"},
 	} {
 		term, out, errs := screen(true)
-		(&watchVerb{AppID: tt.appids}).nothing(term, tt.found)
+		nothing(term, tt.appids, tt.found)
 		if errs.String() != tt.want {
 			t.Errorf("--appid %v, found %v: %q, want %q", tt.appids, tt.found, errs, tt.want)
 		}
 		if out.Len() > 0 {
 			t.Errorf("--appid %v: standard output: %q", tt.appids, out)
 		}
+	}
+}
+
+// watcherConf is a user with the permissions that the verb needs, and no others.
+const watcherConf = `user_eye: {
+  user: "eye"
+  password: $EYE_PASSWORD
+  permissions: {
+    publish: { allow: ["corp.status", "corp.credential.get.*"] }
+    subscribe: { allow: ["corp.published.*.*", "_INBOX_eye.>"] }
+  }
+}
+`
+
+func TestWatchNeedsNoRightToAskJetStream(t *testing.T) {
+	g := guard(t, watcherConf)
+	g.startWorker(g.as(admin))
+	follow, _ := g.read(g.as(admin), kv.ReaderConfig{})
+	for _, id := range []string{mine, other} {
+		g.await(follow, id, messages.AccessToken, 0)
+	}
+	t.Setenv("NATS_INBOX_PREFIX", "_INBOX_eye")
+	for name, value := range g.environment("eye") {
+		t.Setenv(name, value)
+	}
+	for args, want := range map[string]string{
+		"watch": other, "watch --appid wx1": mine, "watch --appid wx1 --appid wx2": other,
+	} {
+		ctx, stop := context.WithCancel(g.context())
+		term, _, errs := screen(false)
+		var printed strings.Builder
+		term.out = writer(func(text string) {
+			printed.WriteString(text)
+			if strings.Contains(printed.String(), want) && strings.HasSuffix(printed.String(), "\n") {
+				stop()
+			}
+		})
+		if code := execute(ctx, term, strings.Fields(args)); code != exitOK {
+			t.Errorf("wxkeeper %s: exit code %d: %s", args, code, errs)
+		}
+		stop()
+		if !strings.Contains(printed.String(), want) {
+			t.Errorf("wxkeeper %s does not print %s: %s%s", args, want, &printed, errs)
+		}
+	}
+	g.noViolations()
+}
+
+// A reply has room for some thousand credentials. To print only a part of the accounts, silently, would mislead.
+func TestWatchAsksForNamesIfThereAreTooManyAccounts(t *testing.T) {
+	g := guard(t, watcherConf)
+	worker := g.as(admin)
+	_, err := worker.Subscribe("corp.status", func(m *nats.Msg) {
+		body, _ := json.Marshal(messages.Status{Accounts: 5000, Truncated: true})
+		_ = m.Respond(body)
+	})
+	if err == nil {
+		err = worker.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NATS_INBOX_PREFIX", "_INBOX_eye")
+	for name, value := range g.environment("eye") {
+		t.Setenv(name, value)
+	}
+	term, _, errs := screen(false)
+	if code := execute(g.context(), term, []string{"watch"}); code != exitFailure ||
+		!strings.Contains(errs.String(), "5000 accounts") || !strings.Contains(errs.String(), "--appid") {
+		t.Errorf("exit code %d: %s", code, errs)
 	}
 }

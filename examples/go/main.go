@@ -70,7 +70,7 @@ func (s *service) run(ctx context.Context, servers string) error {
 		nats.Name("example"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectBufSize(-1), nats.PingInterval(10 * time.Second),
 	}
-	// Use a NATS user that has only the permissions of this program: wxkeeper permissions direct resolver --appid …
+	// Use a NATS user that has only the permissions of this program: wxkeeper permissions requester --appid …
 	if user := os.Getenv("NATS_USER"); user != "" {
 		inboxes := cmp.Or(os.Getenv("NATS_INBOX_PREFIX"), "_INBOX")
 		options = append(options, nats.UserInfo(user, os.Getenv("NATS_PASSWORD")), nats.CustomInboxPrefix(inboxes))
@@ -86,11 +86,11 @@ func (s *service) run(ctx context.Context, servers string) error {
 	s.workers = messages.NewClient(nc, s.prefix)
 	trouble := "" // the last one: while NATS is down the same error comes again and again
 	s.reader, err = kv.NewReader(nc, kv.ReaderConfig{
-		AppIDs: []string{s.appid}, SubjectPrefix: s.prefix, Direct: true,
+		AppIDs: []string{s.appid}, SubjectPrefix: s.prefix,
 		OnError: func(err error) {
 			if err.Error() != trouble {
 				trouble = err.Error()
-				fmt.Fprintln(os.Stderr, "cannot read the bucket:", trouble)
+				fmt.Fprintln(os.Stderr, "cannot read the credentials:", trouble)
 			}
 		},
 	})

@@ -21,7 +21,7 @@ const { values: flags } = parseArgs({
     prefix: { type: "string", default: "wechat" }, // WXKEEPER_SUBJECT_PREFIX of the workers
     api: { type: "string", default: "https://api.weixin.qq.com" },
     patience: { type: "string", default: "10" }, // seconds that a customer waits
-    "read-every": { type: "string", default: "10" }, // seconds between two reads of the bucket
+    "read-every": { type: "string", default: "30" }, // seconds between two reads without a hint
   },
 });
 if (!flags.appid) {
@@ -31,7 +31,7 @@ if (!flags.appid) {
 
 const DEAD = new Set([40001, 42001, 40014]); // the errcodes by which WeChat refuses a token
 
-// Use a NATS user that has only the permissions of this program: wxkeeper permissions direct resolver --appid …
+// Use a NATS user that has only the permissions of this program: wxkeeper permissions requester --appid …
 // For the embedded server of a worker: eval "$(wxkeeper nats-env)"
 const { NATS_USER: user, NATS_PASSWORD: pass, NATS_TOKEN: natsToken, NATS_INBOX_PREFIX: inboxPrefix } = process.env;
 console.error(`connecting to ${flags.nats}`); // until a server is up
@@ -47,7 +47,7 @@ let trouble = ""; // the last one: while NATS is down the same error comes each 
 token.on("trouble", (err) => {
   const last = trouble;
   trouble = err.message.replace(/_INBOX[\w.]+/g, "_INBOX…"); // each request has another inbox
-  if (trouble !== last) console.error(`cannot read the bucket: ${trouble}`);
+  if (trouble !== last) console.error(`cannot read the access_token: ${trouble}`);
 });
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -1,14 +1,23 @@
 // What a service in JavaScript needs from wxkeeper: a credential that is always current, and requests to the
 // workers. It implements the contract of docs/consumers.md. It is an example: copy the file into your service.
 
+import { createHash } from "node:crypto";
 import { EventEmitter, once } from "node:events";
 import { setTimeout as pause } from "node:timers/promises";
-import { Kvm } from "@nats-io/kv";
 import { connect as natsConnect } from "@nats-io/transport-node";
 
-const READ_AGAIN = 1_000; // ms after a direct get that failed
-const ATTEMPT = 5_000; //    ms for one answer; a worker replies within 4 s
-const DEADLINE = 10_000; //  ms for a request with all its attempts
+const READ_AGAIN = 1_000; //    ms after a read that failed
+const READ_TIMEOUT = 2_000; //  ms for one read
+const SETTLE_FIRST = 1_000; //  ms after the first read on a connection; doubles with each further one
+const SETTLE_READS = 5; //      such reads, because a worker may be behind after a server was lost
+const HINT_PAUSE = 50; //       ms between a hint and the second read for it; doubles with each further one
+const HINT_TRIES = 6; //        reads for one hint that do not show it
+const HINT_EVERY = 1_000; //    ms between two reads that hints cause, on average
+const HINTS_AT_ONCE = 10; //    such reads without a pause
+const ATTEMPT = 5_000; //       ms for one answer; a worker replies within 4 s
+const DEADLINE = 10_000; //     ms for a request with all its attempts
+const AHEAD = 3_600_000; //     ms by which obtained_at may be ahead of this machine's clock
+const LIFE = 31 * 86_400_000; // ms: the longest life of a credential
 
 /**
  * Connects with the options that a service needs. By default nats.js fails if no server is up at the start, and
@@ -28,25 +37,23 @@ export function connect(options) {
 }
 
 /**
- * A record of the bucket.
+ * A credential.
  *
  * @typedef {object} Record
  * @property {string} value      the token or ticket: a secret
  * @property {number} generation grows with each new value
- * @property {number} revision   identifies this record in a report
+ * @property {number} revision   of the record in the bucket
  * @property {Date} obtainedAt   when a worker asked WeChat for the value
  * @property {Date} expiresAt    when the value expires
- * @property {Date} storedAt     when NATS stored the record, by the clock of its server
  */
 
 /**
  * A credential that is always current. Events: "change" with the new {@link Record}; "trouble" with an Error,
- * each time that the bucket cannot be read.
+ * each time that the credential cannot be read.
  *
- * It receives changes on the subject wechat.published.APPID.KIND, on which the bucket republishes them, and
- * reads the record with a direct get: at the start, after each reconnection, and at an interval. It does not
- * use kv.watch(): in nats.js 3.4 that receives nothing for 90 s after its consumer is lost, and nothing at all,
- * without an error, after the bucket is recreated. It also needs more permissions.
+ * It requests the credential from the workers: at the start, after each reconnection, at an interval, and after a
+ * message on wechat.published.APPID.KIND, on which the bucket republishes each change. Such a message is only a
+ * hint, and never a value: every user that may publish there, or direct a reply there, can send one.
  */
 export class Credential extends EventEmitter {
   #nc;
@@ -54,24 +61,31 @@ export class Credential extends EventEmitter {
   #kind;
   #prefix;
   #readEvery;
-  #kv;
   #subscription;
   /** @type {Record | undefined} */
   #held;
   #timer;
   #closed = false;
-  #reports = new Map(); // revision → the report in progress
+  #reading = false; // a read is in progress
+  #again = false; //   another read is wanted after it
+  #hinted = false; //  the timer was set by a hint
+  #wanted = 0; //      the revision of a hint that no read has shown yet
+  #settled = 0; //     reads since the last connection, at most SETTLE_READS
+  #tries = 0; //       reads since the last hint that did not show it
+  #last = 0; //        the revision of the last read
+  #paid = 0; //        limits the reads that hints cause
+  #preferred = 0; //   the revision that the workers call the current one
+  #reports = new Map(); // value → the report in progress
 
   /**
    * @param {import("@nats-io/transport-node").NatsConnection} nc
    * @param {string} appid
    * @param {string} kind access_token, jsapi_ticket or wx_card_ticket
    * @param {object} options
-   * @param {string} options.bucket    WXKEEPER_BUCKET of the workers
    * @param {string} options.prefix    WXKEEPER_SUBJECT_PREFIX of the workers
-   * @param {number} options.readEvery ms between two direct gets, which find changes whose message was lost
+   * @param {number} options.readEvery ms between two reads without a hint, which find changes whose hint was lost
    */
-  constructor(nc, appid, kind = "access_token", { bucket = "wechat", prefix = "wechat", readEvery = 10_000 } = {}) {
+  constructor(nc, appid, kind = "access_token", { prefix = "wechat", readEvery = 30_000 } = {}) {
     super();
     this.setMaxListeners(0); // each caller of wait is a listener
     this.#nc = nc;
@@ -79,13 +93,11 @@ export class Credential extends EventEmitter {
     this.#kind = kind;
     this.#prefix = prefix;
     this.#readEvery = readEvery;
-    // allow_direct: the subject of a direct get has the key, so that a permission can grant one account only.
-    this.#kv = new Kvm(nc).open(bucket, { allow_direct: true });
     this.#subscription = nc.subscribe(`${prefix}.published.${appid}.${kind}`, {
-      callback: (err, msg) => (err ? this.emit("trouble", err) : this.#receive(msg)),
+      callback: (err, msg) => (err ? this.emit("trouble", err) : this.#hint(msg.headers)),
     });
     this.#readAfterReconnections();
-    this.#read();
+    this.#readIn(0); // after the caller has added its listeners
   }
 
   /** The current record. Throws if there is none yet, or if the last one has expired. */
@@ -101,32 +113,36 @@ export class Credential extends EventEmitter {
   }
 
   /**
-   * Waits for a valid record, with a generation above newerThan.
+   * Waits for a valid record, with another value than except.
    *
-   * @param {{newerThan?: number, signal?: AbortSignal}} options
+   * @param {{except?: string, signal?: AbortSignal}} options
    */
-  async wait({ newerThan = 0, signal = AbortSignal.timeout(DEADLINE) } = {}) {
+  async wait({ except, signal = AbortSignal.timeout(DEADLINE) } = {}) {
     try {
-      while (!valid(this.#held) || this.#held.generation <= newerThan) await once(this, "change", { signal });
+      while (!valid(this.#held) || this.#held.value === except) await once(this, "change", { signal });
     } catch (cause) {
-      throw new Error(`no ${newerThan ? "newer" : "valid"} ${this.#kind} of ${this.#appid} in time`, { cause });
+      throw new Error(`no ${except ? "other" : "valid"} ${this.#kind} of ${this.#appid} in time`, { cause });
     }
     return this.#held;
   }
 
   /**
    * Reports to the workers that WeChat refused this record (errcode 40001, 42001 or 40014), and waits until
-   * this object holds the current record. Reports of the same record are coalesced. The workers ask WeChat
+   * this object holds the current record. Reports of the same value are coalesced. The workers ask WeChat
    * before they renew anything.
    *
    * @param {Record} refused
    * @returns {Promise<{reason: string, generation: number, refreshed: boolean}>} the reply of wechat.credential.refresh
    */
-  report(refused) {
-    let report = this.#reports.get(refused.revision);
+  async report(refused) {
+    const held = this.#held;
+    if (valid(held) && held.value !== refused.value) { // the new one has arrived before WeChat's answer
+      return { reason: "not_current", generation: held.generation, refreshed: false };
+    }
+    let report = this.#reports.get(refused.value);
     if (!report) {
-      report = this.#report(refused.revision).finally(() => this.#reports.delete(refused.revision));
-      this.#reports.set(refused.revision, report);
+      report = this.#report(refused.value).finally(() => this.#reports.delete(refused.value));
+      this.#reports.set(refused.value, report);
     }
     return report;
   }
@@ -138,57 +154,79 @@ export class Credential extends EventEmitter {
     this.#subscription.unsubscribe();
   }
 
-  async #report(revision) {
-    const body = { appid: this.#appid, kind: this.#kind, revision };
+  async #report(refused) {
+    const value_sha256 = createHash("sha256").update(refused).digest("hex");
+    const body = { appid: this.#appid, kind: this.#kind, value_sha256 };
     const reply = await request(this.#nc, "credential.refresh", body, { prefix: this.#prefix });
-    if (reply.generation > (this.#held?.generation ?? 0)) {
-      this.#read(); // the message of the change may have been lost
-      await this.wait({ newerThan: reply.generation - 1 });
+    if (reply.reason === "refreshed" || reply.reason === "not_current") {
+      // The refused record may have been forged, with a generation that hides the current one.
+      if (reply.reason === "not_current" && this.#held?.value === refused) this.#preferred = reply.revision;
+      this.#read(); // the hint may have been lost
+      await this.wait({ except: refused });
     }
     return reply;
   }
 
-  /** Receives a message that the bucket has republished. */
-  #receive(msg) {
-    if (msg.data.length === 0) return; // deleted or expired: a record that is still valid is kept
-    try {
-      this.#adopt(msg.json(), Number(msg.headers.get("Nats-Sequence")), new Date(msg.headers.get("Nats-Time-Stamp")));
-    } catch (err) {
-      this.emit("trouble", err);
-    }
+  /** Reads again soon: the record may have changed. A flood of hints causes few reads. */
+  #hint(headers) {
+    const removed = headers?.has("KV-Operation") || headers?.has("Nats-Marker-Reason"); // a worker may still hold it
+    if (!removed) this.#wanted = Math.max(this.#wanted, Number(headers?.get("Nats-Sequence")) || 0);
+    this.#tries = 0;
+    if (this.#hinted) return;
+    this.#hinted = true;
+    const now = Date.now();
+    this.#paid = Math.max(this.#paid, now) + HINT_EVERY;
+    this.#readIn(Math.max(0, this.#paid - now - HINTS_AT_ONCE * HINT_EVERY));
   }
 
-  /** Adopts a record of the bucket, unless it is older than the record that this object holds. */
-  #adopt(json, revision, storedAt) {
-    const record = {
-      value: json.value, generation: json.generation, revision, storedAt,
-      obtainedAt: new Date(json.obtained_at), expiresAt: new Date(json.expires_at),
-    };
-    const held = this.#held;
-    const known = record.revision === held?.revision && record.storedAt.getTime() === held.storedAt.getTime();
-    if (known || !valid(record)) return;
-    if (valid(held)) {
-      // A lower generation comes from a replica that lags behind, or from a recreated bucket after the workers
-      // lost the count. Only in the second case both of its times are later.
-      const obtainedLater = record.generation === held.generation || record.obtainedAt > held.obtainedAt;
-      const later = record.storedAt > held.storedAt && obtainedLater;
-      if (record.generation <= held.generation && !later) return;
-    }
-    this.#held = record;
-    this.emit("change", record);
-  }
-
-  /** Reads the record from the bucket, now and again after the interval. */
+  /** Reads the credential now, and again after the interval. */
   async #read() {
-    this.#readIn(this.#readEvery);
+    this.#hinted = false;
+    this.#again = this.#reading; // one read at a time
+    if (this.#reading || this.#closed) return;
+    this.#reading = true;
+    let next = this.#readEvery;
     try {
-      const entry = await (await this.#kv).get(`${this.#appid}.${this.#kind}`);
-      if (entry?.operation === "PUT") this.#adopt(entry.json(), entry.revision, entry.created);
-    } catch (err) { // NATS is down, or there is no bucket: a record that is still valid is kept
+      const record = await this.#get();
+      if (record) this.#adopt(record);
+      if (this.#settled < SETTLE_READS) next = Math.min(next, SETTLE_FIRST * 2 ** this.#settled++);
+      // The worker may not have received yet what the hint is about. A revision that is higher, and that was there
+      // before, may be of the bucket before it was recreated. And the hint may be forged.
+      const revision = record?.revision ?? 0;
+      const shown = revision === this.#wanted || (revision > this.#wanted && revision !== this.#last);
+      this.#last = revision;
+      if (this.#wanted && !shown && this.#tries < HINT_TRIES) next = HINT_PAUSE * 2 ** this.#tries++;
+      else this.#wanted = this.#tries = 0;
+    } catch (err) { // NATS is down, or no worker runs: a record that is still valid is kept
       if (this.#closed) return;
       this.emit("trouble", err);
-      this.#readIn(READ_AGAIN);
+      next = READ_AGAIN;
+    } finally {
+      this.#reading = false;
     }
+    if (!this.#hinted) this.#readIn(this.#again ? 0 : Math.min(next, this.#readEvery));
+  }
+
+  /** Requests the credential from a worker. Returns undefined if there is none now. */
+  async #get() {
+    const body = { appid: this.#appid, kind: this.#kind };
+    try {
+      const reply = await request(this.#nc, "credential.get", body, { prefix: this.#prefix, timeout: READ_TIMEOUT });
+      return toRecord(reply, this.#appid, this.#kind);
+    } catch (err) {
+      if (err instanceof Refusal && ["no_credential", "not_configured"].includes(err.symbol)) return undefined;
+      throw err;
+    }
+  }
+
+  /** Adopts a record, unless it is older than the record that this object holds. */
+  #adopt(record) {
+    const held = this.#held;
+    const preferred = this.#preferred > 0 && record.revision === this.#preferred;
+    if (!valid(record) || (valid(held) && !preferred && !newer(record, held)) || same(record, held)) return;
+    this.#held = record;
+    this.#preferred = 0;
+    this.emit("change", record);
   }
 
   #readIn(ms) {
@@ -199,9 +237,48 @@ export class Credential extends EventEmitter {
   async #readAfterReconnections() {
     for await (const status of this.#nc.status()) {
       if (this.#closed) return;
-      if (status.type === "reconnect") this.#read(); // messages of the time without a connection do not arrive
+      if (status.type !== "reconnect") continue;
+      this.#settled = 0;
+      this.#read(); // hints of the time without a connection do not arrive
     }
   }
+}
+
+/**
+ * Checks that a reply is a record of this account and kind, which no other responder can have put in its place.
+ *
+ * @returns {Record}
+ */
+function toRecord(json, appid, kind) {
+  if (json?.appid !== appid || json.kind !== kind) throw new Error("the reply is the record of another key");
+  const { value, generation, revision = 0 } = json;
+  const obtainedAt = new Date(json.obtained_at);
+  const expiresAt = new Date(json.expires_at);
+  const life = expiresAt - obtainedAt;
+  const usable = typeof value === "string" && /^[!-~]{1,2048}$/.test(value) && life > 0 && life <= LIFE &&
+    Number.isSafeInteger(generation) && generation > 0; // a safe integer is at most 2^53-1
+  if (!usable) throw new Error("the reply is not a valid record");
+  if (obtainedAt > Date.now() + AHEAD) throw new Error("the record was obtained in the future: check the clock");
+  return { value, generation, revision, obtainedAt, expiresAt };
+}
+
+/**
+ * Whether a record replaces the held one, which is valid. A lower generation that was obtained earlier comes from a
+ * worker that lags behind or from a backup; one that was obtained later means that the workers have lost the count,
+ * or that the held record was forged.
+ *
+ * @param {Record} record @param {Record} held
+ */
+function newer(record, held) {
+  if (record.generation > held.generation || record.obtainedAt > held.obtainedAt) return true;
+  if (record.generation < held.generation) return false;
+  return record.revision >= held.revision || record.expiresAt >= held.expiresAt; // it may have a longer life now
+}
+
+/** Whether two records are equal. @param {Record} a @param {Record | undefined} b */
+function same(a, b) {
+  return b !== undefined && a.value === b.value && a.generation === b.generation && a.revision === b.revision &&
+    a.expiresAt.getTime() === b.expiresAt.getTime();
 }
 
 /** Compares with the clock of this machine, which must be right. @param {Record | undefined} record */

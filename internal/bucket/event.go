@@ -18,10 +18,6 @@ type Event struct {
 	Value    []byte // as stored
 	Revision uint64
 	Removed  bool // deleted, purged or expired; Value is empty
-
-	// Recreated means that the bucket was recreated, or that the feed cannot know whether it was. It comes
-	// together with Reset, with an entry, or alone.
-	Recreated bool
 }
 
 // Source delivers the events of a bucket to a kv.Reader, and the reports of the Reader's Transports to the

@@ -91,11 +91,14 @@ func followWatch(t *testing.T, w *Watch) <-chan Event {
 	return follow(t, w, &w.Emit)
 }
 
-// followDirect runs a direct feed until the test ends, and returns its events.
-func followDirect(t *testing.T, d *Direct) <-chan Event {
+// followPoll runs a poll until the test ends, and returns its events. It reads by direct gets if nothing else is set.
+func followPoll(t *testing.T, p *Poll) <-chan Event {
 	t.Helper()
-	d.Bucket, d.Prefix = messages.DefaultBucket, messages.DefaultPrefix
-	return follow(t, d, &d.Emit)
+	p.Prefix = messages.DefaultPrefix
+	if p.Records == nil {
+		p.Records = Direct(p.NC, messages.DefaultBucket)
+	}
+	return follow(t, p, &p.Emit)
 }
 
 func follow(t *testing.T, feed interface{ Run(context.Context) }, emit *func(Event)) <-chan Event {

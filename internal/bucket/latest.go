@@ -20,8 +20,8 @@ var (
 )
 
 // Latest holds the latest credential of each key that a feed delivers. While it holds a valid credential it
-// never goes back to a lower generation, with one exception: the bucket was recreated, the workers have
-// forgotten the generations with it, and the lower generation was obtained later.
+// goes back to a lower generation only if that one was obtained later. Then the workers have lost the count, or
+// what is held was forged; a record of a replica that lags, or of a restored backup, was obtained earlier.
 //
 // Reading takes no lock and does not block. All methods are safe for concurrent use. The zero value does not
 // work; use [NewLatest].
@@ -31,7 +31,6 @@ type Latest struct {
 
 	mu        sync.Mutex // guards what follows, and the unexported non-atomic fields of slots
 	snapshots int        // the number of the current snapshot; 1 until the first Reset
-	bucket    int        // grows each time the bucket was recreated
 	fallbacks map[*Slot]Name
 }
 
@@ -47,9 +46,9 @@ type Slot struct {
 	held  atomic.Pointer[messages.Credential]
 	// fallback is the last record of the bucket that was not taken, because held is valid and has a higher
 	// generation. It replaces held when held expires.
-	fallback atomic.Pointer[messages.Credential]
-	snapshot int // the snapshot in which the key was last seen in the bucket; 0: the bucket does not have it
-	bucket   int // the bucket from which held came
+	fallback  atomic.Pointer[messages.Credential]
+	snapshot  int    // the snapshot in which the key was last seen in the bucket; 0: the bucket does not have it
+	preferred uint64 // the revision of a record that replaces held, whatever its generation; 0: none. See Prefer
 }
 
 // Quick is the part of a credential that kv.Handle reads: the value, and the end of its life in Unix
@@ -75,13 +74,10 @@ func NewLatest(now func() time.Time) *Latest {
 
 // Apply takes one event of a feed. It returns what has changed in the bucket, and the names of the credentials
 // that were replaced; a record that is delivered again replaces itself. Up, Down and Tick change nothing. The
-// error is that of [DecodeRecord]: the entry then counts as removed.
+// error is that of [DecodeRecord] or [messages.Credential.ValidateAt]: the entry then counts as removed.
 func (l *Latest) Apply(e Event) (changes []Change, replaced []Name, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.Recreated {
-		l.bucket++
-	}
 	switch {
 	case e.Reset:
 		l.snapshots++
@@ -95,8 +91,11 @@ func (l *Latest) Apply(e Event) (changes []Change, replaced []Name, err error) {
 	}
 	change := Change{AppID: appid, Kind: kind, Revision: e.Revision}
 	if !e.Removed {
-		c, invalid := DecodeRecord(e.Value, appid, kind, e.Revision)
-		if err = invalid; err == nil {
+		var c messages.Credential
+		if c, err = DecodeRecord(e.Value, appid, kind, e.Revision); err == nil {
+			err = c.ValidateAt(l.now())
+		}
+		if err == nil {
 			change.Record = &c
 			replaced = l.accept(&c, true)
 		}
@@ -107,22 +106,33 @@ func (l *Latest) Apply(e Event) (changes []Change, replaced []Name, err error) {
 	return []Change{change}, replaced, err
 }
 
-// Accept takes a record that the caller knows to be stored in the bucket, or has obtained itself, before the
-// feed delivers it. It returns the record's name if the record replaced the held one.
+// Accept takes a record that the caller knows to be stored in the bucket, has obtained itself, or has saved before
+// a restart, before the feed delivers it. It returns the record's name if the record replaced the held one.
 func (l *Latest) Accept(c messages.Credential) (replaced []Name) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.accept(&c, false)
 }
 
-// Restore takes a credential that was saved before a restart. It must be called before the first event is
-// applied. A record of the bucket that was obtained later replaces it, also with a lower generation.
-func (l *Latest) Restore(c messages.Credential) {
+// Prefer takes the record of a revision in place of the refused value, even if the record's generation is lower:
+// the workers say that it is the current one. If the feed has not delivered the record yet, it is taken when the
+// feed does. It returns the record's name if the record was taken now.
+func (l *Latest) Prefer(n Name, refused string, revision uint64) (replaced []Name) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := l.slot(c.AppID, c.Kind)
-	s.hold(&c)
-	s.bucket = -1 // the bucket may have been recreated since
+	s := l.find(n.AppID, n.Kind)
+	if s == nil || revision == 0 {
+		return nil
+	}
+	if held := s.held.Load(); held == nil || held.Value != refused {
+		return nil
+	}
+	if c := s.fallback.Load(); c != nil && c.Revision == revision && c.Valid(l.now()) {
+		l.take(s, c)
+		return []Name{n}
+	}
+	s.preferred = revision
+	return nil
 }
 
 // Get returns the current credential, which must not be changed: [ErrNotFound], [ErrExpired].
@@ -230,7 +240,6 @@ func (l *Latest) missing() []Change {
 func (l *Latest) accept(c *messages.Credential, fromBucket bool) (replaced []Name) {
 	s := l.slot(c.AppID, c.Kind)
 	name := Name{c.AppID, c.Kind}
-	firstOfSnapshot := fromBucket && s.snapshot != l.snapshots
 	if fromBucket {
 		s.snapshot = l.snapshots
 	}
@@ -238,25 +247,40 @@ func (l *Latest) accept(c *messages.Credential, fromBucket bool) (replaced []Nam
 	if l.promote(s, now) { // first, so that c is compared with what readers get
 		replaced = []Name{name}
 	}
-	if held := s.held.Load(); held != nil && held.Valid(now) {
-		sameBucket := s.bucket == l.bucket
-		switch {
-		case c.Generation < held.Generation && (sameBucket || !c.ObtainedAt.After(held.ObtainedAt)):
-			o := s.fallback.Load()
-			if fromBucket && (o == nil || !o.Valid(now) || !c.ObtainedAt.Before(o.ObtainedAt)) {
-				s.fallback.Store(c)
-				l.fallbacks[s] = name
-			}
-			return replaced
-		case c.Generation == held.Generation && c.Revision < held.Revision && sameBucket && !firstOfSnapshot:
-			return replaced
+	held := s.held.Load()
+	preferred := fromBucket && s.preferred != 0 && c.Revision == s.preferred
+	if held != nil && held.Valid(now) && (!c.Valid(now) || !preferred && !isNewer(c, held)) {
+		o := s.fallback.Load()
+		if fromBucket && c.Generation < held.Generation &&
+			(o == nil || !o.Valid(now) || !c.ObtainedAt.Before(o.ObtainedAt)) {
+			s.fallback.Store(c)
+			l.fallbacks[s] = name
 		}
+		return replaced
 	}
-	s.bucket = l.bucket
+	l.take(s, c)
+	return []Name{name}
+}
+
+// take makes c the held credential of a slot, and forgets what would replace the one before. l.mu is locked.
+func (l *Latest) take(s *Slot, c *messages.Credential) {
 	s.hold(c)
+	s.preferred = 0
 	s.fallback.Store(nil)
 	delete(l.fallbacks, s)
-	return []Name{name}
+}
+
+// isNewer reports whether a record replaces the held credential, which is valid.
+func isNewer(c, held *messages.Credential) bool {
+	switch {
+	case c.Generation > held.Generation, c.ObtainedAt.After(held.ObtainedAt):
+		return true
+	case c.Generation < held.Generation:
+		return false
+	}
+	// The same value. A record with a lower revision is of a recreated bucket, or of a replica that lags; only the
+	// second can have an earlier end.
+	return c.Revision >= held.Revision || !c.ExpiresAt.Before(held.ExpiresAt)
 }
 
 // hold makes c the held credential. The mutex of the Latest is locked.

@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -33,6 +34,13 @@ func (f *latestFixture) record(generation uint64, obtained time.Duration) messag
 	c := credential(generation, time.Hour)
 	c.ObtainedAt = f.start.Add(obtained)
 	c.RefreshAt, c.ExpiresAt = c.ObtainedAt.Add(30*time.Minute), c.ObtainedAt.Add(time.Hour)
+	return c
+}
+
+// until is a record with another end, some time after the test began.
+func (f *latestFixture) until(generation uint64, obtained, end time.Duration) messages.Credential {
+	c := f.record(generation, obtained)
+	c.ExpiresAt = f.start.Add(end)
 	return c
 }
 
@@ -75,28 +83,24 @@ func TestLatestDecidesWhichCredentialIsCurrent(t *testing.T) {
 		},
 		"a lower generation that was obtained later": {
 			do:   func(f *latestFixture) { f.put(f.record(2, 0), 2); f.put(f.record(1, minute), 3) },
+			want: 1, wantRevision: 3,
+		},
+		"a lower generation that was obtained earlier, with a higher revision": {
+			do:   func(f *latestFixture) { f.put(f.record(2, 0), 2); f.put(f.record(1, -minute), 3) },
 			want: 2, wantRevision: 2,
 		},
-		"a lower generation of a recreated bucket, obtained later": {
+		"a higher generation that has expired": {
 			do: func(f *latestFixture) {
-				f.put(f.record(5, 0), 5)
-				f.apply(Event{Reset: true, Recreated: true})
-				f.put(f.record(1, minute), 1)
+				c := f.record(9, -2*time.Hour)
+				f.put(f.record(2, 0), 2)
+				f.put(c, 3)
 			},
-			want: 1, wantRevision: 1,
-		},
-		"a lower generation of a recreated bucket, obtained earlier": {
-			do: func(f *latestFixture) {
-				f.put(f.record(5, 0), 5)
-				f.apply(Event{Reset: true, Recreated: true})
-				f.put(f.record(1, -minute), 1)
-			},
-			want: 5, wantRevision: 5,
+			want: 2, wantRevision: 2,
 		},
 		"a lower generation, when the higher one has expired": {
 			do: func(f *latestFixture) {
 				f.put(f.record(5, 0), 5)
-				f.put(f.record(1, minute), 6)
+				f.put(f.until(1, -minute, 2*time.Hour), 6)
 				f.now = f.start.Add(time.Hour)
 			},
 			want: 1, wantRevision: 6,
@@ -104,17 +108,17 @@ func TestLatestDecidesWhichCredentialIsCurrent(t *testing.T) {
 		"a still lower generation, when the higher one has expired": {
 			do: func(f *latestFixture) {
 				f.put(f.record(5, 0), 5)
-				f.put(f.record(3, minute), 6)
+				f.put(f.until(3, -minute, 2*time.Hour), 6)
 				f.now = f.start.Add(time.Hour)
-				f.put(f.record(1, time.Hour), 7)
+				f.put(f.until(1, -2*minute, 2*time.Hour), 7)
 			},
 			want: 3, wantRevision: 6,
 		},
 		"of two lower generations the one that was obtained later": {
 			do: func(f *latestFixture) {
 				f.put(f.record(5, 0), 5)
-				f.put(f.record(1, 2*minute), 6)
-				f.put(f.record(2, minute), 7)
+				f.put(f.until(1, -minute, 2*time.Hour), 6)
+				f.put(f.until(2, -2*minute, 2*time.Hour), 7)
 				f.now = f.start.Add(time.Hour)
 			},
 			want: 1, wantRevision: 6,
@@ -122,7 +126,7 @@ func TestLatestDecidesWhichCredentialIsCurrent(t *testing.T) {
 		"a lower generation that was only accepted, when the higher one has expired": {
 			do: func(f *latestFixture) {
 				f.put(f.record(5, 0), 5)
-				f.Accept(f.record(1, minute))
+				f.Accept(f.until(1, -minute, 2*time.Hour))
 				f.now = f.start.Add(time.Hour)
 			},
 			wantErr: ErrExpired,
@@ -130,7 +134,7 @@ func TestLatestDecidesWhichCredentialIsCurrent(t *testing.T) {
 		"everything has expired": {
 			do: func(f *latestFixture) {
 				f.put(f.record(5, 0), 5)
-				f.put(f.record(1, minute), 6)
+				f.put(f.until(1, -minute, 2*time.Hour), 6)
 				f.now = f.start.Add(2 * time.Hour)
 			},
 			wantErr: ErrExpired,
@@ -139,16 +143,16 @@ func TestLatestDecidesWhichCredentialIsCurrent(t *testing.T) {
 			do:   func(f *latestFixture) { f.put(f.record(1, 0), 1); f.put(f.record(1, 0), 2) },
 			want: 1, wantRevision: 2,
 		},
-		"the same generation of a replica that lags": {
-			do:   func(f *latestFixture) { f.put(f.record(1, 0), 2); f.put(f.record(1, 0), 1) },
+		"the same generation of a replica that lags, which does not know its longer life": {
+			do:   func(f *latestFixture) { f.put(f.until(1, 0, 2*time.Hour), 2); f.put(f.record(1, 0), 1) },
 			want: 1, wantRevision: 2,
 		},
-		"the same generation in the snapshot of a restored backup": {
-			do: func(f *latestFixture) {
-				f.put(f.record(1, 0), 2)
-				f.apply(Event{Reset: true})
-				f.put(f.record(1, 0), 1)
-			},
+		"the same generation, which was published again in a recreated bucket": {
+			do:   func(f *latestFixture) { f.put(f.record(1, 0), 2); f.put(f.record(1, 0), 1) },
+			want: 1, wantRevision: 1,
+		},
+		"the same generation that was obtained later, in a recreated bucket": {
+			do:   func(f *latestFixture) { f.put(f.record(1, 0), 2); f.put(f.until(1, minute, 2*minute), 1) },
 			want: 1, wantRevision: 1,
 		},
 		"a removed record": {
@@ -168,21 +172,41 @@ func TestLatestDecidesWhichCredentialIsCurrent(t *testing.T) {
 			},
 			want: 2, wantRevision: 2,
 		},
-		"a restored credential": {
-			do:   func(f *latestFixture) { f.Restore(f.record(7, 0)) },
-			want: 7,
+		"a forged generation, and the next refresh": {
+			do: func(f *latestFixture) {
+				f.put(f.record(5, 0), 5)
+				f.put(f.record(messages.MaxGeneration, minute), 6)
+				f.put(f.record(6, 2*minute), 7)
+			},
+			want: 6, wantRevision: 7,
 		},
-		"the next generation after a restored one": {
-			do:   func(f *latestFixture) { f.Restore(f.record(7, 0)); f.put(f.record(8, 0), 3) },
-			want: 8, wantRevision: 3,
+		"a forged generation, and the true record, which is preferred": {
+			do: func(f *latestFixture) {
+				f.put(f.record(5, 0), 5)
+				forged := f.record(messages.MaxGeneration, minute)
+				f.put(forged, 6)
+				f.put(f.record(5, 0), 7)
+				f.Prefer(Name{"wx1", messages.AccessToken}, forged.Value, 7)
+			},
+			want: 5, wantRevision: 7,
 		},
-		"a lower generation than the restored one, obtained later": {
-			do:   func(f *latestFixture) { f.Restore(f.record(7, 0)); f.put(f.record(1, minute), 3) },
-			want: 1, wantRevision: 3,
+		"a forged generation, and the true record, which is preferred before it is delivered": {
+			do: func(f *latestFixture) {
+				forged := f.record(messages.MaxGeneration, minute)
+				f.put(forged, 6)
+				f.Prefer(Name{"wx1", messages.AccessToken}, forged.Value, 8)
+				f.put(f.record(4, 0), 7)
+				f.put(f.record(5, 0), 8)
+			},
+			want: 5, wantRevision: 8,
 		},
-		"a lower generation than the restored one, obtained earlier": {
-			do:   func(f *latestFixture) { f.Restore(f.record(7, 0)); f.put(f.record(5, -minute), 3) },
-			want: 7,
+		"a record that is preferred to another value than the held one": {
+			do: func(f *latestFixture) {
+				f.put(f.record(5, 0), 5)
+				f.put(f.record(4, -minute), 6)
+				f.Prefer(Name{"wx1", messages.AccessToken}, "another value", 6)
+			},
+			want: 5, wantRevision: 5,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -275,6 +299,30 @@ func TestLatestTreatsAnInvalidRecordAsRemoved(t *testing.T) {
 	}
 }
 
+// A record with a time or a generation that no worker writes would be preferred to every true one.
+func TestLatestIgnoresARecordThatNoWorkerCanHaveWritten(t *testing.T) {
+	t.Parallel()
+	f := newLatestFixture(t)
+	f.put(f.record(1, 0), 1)
+	future, ahead := f.record(2, 10*24*time.Hour), f.record(2, messages.MaxAhead+time.Second)
+	absurd := f.record(math.MaxUint64, 0)
+	for name, c := range map[string]messages.Credential{
+		"obtained in ten days": future, "obtained too far ahead": ahead, "generation 2^64-1": absurd,
+	} {
+		changes, replaced, err := f.Apply(Event{Key: "wx1.access_token", Value: encode(t, c), Revision: 2})
+		if !errors.Is(err, messages.ErrInvalidCredential) {
+			t.Errorf("%s: %v, want ErrInvalidCredential", name, err)
+		}
+		if len(replaced) != 0 || changes[0].Record != nil {
+			t.Errorf("%s: %v, %v; want that it counts as removed", name, changes, replaced)
+		}
+	}
+	f.put(f.record(2, time.Minute), 3)
+	if c, err := f.Get("wx1", messages.AccessToken); err != nil || c.Revision != 3 {
+		t.Errorf("after the next refresh, the current credential is %v, %v", c, err)
+	}
+}
+
 func TestLatestNamesTheCredentialsThatWereReplaced(t *testing.T) {
 	t.Parallel()
 	f := newLatestFixture(t)
@@ -287,14 +335,14 @@ func TestLatestNamesTheCredentialsThatWereReplaced(t *testing.T) {
 	}
 	_, replaced := f.put(f.record(5, 0), 5)
 	expect("the first record", token, replaced)
-	_, replaced = f.put(f.record(4, time.Minute), 6)
+	_, replaced = f.put(f.until(4, -time.Minute, 2*time.Hour), 6)
 	expect("a lower generation", nil, replaced)
 	expect("Promote, while the higher generation is valid", nil, f.Promote())
 	f.now = f.start.Add(time.Hour)
 	expect("Promote, when the higher generation has expired", token, f.Promote())
 	expect("Promote again", nil, f.Promote())
 	expect("an accepted record", token, f.Accept(f.record(6, time.Minute)))
-	expect("an accepted record of a lower generation", nil, f.Accept(f.record(3, time.Minute)))
+	expect("an accepted record of a lower generation", nil, f.Accept(f.record(3, -time.Minute)))
 }
 
 func TestLatestKnowsTheLastCredentialAlsoWhenItHasExpired(t *testing.T) {

@@ -115,6 +115,13 @@ func TestPropertyLatestNamesWhatItReplacesAndReturnsTheChangesOfTheBucket(t *tes
 			"time passes": func(t *rapid.T) {
 				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40_000).Draw(t, "ms")) * time.Millisecond)
 			},
+			"a record is preferred": func(t *rapid.T) {
+				if held := m.Held(modelName.AppID, modelName.Kind); held != nil && len(m.published) > 0 {
+					refused := rapid.SampledFrom([]string{held.Value, "another value"}).Draw(t, "refused")
+					revision := rapid.SampledFrom(m.published).Draw(t, "record").Revision
+					m.do(t, func() []Name { return m.Prefer(modelName, refused, revision) })
+				}
+			},
 			"promote": func(t *rapid.T) {
 				m.do(t, m.Promote)
 				if c := m.get(t); c != nil && c != m.notified {
@@ -146,7 +153,7 @@ func TestPropertyLatestNamesWhatItReplacesAndReturnsTheChangesOfTheBucket(t *tes
 				if recreated {
 					m.stored, m.generation, m.revision = nil, 0, 0
 				}
-				m.deliver(t, Event{Reset: true, Recreated: recreated})
+				m.deliver(t, Event{Reset: true})
 				if m.stored != nil {
 					m.deliver(t, recordEvent(t, *m.stored))
 				}

@@ -6,7 +6,6 @@ import (
 	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -31,6 +30,10 @@ type Watch struct {
 	Narrow bool
 	// CheckEvery is the time between two checks of the bucket; 0 is 30 s.
 	CheckEvery time.Duration
+	// LeaderReads lets the watch continue without a consumer, if it gets none or the server removes it again and
+	// again: it then reads the leader of the stream once a second, and tries to get a consumer from time to time. The
+	// user needs permission for STREAM.MSG.GET. Keys must have one element, and Narrow must not be set.
+	LeaderReads bool
 	// Missing is called if the bucket does not exist, before the next session. nil: the watch waits until it
 	// exists.
 	Missing func(context.Context) error
@@ -43,7 +46,8 @@ type Watch struct {
 	ready    bool      // the snapshot is complete
 	alive    time.Time // the time of the last sign of life of the stream
 	consumer string    // the consumer of the last session. The next session removes it: see removeConsumer
-	begun    bool      // there was a session
+
+	withoutConsumer
 }
 
 const (
@@ -81,6 +85,7 @@ var (
 	errDisconnected = errors.New("not connected to NATS")
 	errGap          = errors.New("the watch has missed a message")
 	errClosed       = errors.New("the watch was closed")
+	errNoConsumer   = errors.New("JetStream gives no consumer")
 )
 
 // IsRoutine reports whether the reason of an [Event] with Down is part of normal operation and not worth
@@ -99,12 +104,20 @@ func (w *Watch) Run(ctx context.Context) {
 	retry := watchRetryMin
 	for ctx.Err() == nil {
 		began, before := time.Now(), w.JS.Conn().LastError()
-		err := w.session(ctx)
+		var err error
+		if w.readsLeader(began) {
+			if err = w.readLeader(ctx); err == nil {
+				continue // a consumer is tried again
+			}
+		} else {
+			err = w.session(ctx)
+			if refusal := refused(w.JS.Conn(), before, ""); refusal != nil && errors.Is(err, context.DeadlineExceeded) {
+				err = fmt.Errorf("watch %s: %w: %w", w.Bucket, err, refusal)
+			}
+			err = w.sessionEnded(err, began)
+		}
 		if ctx.Err() != nil {
 			return
-		}
-		if refusal := refused(w.JS.Conn(), before, ""); refusal != nil && errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("watch %s: %w", w.Bucket, refusal)
 		}
 		w.Emit(Event{Down: err})
 		if errors.Is(err, jetstream.ErrStreamNotFound) && w.Missing != nil {
@@ -117,7 +130,7 @@ func (w *Watch) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(retry/2 + rand.N(retry)): // jitter: many Readers lose their consumers at the same time
+		case <-time.After(jitter(retry)): // many Readers lose their consumers at the same time
 		}
 		retry = min(2*retry, watchRetryMax)
 	}
@@ -188,7 +201,8 @@ func (w *Watch) session(ctx context.Context) error {
 			if delivered++; md.Sequence.Consumer != delivered {
 				return errGap
 			}
-			w.deliver(m, md)
+			w.deliver(m.Subject(), m.Data(), m.Headers(), md.Sequence.Stream)
+			w.complete(md.NumPending)
 		case <-check.C:
 			asking, cancel := context.WithTimeout(ctx, watchTimeout)
 			now, err := w.info(asking)
@@ -258,7 +272,7 @@ func (w *Watch) open(ctx context.Context) (jetstream.Consumer, error) {
 	removing, removed := context.WithTimeout(asking, watchRemove)
 	w.removeConsumer(removing)
 	removed()
-	resumes := info != nil && w.last > 0 && w.isSame(info) && !w.isReplaced(info) && time.Since(w.alive) < watchResume
+	resumes := w.canResume(info)
 	cfg := jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, AckPolicy: jetstream.AckNonePolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: watchInactive,
@@ -281,22 +295,30 @@ func (w *Watch) open(ctx context.Context) (jetstream.Consumer, error) {
 	cfg.Name = w.consumer
 	consumer, err := w.JS.CreateConsumer(asking, Stream(w.Bucket), cfg)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNoConsumer, err)
 	}
 	w.remember(info)
 	if !resumes {
-		recreated := w.begun // it may be: a narrow watch cannot know
-		if info != nil {
-			recreated = w.begun && !info.Created.Equal(w.created)
-			w.created = info.Created
-		}
-		w.begun, w.last, w.ready = true, 0, false
-		w.Emit(Event{Reset: true, Recreated: recreated})
+		w.reset(info)
 	}
 	if cached := consumer.CachedInfo(); cached != nil {
 		w.complete(cached.NumPending)
 	}
 	return consumer, nil
+}
+
+// canResume reports whether a session may continue after the last message that was delivered. info may be nil.
+func (w *Watch) canResume(info *jetstream.StreamInfo) bool {
+	return info != nil && w.last > 0 && w.isSame(info) && !w.isReplaced(info) && time.Since(w.alive) < watchResume
+}
+
+// reset begins a snapshot. info may be nil.
+func (w *Watch) reset(info *jetstream.StreamInfo) {
+	if info != nil {
+		w.created = info.Created
+	}
+	w.last, w.ready = 0, false
+	w.Emit(Event{Reset: true})
 }
 
 // removeConsumer removes the consumer of the last session: consumers that are left behind count against the
@@ -323,14 +345,12 @@ func (w *Watch) isReplaced(now *jetstream.StreamInfo) bool {
 	return w.last > 0 && now.State.FirstSeq > w.checked
 }
 
-// deliver emits the event of one message.
-func (w *Watch) deliver(m jetstream.Msg, md *jetstream.MsgMetadata) {
-	w.last, w.highest, w.alive = md.Sequence.Stream, max(w.highest, md.Sequence.Stream), time.Now()
+// deliver emits the event of one message of the stream.
+func (w *Watch) deliver(subject string, data []byte, h nats.Header, sequence uint64) {
+	w.last, w.highest, w.alive = sequence, max(w.highest, sequence), time.Now()
 	w.Emit(Event{
-		Key: strings.TrimPrefix(m.Subject(), keyPrefix(w.Bucket)), Value: m.Data(), Revision: md.Sequence.Stream,
-		Removed: isRemoval(m.Headers()),
+		Key: strings.TrimPrefix(subject, keyPrefix(w.Bucket)), Value: data, Revision: sequence, Removed: isRemoval(h),
 	})
-	w.complete(md.NumPending)
 }
 
 // complete emits that the snapshot is complete, once, when nothing of it is pending.

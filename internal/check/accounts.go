@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -102,8 +103,9 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 		return x
 	}
 	var before *messages.Credential
+	var unsealed error
 	if e.readable {
-		before = e.record(ctx, a)
+		before, unsealed = e.record(ctx, a)
 	}
 	// The normal mode invalidates no token. The returned token is not published: only the holder of the lease
 	// may do that.
@@ -119,6 +121,20 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 	}
 	if !e.readable {
 		return x
+	}
+	switch {
+	case errors.Is(unsealed, store.ErrForged):
+		x.others = append(x.others, Finding{
+			Check: OtherSystem, Level: Fail, AppID: a.AppID,
+			What:   label(a) + ": the record in the bucket was not stored by a worker",
+			Advice: "find out which NATS user writes to the bucket, and remove its permission (docs/security.md)",
+		})
+	case errors.Is(unsealed, store.ErrForeign):
+		x.others = append(x.others, Finding{
+			Check: OtherSystem, Level: Warn, AppID: a.AppID,
+			What:   label(a) + ": the record in the bucket was stored by a worker with another AppSecret",
+			Advice: "give all workers the same AppSecret",
+		})
 	}
 	what := ""
 	switch {
@@ -151,19 +167,19 @@ func label(a worker.Account) string {
 	return a.AppID + " (" + a.Name + ")"
 }
 
-// record is the valid access_token in the bucket, or nil.
-func (e *examiner) record(ctx context.Context, a worker.Account) *messages.Credential {
+// record is the valid access_token in the bucket, or nil; with the error of the bucket.
+func (e *examiner) record(ctx context.Context, a worker.Account) (*messages.Credential, error) {
 	c, err := e.store.Get(ctx, a.AppID, messages.AccessToken)
 	if err != nil || !c.Valid(e.Now()) {
-		return nil
+		return nil, err
 	}
-	return &c
+	return &c, nil
 }
 
 // isUnchanged reports whether the bucket still has the value that it had before WeChat was asked. If not, a
 // worker has just refreshed the token, and the comparison means nothing.
 func (e *examiner) isUnchanged(ctx context.Context, a worker.Account, before messages.Credential) bool {
-	now := e.record(ctx, a)
+	now, _ := e.record(ctx, a)
 	return now != nil && now.Value == before.Value
 }
 

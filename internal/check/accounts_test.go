@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/store"
@@ -202,6 +204,25 @@ func TestOtherSystemThatRefreshesIsFound(t *testing.T) {
 		found = runAll(t, cfg)
 		wantFinding(t, found, OtherSystem, OK, "no sign")
 	})
+}
+
+func TestRecordOfNoWorkerOrOfAnotherSecretIsFound(t *testing.T) {
+	t.Parallel()
+	s, st, sim := startAll(t)
+	publish(t, st, sim, stable, 1, 0)
+	other := stable
+	other.Secret = "0123456789another-AppSecret-6789"
+	found := runAll(t, configOf(s.URL(), sim.URL, other))
+	wantFinding(t, found, OtherSystem, Warn, stable.AppID, "another AppSecret", "same AppSecret")
+	js, err := jetstream.New(s.Connect())
+	if err == nil {
+		_, err = js.Publish(t.Context(), "$KV.wechat."+messages.Key(stable.AppID, messages.AccessToken), []byte("{}"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	found = runAll(t, configOf(s.URL(), sim.URL, stable))
+	wantFinding(t, found, OtherSystem, Fail, stable.AppID, "not stored by a worker", "which NATS user")
 }
 
 // foreignRefresh fetches a token as another system does.

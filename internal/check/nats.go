@@ -158,7 +158,7 @@ func (r *run) checkEncryption(addr string, encrypted bool) {
 func (r *run) open() (err error) {
 	r.store, err = store.New(r.nc.Conn, store.Config{
 		Bucket: r.Bucket, SubjectPrefix: r.SubjectPrefix, Replicas: r.Replicas, Worker: trialAppID, Now: r.Now,
-		Keys: trialKeys,
+		Keys: r.keys,
 	})
 	return err
 }

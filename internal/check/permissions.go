@@ -21,8 +21,18 @@ import (
 // trialAppID is the account of the keys that are tried. It does not exist, and nobody watches its keys.
 const trialAppID = "wxkeeper-check"
 
-// trialKeys are the keys of the trial lease. It protects nothing, so they need not be secret.
-func trialKeys(string) []seal.Key { return []seal.Key{seal.New(trialAppID, trialAppID)} }
+// keys are the keys of an account, and of the trial lease, which protects nothing: its key need not be secret.
+func (r *run) keys(appid string) []seal.Key {
+	if appid == trialAppID {
+		return []seal.Key{seal.New(trialAppID, trialAppID)}
+	}
+	for _, a := range r.Accounts {
+		if a.AppID == appid {
+			return []seal.Key{seal.New(appid, a.Secret.Reveal())}
+		}
+	}
+	return nil
+}
 
 const trialKey = trialAppID + ".access_token"
 

@@ -194,10 +194,10 @@ func (s *stack) startWorker(ctx context.Context, server *embedded.Server) error 
 	}
 }
 
-// startReader lets the story follow the bucket.
+// startReader lets the story follow its accounts.
 func (s *stack) startReader(ctx context.Context, c *natsconn.Conn, story *story) error {
 	reader, err := kv.NewReader(c.Conn, kv.ReaderConfig{
-		AppIDs: []string{stableID, classicID}, Direct: true, OnChange: story.onChange,
+		AppIDs: []string{stableID, classicID}, OnChange: story.onChange,
 		OnError: func(err error) { s.log.Warn("the demo's reader starts again", "error", err) },
 	})
 	if err != nil {

@@ -25,7 +25,6 @@ type Bucket struct {
 
 	mu           sync.Mutex // guards the fields below
 	disconnected bool
-	number       int // grows each time the bucket is recreated; the first is 1
 	revision     uint64
 	records      map[string]messages.Credential
 	generations  map[string]uint64
@@ -40,7 +39,7 @@ type Bucket struct {
 
 // NewBucket returns an empty bucket. Close it at the end of the test.
 func NewBucket() *Bucket {
-	b := &Bucket{number: 1, records: map[string]messages.Credential{}, generations: map[string]uint64{}}
+	b := &Bucket{records: map[string]messages.Credential{}, generations: map[string]uint64{}}
 	b.closing, b.close = context.WithCancel(context.Background())
 	return b
 }
@@ -138,7 +137,6 @@ func (b *Bucket) Recreate() {
 	clear(b.records)
 	clear(b.generations)
 	b.revision = 0
-	b.number++
 	b.deliverSnapshots()
 }
 
@@ -166,9 +164,7 @@ func (b *Bucket) Disconnect() {
 	b.disconnected = true
 }
 
-// Reconnect restores the connection, and the Readers see every change that they missed. A Reader with AppIDs
-// cannot know whether the bucket was recreated in the meantime, because its NATS user may not ask. It therefore
-// accepts a lower generation too, if that value was obtained later.
+// Reconnect restores the connection, and the Readers see every change that they missed.
 func (b *Bucket) Reconnect() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

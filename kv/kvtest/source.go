@@ -15,15 +15,12 @@ type source struct {
 	bucket *Bucket
 	appids []string // the accounts that the Reader follows; empty: all
 	events chan delivery
-	number int // the number of the bucket of the last snapshot; 0: there was none
 }
 
-// snapshot returns the events that begin a session of a Reader. The NATS user of a Reader with AppIDs may not
-// ask whether the bucket was recreated, so such a Reader assumes it each time, as the real one does.
+// snapshot returns the events that begin a session of a Reader.
 func (s *source) snapshot() []bucket.Event {
 	b := s.bucket
-	events := []bucket.Event{{Reset: true, Recreated: s.number != b.number || len(s.appids) > 0}}
-	s.number = b.number
+	events := []bucket.Event{{Reset: true}}
 	for _, key := range slices.Sorted(maps.Keys(b.records)) {
 		events = append(events, entry(b.records[key]))
 	}

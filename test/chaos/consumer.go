@@ -101,7 +101,7 @@ func consume(ctx context.Context, args []string) error {
 	f.StringVar(&c.checkerURL, "checker", "", "")
 	kind := f.String("kind", "", "")
 	only := f.String("only", "", "")
-	direct := f.Bool("direct", false, "")
+	feed := f.String("feed", "", "")
 	url := f.String("nats", "", "")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -130,7 +130,7 @@ func consume(ctx context.Context, args []string) error {
 		c.every(ctx, sampleEvery, func(ctx context.Context) { c.observe(ctx, c.poll(ctx)) })
 		return nil
 	}
-	cfg := kv.ReaderConfig{Direct: *direct}
+	cfg := kv.ReaderConfig{Feed: kv.Feed(*feed)}
 	if *only != "" {
 		cfg.AppIDs = []string{*only}
 		c.accounts = slices.DeleteFunc(c.accounts, func(a account) bool { return a.AppID != *only })

@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
 
@@ -252,8 +253,9 @@ func (st *stack) startWorkersAndConsumers(ctx context.Context) error {
 		kind string
 		args []string
 	}{
-		{kindReader, nil}, {kindReader, nil}, {kindReader, []string{"-only", one}},
-		{kindReader, []string{"-only", one, "-direct"}}, {kindPoller, nil}, {kindPoller, nil},
+		{kindReader, nil}, {kindReader, []string{"-only", one, "-feed", string(kv.FeedWatch)}},
+		{kindReader, []string{"-only", one, "-feed", string(kv.FeedDirect)}},
+		{kindReader, []string{"-only", one, "-feed", string(kv.FeedRequests)}}, {kindPoller, nil}, {kindPoller, nil},
 	} {
 		p := &process{name: fmt.Sprintf("%s%d", c.kind, i+1), dir: st.dir, file: self}
 		p.args = []string{consumeVerb, "-kind", c.kind, "-name", p.name, "-nats", all, "-checker", st.checkerURL}

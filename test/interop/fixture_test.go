@@ -4,8 +4,11 @@ package interop
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,16 +45,10 @@ func newFixture(t *testing.T) *fixture {
 // newFixtureWithPrefix returns a fixture whose workers have another subject prefix.
 func newFixtureWithPrefix(t *testing.T, prefix string) *fixture {
 	t.Helper()
-	user, err := permissions.User(permissions.Request{
-		Prefix: prefix, Bucket: messages.DefaultBucket,
-		Roles:  []permissions.Role{permissions.Direct, permissions.Resolver},
-		AppIDs: []string{appid, refusedAppID, unknownAppID}, User: service,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	users := fmt.Sprintf("SHOP_PASSWORD: %s\n%sauthorization: { users: [$user_shop, { user: %s, password: %s }] }\n",
-		passphrase, user, admin, passphrase)
+	users := fmt.Sprintf(`authorization: { users: [
+		{ user: %s, password: %s, permissions: { publish: { allow: %s }, subscribe: { allow: %s } } }
+		{ user: %s, password: %s }
+	] }`, service, passphrase, quoted(publish(prefix)), quoted(subscribe(prefix)), admin, passphrase)
 	f := &fixture{T: t, wechat: wechattest.Start(t, wechattest.Config{
 		Accounts: []wechattest.Account{{AppID: appid, Secret: secret}}, ForceGap: -1,
 	})}
@@ -61,6 +58,7 @@ func newFixtureWithPrefix(t *testing.T, prefix string) *fixture {
 		}
 	})
 	f.nc = f.nats.Connect(nats.UserInfo(admin, passphrase))
+	var err error
 	if f.js, err = jetstream.New(f.nc); err != nil {
 		t.Fatal(err)
 	}
@@ -72,8 +70,77 @@ func newFixtureWithPrefix(t *testing.T, prefix string) *fixture {
 	return f
 }
 
-// startWorker starts a worker, which stops at the end of the test.
-func (f *fixture) startWorker() {
+// accounts are the accounts that the programs may use.
+var accounts = []string{appid, refusedAppID, unknownAppID}
+
+// publish are the subjects to which the programs may publish: a service needs no right to ask JetStream.
+func publish(prefix string) (subjects []string) {
+	for _, id := range accounts {
+		for _, request := range []string{
+			messages.SubjectCodeResolve, messages.SubjectCredentialGet, messages.SubjectCredentialRefresh,
+		} {
+			subjects = append(subjects, prefix+"."+request+"."+id)
+		}
+	}
+	return subjects
+}
+
+// subscribe are the subjects to which the programs may subscribe.
+func subscribe(prefix string) []string {
+	subjects := []string{permissions.Inbox(service) + ".>"}
+	for _, id := range accounts {
+		subjects = append(subjects, messages.PublishedSubject(prefix, id, "*"))
+	}
+	return subjects
+}
+
+func quoted(subjects []string) string { return `["` + strings.Join(subjects, `", "`) + `"]` }
+
+// answerFromBucket answers requests for credentials as a worker does, but with whatever the bucket has.
+func (f *fixture) answerFromBucket() {
+	f.Helper()
+	prefix := messages.DefaultPrefix + "." + messages.SubjectCredentialGet + "."
+	f.answer(prefix+"*", func(m *nats.Msg) any {
+		key := messages.Key(strings.TrimPrefix(m.Subject, prefix), messages.AccessToken)
+		stream, err := f.js.Stream(testContext(f.T), "KV_"+messages.DefaultBucket)
+		if err != nil {
+			return messages.Errorf(messages.Overloaded, "no bucket")
+		}
+		stored, err := stream.GetLastMsgForSubject(testContext(f.T), "$KV."+messages.DefaultBucket+"."+key)
+		if err != nil {
+			return messages.Errorf(messages.NoCredential, "no record")
+		}
+		var c messages.Credential
+		if err := json.Unmarshal(stored.Data, &c); err != nil {
+			return messages.Errorf(messages.NoCredential, "not a record")
+		}
+		c.Revision = stored.Sequence
+		return c
+	})
+}
+
+// answer answers requests with JSON, or with an error.
+func (f *fixture) answer(subject string, reply func(*nats.Msg) any) {
+	f.Helper()
+	_, err := f.nc.Subscribe(subject, func(m *nats.Msg) {
+		body := reply(m)
+		answer := nats.NewMsg(m.Reply)
+		if refusal, ok := body.(*messages.Error); ok {
+			answer.Header = refusal.Header()
+		}
+		answer.Data, _ = json.Marshal(body)
+		_ = f.nc.PublishMsg(answer)
+	})
+	if err == nil {
+		err = f.nc.Flush()
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+}
+
+// startWorker starts a worker, and returns a function that stops it. The end of the test does, too.
+func (f *fixture) startWorker() (stop func()) {
 	f.Helper()
 	w, err := worker.New(f.nc, worker.Config{
 		Name:           "first",
@@ -88,12 +155,14 @@ func (f *fixture) startWorker() {
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
 	f.eventually(f.store.Ensure)
-	f.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			f.Errorf("Run of the worker returns %v", err)
 		}
 	})
+	f.Cleanup(stop)
+	return stop
 }
 
 func (f *fixture) args(more ...string) []string {

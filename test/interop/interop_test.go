@@ -3,7 +3,9 @@
 package interop
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -48,7 +50,7 @@ func languages(t *testing.T) map[string][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The example in JavaScript reads the bucket so rarely that only its other means can find a change.
+	// The example in JavaScript reads so rarely that only its other means can find a change.
 	return map[string][]string{
 		"node": {"node", "../../examples/node/main.mjs", "--read-every", "3600"},
 		"go":   {program},
@@ -296,14 +298,15 @@ func TestExamplesKnowEveryError(t *testing.T) {
 	}
 }
 
-// The examples ignore a record with a lower generation, unless the bucket was recreated after the workers had
-// lost the count. They never adopt an expired record.
-func TestExamplesGoBackOnlyWithTheBucket(t *testing.T) {
+// The examples ignore a record with a lower generation, unless it was obtained later. They never adopt an expired
+// record.
+func TestExamplesGoBackOnlyToALaterValue(t *testing.T) {
 	t.Parallel()
 	for name, command := range languages(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
+			f.answerFromBucket()
 			now := time.Now()
 			f.recreateBucket()
 			f.put(7, now, now.Add(time.Hour))
@@ -341,6 +344,7 @@ func TestExamplesGoBackOnlyWithTheBucket(t *testing.T) {
 func TestExampleInJavaScriptReadsAtAnInterval(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
+	f.answerFromBucket()
 	bucket := jetstream.KeyValueConfig{Bucket: messages.DefaultBucket}
 	if _, err := f.js.CreateKeyValue(testContext(t), bucket); err != nil {
 		t.Fatal(err)
@@ -353,6 +357,117 @@ func TestExampleInJavaScriptReadsAtAnInterval(t *testing.T) {
 		p.expect(fmt.Sprintf(`access_token \S+ generation %d, .*`, generation+1))
 	}
 	p.stop()
+}
+
+// The service of one account must not use the token of another, nor any token that no worker has returned: its
+// calls would succeed in the name of whoever put the token there.
+func TestExamplesBelieveNoPublishedMessage(t *testing.T) {
+	t.Parallel()
+	for name, command := range languages(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			stop := f.startWorker()
+			p := start(t, command, f.args("--appid", appid)...)
+			p.expectAnywhere(`access_token \S+ generation 1, .*`)
+			f.awaitBucket(1)
+
+			now := time.Now()
+			of := func(account string) []byte {
+				body, err := json.Marshal(messages.Credential{
+					AppID: account, Kind: messages.AccessToken, Value: "97_value_of_another", Generation: 99,
+					ObtainedAt: now.UTC(), ExpiresAt: now.Add(time.Hour).UTC(), RefreshAt: now.UTC(),
+					Source: messages.SourceStableToken, Worker: "first",
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return body
+			}
+			for _, body := range [][]byte{of(unknownAppID), of(appid), []byte("junk"), nil} {
+				for _, sequence := range []string{"2", "18446744073709551615", "junk", ""} {
+					m := nats.NewMsg(messages.PublishedSubject(messages.DefaultPrefix, appid, messages.AccessToken))
+					m.Data = body
+					if sequence != "" {
+						m.Header.Set("Nats-Sequence", sequence)
+						m.Header.Set("Nats-Time-Stamp", now.Add(time.Minute).Format(time.RFC3339Nano))
+					}
+					if err := f.nc.PublishMsg(m); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			p.ask("call", "called WeChat with generation 1: errcode 0")
+
+			// The only worker is lost. The program continues, and receives what the next one publishes.
+			stop()
+			p.ask("call", "called WeChat with generation 1: errcode 0")
+			f.publish(2)
+			f.startWorker()
+			p.expectAnywhere(`access_token \S+ generation 2, .*`)
+			p.ask("call", "called WeChat with generation 2: errcode 0")
+			p.stop()
+			for _, forged := range []string{"generation 99", "97_val"} {
+				if strings.Contains(p.String(), forged) {
+					t.Errorf("the example has adopted a forged message: %s", forged)
+				}
+			}
+		})
+	}
+}
+
+// A worker that was taken over, or whoever answers in its place, must not choose whose token a service uses.
+func TestExamplesIgnoreARecordThatTheyHaveNotAskedFor(t *testing.T) {
+	t.Parallel()
+	for name, command := range languages(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			now := time.Now().UTC().Truncate(time.Millisecond)
+			good := messages.Credential{
+				AppID: appid, Kind: messages.AccessToken, Value: "97_value", Generation: 7, Revision: 1,
+				ObtainedAt: now, ExpiresAt: now.Add(time.Hour), RefreshAt: now,
+				Source: messages.SourceStableToken, Worker: "first",
+			}
+			account, kind, future, absurd := good, good, good, good
+			account.AppID, kind.Kind, absurd.Generation = unknownAppID, messages.JSAPITicket, 1<<63
+			future.ObtainedAt, future.ExpiresAt = now.Add(10*24*time.Hour), now.Add(11*24*time.Hour)
+			replies := []messages.Credential{account, kind, future, absurd, good}
+			for i := range replies[:4] {
+				replies[i].Value = "98_forged"
+			}
+			next := make(chan messages.Credential, len(replies))
+			for _, r := range replies {
+				next <- r
+			}
+			f.answer("wechat.credential.get."+appid, func(m *nats.Msg) any {
+				var req messages.GetCredentialRequest
+				if json.Unmarshal(m.Data, &req) != nil || req.Kind != messages.AccessToken {
+					return messages.ErrNotConfigured
+				}
+				select {
+				case c := <-next:
+					return c
+				default:
+					return good
+				}
+			})
+			p := start(t, command, f.args("--appid", appid)...)
+			f.eventually(func(context.Context) error { // each hint leads to another read
+				if len(next) == 0 {
+					return nil
+				}
+				err := f.nc.Publish(messages.PublishedSubject(messages.DefaultPrefix, appid, messages.AccessToken), nil)
+				return errors.Join(err, fmt.Errorf("%d replies are left", len(next)))
+			})
+			p.expectAnywhere(`access_token 97_val… generation 7, .*`)
+			p.expectAnywhere(`cannot read the \w+: .*`)
+			p.stop()
+			if strings.Contains(p.String(), "98_for") {
+				t.Error("the example has adopted a record that it has not asked for")
+			}
+		})
+	}
 }
 
 // put writes a record into the bucket without a lease.

@@ -24,7 +24,8 @@ type RecordEvent struct {
 
 // WatchRecords delivers the records of all credentials, first a snapshot and then each change, until ctx ends.
 // emit is called from one goroutine and must not block. The watch restarts after any error, which it emits
-// (Event.Down), and creates the buckets again if they were deleted.
+// (Event.Down), and creates the buckets again if they were deleted. It needs no consumer: see
+// bucket.Watch.LeaderReads.
 func (s *Store) WatchRecords(ctx context.Context, emit func(RecordEvent)) {
 	s.watch(ctx, s.cfg.Bucket, func(e bucket.Event) {
 		appid, _, ok := messages.ParseKey(e.Key)
@@ -76,8 +77,8 @@ func (s *Store) WatchLedgers(ctx context.Context, emit func(LedgerEvent)) {
 
 func (s *Store) watch(ctx context.Context, name string, emit func(bucket.Event)) {
 	w := bucket.Watch{
-		JS: s.js, Bucket: name, Keys: []string{bucket.AllKeys}, CheckEvery: watchCheckEvery, Missing: s.Ensure,
-		Emit: emit,
+		JS: s.js, Bucket: name, Keys: []string{bucket.AllKeys}, CheckEvery: watchCheckEvery, LeaderReads: true,
+		Missing: s.Ensure, Emit: emit,
 	}
 	w.Run(ctx)
 }
