@@ -53,12 +53,12 @@ func TestNothingIsLostWhileTheFleetChanges(t *testing.T) {
 	if strings.Contains(headers, messages.HeaderErrorCode) {
 		t.Errorf("nats req prints the headers of an error: %s", headers)
 	}
-	wx, operator := s.connect("worker", play), messages.NewClient(s.connect("operator", play), "")
-	js, err := jetstream.New(wx)
+	operator := messages.NewClient(s.connect("operator", play), "")
+	js, err := jetstream.New(s.connect("worker", play))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := startLoad(s, s.connect("service", play), wx, demoAppID)
+	l := startLoad(s, s.connect("service", play), demoAppID)
 
 	s.up(4)
 	names := map[string]bool{}
