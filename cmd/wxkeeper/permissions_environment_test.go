@@ -151,20 +151,20 @@ func TestFilesAreIncludedAsTheDocumentSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	confs := regexp.MustCompile("(?s)```conf\n([^`]*include worker.conf[^`]*)```").FindAllStringSubmatch(string(doc),
-		-1)
-	if len(confs) != 2 {
-		t.Fatalf("docs/security.md has %d examples", len(confs))
+	conf := regexp.MustCompile("(?s)```conf\n([^`]*include worker.conf[^`]*)```").FindSubmatch(doc)
+	authorization := regexp.MustCompile("`(authorization: [^`]*)`").FindSubmatch(doc)
+	if conf == nil || authorization == nil {
+		t.Fatal("docs/security.md lacks an example")
 	}
-	confs[1][1] += permissionsOf(t, "accounts", "user=shop", "user=operator")
-	for _, m := range confs {
-		o, err := server.ProcessConfigFile(write("nats-server.conf", m[1]))
+	for _, end := range []string{permissionsOf(t, "accounts", "user=shop", "user=operator"), string(authorization[1])} {
+		text := string(conf[1]) + end
+		o, err := server.ProcessConfigFile(write("nats-server.conf", text))
 		if err != nil {
-			t.Fatalf("%v\n%s", err, m[1])
+			t.Fatalf("%v\n%s", err, text)
 		}
 		if len(o.Users) != 3 || slices.ContainsFunc(o.Users,
 			func(u *server.User) bool { return u.Permissions == nil }) {
-			t.Errorf("%d users with\n%s", len(o.Users), m[1])
+			t.Errorf("%d users with\n%s", len(o.Users), text)
 		}
 	}
 }
