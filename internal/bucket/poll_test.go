@@ -210,11 +210,11 @@ func TestReplyThatIsNotTheRequestedRecordIsIgnoredAndReported(t *testing.T) {
 		err   error
 		want  error
 	}{
-		"of another account":   {&other, nil, errOtherRecord},
-		"of another kind":      {&kind, nil, errOtherRecord},
+		"of another account":   {&other, nil, messages.ErrOtherRecord},
+		"of another kind":      {&kind, nil, messages.ErrOtherRecord},
 		"without a life":       {&dead, nil, messages.ErrInvalidCredential},
 		"an absurd generation": {&high, nil, messages.ErrInvalidCredential},
-		"null":                 {nil, nil, errOtherRecord},
+		"null":                 {nil, nil, messages.ErrOtherRecord},
 		"an unknown account":   {nil, messages.ErrUnknownAccount, messages.ErrUnknownAccount},
 		"a worker is full":     {nil, messages.ErrOverloaded, messages.ErrOverloaded},
 	} {
