@@ -324,3 +324,35 @@ func TestOnlyTheFirstForeignRecordCostsACall(t *testing.T) {
 		t.Errorf("the worker hands out %v, %v", got, err)
 	}
 }
+
+// An AppSecret is often changed because others know it, who can then seal with its key.
+func TestSealsOfTheAppSecretBeforeAreAcceptedForAWhile(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	as := accounts{clock: func() time.Time { return now }}
+	set := func(secret Secret) {
+		t.Helper()
+		if err := as.set([]Account{{AppID: "wx1", Secret: secret}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	place := seal.Place{Bucket: "wechat", Key: "wx1.access_token"}
+	check := func(when string, secret string, want seal.Verdict) {
+		t.Helper()
+		sealed := seal.JSON(seal.New("wx1", secret), place, []byte(`{"a":1}`))
+		if got := seal.CheckJSON(as.keys("wx1"), place, sealed); got != want {
+			t.Errorf("%s: the verdict of a seal of the %s AppSecret is %d, want %d", when, secret, got, want)
+		}
+	}
+	set("old")
+	now = now.Add(100 * time.Hour)
+	set("new")
+	check("at the change", "old", seal.Genuine)
+	now = now.Add(oldKeyFor - time.Minute)
+	set("new") // the accounts are read again
+	check("before the end", "old", seal.Genuine)
+	check("before the end", "new", seal.Genuine)
+	now = now.Add(2 * time.Minute)
+	check("after the end", "old", seal.Foreign)
+	check("after the end", "new", seal.Genuine)
+}

@@ -120,6 +120,7 @@ type Worker struct {
 func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	cfg.setDefaults()
 	w := &Worker{cfg: cfg, nc: nc, ready: make(chan struct{})}
+	w.accounts.clock = cfg.Now
 	if err := w.accounts.set(cfg.Accounts); err != nil {
 		return nil, err
 	}
