@@ -311,7 +311,8 @@ func TestOnlyTheFirstForeignRecordCostsACall(t *testing.T) {
 	}
 	end := f.clock.Now().Add(time.Minute).UnixMilli()
 	leaseKey := "lease." + tokenKey
-	lease := seal.Text(seal.New(appid, "made up"), seal.Place{Bucket: "wechat", Key: leaseKey}, fmt.Append(nil, "w ABC ", end))
+	lease := seal.Text(seal.New(appid, "made up"), seal.Place{Bucket: "wechat", Key: leaseKey},
+		fmt.Append(nil, "w ABC ", end))
 	if _, err := i.records.Put(f.context(), leaseKey, lease); err != nil {
 		t.Fatal(err)
 	}

@@ -79,8 +79,8 @@ func (t *turn) lookAtLedger(ctx context.Context, key string) error {
 	return nil
 }
 
-// noteSeal notes that an entry does not have the seal of a worker with this AppSecret, and returns whether a worker with
-// another AppSecret may have stored it. Other errors, and nil, are not noted.
+// noteSeal notes that an entry does not have the seal of a worker with this AppSecret, and returns whether a worker
+// with another AppSecret may have stored it. Other errors, and nil, are not noted.
 func (t *turn) noteSeal(err error, entry string) (foreign bool) {
 	switch {
 	case errors.Is(err, store.ErrForged):
