@@ -48,13 +48,15 @@ func TestTwoAccountsGiveServicesAndOperatorsWhatTheyNeedAndNothingElse(t *testin
 	shop, cache, desk := g.as("shop"), g.as("cache"), g.as("desk")
 	cfg := kv.ReaderConfig{AppIDs: []string{mine}, Feed: kv.FeedDirect}
 	r, _ := g.read(cache, cfg)
+	byRequests, _ := g.read(shop, kv.ReaderConfig{AppIDs: []string{mine}, Feed: kv.FeedRequests})
 	for _, k := range messages.Kinds {
 		g.await(r, mine, k, 0)
+		g.await(byRequests, mine, k, 0)
 	}
 	events := g.subscribe(desk, "corp.event.>")
-	hints := g.subscribe(shop, "corp.published.wx1.*")
-	g.awaitRefreshed(s, cache, r, mine)
-	g.receives(events, hints)
+	next := g.awaitRefreshed(s, cache, r, mine)
+	g.await(byRequests, mine, messages.AccessToken, next.Generation-1)
+	g.receives(events)
 	g.requests(shop)
 	g.operates(desk)
 	g.findsWorkers(desk)

@@ -185,19 +185,23 @@ func (g *guarded) requests(nc *nats.Conn) {
 func TestRequesterLivesByItsListAndIsRefusedTheRest(t *testing.T) {
 	text := permissionsOf(t, "requester", "appid=wx1", "user=shop")
 	g := guard(t, text)
-	s := g.startWorker(g.as(admin))
-	follow, _ := g.read(g.as(admin), kv.ReaderConfig{})
-	for _, k := range messages.Kinds {
-		g.await(follow, mine, k, 0)
-	}
+	g.runReader("shop", kv.ReaderConfig{AppIDs: []string{mine}, Feed: kv.FeedRequests})
 	nc := g.as("shop")
-	hints := g.subscribe(nc, "corp.published.wx1.*")
-	g.awaitRefreshed(s, nc, follow, mine)
-	g.receives(hints)
 	g.requests(nc)
 	t.Setenv("NATS_INBOX_PREFIX", permissions.Inbox("shop"))
 	g.asUser(t, "shop", "get --appid wx1", "get jsapi_ticket --appid wx1", "refresh --appid wx1 --revision 1",
 		"resolve --appid wx1 o t")
+	ctx, stop := context.WithCancel(g.context())
+	term, _, errs := screen(false)
+	term.out = writer(func(line string) {
+		if strings.Contains(line, "generation") {
+			stop()
+		}
+	})
+	if code := execute(ctx, term, strings.Fields("watch --appid wx1")); code != exitOK {
+		t.Errorf("wxkeeper watch: exit code %d: %s", code, errs)
+	}
+	stop()
 	g.noViolations()
 	g.usesAll("shop", text)
 	g.deniesPublish(nc, without(neverPublish, "corp.credential.get.wx1")...)

@@ -46,9 +46,7 @@ func adviceFor(cfg config.Config, denied natsconn.Use) string {
 	switch {
 	case denied.Inbox():
 		return natsconn.InboxAdvice
-	case !ours:
-		list = permissions.Reader
-	case request == status, strings.HasPrefix(request, status+"."), strings.HasPrefix(request, report+"."):
+	case ours && (request == status || strings.HasPrefix(request, status+".") || strings.HasPrefix(request, report+".")):
 		list = permissions.Operator
 	case !denied.Subscribe && slices.Contains(messages.Subjects[:], request): // a subject without an AppID
 		return "give --appid: this user may only have permission for one account"

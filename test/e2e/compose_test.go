@@ -53,12 +53,12 @@ func TestNothingIsLostWhileTheFleetChanges(t *testing.T) {
 	if strings.Contains(headers, messages.HeaderErrorCode) {
 		t.Errorf("nats req prints the headers of an error: %s", headers)
 	}
-	wx, operator := s.connect("worker", play), messages.NewClient(s.connect("operator", play), "")
-	js, err := jetstream.New(wx)
+	operator := messages.NewClient(s.connect("operator", play), "")
+	js, err := jetstream.New(s.connect("worker", play))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := startLoad(s, s.connect("service", play), wx, demoAppID)
+	l := startLoad(s, s.connect("service", play), demoAppID)
 
 	s.up(4)
 	names := map[string]bool{}
@@ -323,17 +323,22 @@ func TestOtherContainersReachOnlyThePortOfClients(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, "DEMO_LIFE=2h")
 	s.up(1)
-	network := s.project + "_default"
 	shell := strings.Fields(s.compose("config", "--images", "nats-1"))[0]
-	for port, open := range map[string]bool{"4222": true, "6222": false, "8222": false} {
-		for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
-			out, err := exec.CommandContext(s.ctx, "docker", "run", "--rm", "--network="+network, "--entrypoint=nc",
-				shell, "-w", "3", node, port).CombinedOutput()
-			if (err == nil) != open {
-				t.Errorf("port %s of %s: %v\n%s", port, node, err, out)
-			}
+	reach := func(network, host, port string, want bool) {
+		t.Helper()
+		out, err := exec.CommandContext(s.ctx, "docker", "run", "--rm", "--network="+s.project+"_"+network,
+			"--entrypoint=nc", shell, "-w", "3", host, port).CombinedOutput()
+		if (err == nil) != want {
+			t.Errorf("port %s of %s in the network %s: %v\n%s", port, host, network, err, out)
 		}
 	}
+	for _, node := range []string{"1", "2", "3"} {
+		reach("default", "nats-"+node, "4222", true)
+		reach("default", "nats-"+node, "6222", false)
+		reach("default", "nats-"+node, "8222", false)
+	}
+	reach("routes", "route-1", "6222", true)
+	reach("routes", "route-1", "8222", false)
 	service := s.connect("service", play)
 	for _, subject := range []string{"$JS.API.INFO", "$JS.API.STREAM.INFO.KV_wechat", "$SRV.PING", "wechat.status"} {
 		m, err := service.Request(subject, nil, 10*time.Second)

@@ -46,9 +46,8 @@ func openid(i int) string     { return fmt.Sprintf("openid-%d", i) }
 func codeTicket(i int) string { return fmt.Sprintf("ticket-%d", i) }
 func code(i int) string       { return fmt.Sprintf("%09d", i) }
 
-// startLoad starts the clients, and waits for their first answers. service is a connection of a service; the Reader
-// watches the bucket, so it needs a user of the account WX.
-func startLoad(s *stack, service, wx *nats.Conn, appid string) *load {
+// startLoad starts the clients of a service, and waits for their first answers.
+func startLoad(s *stack, service *nats.Conn, appid string) *load {
 	s.t.Helper()
 	for i := range tickets {
 		s.control("/codes", map[string]any{
@@ -59,7 +58,7 @@ func startLoad(s *stack, service, wx *nats.Conn, appid string) *load {
 	ctx, stop := context.WithCancel(s.ctx)
 	l := &load{s: s, client: messages.NewClient(service, ""), stop: stop}
 	var err error
-	if l.reader, err = kv.NewReader(wx, kv.ReaderConfig{}); err != nil {
+	if l.reader, err = kv.NewReader(service, kv.ReaderConfig{AppIDs: []string{appid}}); err != nil {
 		s.t.Fatal(err)
 	}
 	l.done.Go(func() { _ = l.reader.Run(ctx) }) // the end of ctx is its only error
