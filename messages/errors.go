@@ -88,7 +88,7 @@ var (
 )
 
 // Error is the body of an error reply. The reply also has the headers Nats-Service-Error-Code and
-// Nats-Service-Error, and as every reply [HeaderReply].
+// Nats-Service-Error, and as every reply Wxkeeper-Reply.
 //
 // errors.Is compares an Error with ErrRejected and the like. errors.As gives access to its fields.
 type Error struct {

@@ -243,7 +243,10 @@ func TestExamplesKnowEveryError(t *testing.T) {
 		key := m.Subject + " " + req.CodeTicket
 		requests[key]++
 		if requests[key] > 1 {
-			_ = m.Respond([]byte(`{"errcode":0,"errmsg":"ok","code":"007"}`))
+			_ = m.RespondMsg(&nats.Msg{
+				Header: nats.Header{messages.HeaderReply: {messages.ReplyVersion}},
+				Data:   []byte(`{"errcode":0,"errmsg":"ok","code":"007"}`),
+			})
 			return
 		}
 		e := messages.Errorf(messages.Symbol(req.CodeTicket), "in words").After(time.Millisecond)
@@ -253,9 +256,9 @@ func TestExamplesKnowEveryError(t *testing.T) {
 			t.Error(err)
 		}
 		reply := &nats.Msg{Data: body, Header: e.Header()}
-		if req.CodeTicket == "foreign" { // an error that no worker sends
+		if req.CodeTicket == "foreign" { // an error of a later version
 			reply.Data = []byte("broken")
-			reply.Header = nats.Header{messages.HeaderErrorCode: {"418"}, messages.HeaderError: {"broken"}}
+			reply.Header = nats.Header{messages.HeaderReply: {"2"}, messages.HeaderErrorCode: {"418"}, messages.HeaderError: {"broken"}}
 		}
 		_ = m.RespondMsg(reply)
 	}
