@@ -125,6 +125,7 @@ func TestVerbsTakeNoAcknowledgementForTheReply(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("NATS_INBOX_PREFIX", "")
 	for name, value := range g.environment(admin) {
 		t.Setenv(name, value)
 	}

@@ -350,13 +350,13 @@ function ask(nc, subject, body, timeout) {
     const inbox = createInbox(nc.options.inboxPrefix);
     let other = ""; // what arrived, if it is no worker's reply
     const end = (settle, value) => { subscription.unsubscribe(); clearTimeout(timer); settle(value); };
-    const timer = setTimeout(() => end(reject, new Unanswered(`no worker has replied${other}`)), timeout);
     const subscription = nc.subscribe(inbox, { callback: (err, msg) => {
       if (err) end(reject, err);
       else if (msg.headers?.has("Wxkeeper-Reply")) end(resolve, msg);
       else if (msg.headers?.code === 503 && msg.data.length === 0) end(reject, new Unanswered("no worker listens"));
       else other = `, but something else: ${msg.data.length} bytes without the header Wxkeeper-Reply`;
     } });
+    const timer = setTimeout(() => end(reject, new Unanswered(`no worker has replied${other}`)), timeout);
     try {
       nc.publish(subject, body, { reply: inbox });
     } catch (err) {

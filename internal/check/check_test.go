@@ -98,7 +98,8 @@ func TestStreamThatStoresRequestsIsFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantFinding(t, runAll(t, configOf(s.URL(), "")), Buckets, Fail, "AUDIT", "stores requests or tokens", "nats stream edit")
+	wantFinding(t, runAll(t, configOf(s.URL(), "")), Buckets, Fail, "AUDIT", "stores requests or tokens",
+		"nats stream edit")
 }
 
 // The subscriptions of a check are outside the queue group of the workers.
