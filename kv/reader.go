@@ -156,7 +156,7 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 		if err != nil {
 			return nil, fmt.Errorf("kv: %w", err)
 		}
-		r.source = &natsSource{nc: nc, js: js, cfg: &r.cfg}
+		r.source = &natsSource{nc: nc, js: js, workers: messages.NewClient(nc, cfg.SubjectPrefix), cfg: &r.cfg}
 	}
 	r.clock.Store(never)
 	r.state.since = cfg.Now()
@@ -318,9 +318,10 @@ func (r *Reader) onError(err error) {
 
 // natsSource is the source of a Reader on NATS.
 type natsSource struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	cfg *ReaderConfig
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	workers *messages.Client
+	cfg     *ReaderConfig
 }
 
 func (s *natsSource) Run(ctx context.Context, emit func(bucket.Event)) {
@@ -351,5 +352,5 @@ func (s *natsSource) watch(ctx context.Context, emit func(bucket.Event)) {
 }
 
 func (s *natsSource) Report(ctx context.Context, req messages.RefreshCredentialRequest) (messages.Refreshed, error) {
-	return messages.NewClient(s.nc, s.cfg.SubjectPrefix).RefreshCredential(ctx, req)
+	return s.workers.RefreshCredential(ctx, req)
 }

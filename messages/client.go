@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/nats-io/nats.go"
 )
 
-// Client sends requests to the workers. It is safe for concurrent use.
+// Client sends requests to the workers. It is safe for concurrent use. Make one Client for a connection: its
+// subscription for replies lasts as long as the connection.
 //
 // Each method blocks until the reply arrives or ctx ends. A ctx without a deadline gets [DefaultTimeout]. While
 // no worker listens, for example because the only one is being restarted, the method sends the request again,
@@ -22,7 +24,8 @@ import (
 //   - [ErrInvalidAppID] if the AppID of the request is malformed; nothing was sent,
 //   - *[Error] if a worker refused the request, and so [ErrRejected], [ErrNoCredential] and so on by its
 //     symbol,
-//   - [ErrReply] if a reply arrived that is not of this contract,
+//   - [ErrReply] if a reply arrived that is not of this contract. It also matches the error of ctx if nothing but
+//     messages of others arrived until ctx ended: see [HeaderReply],
 //   - nats.ErrNoResponders if no worker listened until ctx ended; it matches the error of ctx too,
 //   - context.DeadlineExceeded or context.Canceled if ctx ended before the reply arrived,
 //   - another error of nats.go.
@@ -31,8 +34,8 @@ type Client struct {
 	// while a method runs.
 	FailFast bool
 
-	nc     *nats.Conn
-	prefix string
+	prefix   string
+	exchange exchange
 }
 
 // ErrReply is returned for a reply that is not the JSON of this contract. A worker sends none.
@@ -57,12 +60,17 @@ func NewClient(nc *nats.Conn, prefix string) *Client {
 	if prefix == "" {
 		prefix = DefaultPrefix
 	}
-	return &Client{nc: nc, prefix: prefix}
+	return &Client{prefix: prefix, exchange: exchange{nc: nc}}
 }
 
 // ResolveCode returns WeChat's answer unchanged; decode it into a [Code].
 func (c *Client) ResolveCode(ctx context.Context, req ResolveCodeRequest) (RawCode, error) {
-	return c.request(ctx, SubjectCodeResolve, req.AppID, req)
+	reply, err := c.request(ctx, SubjectCodeResolve, req.AppID, req)
+	var members map[string]json.RawMessage
+	if err == nil && (json.Unmarshal(reply, &members) != nil || len(members) == 0) {
+		return nil, ErrReply
+	}
+	return reply, err
 }
 
 // GetCredential returns the current credential. Its error is [ErrOtherRecord] if the reply is one of another
@@ -116,7 +124,7 @@ func (c *Client) request(ctx context.Context, subject, appid string, req any) (j
 		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
 		defer cancel()
 	}
-	reply, err := c.nc.RequestWithContext(ctx, subject, body)
+	reply, err := c.exchange.request(ctx, subject, body)
 	for pause := pauseMin; errors.Is(err, nats.ErrNoResponders); pause = min(2*pause, pauseMax) {
 		if c.FailFast {
 			return nil, fmt.Errorf("messages: request %s: no worker listens: %w", subject, err)
@@ -124,7 +132,7 @@ func (c *Client) request(ctx context.Context, subject, appid string, req any) (j
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
-			reply, err = c.nc.RequestWithContext(ctx, subject, body)
+			reply, err = c.exchange.request(ctx, subject, body)
 		}
 		// ctx may also have ended during the last request; then err is the error of ctx, and ErrNoResponders is
 		// added.
@@ -148,8 +156,9 @@ func decode[T any](reply json.RawMessage, err error) (T, error) {
 	if err != nil {
 		return v, err
 	}
-	if err := json.Unmarshal(reply, &v); err != nil {
-		return v, ErrReply // without the cause, which may show a part of the reply
+	// The cause is left out, because it may show a part of the reply.
+	if err := json.Unmarshal(reply, &v); err != nil || reflect.ValueOf(v).IsZero() {
+		return v, ErrReply
 	}
 	return v, nil
 }

@@ -30,6 +30,11 @@ func respond(t *testing.T, nc *nats.Conn, subject string, f nats.MsgHandler) {
 	}
 }
 
+// reply replies as a worker does.
+func reply(m *nats.Msg, body []byte) {
+	_ = m.RespondMsg(&nats.Msg{Header: nats.Header{HeaderReply: {ReplyVersion}}, Data: body})
+}
+
 // awaitNoResponders waits until the server has answered n requests of nc with "no responders".
 func awaitNoResponders(t *testing.T, nc *nats.Conn, n uint64) {
 	t.Helper()
@@ -69,7 +74,7 @@ func TestClientWaitsForTheWorkerThatIsRestarted(t *testing.T) {
 		got, err = c.Status(ctx, StatusRequest{})
 	}()
 	awaitNoResponders(t, nc, 2)
-	respond(t, srv.Connect(), "wechat.status", func(m *nats.Msg) { _ = m.Respond([]byte(`{"worker":"new"}`)) })
+	respond(t, srv.Connect(), "wechat.status", func(m *nats.Msg) { reply(m, []byte(`{"worker":"new"}`)) })
 	<-done
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +206,7 @@ func echo(m *nats.Msg) []byte {
 func TestClientUsesTheSubjectOfTheAccount(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	respond(t, srv.Connect(), "other.>", func(m *nats.Msg) { _ = m.Respond(echo(m)) })
+	respond(t, srv.Connect(), "other.>", func(m *nats.Msg) { reply(m, echo(m)) })
 	c := NewClient(srv.Connect(), "other")
 	for _, appid := range []string{"", "wx1"} {
 		check := func(subject, sent, field string, err error) {
@@ -259,7 +264,7 @@ func TestClientReturnsNoCredentialOfAnotherKey(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
 	respond(t, srv.Connect(), "wechat.credential.get.*", func(m *nats.Msg) {
-		_ = m.Respond([]byte(`{"appid":"wx2","kind":"access_token","value":"97_of_wx2"}`))
+		reply(m, []byte(`{"appid":"wx2","kind":"access_token","value":"97_of_wx2"}`))
 	})
 	c := NewClient(srv.Connect(), "")
 	for _, req := range []GetCredentialRequest{{AppID: "wx1"}, {AppID: "wx2", Kind: JSAPITicket}} {

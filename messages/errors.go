@@ -88,7 +88,7 @@ var (
 )
 
 // Error is the body of an error reply. The reply also has the headers Nats-Service-Error-Code and
-// Nats-Service-Error.
+// Nats-Service-Error, and as every reply Wxkeeper-Reply.
 //
 // errors.Is compares an Error with ErrRejected and the like. errors.As gives access to its fields.
 type Error struct {
@@ -141,7 +141,9 @@ func (e *Error) Is(target error) bool {
 
 // Header returns the headers of the error's reply.
 func (e *Error) Header() map[string][]string {
-	return map[string][]string{HeaderErrorCode: {strconv.Itoa(e.Code())}, HeaderError: {headerText(e.Message)}}
+	return map[string][]string{
+		HeaderReply: {ReplyVersion}, HeaderErrorCode: {strconv.Itoa(e.Code())}, HeaderError: {headerText(e.Message)},
+	}
 }
 
 // headerText returns s as one line: a line break would end the header.

@@ -59,6 +59,7 @@ func TestErrorIsTheContractOnTheWire(t *testing.T) {
 		}
 		header := e.Header()
 		wantHeader := map[string][]string{
+			"Wxkeeper-Reply":          {"1"},
 			"Nats-Service-Error-Code": {fmt.Sprint(e.Symbol.Code())},
 			"Nats-Service-Error":      {strings.ReplaceAll(e.Message, "\n", " ")},
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -194,7 +195,7 @@ func jsonType(kind string) string {
 func (s *service) respond(r *request, reply any, err error) {
 	outcome := "ok"
 	var body []byte
-	var opts []micro.RespondOpt
+	header := micro.Headers{messages.HeaderReply: {messages.ReplyVersion}}
 	if err == nil {
 		if raw, ok := reply.(json.RawMessage); ok {
 			body = raw // WeChat's own answer, unchanged
@@ -212,7 +213,7 @@ func (s *service) respond(r *request, reply any, err error) {
 		}
 		outcome = string(refusal.Symbol)
 		body, _ = json.Marshal(refusal) // cannot fail: it has only strings and numbers
-		opts = append(opts, micro.WithHeaders(micro.Headers(refusal.Header())))
+		maps.Copy(header, refusal.Header())
 	}
 	c := s.counts[r.endpoint]
 	if outcome == "ok" {
@@ -221,7 +222,7 @@ func (s *service) respond(r *request, reply any, err error) {
 		c.Errors.Add(1)
 	}
 	s.metrics.requests.WithLabelValues(strings.TrimSuffix(r.endpoint, ofAccount), outcome).Inc()
-	if err := r.Respond(body, opts...); err != nil {
+	if err := r.Respond(body, micro.WithHeaders(header)); err != nil {
 		s.log.Warn("reply not sent", "subject", r.endpoint, "error", err)
 	}
 }

@@ -230,6 +230,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.cfg.Log.Info("worker ready", "worker", w.cfg.Name, "accounts", w.accounts.len(), "bucket", w.cfg.Bucket,
 		"subjects", w.cfg.SubjectPrefix+".>")
 	close(w.ready)
+	w.warnOfOverlappingStreams(ctx)
 
 	<-ctx.Done()
 	w.cfg.Log.Info("worker stopping", "worker", w.cfg.Name)
@@ -259,6 +260,22 @@ func (w *Worker) open(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(pause):
 		}
+	}
+}
+
+// OverlapAdvice says what to do about a stream that stores requests or tokens.
+const OverlapAdvice = "Edit the subjects of the stream, so that they match neither the requests nor " +
+	"published: nats stream edit NAME --subjects … (a stream for events stores wechat.event.>)."
+
+// warnOfOverlappingStreams logs which streams store requests to the workers, or tokens. It blocks for one request for
+// each subject.
+func (w *Worker) warnOfOverlappingStreams(ctx context.Context) {
+	streams, err := w.store.Overlapping(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		w.cfg.Log.Debug("streams not listed", "error", err)
+	case len(streams) > 0:
+		w.cfg.Log.Error("streams store requests or tokens of wxkeeper", "streams", streams, "advice", OverlapAdvice)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -88,7 +89,9 @@ func TestNoAnswerManipulatesTheTerminal(t *testing.T) {
 		{"resolve o t", nats.Header{messages.HeaderErrorCode: {"400"}}, encoded(refusal)},
 	} {
 		sub, err := nc.Subscribe("wechat.>", func(m *nats.Msg) {
-			_ = m.RespondMsg(&nats.Msg{Subject: m.Reply, Header: tt.header, Data: []byte(tt.body)})
+			header := nats.Header{messages.HeaderReply: {messages.ReplyVersion}}
+			maps.Copy(header, tt.header)
+			_ = m.RespondMsg(&nats.Msg{Subject: m.Reply, Header: header, Data: []byte(tt.body)})
 		})
 		if err := errors.Join(err, nc.Flush()); err != nil {
 			t.Fatal(err)

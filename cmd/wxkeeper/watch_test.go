@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/wxkeeper/wxkeeper/kv"
 	"github.com/wxkeeper/wxkeeper/messages"
@@ -107,13 +108,47 @@ func TestWatchNeedsNoRightToAskJetStream(t *testing.T) {
 	g.noViolations()
 }
 
+// JetStream acknowledges a request that a stream stores before the worker replies.
+func TestVerbsTakeNoAcknowledgementForTheReply(t *testing.T) {
+	g := guard(t, watcherConf)
+	nc := g.as(admin)
+	g.startWorker(nc)
+	follow, _ := g.read(nc, kv.ReaderConfig{})
+	for _, k := range messages.Kinds {
+		g.await(follow, mine, k, 0)
+	}
+	g.await(follow, other, messages.AccessToken, 0)
+	js, err := jetstream.New(nc)
+	if err == nil {
+		_, err = js.CreateStream(g.context(), jetstream.StreamConfig{Name: "AUDIT", Subjects: []string{"corp.>"}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NATS_INBOX_PREFIX", "")
+	for name, value := range g.environment(admin) {
+		t.Setenv(name, value)
+	}
+	for args, want := range map[string]string{
+		"status": "fresh", "get --appid wx1 --json": `"appid":"wx1"`, "refresh --appid wx1 --revision 1": "not_current",
+	} {
+		for range 5 {
+			term, out, errs := screen(false)
+			code := execute(g.context(), term, strings.Fields(args))
+			if code != exitOK || !strings.Contains(out.String(), want) {
+				t.Errorf("wxkeeper %s: exit code %d: %s; %s is not printed", args, code, errs, want)
+			}
+		}
+	}
+}
+
 // A reply has room for some thousand credentials. To print only a part of the accounts, silently, would mislead.
 func TestWatchAsksForNamesIfThereAreTooManyAccounts(t *testing.T) {
 	g := guard(t, watcherConf)
 	worker := g.as(admin)
 	_, err := worker.Subscribe("corp.status", func(m *nats.Msg) {
 		body, _ := json.Marshal(messages.Status{Accounts: 5000, Truncated: true})
-		_ = m.Respond(body)
+		_ = m.RespondMsg(&nats.Msg{Header: nats.Header{messages.HeaderReply: {messages.ReplyVersion}}, Data: body})
 	})
 	if err == nil {
 		err = worker.Flush()

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { EventEmitter, once } from "node:events";
 import { setTimeout as pause } from "node:timers/promises";
-import { connect as natsConnect } from "@nats-io/transport-node";
+import { connect as natsConnect, createInbox } from "@nats-io/transport-node";
 
 const READ_AGAIN = 1_000; //    ms after a read that failed
 const READ_TIMEOUT = 2_000; //  ms for one read
@@ -325,16 +325,44 @@ async function request(nc, subject, body, { prefix = "wechat", timeout = DEADLIN
   for (let wait = 50; ; wait = Math.min(2 * wait, 1_000)) {
     try {
       const attempt = Math.max(1, Math.min(ATTEMPT, end - Date.now()));
-      const msg = await nc.request(`${prefix}.${subject}.${body.appid}`, JSON.stringify(body), { timeout: attempt });
-      const code = msg.headers?.get("Nats-Service-Error-Code");
-      if (!code) return msg.json();
-      throw new Refusal(Number(code), refusalBody(msg, code));
+      const msg = await ask(nc, `${prefix}.${subject}.${body.appid}`, JSON.stringify(body), attempt);
+      const code = msg.headers.get("Nats-Service-Error-Code");
+      if (code) throw new Refusal(Number(code), refusalBody(msg, code));
+      const reply = msg.json();
+      if (!reply || Object.keys(reply).length === 0) throw new Error("the reply is empty");
+      return reply;
     } catch (err) {
-      const unanswered = err.name === "TimeoutError" || err.isNoResponders?.();
-      if (!unanswered || Date.now() + wait >= end) throw err;
+      if (!(err instanceof Unanswered) || Date.now() + wait >= end) throw err;
     }
     await pause(wait);
   }
+}
+
+/** No worker has replied. */
+class Unanswered extends Error {}
+
+/**
+ * Sends one request, and waits for the reply of a worker. Every reply of a worker has the header Wxkeeper-Reply.
+ * Anything else is not the reply: if a stream stores the subject, JetStream's acknowledgement comes first.
+ */
+function ask(nc, subject, body, timeout) {
+  return new Promise((resolve, reject) => {
+    const inbox = createInbox(nc.options.inboxPrefix);
+    let other = ""; // what arrived, if it is no worker's reply
+    const end = (settle, value) => { subscription.unsubscribe(); clearTimeout(timer); settle(value); };
+    const subscription = nc.subscribe(inbox, { callback: (err, msg) => {
+      if (err) end(reject, err);
+      else if (msg.headers?.has("Wxkeeper-Reply")) end(resolve, msg);
+      else if (msg.headers?.code === 503 && msg.data.length === 0) end(reject, new Unanswered("no worker listens"));
+      else other = `, but something else: ${msg.data.length} bytes without the header Wxkeeper-Reply`;
+    } });
+    const timer = setTimeout(() => end(reject, new Unanswered(`no worker has replied${other}`)), timeout);
+    try {
+      nc.publish(subject, body, { reply: inbox });
+    } catch (err) {
+      end(reject, err);
+    }
+  });
 }
 
 /** The body of a refusal. An error that no worker sent may have only the headers. */

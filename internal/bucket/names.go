@@ -51,6 +51,9 @@ const API = "$JS.API."
 // InfoAPI is the subject of JetStream's API for the limits of the NATS account.
 const InfoAPI = API + "INFO"
 
+// StreamNamesAPI is the subject of JetStream's API for the names of the streams that store a subject.
+const StreamNamesAPI = API + "STREAM.NAMES"
+
 // StreamAPI is the subject of JetStream's API for the stream of a bucket: verb is INFO, CREATE, MSG.GET and so
 // on.
 func StreamAPI(verb, bucket string) string { return API + "STREAM." + verb + "." + Stream(bucket) }

@@ -122,6 +122,7 @@ func answerRequests(t *testing.T, nc *nats.Conn, answer func(messages.Kind) (*me
 			t.Error(err)
 		}
 		reply := nats.NewMsg(m.Reply)
+		reply.Header.Set(messages.HeaderReply, messages.ReplyVersion)
 		var body any
 		c, err := answer(req.Kind)
 		body = c
@@ -214,7 +215,7 @@ func TestReplyThatIsNotTheRequestedRecordIsIgnoredAndReported(t *testing.T) {
 		"of another kind":      {&kind, nil, messages.ErrOtherRecord},
 		"without a life":       {&dead, nil, messages.ErrInvalidCredential},
 		"an absurd generation": {&high, nil, messages.ErrInvalidCredential},
-		"null":                 {nil, nil, messages.ErrOtherRecord},
+		"null":                 {nil, nil, messages.ErrReply},
 		"an unknown account":   {nil, messages.ErrUnknownAccount, messages.ErrUnknownAccount},
 		"a worker is full":     {nil, messages.ErrOverloaded, messages.ErrOverloaded},
 	} {

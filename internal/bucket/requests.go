@@ -45,7 +45,7 @@ func (r requests) read(ctx context.Context, n Name) (answer, error) {
 	case errors.Is(err, nats.ErrNoResponders):
 		return answer{}, &trouble{error: errNoWorker}
 	case errors.Is(err, messages.ErrReply):
-		return answer{}, &trouble{err, true}
+		return answer{}, &trouble{err, !errors.Is(err, context.DeadlineExceeded)} // a worker may reply next time
 	case err != nil:
 		return answer{}, err
 	}

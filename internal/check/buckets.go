@@ -12,6 +12,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/messages"
+	"github.com/wxkeeper/wxkeeper/worker"
 	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
@@ -36,6 +37,7 @@ func (r *run) inspect(ctx context.Context) ([]store.BucketState, error) {
 func (r *run) checkBuckets(ctx context.Context, states []store.BucketState) {
 	r.readable = r.mayAsk("MSG.GET")
 	usable := true
+	r.checkOverlap(ctx)
 	for _, b := range states {
 		switch {
 		case !b.Exists:
@@ -51,6 +53,16 @@ func (r *run) checkBuckets(ctx context.Context, states []store.BucketState) {
 	if usable {
 		r.tryBuckets(ctx)
 	}
+}
+
+// checkOverlap looks for streams that store requests or tokens.
+func (r *run) checkOverlap(ctx context.Context) {
+	streams, err := r.store.Overlapping(ctx)
+	if err != nil || len(streams) == 0 {
+		return // the permission is tried with the others
+	}
+	r.add(Fail, Buckets, "the stream "+strings.Join(streams, ", ")+" stores requests or tokens: openids and tokens are "+
+		"kept on disk, and JetStream answers a request before a worker does", worker.OverlapAdvice)
 }
 
 // checkMissing checks whether the first worker could create a bucket. Its permissions are known. Whether the

@@ -87,6 +87,21 @@ func TestCheckOfASoundInstallationFindsNoTroubleAndChangesNothing(t *testing.T) 
 	}
 }
 
+func TestStreamThatStoresRequestsIsFound(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	createBuckets(t, s.Connect())
+	js, err := jetstream.New(s.Connect())
+	if err == nil {
+		_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "AUDIT", Subjects: []string{"wechat.>"}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFinding(t, runAll(t, configOf(s.URL(), "")), Buckets, Fail, "AUDIT", "stores requests or tokens",
+		"nats stream edit")
+}
+
 // The subscriptions of a check are outside the queue group of the workers.
 func TestCheckTakesNoRequestFromAWorker(t *testing.T) {
 	t.Parallel()

@@ -74,6 +74,7 @@ func (r *run) makeTrials() []trial {
 			purpose: "writing the ledger",
 		},
 		{use: r.ping(), optional: true},
+		{use: use{false, bucket.StreamNamesAPI}, purpose: "finding streams that store requests or tokens", optional: true},
 	}
 	for _, name := range []string{r.Bucket, r.ledger()} {
 		streams := func(verb, body, purpose string) {

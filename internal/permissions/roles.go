@@ -138,6 +138,7 @@ func (n names) worker() list {
 	publish := []group{
 		{"create the buckets if they are missing; nats.go asks for INFO first",
 			append([]string{bucket.InfoAPI}, both("CREATE")...)},
+		{"find streams that store requests or tokens", []string{bucket.StreamNamesAPI}},
 		{"check the buckets' settings; detect that a bucket was lost, recreated or purged", both("INFO")},
 		{"read records, ledger entries and leases from the leader: a replica may lag behind", both("MSG.GET")},
 		{"take a lease that was given back: nats.go reads the marker that is left of it",

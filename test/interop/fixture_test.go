@@ -125,6 +125,7 @@ func (f *fixture) answer(subject string, reply func(*nats.Msg) any) {
 	_, err := f.nc.Subscribe(subject, func(m *nats.Msg) {
 		body := reply(m)
 		answer := nats.NewMsg(m.Reply)
+		answer.Header.Set(messages.HeaderReply, messages.ReplyVersion)
 		if refusal, ok := body.(*messages.Error); ok {
 			answer.Header = refusal.Header()
 		}

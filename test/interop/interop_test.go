@@ -206,6 +206,28 @@ func TestExamplesPrintWhatIsWrongWithAnAccount(t *testing.T) {
 	}
 }
 
+// JetStream acknowledges a request that a stream stores before the worker replies.
+func TestExamplesTakeNoAcknowledgementForTheReply(t *testing.T) {
+	t.Parallel()
+	for name, command := range languages(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			f.startWorker()
+			audit := jetstream.StreamConfig{Name: "AUDIT", Subjects: []string{"wechat.>"}}
+			if _, err := f.js.CreateStream(testContext(t), audit); err != nil {
+				t.Fatal(err)
+			}
+			p := start(t, command, f.args("--appid", appid)...)
+			p.expectAnywhere(`access_token (\S{6})… generation 1, valid until \d{4}-.*`)
+			f.awaitBucket(1)
+			for range 20 {
+				p.ask(sample, "code 8")
+			}
+		})
+	}
+}
+
 // symbols returns all errors of the contract, from their source: a new one fails the test until the examples know it.
 func symbols(t *testing.T) []messages.Symbol {
 	t.Helper()
@@ -243,7 +265,10 @@ func TestExamplesKnowEveryError(t *testing.T) {
 		key := m.Subject + " " + req.CodeTicket
 		requests[key]++
 		if requests[key] > 1 {
-			_ = m.Respond([]byte(`{"errcode":0,"errmsg":"ok","code":"007"}`))
+			_ = m.RespondMsg(&nats.Msg{
+				Header: nats.Header{messages.HeaderReply: {messages.ReplyVersion}},
+				Data:   []byte(`{"errcode":0,"errmsg":"ok","code":"007"}`),
+			})
 			return
 		}
 		e := messages.Errorf(messages.Symbol(req.CodeTicket), "in words").After(time.Millisecond)
@@ -253,9 +278,11 @@ func TestExamplesKnowEveryError(t *testing.T) {
 			t.Error(err)
 		}
 		reply := &nats.Msg{Data: body, Header: e.Header()}
-		if req.CodeTicket == "foreign" { // an error that no worker sends
+		if req.CodeTicket == "foreign" { // an error of a later version
 			reply.Data = []byte("broken")
-			reply.Header = nats.Header{messages.HeaderErrorCode: {"418"}, messages.HeaderError: {"broken"}}
+			reply.Header = nats.Header{
+				messages.HeaderReply: {"2"}, messages.HeaderErrorCode: {"418"}, messages.HeaderError: {"broken"},
+			}
 		}
 		_ = m.RespondMsg(reply)
 	}
