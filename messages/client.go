@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,6 +41,10 @@ type Client struct {
 // ErrReply is returned for a reply that is not the JSON of this contract. A worker sends none.
 var ErrReply = errors.New("messages: the reply is not the JSON of this contract")
 
+// ErrOtherRecord is returned for a reply with the record of another account or kind. A worker sends none. Its value
+// would make the caller act for that account. errors.Is(ErrOtherRecord, ErrReply) is true.
+var ErrOtherRecord = fmt.Errorf("%w: it is the record of another key", ErrReply)
+
 // DefaultTimeout limits a request whose context has no deadline. A worker replies earlier, except to
 // [Client.RefreshCredential]: if WeChat is slow, that may take 13 s (docs/consumers.md).
 const DefaultTimeout = 10 * time.Second
@@ -68,9 +73,14 @@ func (c *Client) ResolveCode(ctx context.Context, req ResolveCodeRequest) (RawCo
 	return reply, err
 }
 
-// GetCredential returns the current credential.
+// GetCredential returns the current credential. Its error is [ErrOtherRecord] if the reply is one of another
+// account or kind.
 func (c *Client) GetCredential(ctx context.Context, req GetCredentialRequest) (Credential, error) {
-	return decode[Credential](c.request(ctx, SubjectCredentialGet, req.AppID, req))
+	v, err := decode[Credential](c.request(ctx, SubjectCredentialGet, req.AppID, req))
+	if err == nil && (req.AppID != "" && v.AppID != req.AppID || v.Kind != cmp.Or(req.Kind, AccessToken)) {
+		return Credential{}, ErrOtherRecord
+	}
+	return v, err
 }
 
 // RefreshCredential reports that WeChat refused a credential.

@@ -199,8 +199,8 @@ func TestClientSendsARequestOnceIfAWorkerAnswers(t *testing.T) {
 
 // echo is a reply that has the subject and the body of its request in a field of every reply type.
 func echo(m *nats.Msg) []byte {
-	return fmt.Appendf(nil, `{"code":"007","reason":%q,"value":%[1]q,"worker":%[1]q,"signature":%[1]q}`,
-		m.Subject+" "+string(m.Data))
+	return fmt.Appendf(nil, `{"appid":"wx1","kind":"k",`+
+		`"code":"007","reason":%q,"value":%[1]q,"worker":%[1]q,"signature":%[1]q}`, m.Subject+" "+string(m.Data))
 }
 
 func TestClientUsesTheSubjectOfTheAccount(t *testing.T) {
@@ -257,4 +257,23 @@ func TestClientReturnsTheErrorOfTheWorker(t *testing.T) {
 	})
 	_, err := NewClient(srv.Connect(), "").GetCredential(t.Context(), GetCredentialRequest{AppID: "wx2"})
 	wantError(t, err, ErrUnknownAccount)
+}
+
+// Everybody who may answer in the account of the callers could put another account's token in front of a service.
+func TestClientReturnsNoCredentialOfAnotherKey(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	respond(t, srv.Connect(), "wechat.credential.get.*", func(m *nats.Msg) {
+		reply(m, []byte(`{"appid":"wx2","kind":"access_token","value":"97_of_wx2"}`))
+	})
+	c := NewClient(srv.Connect(), "")
+	for _, req := range []GetCredentialRequest{{AppID: "wx1"}, {AppID: "wx2", Kind: JSAPITicket}} {
+		got, err := c.GetCredential(t.Context(), req)
+		if !errors.Is(err, ErrOtherRecord) || got.Value != "" {
+			t.Errorf("%+v: %v, %v", req, got, err)
+		}
+	}
+	if got, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: "wx2"}); err != nil || got.Value == "" {
+		t.Errorf("the record of the key: %v, %v", got, err)
+	}
 }

@@ -40,7 +40,8 @@ func TestAcknowledgementOfAStreamIsNotTakenForTheReply(t *testing.T) {
 			return
 		}
 		<-acknowledged // JetStream was faster
-		reply(m, []byte(`{"errcode":0,"code":"007","appid":"wx1","worker":"w","appId":"wx1","cardId":"p"}`))
+		reply(m, []byte(`{"errcode":0,"code":"007","appid":"wx1","kind":"access_token","worker":"w","appId":"wx1",`+
+			`"cardId":"p"}`))
 	})
 	c := NewClient(srv.Connect(), "")
 	for subject, call := range methods {

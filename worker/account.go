@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/internal/seal"
@@ -33,8 +34,13 @@ type Account struct {
 
 	// keys are the keys of the account's entries in the buckets: of this secret, and of the one before, so that
 	// a new AppSecret does not make everything that is stored look forged.
-	keys []seal.Key
+	keys    []seal.Key
+	changed time.Time // when this secret replaced the one before; zero: there was none
 }
+
+// oldKeyFor is for how long the key of the AppSecret before is accepted. Until then what it has sealed has expired, or
+// was written again. An AppSecret is often changed because others know it: they could make seals with its key.
+const oldKeyFor = 3 * time.Hour
 
 // String describes the account without its secret.
 func (a Account) String() string {
@@ -95,17 +101,26 @@ func (a *Account) fingerprint() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// keysBefore are the keys that the account accepts besides the key of its secret, if the secret becomes next.
-func (a *Account) keysBefore(next Secret) []seal.Key {
-	if next == a.Secret {
-		return a.keys[1:]
+// replace makes a the successor of the account before: it also accepts the key of the secret before.
+func (a *Account) replace(before *Account, now time.Time) {
+	if before.Secret == a.Secret {
+		a.keys, a.changed = before.keys, before.changed
+		return
 	}
-	return a.keys[:1]
+	a.keys, a.changed = append(a.keys, before.keys[0]), now
 }
 
 // accounts are the accounts of a worker. The list can be replaced while the worker runs; an Account never changes.
 type accounts struct {
-	m atomic.Pointer[map[string]*Account]
+	m     atomic.Pointer[map[string]*Account]
+	clock func() time.Time // nil is time.Now
+}
+
+func (as *accounts) now() time.Time {
+	if as.clock == nil {
+		return time.Now()
+	}
+	return as.clock()
 }
 
 // set replaces the accounts. If the list is invalid, set changes nothing and returns an error.
@@ -127,7 +142,7 @@ func (as *accounts) set(list []Account) error {
 		}
 		a.keys = []seal.Key{seal.New(a.AppID, a.Secret.Reveal())}
 		if before := as.get(a.AppID); before != nil {
-			a.keys = append(a.keys, before.keysBefore(a.Secret)...)
+			a.replace(before, as.now())
 		}
 		m[a.AppID] = &a
 	}
@@ -145,10 +160,15 @@ func (as *accounts) get(appid string) *Account {
 
 // keys are the keys of an account's entries in the buckets; none if the account is not kept.
 func (as *accounts) keys(appid string) []seal.Key {
-	if a := as.get(appid); a != nil {
+	a := as.get(appid)
+	switch {
+	case a == nil:
+		return nil
+	case as.now().Sub(a.changed) > oldKeyFor:
+		return a.keys[:1]
+	default:
 		return a.keys
 	}
-	return nil
 }
 
 func (as *accounts) len() int { return len(*as.m.Load()) }

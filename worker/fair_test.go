@@ -209,6 +209,11 @@ func TestFloodForOneAccountIsRefusedBeforeItIsDecoded(t *testing.T) {
 	}
 	checkSymbol(t, "a request that is not JSON", get("."+busy, "{"), messages.Throttled)
 	checkSymbol(t, "a request whose body names the account", get("", `{"appid":"`+busy+`"}`), messages.Throttled)
+	// Decoding is what a flood of these costs, so they are counted before it, as if they were of one account more.
+	for range 2 {
+		_ = get("", "{")
+	}
+	checkSymbol(t, "one too many whose body would name the account", get("", "{"), messages.Throttled)
 	if err := get("."+other, ""); err != nil {
 		t.Errorf("a request of another account: %v", err)
 	}

@@ -356,6 +356,9 @@ func (f *fixture) workerOn(nc *nats.Conn, change func(*Config), prepare ...func(
 		w.store, err = store.New(nc, store.Config{
 			Worker: cfg.Name, Timeout: longLease / 3, Now: cfg.Now, Keys: w.accounts.keys,
 			OnForgedLease: func(appid string, kind messages.Kind) { w.refresher.forged(appid, kind, entryLease) },
+			IsForeignLease: func(appid string, kind messages.Kind) bool {
+				return w.refresher.foreign(appid, kind, entryLease)
+			},
 		})
 		if err != nil {
 			f.Fatal(err)

@@ -28,3 +28,16 @@ func (r *refresher) forged(appid string, kind messages.Kind, entry string) {
 		Message: "the " + entry + " in the bucket was not stored by a worker", Advice: forgedAdvice,
 	})
 }
+
+// foreign notes an entry that is sealed with another AppSecret, and returns whether a worker may have stored it: not
+// if WeChat has just accepted this worker's AppSecret in spite of such an entry. Then the entry is forged. It does not
+// block.
+func (r *refresher) foreign(appid string, kind messages.Kind, entry string) bool {
+	if r.memory.isRefuted(messages.Key(appid, kind)) {
+		r.forged(appid, kind, entry)
+		return false
+	}
+	r.log.Warn("entry found that was stored with another AppSecret", "appid", appid, "kind", kind, "entry", entry)
+	r.accountRefused(appid) // the AppSecret may have been changed: it is read again
+	return true
+}

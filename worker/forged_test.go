@@ -3,12 +3,14 @@ package worker
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/wechat/wechattest"
 )
@@ -266,4 +268,92 @@ func TestWorkerWithAnotherSecretDoesNotOverwriteWhatIsStored(t *testing.T) {
 		t.Errorf("with the right AppSecret it holds %v", got)
 	}
 	f.checkValid(want)
+}
+
+// Everybody can make a seal with a key that nobody knows. The first such record may be that of a worker with another
+// AppSecret, and costs the call that decides it; more of them cost nothing.
+func TestOnlyTheFirstForeignRecordCostsACall(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	f.hurried = true
+	events := f.events()
+	w := f.worker(nil)
+	want := w.await(messages.AccessToken, 0)
+	w.awaitQuiet(messages.AccessToken)
+	i := w.intruder()
+	foreign := func(bucket, key string, text any) []byte {
+		object, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seal.JSON(seal.New(appid, "made up"), seal.Place{Bucket: bucket, Key: key}, object)
+	}
+	record := want
+	record.Value, record.Generation, record.Revision = "THE-INTRUDERS-TOKEN", want.Generation+1, 0
+	revision, err := i.records.Put(f.context(), tokenKey, foreign("wechat", tokenKey, record))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("the worker knows of the foreign record", func() bool {
+		w.memory.mu.Lock()
+		defer w.memory.mu.Unlock()
+		return w.memory.of(tokenKey).foreign
+	})
+	f.advance(10 * time.Second)
+	i.awaitReplaced(i.records, revision)
+	w.awaitQuiet(messages.AccessToken)
+	f.checkCalls("", 2)
+	for range 3 {
+		i.put(i.records, foreign("wechat", tokenKey, record))
+		if e := events.next(messages.EventForged); !strings.Contains(e.Message, entryRecord) {
+			t.Errorf("the event is %+v", e)
+		}
+	}
+	end := f.clock.Now().Add(time.Minute).UnixMilli()
+	leaseKey := "lease." + tokenKey
+	lease := seal.Text(seal.New(appid, "made up"), seal.Place{Bucket: "wechat", Key: leaseKey},
+		fmt.Append(nil, "w ABC ", end))
+	if _, err := i.records.Put(f.context(), leaseKey, lease); err != nil {
+		t.Fatal(err)
+	}
+	i.put(i.records, foreign("wechat", tokenKey, record))
+	if e := events.next(messages.EventForged); !strings.Contains(e.Message, entryLease) {
+		t.Errorf("the event is %+v", e)
+	}
+	f.checkCalls("", 2)
+	if got, err := w.memory.get(appid, messages.AccessToken); err != nil || got.Value != want.Value {
+		t.Errorf("the worker hands out %v, %v", got, err)
+	}
+}
+
+// An AppSecret is often changed because others know it, who can then seal with its key.
+func TestSealsOfTheAppSecretBeforeAreAcceptedForAWhile(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	as := accounts{clock: func() time.Time { return now }}
+	set := func(secret Secret) {
+		t.Helper()
+		if err := as.set([]Account{{AppID: "wx1", Secret: secret}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	place := seal.Place{Bucket: "wechat", Key: "wx1.access_token"}
+	check := func(when string, secret string, want seal.Verdict) {
+		t.Helper()
+		sealed := seal.JSON(seal.New("wx1", secret), place, []byte(`{"a":1}`))
+		if got := seal.CheckJSON(as.keys("wx1"), place, sealed); got != want {
+			t.Errorf("%s: the verdict of a seal of the %s AppSecret is %d, want %d", when, secret, got, want)
+		}
+	}
+	set("old")
+	now = now.Add(100 * time.Hour)
+	set("new")
+	check("at the change", "old", seal.Genuine)
+	now = now.Add(oldKeyFor - time.Minute)
+	set("new") // the accounts are read again
+	check("before the end", "old", seal.Genuine)
+	check("before the end", "new", seal.Genuine)
+	now = now.Add(2 * time.Minute)
+	check("after the end", "old", seal.Foreign)
+	check("after the end", "new", seal.Genuine)
 }

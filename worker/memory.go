@@ -40,6 +40,9 @@ type knowledge struct {
 	lostAt   time.Time            // since when a view has shown no record; zero: none has
 	foreign  bool                 // the bucket has a record that is sealed with another AppSecret
 	forgedAt time.Time            // when an entry of the credential was last found forged; zero: never
+	// when WeChat last accepted what this worker has, although the bucket had a record that is sealed with another
+	// AppSecret; zero: never
+	refutedAt time.Time
 
 	ledger         store.Ledger
 	ledgerSnapshot int  // of the ledger, in which the entry was last seen
@@ -117,7 +120,7 @@ func (m *memory) view(a *Account, kind messages.Kind) policy.View {
 		k.lostAt = m.now()
 	}
 	v.Record, v.Held, v.Ledger, v.LostAt, v.EntryLost = k.record, m.held(a.AppID, kind), k.ledger, k.lostAt, k.entryLost
-	v.Foreign = k.foreign
+	v.Foreign = k.foreign && !k.isRefuted(m.now())
 	return v
 }
 
@@ -156,6 +159,30 @@ func (m *memory) forgedAt(key string) time.Time {
 		return k.forgedAt
 	}
 	return time.Time{}
+}
+
+// refutedFor is for how long entries that are sealed with another AppSecret count as forged, after WeChat has accepted
+// this worker's. Without it, each of them would cost a call. It is short, because the AppSecret may be changed later.
+const refutedFor = 10 * time.Minute
+
+// isRefuted reports whether an entry that is sealed with another AppSecret counts as forged. m.mu is locked.
+func (k *knowledge) isRefuted(now time.Time) bool {
+	return !k.refutedAt.IsZero() && now.Before(k.refutedAt.Add(refutedFor))
+}
+
+// refute notes that WeChat has just accepted what this worker has, although the bucket has a record that is sealed with
+// another AppSecret.
+func (m *memory) refute(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.of(key).refutedAt = m.now()
+}
+
+// isRefuted reports whether an entry of a credential that is sealed with another AppSecret counts as forged.
+func (m *memory) isRefuted(key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.of(key).isRefuted(m.now())
 }
 
 // hold takes a credential that the watch has not delivered: it could not be published, or a read at the leader

@@ -41,7 +41,8 @@ func newRates(accounts *accounts) *rates {
 }
 
 // charge counts a request of size bytes, or returns an error if the account has made too many. appid is an
-// account of this worker. Its error is a *messages.Error.
+// account of this worker, or unnamed: the requests whose account is not known before they are decoded share one rate,
+// because decoding is what a flood of them costs. Its error is a *messages.Error.
 func (r *rates) charge(appid string, size int) error {
 	kept := r.accounts.len()
 	if kept == 1 {
@@ -52,14 +53,17 @@ func (r *rates) charge(appid string, size int) error {
 	defer r.mu.Unlock()
 	paid := max(r.paid[appid], now) + r.every*time.Duration(1+size/requestUnit)
 	if late := paid - now - r.every*time.Duration(r.burst); late > 0 {
-		return messages.Errorf(messages.Throttled,
-			"more than %d requests a second for this account: this worker also answers for other accounts",
-			time.Second/r.every).After(max(late, time.Millisecond))
+		what := "for this account: this worker also answers for other accounts"
+		if appid == unnamed {
+			what = "that name their account only in their body: name it in the subject"
+		}
+		return messages.Errorf(messages.Throttled, "more than %d requests a second %s", time.Second/r.every, what).
+			After(max(late, time.Millisecond))
 	}
 	r.paid[appid] = paid
-	if len(r.paid) > kept { // accounts were removed
+	if len(r.paid) > kept+1 { // more than the accounts and unnamed: accounts were removed
 		for id := range r.paid {
-			if r.accounts.get(id) == nil {
+			if id != unnamed && r.accounts.get(id) == nil {
 				delete(r.paid, id)
 			}
 		}

@@ -82,10 +82,8 @@ func (s *service) admit(r *request, g *gate) error {
 	if g == nil {
 		return nil
 	}
-	if r.account != nil {
-		if err := g.charge(r.place, len(r.Data())); err != nil {
-			return err
-		}
+	if err := g.charge(r.place, len(r.Data())); err != nil {
+		return err
 	}
 	if err := g.enter(r.place); err != nil {
 		return err

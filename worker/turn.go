@@ -46,8 +46,7 @@ func (t *turn) look(ctx context.Context) error {
 		m.observeRecord(c)
 	case errors.Is(err, store.ErrForged), errors.Is(err, store.ErrForeign), errors.Is(err, store.ErrNotFound),
 		errors.Is(err, messages.ErrInvalidCredential):
-		t.view.LostAt, t.view.Foreign = m.lostAt(key), errors.Is(err, store.ErrForeign)
-		t.noteSeal(err, entryRecord)
+		t.view.LostAt, t.view.Foreign = m.lostAt(key), t.noteSeal(err, entryRecord)
 	default:
 		return err
 	}
@@ -67,30 +66,29 @@ func (t *turn) lookAtLedger(ctx context.Context, key string) error {
 	if err != nil && !errors.Is(err, store.ErrForged) && !errors.Is(err, store.ErrForeign) {
 		return err
 	}
-	t.noteSeal(err, entryLedger)
+	foreign := t.noteSeal(err, entryLedger)
 	t.view.Ledger, t.view.EntryLost = policy.Remember(t.r.memory.ledger(key), ledger)
 	switch {
-	case errors.Is(err, store.ErrForged):
-		t.view.EntryLost = true // also if this worker remembers nothing
-	case errors.Is(err, store.ErrForeign):
+	case foreign:
 		t.view.EntryLost = false // it may be a worker's: it is replaced only with the next attempt
+	case err != nil:
+		t.view.EntryLost = true // also if this worker remembers nothing
 	case !t.view.EntryLost:
 		t.r.memory.observeLedger(ledger)
 	}
 	return nil
 }
 
-// noteSeal notes that an entry does not have the seal of a worker with this AppSecret. Other errors, and nil, are
-// not noted.
-func (t *turn) noteSeal(err error, entry string) {
+// noteSeal notes that an entry does not have the seal of a worker with this AppSecret, and returns whether a worker
+// with another AppSecret may have stored it. Other errors, and nil, are not noted.
+func (t *turn) noteSeal(err error, entry string) (foreign bool) {
 	switch {
 	case errors.Is(err, store.ErrForged):
 		t.r.forged(t.account.AppID, t.kind, entry)
 	case errors.Is(err, store.ErrForeign):
-		t.r.log.Warn("entry found that was stored with another AppSecret", "appid", t.account.AppID, "kind", t.kind,
-			"entry", entry)
-		t.r.accountRefused(t.account.AppID) // the AppSecret may have been changed: it is read again
+		return t.r.foreign(t.account.AppID, t.kind, entry)
 	}
+	return false
 }
 
 // noteExpiry notes and publishes that the last value has expired, though nothing replaces it yet.
@@ -163,6 +161,9 @@ func (t *turn) fetch(ctx context.Context, why messages.Reason, force bool) (mess
 		return messages.Credential{}, errors.Join(errLate, err)
 	case err != nil:
 		return messages.Credential{}, t.fail(ctx, err)
+	}
+	if t.view.Foreign { // WeChat has decided which of the two AppSecrets is right
+		t.r.memory.refute(messages.Key(t.account.AppID, t.kind))
 	}
 	c, isNew, ledger := t.r.policy.Succeed(t.view, ledger, t.account.AppID, t.kind, issued)
 	if !isNew {

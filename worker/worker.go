@@ -120,6 +120,7 @@ type Worker struct {
 func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	cfg.setDefaults()
 	w := &Worker{cfg: cfg, nc: nc, ready: make(chan struct{})}
+	w.accounts.clock = cfg.Now
 	if err := w.accounts.set(cfg.Accounts); err != nil {
 		return nil, err
 	}
@@ -135,6 +136,9 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas, Worker: cfg.Name, Now: cfg.Now,
 		OnFewReplicas: w.fewReplicas, Keys: w.accounts.keys,
 		OnForgedLease: func(appid string, kind messages.Kind) { w.refresher.forged(appid, kind, entryLease) },
+		IsForeignLease: func(appid string, kind messages.Kind) bool {
+			return w.refresher.foreign(appid, kind, entryLease)
+		},
 	}); err != nil {
 		return nil, err
 	}

@@ -211,8 +211,8 @@ func TestReplyThatIsNotTheRequestedRecordIsIgnoredAndReported(t *testing.T) {
 		err   error
 		want  error
 	}{
-		"of another account":   {&other, nil, errOtherRecord},
-		"of another kind":      {&kind, nil, errOtherRecord},
+		"of another account":   {&other, nil, messages.ErrOtherRecord},
+		"of another kind":      {&kind, nil, messages.ErrOtherRecord},
 		"without a life":       {&dead, nil, messages.ErrInvalidCredential},
 		"an absurd generation": {&high, nil, messages.ErrInvalidCredential},
 		"null":                 {nil, nil, messages.ErrReply},

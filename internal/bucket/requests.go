@@ -27,10 +27,7 @@ type requests struct {
 // maxMessage is how much of the message of an error is shown, in bytes.
 const maxMessage = 300
 
-var (
-	errNoWorker    = errors.New("no worker listens")
-	errOtherRecord = errors.New("the reply is the record of another key")
-)
+var errNoWorker = errors.New("no worker listens")
 
 func (r requests) asks() string { return r.subject }
 
@@ -51,8 +48,6 @@ func (r requests) read(ctx context.Context, n Name) (answer, error) {
 		return answer{}, &trouble{err, !errors.Is(err, context.DeadlineExceeded)} // a worker may reply next time
 	case err != nil:
 		return answer{}, err
-	case c.AppID != n.AppID || c.Kind != n.Kind:
-		return answer{}, &trouble{errOtherRecord, true}
 	}
 	if err := c.Validate(); err != nil {
 		return answer{}, &trouble{err, true}

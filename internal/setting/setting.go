@@ -5,7 +5,10 @@
 // they read a file or open a port, and name the variable too.
 package setting
 
-import "fmt"
+import (
+	"fmt"
+	"regexp"
+)
 
 // Error is the error of a variable that is set to something that cannot be used, or is missing. It never
 // shows a secret.
@@ -19,6 +22,12 @@ func Errorf(variable, format string, args ...any) error {
 	return &Error{variable, fmt.Errorf(format, args...)}
 }
 
-func (e *Error) Error() string { return e.Variable + ": " + e.Err.Error() }
+// secret matches what has the form of an AppSecret. Nothing that a variable should have looks like that, and people do
+// put an AppSecret into the wrong variable.
+var secret = regexp.MustCompile(`\b[0-9A-Fa-f]{32}\b`)
+
+func (e *Error) Error() string {
+	return e.Variable + ": " + secret.ReplaceAllString(e.Err.Error(), "***")
+}
 
 func (e *Error) Unwrap() error { return e.Err }

@@ -39,6 +39,9 @@ type Config struct {
 	Keys func(appid string) []seal.Key
 	// OnForgedLease is called when a forged lease was removed. It must not block. nil: it is not called.
 	OnForgedLease func(appid string, kind messages.Kind)
+	// IsForeignLease is called when a lease was found that is sealed with another AppSecret, and returns whether a
+	// worker may hold it. If not, it is removed. It must not block. nil: a worker may.
+	IsForeignLease func(appid string, kind messages.Kind) bool
 	// OnFewReplicas is called when a bucket was created with one replica because the cluster has too few
 	// servers for the default. It must not block. nil: it is not called.
 	OnFewReplicas func(bucket string, replicas int)
@@ -56,6 +59,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.OnForgedLease == nil {
 		c.OnForgedLease = func(string, messages.Kind) {}
+	}
+	if c.IsForeignLease == nil {
+		c.IsForeignLease = func(string, messages.Kind) bool { return true }
 	}
 	if c.OnFewReplicas == nil {
 		c.OnFewReplicas = func(string, int) {}

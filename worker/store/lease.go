@@ -110,8 +110,8 @@ func (s *Store) leaseOwner(appid, key string, ttl time.Duration) ([]byte, error)
 // isAbandoned reports whether what is stored under the key of a lease may be removed: it is no lease of a worker, or
 // a lease that should have ended. The server ends a lease after its TTL, but what others store there has none: a copy
 // of a lease, or the reply to a request with the lease's subject as its reply subject. It would prevent all refreshes
-// of the credential permanently. A lease that is sealed with another AppSecret counts until its end: it may be a
-// worker's. ttl is the longest life of a lease.
+// of the credential permanently. A lease that is sealed with another AppSecret counts until its end, if it may
+// be a worker's. ttl is the longest life of a lease.
 func (s *Store) isAbandoned(appid string, kind messages.Kind, key string, stored []byte, ttl time.Duration) bool {
 	if len(stored) == 0 { // the marker of a released lease, which another worker has left since
 		return true
@@ -120,6 +120,9 @@ func (s *Store) isAbandoned(appid string, kind messages.Kind, key string, stored
 	millis, err := strconv.ParseInt(string(text[bytes.LastIndexByte(text, ' ')+1:]), 10, 64)
 	if verdict == seal.Forged || err != nil { // a worker's text ends with a number
 		s.cfg.OnForgedLease(appid, kind)
+		return true
+	}
+	if verdict == seal.Foreign && !s.cfg.IsForeignLease(appid, kind) {
 		return true
 	}
 	now, end := s.cfg.Now(), time.UnixMilli(millis)
