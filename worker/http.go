@@ -3,7 +3,7 @@ package worker
 import (
 	"io"
 	"net/http"
-	"text/tabwriter"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,18 +34,25 @@ func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) {
 		st := w.status.of("")
 		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		t := tabwriter.NewWriter(rw, 0, 0, 2, ' ', 0)
-		safetext.Fprintf(t, "worker %s, version %s, %d accounts, %s\n\n", st.Worker, st.Version, st.Accounts,
+		accounts := "1 account"
+		if st.Accounts != 1 {
+			accounts = strconv.Itoa(st.Accounts) + " accounts"
+		}
+		safetext.Fprintf(rw, "worker %s, version %s, %s, %s\n\n", st.Worker, st.Version, accounts,
 			st.Time.Format(time.RFC3339))
-		safetext.Fprintf(t, "APPID\tKIND\tSTATE\tREASON\tEXPIRES\tCALLS\tERROR\n")
+		rows := [][]string{{"APPID", "KIND", "STATE", "REASON", "EXPIRES", "CALLS", "ERROR"}}
 		for _, c := range st.Credentials {
-			safetext.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.AppID, c.Kind, c.State, c.Reason,
-				c.ExpiresAt.Format(time.RFC3339), c.CallsToday, c.Error)
+			expires := "-"
+			if !c.ExpiresAt.IsZero() {
+				expires = c.ExpiresAt.Format(time.RFC3339)
+			}
+			rows = append(rows, []string{c.AppID, string(c.Kind), string(c.State), string(c.Reason), expires,
+				strconv.Itoa(c.CallsToday), c.Error})
 		}
+		_ = safetext.Table(rw, rows) // it fails only if the client has closed the connection
 		if st.Truncated {
-			safetext.Fprintf(t, "… and more; these %d come first because they may need attention\n", len(st.Credentials))
+			safetext.Fprintf(rw, "… and more; these %d come first because they may need attention\n", len(st.Credentials))
 		}
-		_ = t.Flush() // it fails only if the client has closed the connection
 	})
 	return mux
 }

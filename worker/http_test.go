@@ -32,3 +32,18 @@ func TestNoTextManipulatesTheReaderOfThePage(t *testing.T) {
 		t.Errorf("the name of the worker is not shown: %.80q", body)
 	}
 }
+
+func TestPageShowsNoTimeForWhatNeverWas(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	f.wechat.Inject(wechattest.Fault{Endpoint: "stable_token", Errcode: 40125})
+	w := f.worker(nil)
+	var body string
+	f.eventually("the page shows the error", func() bool {
+		_, body = w.page("/")
+		return strings.Contains(body, "40125")
+	})
+	if strings.Contains(body, "0001-01-01") || !strings.Contains(body, ", 1 account, ") {
+		t.Errorf("the page is\n%s", body)
+	}
+}

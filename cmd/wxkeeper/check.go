@@ -67,7 +67,7 @@ func (v *checkVerb) Run(ctx context.Context, t *terminal) error {
 	switch {
 	case err != nil:
 		return err
-	case len(c.Environ.Wrong) > 0:
+	case len(c.Environ.Wrong) > 0 || c.Environ.NoAccount: // as run does
 		return usage(errPrinted)
 	case summary[check.Fail] > 0:
 		return errPrinted

@@ -76,20 +76,23 @@ func TestCheckFindsWhichProcessServesTheAddressOfThePages(t *testing.T) {
 	t.Setenv("WXKEEPER_NATS_LISTEN", "127.0.0.1:0")
 	t.Setenv("WXKEEPER_DATA_DIR", t.TempDir())
 	for addr, want := range map[string]struct {
-		code int
-		text string
+		failures int // and one more: no account is configured
+		text     string
 	}{
-		ours.Listener.Addr().String(): {exitOK, "\nok    environment   a worker of this environment runs: "},
-		other.Listener.Addr().String(): {exitFailure,
+		ours.Listener.Addr().String(): {0, "\nok    environment   a worker of this environment runs: "},
+		other.Listener.Addr().String(): {1,
 			"\nFAIL  environment   the worker could not serve its pages: another process listens on " +
 				other.Listener.Addr().String() + ": set WXKEEPER_HTTP_ADDR "},
-		"127.0.0.1:0": {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
-		"none":        {exitOK, "\n2 ok, 1 warning, 0 failures\n"},
+		"127.0.0.1:0": {0, "\n2 ok, 0 warnings, 1 failure\n"},
+		"none":        {0, "\n2 ok, 0 warnings, 1 failure\n"},
 	} {
 		t.Setenv("WXKEEPER_HTTP_ADDR", addr)
 		term, out, errs := screen(false)
-		if code := execute(t.Context(), term, []string{"check"}); code != want.code {
-			t.Errorf("%s: exit code %d, want %d", addr, code, want.code)
+		if code := execute(t.Context(), term, []string{"check"}); code != exitUsage {
+			t.Errorf("%s: exit code %d, want %d: no account is configured", addr, code, exitUsage)
+		}
+		if n := strings.Count("\n"+out.String(), "\nFAIL"); n != want.failures+1 {
+			t.Errorf("%s: %d failures, want %d and the missing account:\n%s", addr, n, want.failures, out)
 		}
 		if !strings.Contains(out.String(), want.text) {
 			t.Errorf("%s: no %q in\n%s", addr, want.text, out)

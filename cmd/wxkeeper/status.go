@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
@@ -77,8 +77,7 @@ var states = []struct {
 
 func printStatus(t *terminal, st messages.Status) error {
 	var table strings.Builder
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	safetext.Fprintf(w, "STATE\tACCOUNT\tKIND\tEXPIRES\tNEXT\tCALLS TODAY\n")
+	cells := [][]string{{"STATE", "ACCOUNT", "KIND", "EXPIRES", "NEXT", "CALLS TODAY"}}
 	for _, c := range st.Credentials {
 		account, state := c.AppID, string(c.State)
 		if c.Name != "" {
@@ -87,10 +86,11 @@ func printStatus(t *terminal, st messages.Status) error {
 		if c.State != messages.StateFresh {
 			state = strings.ToUpper(state) // it stands out in a long table
 		}
-		safetext.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", state, account, c.Kind, relative(st.Time, c.ExpiresAt),
-			nextStep(st.Time, c), c.CallsToday)
+		cells = append(cells, []string{
+			state, account, string(c.Kind), relative(st.Time, c.ExpiresAt), nextStep(st.Time, c), strconv.Itoa(c.CallsToday),
+		})
 	}
-	if err := w.Flush(); err != nil {
+	if err := safetext.Table(&table, cells); err != nil {
 		return err
 	}
 	// The lines about a credential are below its row and outside of the columns, which would become too wide.
@@ -192,7 +192,15 @@ func summary(st messages.Status) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s.name))
 		}
 	}
-	line := fmt.Sprintf("%s, %s", count(st.Accounts, "account"), count(total, "credential"))
+	accounts := map[string]bool{} // of one account, the reply also has the number of all accounts
+	for _, c := range st.Credentials {
+		accounts[c.AppID] = true
+	}
+	n := len(accounts)
+	if st.Truncated || n == 0 {
+		n = st.Accounts
+	}
+	line := fmt.Sprintf("%s, %s", count(n, "account"), count(total, "credential"))
 	if len(parts) > 0 {
 		line += ": " + strings.Join(parts, ", ")
 	}

@@ -59,7 +59,7 @@ FAILING  wx1         jsapi_ticket    in 1m00s  being refreshed now         0
 fresh    wx1         access_token    in 1h52m  refresh in 1h42m            7
 fresh    wx1         wx_card_ticket  in 1h52m  check in 14m                9
 
-2 accounts, 8 credentials: 1 expired, 3 missing, 1 refused, 1 failing, 2 fresh; worker host-1, version 1.2.3
+3 accounts, 8 credentials: 1 expired, 3 missing, 1 refused, 1 failing, 2 fresh; worker host-1, version 1.2.3
 `
 	term, out, _ := screen(true)
 	if err := printStatus(term, st); err != nil {

@@ -151,7 +151,7 @@ func TestFindingsOfTheEnvironmentNameTheirVariables(t *testing.T) {
 	wantFinding(t, found, Environment, Warn, "WECHAT_APP_ID is not known", "perhaps WECHAT_APPID")
 	wantFinding(t, found, Environment, Warn, "WECHAT_X is not known", "wxkeeper env")
 	wantFinding(t, found, Environment, Warn, "WECHAT_SECRET_FILE: /s", "0644", "chmod 600 /s")
-	wantFinding(t, found, Environment, Warn, "no account is configured: only NATS is checked")
+	wantFinding(t, found, Environment, Fail, "no account is configured: only NATS is checked")
 	if len(found) != 5 {
 		t.Errorf("%d findings, want 5: %s", len(found), describe(found))
 	}

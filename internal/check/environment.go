@@ -33,7 +33,7 @@ func (r *run) checkEnvironment() {
 			"chmod 600 "+f.Path)
 	}
 	if e.NoAccount {
-		r.add(Warn, Environment, "no account is configured: only NATS is checked",
+		r.add(Fail, Environment, "no account is configured: only NATS is checked",
 			"set the accounts of the worker: see wxkeeper env")
 	}
 	if len(e.Wrong) == 0 && !e.NoAccount {
