@@ -62,7 +62,7 @@ func TestPollingReaderReadsWhatItHasNotReceived(t *testing.T) {
 			p.publish(credential(3, time.Hour))
 			awaitToken(t, r.Reader, 2)
 			for _, want := range []uint64{2, 3} {
-				checkRecord(t, awaitChange(t, changes, "there is no change", func(Change) bool { return true }), want)
+				checkRecord(t, awaitChange(t, changes, "there is no change", func(c Change) bool { return !c.Ready }), want)
 			}
 		})
 	}

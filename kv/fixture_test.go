@@ -84,6 +84,7 @@ func newPublisher(tb testing.TB, s connector, opts ...nats.Option) *publisher {
 // answer answers a request for a credential with what is stored, whatever it is.
 func (p *publisher) answer(m *nats.Msg, appid string) {
 	reply := nats.NewMsg(m.Reply)
+	reply.Header.Set(messages.HeaderReply, messages.ReplyVersion)
 	refuse := func(s messages.Symbol) {
 		refusal := messages.Errorf(s, "nothing")
 		reply.Header = refusal.Header()
