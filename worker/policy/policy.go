@@ -142,7 +142,7 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 	unwritten := valid && v.Record.Generation > l.Generation &&
 		!v.Record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond))
 	switch {
-	case valid && IsRefused(l, v.Record) && (l.Attempts == 0 && l.Generation <= v.Record.Generation || unwritten):
+	case valid && IsRefused(l, v.Record) && (l.Attempts == 0 || unwritten):
 		return Decision{Fetch, forcedAt(now, l, v.Rule), messages.ReasonReported}
 	case unwritten:
 		return Decision{Fetch, v.Record.RefreshAt, messages.ReasonDue}

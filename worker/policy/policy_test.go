@@ -132,10 +132,6 @@ func TestNextDecides(t *testing.T) {
 		},
 
 		"WeChat refuses it": {soon, View{Record: rec, Ledger: probedDead}, now(Fetch, messages.ReasonReported)},
-		"WeChat refuses it, and a later one was obtained but not published": {
-			soon, View{Record: rec, Ledger: with(throttled, func(l *store.Ledger) { l.Generation = 6 })},
-			now(Fetch, messages.ReasonUnpublished),
-		},
 		"WeChat refuses it, throttled": {
 			0, View{Record: rec, Ledger: throttled}, wait(t0.Add(50*time.Second), messages.ReasonRefused),
 		},
