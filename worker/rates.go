@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// requestRate is how many requests of one kind a worker answers for one account in a second, in the long run.
-	// A worker on two cores answers more than 25,000 resolutions a second (docs/performance.md), so an account that
-	// floods all kinds leaves other accounts the larger part. An account that needs more needs more workers.
+	// requestRate is how many requests of one kind a worker answers for one account in a second, in the long run. It is
+	// far more than WeChat allows an account to resolve, and a flood beyond it costs no decoding. An account that needs
+	// more needs more workers.
 	requestRate = 5000
 	// requestBurst is how many requests of one kind are answered at once. Ten thousand reports of one dead token are a
 	// normal event (docs/architecture.md#numbers-6).
