@@ -132,8 +132,8 @@ func (w *Watch) readChanges(ctx context.Context) error {
 	}
 }
 
-// storedMessage is a message of a stream, as STREAM.MSG.GET returns it.
-type storedMessage struct {
+// Stored is a message of a stream, as STREAM.MSG.GET returns it.
+type Stored struct {
 	Subject  string `json:"subject"`
 	Sequence uint64 `json:"seq"`
 	Data     []byte `json:"data"`
@@ -143,31 +143,43 @@ type storedMessage struct {
 // errCodeNoMessage is the server's answer if there is no such message.
 const errCodeNoMessage = 10037
 
-// next reads the first message of the keys after the last one that was delivered, from the leader; nil: there is
-// none. (GetMsg of the jetstream package would send a direct get, which any replica may answer.)
-func (w *Watch) next(ctx context.Context) (*storedMessage, error) {
-	body, err := json.Marshal(map[string]any{"seq": w.last + 1, "next_by_subj": Subject(w.Bucket, w.Keys[0])})
+// ReadLeader reads a message of a bucket from the leader of its stream; nil: there is none. query is the body of
+// STREAM.MSG.GET. (Get of the KV client and GetMsg of the jetstream package would send a direct get, which any
+// replica may answer with an old value.) An answer of the server that is an error is a *jetstream.APIError.
+func ReadLeader(ctx context.Context, nc *nats.Conn, bucket string, query any) (*Stored, error) {
+	body, err := json.Marshal(query)
 	if err != nil {
 		return nil, err
 	}
-	asking, cancel := context.WithTimeout(ctx, watchTimeout)
-	defer cancel()
-	m, err := w.JS.Conn().RequestWithContext(asking, StreamAPI("MSG.GET", w.Bucket), body)
+	m, err := nc.RequestWithContext(ctx, StreamAPI("MSG.GET", bucket), body)
 	if err != nil {
-		return nil, fmt.Errorf("read the leader of %s: %w", w.Bucket, err)
+		return nil, err
 	}
 	var reply struct {
 		Error   *jetstream.APIError `json:"error"`
-		Message *storedMessage      `json:"message"`
+		Message *Stored             `json:"message"`
 	}
 	switch err := json.Unmarshal(m.Data, &reply); {
 	case err != nil, reply.Error == nil && reply.Message == nil:
-		return nil, fmt.Errorf("read the leader of %s: the answer has no message", w.Bucket)
+		return nil, errors.New("the answer has no message")
 	case reply.Error == nil:
 		return reply.Message, nil
 	case reply.Error.ErrorCode == errCodeNoMessage:
 		return nil, nil //nolint:nilnil // no message is an answer
 	default:
-		return nil, fmt.Errorf("read the leader of %s: %w", w.Bucket, reply.Error)
+		return nil, reply.Error
 	}
+}
+
+// next reads the first message of the keys after the last one that was delivered, from the leader; nil: there is
+// none.
+func (w *Watch) next(ctx context.Context) (*Stored, error) {
+	asking, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	m, err := ReadLeader(asking, w.JS.Conn(), w.Bucket,
+		map[string]any{"seq": w.last + 1, "next_by_subj": Subject(w.Bucket, w.Keys[0])})
+	if err != nil {
+		return nil, fmt.Errorf("read the leader of %s: %w", w.Bucket, err)
+	}
+	return m, nil
 }

@@ -218,50 +218,18 @@ func unavailable(doing string, err error) error {
 	return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
 }
 
-// Codes of the server's answers to a leader read.
-const (
-	errCodeNoMessage      = 10037
-	errCodeStreamNotFound = 10059
-)
-
-// leaderGet reads the last message of a key from the leader of the bucket's stream. Get of the KV client would
-// ask any replica (direct get) and may return an old value.
+// leaderGet reads the last message of a key from the leader of the bucket's stream.
 func (s *Store) leaderGet(ctx context.Context, name, key string) ([]byte, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	body, err := json.Marshal(map[string]string{"last_by_subj": bucket.Subject(name, key)})
-	if err != nil {
-		return nil, 0, err
-	}
-	msg, err := s.nc.RequestWithContext(ctx, bucket.StreamAPI("MSG.GET", name), body)
-	if err != nil {
-		return nil, 0, unavailable("read "+key, err)
-	}
-	var reply struct {
-		Error *struct {
-			ErrCode     int    `json:"err_code"`
-			Description string `json:"description"`
-		} `json:"error"`
-		Message *struct {
-			Seq     uint64    `json:"seq"`
-			Data    []byte    `json:"data"`
-			Headers []byte    `json:"hdrs"`
-			Time    time.Time `json:"time"`
-		} `json:"message"`
-	}
-	switch err := json.Unmarshal(msg.Data, &reply); {
+	m, err := bucket.ReadLeader(ctx, s.nc, name, map[string]string{"last_by_subj": bucket.Subject(name, key)})
+	switch {
 	case err != nil:
 		return nil, 0, unavailable("read "+key, err)
-	case reply.Error != nil && reply.Error.ErrCode == errCodeNoMessage:
+	case m == nil:
 		return nil, 0, fmt.Errorf("%w: %s", ErrNotFound, key)
-	case reply.Error != nil && reply.Error.ErrCode == errCodeStreamNotFound:
-		return nil, 0, unavailable("read "+key, jetstream.ErrStreamNotFound)
-	case reply.Error != nil:
-		return nil, 0, unavailable("read "+key, fmt.Errorf("%s (%d)", reply.Error.Description, reply.Error.ErrCode))
-	case reply.Message == nil:
-		return nil, 0, unavailable("read "+key, errors.New("an answer without a message"))
-	case len(reply.Message.Data) == 0: // a marker: deleted, purged or expired
-		return nil, reply.Message.Seq, fmt.Errorf("%w: %s", ErrNotFound, key)
+	case len(m.Data) == 0: // a marker: deleted, purged or expired
+		return nil, m.Sequence, fmt.Errorf("%w: %s", ErrNotFound, key)
 	}
-	return reply.Message.Data, reply.Message.Seq, nil
+	return m.Data, m.Sequence, nil
 }
