@@ -29,7 +29,7 @@ func startEmbedded(t *testing.T, env map[string]string) (s *embedded.Server, cli
 		"NATS_TOKEN": "", "NATS_USER": "", "NATS_PASSWORD": ""}
 }
 
-// A verb whose directory is not that of the server sends no token, and its error says what to set.
+// A verb that uses another data directory than the server sends no token. Its error says what to set.
 func TestVerbWithoutTheTokenSaysWhatToSet(t *testing.T) {
 	s, client := startEmbedded(t, nil)
 	for name, value := range client {
