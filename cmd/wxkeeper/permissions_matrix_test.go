@@ -311,8 +311,8 @@ func (g *guarded) spy(nc *nats.Conn) *spy {
 	return &spy{g, nc, sub}
 }
 
-// ofOthers reports whether a message is a request of the admin, who reads the state, or of the worker, or what a
-// watch delivers to the worker.
+// ofOthers reports whether a message does not come from the attack: it is a request of the admin, which reads the
+// state, a request of the worker, or a delivery of the worker's watch.
 func ofOthers(m *nats.Msg) bool {
 	return !strings.Contains(m.Reply, "victim") && slices.ContainsFunc([]string{"_INBOX.", "_INBOX_worker.", "$JS.ACK.KV_"},
 		func(prefix string) bool { return strings.HasPrefix(m.Reply, prefix) })
