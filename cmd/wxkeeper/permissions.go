@@ -30,7 +30,8 @@ func (permissionsVerb) Help() string {
 	for _, r := range permissions.Roles {
 		safetext.Fprintf(&b, "    %-9s %s\n", r, r.Meaning())
 	}
-	safetext.Fprintf(&b, "    %-9s %s\n", kindAccounts, "two NATS accounts: WX for workers, APPS for services and operators")
+	safetext.Fprintf(&b, "    %-9s %s\n", kindAccounts,
+		"two NATS accounts: WX for workers, APPS for services and operators")
 	b.WriteString(`
 Examples:
 
