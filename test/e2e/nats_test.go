@@ -51,6 +51,12 @@ func TestNodesListenAndAuthenticateAsTheDocumentSays(t *testing.T) {
 	if o.Cluster.Host != "route-1" || o.Cluster.Port != 6222 || o.Cluster.Username != "node" || o.Cluster.Password != "4" {
 		t.Errorf("the routes: %s:%d, user %q", o.Cluster.Host, o.Cluster.Port, o.Cluster.Username)
 	}
+	checkUsers(t, o)
+}
+
+// checkUsers checks that o has the three users with lists, each in its NATS account, and admits nobody else.
+func checkUsers(t *testing.T, o *server.Options) {
+	t.Helper()
 	accounts := map[string]string{"worker": "WX", "service": "APPS", "operator": "APPS"}
 	if len(o.Users) != len(accounts) || o.NoAuthUser != "" {
 		t.Errorf("%d users, and %q for clients without one", len(o.Users), o.NoAuthUser)
