@@ -50,7 +50,7 @@ func TestNextDecides(t *testing.T) {
 	refusedAccount := with(failing, func(l *store.Ledger) {
 		l.Failure, l.Refused = &store.Failure{Class: wechat.ClassAccount}, []string{"older", "old"}
 	})
-	paced := with(planned, func(l *store.Ledger) { l.Pace = t0.Add(90 * time.Minute).Add(paceBurst * paceEvery) })
+	paced := with(planned, func(l *store.Ledger) { l.Pace = t0.Add(3*time.Hour - time.Second) })
 	// Another worker obtained generation 6 and did not publish it.
 	ahead := with(planned, func(l *store.Ledger) { l.Generation = 6 })
 	aheadAndFailing := with(failing, func(l *store.Ledger) { l.Generation = 6 })
@@ -113,7 +113,7 @@ func TestNextDecides(t *testing.T) {
 			soon, View{Ledger: refusedAccount, Settings: "new"}, now(Fetch, messages.ReasonNewSettings),
 		},
 		"due, but paced": {
-			time.Hour, View{Record: rec, Ledger: paced}, wait(t0.Add(90*time.Minute), messages.ReasonPaced),
+			time.Hour, View{Record: rec, Ledger: paced}, wait(t0.Add(61*time.Minute-time.Second), messages.ReasonPaced),
 		},
 		"called a moment ago": {0, View{Ledger: justCalled}, wait(t0.Add(MinGap/2), messages.ReasonPaced)},
 
@@ -372,7 +372,7 @@ func TestReportsKeepAReserveOfTheQuota(t *testing.T) {
 		"the calls were made yesterday":        {forced(1900, yesterday), noon, noon.Add(forcedGap)},
 		"a clock that is ahead wrote the time": {store.Ledger{LastForced: midnight}, time.Time{}, time.Time{}},
 	} {
-		if at := forcedAt(noon, tc.ledger, Classic); at.Before(tc.from) || at.After(tc.to) {
+		if at := forcedAt(noon, tc.ledger, Classic, false); at.Before(tc.from) || at.After(tc.to) {
 			t.Errorf("%s: the next report may cause a refresh at %s, want %s to %s", name, at, tc.from, tc.to)
 		}
 	}
