@@ -22,7 +22,7 @@ import (
 // noOverlap: a new token kills the one before at once.
 var noOverlap = wechattest.Config{Overlap: -1, ForceGap: -1}
 
-// Two systems that live side by side: another one fetches a token twice, ten seconds apart (issue 17).
+// Two systems that live side by side: another one fetches a token twice, ten seconds apart.
 func TestTokenThatIsKilledTwiceIsHealedEachTime(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, noOverlap)
@@ -254,8 +254,7 @@ func (s leaderStore) Get(context.Context, string, messages.Kind) (messages.Crede
 	return s.record, nil
 }
 
-// Under load, each kill is healed: no call of a service fails, and WeChat is called at most twice for a kill (issue
-// 17).
+// Under load, each kill is healed: no call of a service fails, and WeChat is called at most twice for a kill.
 func TestKillsUnderLoadCostNoCall(t *testing.T) {
 	t.Parallel()
 	for _, tokenAPI := range []string{messages.SourceToken, messages.SourceStableToken} {

@@ -32,7 +32,7 @@ func kills(interval, duration time.Duration) (waited int, calls map[string]int) 
 }
 
 // A token that is killed again and again is replaced at once while the budget lasts, and the budget stays within what
-// the quota of the day spares (issue 17).
+// the quota of the day spares.
 func TestDeadTokenIsReplacedAtOnceWhileTheBudgetLasts(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
