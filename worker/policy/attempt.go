@@ -120,7 +120,9 @@ func (p *Policy) plan(r Rule, first, sent time.Time, expiresIn time.Duration, sa
 	case Stable:
 		expires = sent.Add(expiresIn)
 		window := min(stableWindow, expires.Sub(first)/3)
-		refresh = expires.Add(-window + window/20 + p.jitter(window/5))
+		// WeChat's window begins later than window says: expires_in is in whole seconds, and the answer took a moment.
+		late := max(window/20, min(lifeTolerance, window/3))
+		refresh = expires.Add(-window + late + p.jitter(window/5))
 		if same && !refresh.After(sent) { // in the last minutes, and WeChat still repeats the old token
 			refresh = sent.Add(expiresIn / 2)
 		}

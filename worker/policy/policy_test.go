@@ -414,3 +414,24 @@ func TestRetryAtGrowsAndCaps(t *testing.T) {
 		}
 	}
 }
+
+// A stable token is asked for once in each life: in the part of its life in which WeChat issues a new one, also if that
+// is short, expires_in is cut to whole seconds, and the answer took half a second.
+func TestStableTokenIsAskedForWithinWeChatsWindow(t *testing.T) {
+	t.Parallel()
+	for life := 15 * time.Second; life <= 2*time.Hour; life += 7 * time.Second {
+		window := min(stableWindow, life/3)
+		for _, random := range []float64{0, 0.5, 0.999} {
+			for _, latency := range []time.Duration{0, 10 * time.Millisecond, 500 * time.Millisecond} {
+				p := &Policy{Random: func() float64 { return random }}
+				end := t0.Add(latency).Add(life)
+				expiresIn := end.Sub(t0.Add(2 * latency)).Truncate(time.Second)
+				_, refresh := p.plan(Stable, t0, t0, expiresIn, false)
+				if left := end.Sub(refresh); left > window || left < window/5 {
+					t.Fatalf("a token of %s is asked for %s before its end, want within %s (latency %s, jitter %g)", life, left,
+						window, latency, random)
+				}
+			}
+		}
+	}
+}
