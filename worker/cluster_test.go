@@ -94,8 +94,9 @@ func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 		}
 		w.memory.observeLedger(l)
 		for waited, left := range map[bool]time.Duration{false: tc.left, true: tc.leftIfAgain} {
-			wait, leaseHeld := w.refresher.scheduled(f.context(), account, messages.AccessToken, waited)
-			if !leaseHeld {
+			end := w.refresher.scheduled(f.context(), account, messages.AccessToken, ending{leaseHeld: waited})
+			wait := end.retry
+			if !end.leaseHeld {
 				t.Errorf("%s, waited %t: the lease of the dead worker is not held", name, waited)
 			}
 			if wait != left+margin {
@@ -122,7 +123,7 @@ func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 		t.Errorf("resolving from memory: %q, %v", reply, err)
 	}
 	f.advanceTo(first.RefreshAt)
-	if err := w.refresher.doScheduled(f.context(), account, messages.AccessToken); err == nil {
+	if err := w.refresher.doScheduled(f.context(), account, messages.AccessToken, nil); err == nil {
 		t.Error("a turn was taken without a quorum")
 	}
 	f.checkCalls("stable_token", 1)

@@ -493,7 +493,8 @@ func (w *testWorker) awaitIdle() {
 
 // planned is when the next turn of a credential of the account is.
 func (w *testWorker) planned(kind messages.Kind) time.Time {
-	return w.scheduler.planned(messages.Key(appid, kind))
+	c, _ := w.scheduler.of(messages.Key(appid, kind))
+	return c.next.At
 }
 
 // statusOf is the worker's status of the credentials of an account.

@@ -37,8 +37,8 @@ func asRefusal(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return messages.Errorf(messages.UpstreamTimeout, "no answer in time")
 	case errors.Is(err, store.ErrUnavailable):
-		return messages.Errorf(messages.NoCredential, "JetStream does not answer, so nothing can be refreshed now").
-			After(policy.RetryMin)
+		why := unwritable(err, "").cause
+		return messages.Errorf(messages.NoCredential, "nothing can be refreshed now: %s", why).After(policy.RetryMin)
 	default:
 		return messages.Errorf(messages.Upstream, "%v", err)
 	}
