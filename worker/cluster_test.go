@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,10 +127,20 @@ func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 	if err := w.refresher.doScheduled(f.context(), account, messages.AccessToken, nil); err == nil {
 		t.Error("a turn was taken without a quorum")
 	}
+	var st messages.CredentialStatus
+	f.eventually("the first turn that is given up is the reason of the state", func() bool {
+		st = w.statusOf(appid)[0]
+		return st.Reason == messages.ReasonUnwritable
+	})
+	if st.State != messages.StateFailing || !strings.Contains(st.Error, "JetStream") ||
+		!strings.Contains(st.Advice, "quorum") {
+		t.Errorf("without a quorum: %+v", st)
+	}
 	f.checkCalls("stable_token", 1)
 	for _, srv := range f.cluster.Servers[:2] {
 		srv.Restart()
 	}
 	f.cluster.AwaitReady()
 	w.awaitRetried(first.Generation)
+	w.awaitState(messages.StateFresh)
 }
