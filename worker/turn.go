@@ -50,7 +50,8 @@ func (t *turn) isLate() bool {
 // turn is for.
 func (t *turn) look(ctx context.Context) error {
 	m, key := t.r.memory, messages.Key(t.account.AppID, t.kind)
-	t.view = policy.View{Rule: t.account.rule(t.kind), Settings: t.account.fingerprint()}
+	t.view = policy.View{Rule: t.account.rule(t.kind), Settings: t.account.fingerprint(),
+		RetryBefore: t.account.retryBefore}
 	switch c, err := t.r.store.Get(ctx, t.account.AppID, t.kind); {
 	case err == nil:
 		t.view.Record = &c
@@ -261,11 +262,7 @@ func (t *turn) ask(ctx context.Context, force bool) (wechat.Issued, error) {
 		return wechat.Issued{}, err
 	}
 	t.token = messages.ValueSHA256(token.Value)
-	typ := wechat.TicketJSAPI
-	if t.kind == messages.WXCardTicket {
-		typ = wechat.TicketWXCard
-	}
-	return t.r.upstream.Ticket(ctx, token.Value, typ)
+	return t.r.upstream.Ticket(ctx, token.Value, TicketType(t.kind))
 }
 
 // source is the interface that has issued the credential.
@@ -287,6 +284,7 @@ func (t *turn) fail(ctx context.Context, cause error) error {
 	if f.Class == wechat.ClassAccount {
 		t.r.accountRefused(t.account.AppID)
 	}
+	known := policy.IsNotPermitted(t.view.Ledger) && f.Class == wechat.ClassPermission // and no news
 	l := t.r.policy.Fail(t.r.clock.Now(), t.view.Ledger, f, atLeast, t.view.Settings)
 	result := cause
 	if _, err := t.write(ctx, l); err != nil {
@@ -296,7 +294,11 @@ func (t *turn) fail(ctx context.Context, cause error) error {
 	}
 	t.r.metrics.refreshes.WithLabelValues(string(t.kind), "failed").Inc()
 	level := slog.LevelWarn
-	if f.Class == wechat.ClassAccount || f.Class == wechat.ClassPermission {
+	switch {
+	case known:
+		level = slog.LevelDebug
+	case policy.IsNotPermitted(l): // the operator decides whether the account should have this ticket
+	case f.Class == wechat.ClassAccount, f.Class == wechat.ClassPermission:
 		level = slog.LevelError // an operator must act
 	}
 	args := []any{"appid", t.account.AppID, "kind", t.kind, "class", f.Class.String(), "error", cause,
@@ -308,6 +310,9 @@ func (t *turn) fail(ctx context.Context, cause error) error {
 		args = append(args, "advice", f.Advice)
 	}
 	t.r.log.Log(ctx, level, "refresh failed", args...)
+	if known {
+		return result
+	}
 	t.publishEvent(messages.EventFailed, messages.Event{
 		Generation: l.Generation, ExpiresAt: l.ExpiresAt, Attempts: l.Attempts, Class: f.Class.String(),
 		Message: f.Message,
