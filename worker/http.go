@@ -13,7 +13,8 @@ import (
 )
 
 // Handler serves the pages for monitoring: /healthz (the process answers), /readyz (the worker knows its buckets,
-// NATS is connected, and credentials can be renewed), /metrics (of g), and / (the status as plain text). They show no secret.
+// NATS is connected, and credentials can be renewed), /metrics (of g), and / (the status as plain text). They show no
+// secret.
 func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))

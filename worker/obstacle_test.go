@@ -122,13 +122,18 @@ func TestFullStorageIsTheReasonOfTheStateUntilThereIsRoomAgain(t *testing.T) {
 		t.Errorf("the old token is not handed out: %v", err)
 	}
 
+	_, err := w.report(messages.RefreshCredentialRequest{Revision: first.Revision})
+	if e := refusal(t, "a report", err, messages.NoCredential); !strings.Contains(e.Message, st.Advice) {
+		t.Errorf("the reply to a report does not say why nothing can be refreshed: %s", e.Message)
+	}
+
 	f.pass(first.ExpiresAt.Sub(f.clock.Now()))
 	w.awaitState(messages.StateExpired)
 	expired := events.next(messages.EventExpired)
 	if expired.Generation != first.Generation || expired.Message == "" || expired.Advice == "" {
 		t.Errorf("the event of the expiry is %+v", expired)
 	}
-	_, err := w.client.GetCredential(f.context(), messages.GetCredentialRequest{AppID: appid})
+	_, err = w.client.GetCredential(f.context(), messages.GetCredentialRequest{AppID: appid})
 	if e := refusal(t, "no token", err, messages.NoCredential); !strings.Contains(e.Message, st.Error) ||
 		!strings.Contains(e.Message, st.Advice) {
 		t.Errorf("the error does not say why there is no token: %s", e.Message)

@@ -37,11 +37,21 @@ func asRefusal(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return messages.Errorf(messages.UpstreamTimeout, "no answer in time")
 	case errors.Is(err, store.ErrUnavailable):
-		why := unwritable(err, "").cause
-		return messages.Errorf(messages.NoCredential, "nothing can be refreshed now: %s", why).After(policy.RetryMin)
+		return messages.Errorf(messages.NoCredential, "JetStream does not answer, so nothing can be refreshed now").
+			After(policy.RetryMin)
 	default:
 		return messages.Errorf(messages.Upstream, "%v", err)
 	}
+}
+
+// asRefusal is asRefusal for the error of a turn. It says why a bucket cannot be read or written, and what to do.
+func (r *refresher) asRefusal(err error) error {
+	result := asRefusal(err)
+	if errors.Is(err, store.ErrUnavailable) && errors.Is(result, messages.ErrNoCredential) {
+		return messages.Errorf(messages.NoCredential, "nothing can be refreshed now: %s", r.obstacleOf(err).cause).
+			After(policy.RetryMin)
+	}
+	return result
 }
 
 // refusalOf is the error of the contract for a failure of WeChat.

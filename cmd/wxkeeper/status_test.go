@@ -17,7 +17,7 @@ import (
 func TestStatusPrintsWhatIsWrongAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	st := messages.Status{
-		Worker: "host-1", Version: "1.2.3", Time: noon, Accounts: 2,
+		Worker: "w", Version: "1.2", Time: noon, Accounts: 2,
 		Summary: map[messages.State]int{"expired": 1, "missing": 3, "refused": 1, "failing": 2, "not_permitted": 1,
 			"fresh": 2},
 		Credentials: []messages.CredentialStatus{
@@ -85,7 +85,7 @@ NOT_PERMITTED  wx4         wx_card_ticket  -         next attempt in 23h00m     
 fresh          wx1         access_token    in 1h52m  refresh in 1h42m            7
 fresh          wx1         wx_card_ticket  in 1h52m  check in 14m                9
 
-4 accounts, 10 credentials: 1 expired, 3 missing, 1 refused, 2 failing, 1 not_permitted, 2 fresh; worker host-1, version 1.2.3
+4 accounts, 10 credentials: 1 expired, 3 missing, 1 refused, 2 failing, 1 not_permitted, 2 fresh; worker w, version 1.2
 `
 	term, out, _ := screen(true)
 	if err := printStatus(term, st); err != nil {
