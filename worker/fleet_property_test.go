@@ -181,8 +181,8 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 // to its call.
 const begins = 500 * time.Millisecond
 
-// spacing is the time in which the attempt after a failure comes. before is the ledger entry before the attempt that has
-// failed.
+// spacing is the time in which the attempt after a failure comes. before is the ledger entry before the attempt that
+// has failed.
 func spacing(class wechat.Class, before store.Ledger) (least, most time.Duration) {
 	grown := func(lo, hi time.Duration) time.Duration { return min(lo<<min(before.Attempts, 10), hi) }
 	neverIssued := before.Kind != messages.AccessToken && before.Generation == 0
