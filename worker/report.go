@@ -69,7 +69,7 @@ func (r *refresher) doReport(
 			o, err := r.answerInTurn(ctx, a, kind, report)
 			f.value, f.err = o, nil
 			if err != nil {
-				f.err = asRefusal(err)
+				f.err = r.asRefusal(err)
 			}
 		})
 	}
@@ -100,7 +100,7 @@ func (r *refresher) answerFromMemory(
 			// the revision is made up, or the record was lost
 			current = nil
 		default:
-			return outcome{}, false, asRefusal(err)
+			return outcome{}, false, r.asRefusal(err)
 		}
 	} else if err != nil {
 		current = nil
