@@ -156,6 +156,17 @@ const (
 	ReasonPaced   Reason = "paced"    // there were too many calls for this credential in a short time
 	ReasonNoToken Reason = "no_token" // a ticket needs a valid access_token, and there is none
 	ReasonOthers  Reason = "others"   // the bucket lost the record; another worker may hold it and publish it again
+	// WeChat has never issued this kind of ticket to the account, and does not permit it; it is tried once a day
+	ReasonNotPermitted Reason = "not_permitted"
+)
+
+// What keeps the answering worker from refreshing a credential that is due, in [CredentialStatus]. The worker tries
+// again after some seconds.
+const (
+	ReasonDisconnected  Reason = "disconnected"   // the worker has no connection to NATS
+	ReasonUnwritable    Reason = "unwritable"     // a bucket cannot be read or written
+	ReasonLeaseHeld     Reason = "lease_held"     // other workers hold the lease again and again, without a result
+	ReasonInternalError Reason = "internal_error" // the worker itself has failed: a fault of wxkeeper
 )
 
 // The reasons for which a worker refreshes a credential, in [CredentialStatus].
@@ -212,6 +223,8 @@ const (
 	StateRefused State = "refused" // not expired, but WeChat refuses it; a worker refreshes it as soon as limits allow
 	StateExpired State = "expired" // the last value has expired, and there is no new one
 	StateMissing State = "missing" // there has never been a value
+	// WeChat has never issued this kind of ticket to the account, and says that the account may not have it
+	StateNotPermitted State = "not_permitted"
 )
 
 // CredentialStatus is the state of one credential.
@@ -220,11 +233,12 @@ type CredentialStatus struct {
 	// Name is the name of the account in the configuration.
 	Name string `json:"name,omitempty"`
 	Kind Kind   `json:"kind"`
-	// State is fresh, failing, refused, expired or missing.
+	// State is fresh, failing, refused, expired, missing or not_permitted.
 	State State `json:"state"`
-	// Reason is why the worker waits (fresh, backoff, refused, paced, no_token, others), why it refreshes the
-	// credential (due, retry, missing, expired, reported, unpublished, new_settings, refreshing), or why it
-	// writes to a bucket (lost, forgotten).
+	// Reason is why the worker waits (fresh, backoff, refused, paced, no_token, others, not_permitted), why it
+	// refreshes the credential (due, retry, missing, expired, reported, unpublished, new_settings, refreshing), why
+	// it writes to a bucket (lost, forgotten), or what keeps it from refreshing a credential that is due
+	// (disconnected, unwritable, lease_held, internal_error).
 	Reason Reason `json:"reason"`
 	// Advice is what an operator should do.
 	Advice string `json:"advice,omitempty"`
@@ -256,9 +270,14 @@ type CredentialStatus struct {
 	// LastForged is when the answering worker last found that an entry of this credential in the buckets was not
 	// stored by a worker. It is left out if it never did.
 	LastForged time.Time `json:"last_forged,omitzero"`
-	// Error is the error of the last failed attempt. It is left out after a success.
+	// HinderedSince is since when the answering worker could not refresh a credential that is due. It is left out
+	// unless Reason is disconnected, unwritable, lease_held or internal_error.
+	HinderedSince time.Time `json:"hindered_since,omitzero"`
+	// Error is what keeps the answering worker from refreshing the credential, or else the error of the last failed
+	// attempt. It is left out after a success.
 	Error string `json:"error,omitempty"`
-	// ErrorClass is the class of the error: it decides when a worker tries again.
+	// ErrorClass is the class of the error: it decides when a worker tries again. If something keeps the worker from
+	// refreshing the credential, it is the Reason.
 	ErrorClass string `json:"error_class,omitempty"`
 	// Errcode is WeChat's number of the error. It is left out if WeChat sent none.
 	Errcode int `json:"errcode,omitempty"`
@@ -271,7 +290,7 @@ type CredentialStatus struct {
 // The names of events. The name is the last token of the event's subject.
 const (
 	EventRefreshed = "refreshed" // a worker published a new value
-	EventFailed    = "failed"    // an attempt to refresh a credential failed
+	EventFailed    = "failed"    // an attempt to refresh a credential failed, or a worker could make none
 	EventRecovered = "recovered" // an attempt succeeded after failed ones
 	EventExpired   = "expired"   // the last value has expired, and there is no new one
 	EventForged    = "forged"    // an entry of the buckets was not stored by a worker; a worker replaces it
@@ -299,7 +318,8 @@ type Event struct {
 	RetryAt time.Time `json:"retry_at,omitzero"`
 	// Attempts is the number of attempts in a row that failed.
 	Attempts int `json:"attempts,omitempty"`
-	// Class is the class of the error: it decides when a worker tries again.
+	// Class is the class of the error: it decides when a worker tries again. If no attempt could be made, it is
+	// disconnected, unwritable, lease_held or internal_error.
 	Class string `json:"class,omitempty"`
 	// Message is the error, for people.
 	Message string `json:"message,omitempty"`

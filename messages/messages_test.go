@@ -124,7 +124,7 @@ func TestStatesAndReasonsKeepTheirWords(t *testing.T) {
 	t.Parallel()
 	for want, got := range map[string]State{
 		"fresh": StateFresh, "failing": StateFailing, "refused": StateRefused, "expired": StateExpired,
-		"missing": StateMissing,
+		"missing": StateMissing, "not_permitted": StateNotPermitted,
 	} {
 		if string(got) != want {
 			t.Errorf("a state is %q, want %q", got, want)
@@ -139,6 +139,8 @@ func TestStatesAndReasonsKeepTheirWords(t *testing.T) {
 		"reported": ReasonReported, "unpublished": ReasonUnpublished, "new_settings": ReasonNewSettings,
 		"refreshing": ReasonRefreshing,
 		"lost":       ReasonLost, "forgotten": ReasonForgotten,
+		"not_permitted": ReasonNotPermitted, "disconnected": ReasonDisconnected, "unwritable": ReasonUnwritable,
+		"lease_held": ReasonLeaseHeld, "internal_error": ReasonInternalError,
 	} {
 		if string(got) != want {
 			t.Errorf("a reason is %q, want %q", got, want)

@@ -14,6 +14,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/seal"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
+	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
 // Secret is an AppSecret. It prints as *** however it is printed or logged; Reveal returns it.
@@ -36,6 +37,8 @@ type Account struct {
 	// a new AppSecret does not make everything that is stored look forged.
 	keys    []seal.Key
 	changed time.Time // when this secret replaced the one before; zero: there was none
+	// a ticket that WeChat does not permit is tried at once if its last attempt was before this time
+	retryBefore time.Time
 }
 
 // oldKeyFor is for how long the key of the AppSecret before is accepted. Until then what it has sealed has expired, or
@@ -77,6 +80,14 @@ func (a *Account) kinds() []messages.Kind {
 
 func (a *Account) keeps(k messages.Kind) bool { return slices.Contains(a.kinds(), k) }
 
+// TicketType is the type of a kind of ticket in WeChat's interface.
+func TicketType(k messages.Kind) wechat.TicketType {
+	if k == messages.WXCardTicket {
+		return wechat.TicketWXCard
+	}
+	return wechat.TicketJSAPI
+}
+
 // rule is how credentials of the kind are refreshed for the account.
 func (a *Account) rule(k messages.Kind) policy.Rule {
 	switch {
@@ -101,8 +112,12 @@ func (a *Account) fingerprint() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// replace makes a the successor of the account before: it also accepts the key of the secret before.
+// replace makes a the successor of the account before: it also accepts the key of the secret before. If a setting has
+// changed, tickets that WeChat did not permit are tried again.
 func (a *Account) replace(before *Account, now time.Time) {
+	if before.fingerprint() == a.fingerprint() && slices.Equal(before.Tickets, a.Tickets) {
+		a.retryBefore = before.retryBefore
+	}
 	if before.Secret == a.Secret {
 		a.keys, a.changed = before.keys, before.changed
 		return
@@ -129,6 +144,11 @@ func (as *accounts) set(list []Account) error {
 		return errors.New("no account: set WECHAT_APPID and WECHAT_SECRET, or WECHAT_ACCOUNTS_FILE")
 	}
 	m := make(map[string]*Account, len(list))
+	now := as.now()
+	retryBefore := now
+	if as.m.Load() == nil { // at the start: not for each worker of a fleet that is restarted
+		retryBefore = now.Add(-policy.PermanentMin)
+	}
 	for i := range list {
 		a := list[i]
 		if a.TokenAPI == "" {
@@ -140,9 +160,9 @@ func (as *accounts) set(list []Account) error {
 		if m[a.AppID] != nil {
 			return fmt.Errorf("account %s is in the list twice", a.AppID)
 		}
-		a.keys = []seal.Key{seal.New(a.AppID, a.Secret.Reveal())}
+		a.keys, a.retryBefore = []seal.Key{seal.New(a.AppID, a.Secret.Reveal())}, retryBefore
 		if before := as.get(a.AppID); before != nil {
-			a.replace(before, as.now())
+			a.replace(before, now)
 		}
 		m[a.AppID] = &a
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,8 +95,9 @@ func TestLeaseOfADeadWorkerIsWaitedForFromItsAttempt(t *testing.T) {
 		}
 		w.memory.observeLedger(l)
 		for waited, left := range map[bool]time.Duration{false: tc.left, true: tc.leftIfAgain} {
-			wait, leaseHeld := w.refresher.scheduled(f.context(), account, messages.AccessToken, waited)
-			if !leaseHeld {
+			end := w.refresher.scheduled(f.context(), account, messages.AccessToken, ending{leaseHeld: waited})
+			wait := end.retry
+			if !end.leaseHeld {
 				t.Errorf("%s, waited %t: the lease of the dead worker is not held", name, waited)
 			}
 			if wait != left+margin {
@@ -122,8 +124,17 @@ func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 		t.Errorf("resolving from memory: %q, %v", reply, err)
 	}
 	f.advanceTo(first.RefreshAt)
-	if err := w.refresher.doScheduled(f.context(), account, messages.AccessToken); err == nil {
+	if err := w.refresher.doScheduled(f.context(), account, messages.AccessToken, nil); err == nil {
 		t.Error("a turn was taken without a quorum")
+	}
+	var st messages.CredentialStatus
+	f.eventually("the first turn that is given up is the reason of the state", func() bool {
+		st = w.statusOf(appid)[0]
+		return st.Reason == messages.ReasonUnwritable
+	})
+	if st.State != messages.StateFailing || !strings.Contains(st.Error, "JetStream") ||
+		!strings.Contains(st.Advice, "quorum") {
+		t.Errorf("without a quorum: %+v", st)
 	}
 	f.checkCalls("stable_token", 1)
 	for _, srv := range f.cluster.Servers[:2] {
@@ -131,4 +142,5 @@ func TestWithoutQuorumNothingIsFetchedAndCodesAreResolved(t *testing.T) {
 	}
 	f.cluster.AwaitReady()
 	w.awaitRetried(first.Generation)
+	w.awaitState(messages.StateFresh)
 }

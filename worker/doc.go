@@ -66,6 +66,9 @@
 //     token the newest.
 //   - NATS is not available: nothing is fetched, because it could not be published; everything valid is handed out, and
 //     codes are resolved.
+//   - A turn is given up, because NATS is away, a bucket cannot be written, or the lease is held again and again: the
+//     reason is kept in memory, and is the reason of the state; it is counted, and published when that is possible.
+//   - WeChat has never issued a ticket to the account, and does not permit it: one attempt a day.
 //   - The record or the bucket is lost: a worker that holds the value publishes it again, without a call of WeChat,
 //     unless the ledger knows a newer value: then WeChat is asked. A worker that holds no value waits 8 s for the
 //     others: its call would be wasted, and a call of the classic interface would kill the value of the others.

@@ -22,9 +22,9 @@ type publisher interface {
 	Publish(subject string, data []byte) error
 }
 
-// publish publishes an event of an account. The event is lost if NATS is not available: the ledger and the
-// status have the same facts.
-func (e *events) publish(a *Account, kind messages.Kind, name string, event messages.Event) {
+// publish publishes an event of an account, and returns whether it was sent. It is lost if NATS is not available: the
+// ledger and the status have the same facts.
+func (e *events) publish(a *Account, kind messages.Kind, name string, event messages.Event) bool {
 	event.Event, event.AppID, event.Name, event.Kind, event.Worker, event.Time = name, a.AppID, a.Name, kind, e.worker,
 		e.now().UTC()
 	body, err := json.Marshal(event)
@@ -34,4 +34,5 @@ func (e *events) publish(a *Account, kind messages.Kind, name string, event mess
 	if err != nil {
 		e.log.Debug("event not published", "event", name, "error", err)
 	}
+	return err == nil
 }

@@ -34,6 +34,7 @@ type fixture struct {
 	wechat  *wechattest.Server
 	clock   *testClock     // of WeChat and of the workers
 	gate    *natstest.Gate // between the workers and NATS; nil: none
+	user    nats.Option    // of all connections that the test does not open itself; nil: none
 
 	// hurried is for tests in which NATS does not answer: the workers give up a request after the times of
 	// production. In other tests they wait longer, so that a busy machine does not make a turn fail.
@@ -79,6 +80,9 @@ func (f *fixture) connect() *nats.Conn {
 	if f.gate != nil {
 		opts = append(opts, f.gate.Option())
 	}
+	if f.user != nil {
+		opts = append(opts, f.user)
+	}
 	if f.cluster != nil {
 		return f.cluster.Connect(opts...)
 	}
@@ -90,6 +94,9 @@ func (f *fixture) admin() *nats.Conn {
 	f.Helper()
 	if f.cluster != nil {
 		return f.cluster.Connect()
+	}
+	if f.user != nil {
+		return f.nats.Connect(f.user)
 	}
 	return f.nats.Connect()
 }
@@ -493,7 +500,8 @@ func (w *testWorker) awaitIdle() {
 
 // planned is when the next turn of a credential of the account is.
 func (w *testWorker) planned(kind messages.Kind) time.Time {
-	return w.scheduler.planned(messages.Key(appid, kind))
+	c, _ := w.scheduler.of(messages.Key(appid, kind))
+	return c.next.At
 }
 
 // statusOf is the worker's status of the credentials of an account.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -166,7 +167,7 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 			if last.class == 0 {
 				return
 			}
-			least, most := spacing(last.class, last.ledger.Attempts+1)
+			least, most := spacing(last.class, last.ledger)
 			// for the steps of a turn, and a lease
 			if gap := c.at.Sub(last.at); gap+begins < least || gap > most+time.Minute {
 				f.violated("try %d comes %s after a failure of class %s, want %s to %s", last.ledger.Attempts+2, gap,
@@ -180,9 +181,14 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 // to its call.
 const begins = 500 * time.Millisecond
 
-// spacing is the time in which the attempt after the n-th failure in a row comes.
-func spacing(class wechat.Class, n int) (least, most time.Duration) {
-	grown := func(lo, hi time.Duration) time.Duration { return min(lo<<min(n-1, 10), hi) }
+// spacing is the time in which the attempt after a failure comes. before is the ledger entry before the attempt that
+// has failed.
+func spacing(class wechat.Class, before store.Ledger) (least, most time.Duration) {
+	grown := func(lo, hi time.Duration) time.Duration { return min(lo<<min(before.Attempts, 10), hi) }
+	neverIssued := before.Kind != messages.AccessToken && before.Generation == 0
+	if class == wechat.ClassPermission && neverIssued {
+		return 24 * time.Hour, 25 * time.Hour
+	}
 	switch class {
 	case wechat.ClassAccount, wechat.ClassPermission, wechat.ClassBug:
 		d := grown(10*time.Minute, time.Hour)
@@ -211,7 +217,7 @@ func TestRestartKeepsBackoff(t *testing.T) {
 			last := f.calls[len(f.calls)-2]
 			least, gap := time.Second, c.at.Sub(last.at)
 			if last.noted {
-				least, _ = spacing(last.class, last.ledger.Attempts+1)
+				least, _ = spacing(last.class, last.ledger)
 			}
 			if gap+begins < least {
 				f.violated("%s asks WeChat %s after a call of %s that failed with class %s, want %s or more", c.worker,

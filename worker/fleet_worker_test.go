@@ -121,8 +121,7 @@ func (w *virtualWorker) step() {
 			return
 		}
 		w.begin(func() {
-			retry, leaseHeld := w.refresher.scheduled(context.Background(), j.account, j.kind, j.waited)
-			w.scheduler.done(j.item, retry, leaseHeld)
+			w.scheduler.done(j.item, w.refresher.scheduled(context.Background(), j.account, j.kind, j.last))
 		})
 	}
 	took, ok := w.next()

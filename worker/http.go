@@ -12,8 +12,9 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/safetext"
 )
 
-// Handler serves the pages for monitoring: /healthz (the process answers), /readyz (the worker knows its buckets
-// and NATS is connected), /metrics (of g), and / (the status as plain text). They show no secret.
+// Handler serves the pages for monitoring: /healthz (the process answers), /readyz (the worker knows its buckets,
+// NATS is connected, and credentials can be renewed), /metrics (of g), and / (the status as plain text). They show no
+// secret.
 func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
@@ -29,7 +30,15 @@ func (w *Worker) Handler(g prometheus.Gatherer) http.Handler {
 			http.Error(rw, "not connected to NATS; credentials are served from memory", http.StatusServiceUnavailable)
 			return
 		}
+		t := w.scheduler.trouble()
+		if t.everywhere {
+			http.Error(rw, safetext.Sprintf("no credential can be renewed now: %s", t), http.StatusServiceUnavailable)
+			return
+		}
 		_, _ = io.WriteString(rw, "ok\n")
+		if t.credentials > 0 {
+			safetext.Fprintf(rw, "some credentials cannot be renewed now: %s\n", t)
+		}
 	})
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) {
 		st := w.status.of("")

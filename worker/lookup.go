@@ -83,14 +83,38 @@ func (l *lookup) ask(ctx context.Context, a *Account, kind messages.Kind, key st
 	l.asked[key] = l.now()
 }
 
-// missing is the error of a request for a credential that neither memory nor the leader has. Its retry_after is
-// the time until the next turn.
+// missing is the error of a request for a credential that neither memory nor the leader has: with the reason, and the
+// time until the next turn as retry_after.
 func (l *lookup) missing(a *Account, kind messages.Kind) error {
-	key := messages.Key(a.AppID, kind)
-	e := messages.Errorf(messages.NoCredential, "there is no valid %s of %s now", kind, a.AppID)
-	if f := l.memory.ledger(key).Failure; f != nil {
-		e.Message += ": " + f.Message
-		e.Errcode, e.RID = f.Errcode, f.RID
+	c, _ := l.scheduler.of(messages.Key(a.AppID, kind))
+	why := l.why(a, kind, c)
+	e := messages.Errorf(messages.NoCredential, "there is no valid %s of %s now: %s", kind, a.AppID, why)
+	e.Errcode, e.RID = why.errcode, why.rid
+	return e.After(max(c.next.At.Sub(l.now()), policy.RetryMin))
+}
+
+// why is why there is no valid credential.
+func (l *lookup) why(a *Account, kind messages.Kind, c scheduled) cause {
+	why := causeOf(c.obstacle, l.memory.ledger(messages.Key(a.AppID, kind)))
+	switch {
+	case c.next.Reason == messages.ReasonNoToken:
+		token, _ := l.scheduler.of(messages.Key(a.AppID, messages.AccessToken))
+		why = l.why(a, messages.AccessToken, token)
+		why.message = "it needs an access_token, and there is none: " + why.message
+	case why.message != "":
+	case c.running:
+		why.message = "it is being refreshed"
+	default:
+		why.message = waiting[c.next.Reason]
+		if why.message == "" {
+			why.message = "it is refreshed soon"
+		}
 	}
-	return e.After(max(l.scheduler.planned(key).Sub(l.now()), policy.RetryMin))
+	return why
+}
+
+// waiting has the reasons for which nothing has failed and nothing is refreshed at once.
+var waiting = map[messages.Reason]string{
+	messages.ReasonOthers: "the bucket has lost it, and another worker may publish it again",
+	messages.ReasonPaced:  "there were too many calls for it in a short time",
 }

@@ -116,7 +116,8 @@ func (m *memory) of(key string) *knowledge {
 // view is what is known of a credential of an account, for a decision.
 func (m *memory) view(a *Account, kind messages.Kind) policy.View {
 	_, noToken := m.get(a.AppID, messages.AccessToken)
-	v := policy.View{Rule: a.rule(kind), Settings: a.fingerprint(), HasToken: noToken == nil}
+	v := policy.View{Rule: a.rule(kind), Settings: a.fingerprint(), HasToken: noToken == nil,
+		RetryBefore: a.retryBefore}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k := m.of(messages.Key(a.AppID, kind))

@@ -12,6 +12,7 @@ type metrics struct {
 	upstream  *prometheus.CounterVec
 	upstreamT *prometheus.HistogramVec
 	refreshes *prometheus.CounterVec
+	givenUp   *prometheus.CounterVec
 	reports   *prometheus.CounterVec
 	requests  *prometheus.CounterVec
 	resolveT  prometheus.Histogram
@@ -33,6 +34,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "wxkeeper_refreshes_total",
 			Help: "Refreshes, by kind and outcome (published, unchanged, republished, unpublished, failed).",
 		}, []string{"kind", "outcome"}),
+		givenUp: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wxkeeper_refreshes_given_up_total",
+			Help: "Refreshes that were due and could not be made, by kind and reason (disconnected, unwritable, " +
+				"lease_held, internal_error); each is tried again after some seconds.",
+		}, []string{"kind", "reason"}),
 		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxkeeper_reports_total",
 			Help: "Reports, by outcome (refreshed, not_current, alive, unchanged, or the symbol of the error).",
@@ -56,7 +62,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"entry"}),
 	}
 	for _, c := range []prometheus.Collector{
-		m.upstream, m.upstreamT, m.refreshes, m.reports, m.requests, m.resolveT, m.conflicts, m.forged,
+		m.upstream, m.upstreamT, m.refreshes, m.givenUp, m.reports, m.requests, m.resolveT, m.conflicts, m.forged,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

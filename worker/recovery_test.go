@@ -160,7 +160,7 @@ func TestTurnThatFindsTheRecordLostLeavesItToWorkersThatHoldIt(t *testing.T) {
 	}
 	f.purge()
 	account := w.accounts.get(appid)
-	if err := w.refresher.doScheduled(f.context(), account, messages.AccessToken); err != nil {
+	if err := w.refresher.doScheduled(f.context(), account, messages.AccessToken, nil); err != nil {
 		t.Errorf("the turn: %v", err)
 	}
 	// A report of the old value must not cause a call either.

@@ -46,6 +46,7 @@ type refresher struct {
 	leaseTTL       time.Duration
 	accountRefused func(appid string)
 	accounts       *accounts
+	lastError      func() error // of the connection to NATS; nil: there is none
 
 	reports   flights[reportKey, outcome]
 	reporting sync.WaitGroup // the reports under way: a stop waits for them
@@ -118,33 +119,68 @@ func (r *refresher) takeOnce(
 // leaseMargin is how long after its TTL a lease is tried again: the server ends it up to half a second late.
 const leaseMargin = time.Second / 4
 
-// scheduled takes a turn for a credential that is due. waited is true if another worker held the lease at the
-// last turn. It returns the least time before the next turn (0: the policy decides), and whether another worker
-// holds the lease.
-func (r *refresher) scheduled(
-	ctx context.Context, a *Account, kind messages.Kind, waited bool,
-) (retry time.Duration, leaseHeld bool) {
+// scheduled takes a turn for a credential that is due. last is how its last turn ended.
+func (r *refresher) scheduled(ctx context.Context, a *Account, kind messages.Kind, last ending) ending {
 	jitter := func(d time.Duration) time.Duration { return time.Duration(r.policy.Random() * float64(d)) }
+	givenUp := func(o obstacle) ending {
+		return ending{retry: time.Second + jitter(2*time.Second), obstacle: r.giveUp(ctx, a, kind, last.obstacle, o)}
+	}
 	if !r.store.Connected() {
-		return time.Second + jitter(2*time.Second), false
+		return givenUp(disconnected)
 	}
-	err := r.doScheduled(ctx, a, kind)
+	err := r.doScheduled(ctx, a, kind, last.obstacle)
+	var unwritten *unwrittenFailure
 	switch {
+	case ctx.Err() != nil: // a stop
+		return ending{}
 	case errors.Is(err, store.ErrLeaseHeld):
-		// The watch delivers the outcome of the other worker's turn. If that worker has died, its lease ends.
-		return r.leaseLeft(a, kind, waited) + leaseMargin + jitter(leaseMargin), true
+		return r.leaseHeld(ctx, a, kind, last, jitter(leaseMargin))
+	case errors.As(err, &unwritten):
+		end := givenUp(r.obstacleOf(err))
+		end.retry = 0 // the ledger entry has the time of the next turn
+		return end
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrLeaseLost):
-		r.log.Warn("refresh given up", "appid", a.AppID, "kind", kind, "error", err)
-		return time.Second + jitter(2*time.Second), false
+		return givenUp(r.obstacleOf(err))
 	}
-	return 0, false // the ledger entry has the time of the next turn
+	r.overcome(a, kind, last.obstacle)
+	return ending{} // the ledger entry has the time of the next turn
+}
+
+// leaseHeld ends a turn that found the lease held. The watch delivers the outcome of the other worker's turn. If that
+// worker has died, its lease ends. A lease that is still, or again, held after that, with nothing done, is an obstacle.
+func (r *refresher) leaseHeld(
+	ctx context.Context, a *Account, kind messages.Kind, last ending, jitter time.Duration,
+) ending {
+	now := r.clock.Now()
+	end := ending{
+		retry: r.leaseLeft(a, kind, last.leaseHeld) + leaseMargin + jitter, leaseHeld: true, heldSince: now,
+		progress: r.progress(a, kind), obstacle: last.obstacle,
+	}
+	if last.leaseHeld && last.progress == end.progress {
+		end.heldSince = last.heldSince
+	}
+	if held := now.Sub(end.heldSince); held >= r.leaseTTL {
+		end.obstacle = r.giveUp(ctx, a, kind, last.obstacle, obstacle{reason: messages.ReasonLeaseHeld, cause: cause{
+			message: "another worker, or a NATS user that writes leases, holds the lease of " +
+				messages.Key(a.AppID, kind) + " again and again, and refreshes nothing",
+			advice: adviceLease,
+		}})
+	} else if last.obstacle != nil { // a lease that this worker could not release is no progress
+		o := *last.obstacle
+		r.tellExpired(a, kind, &o)
+		end.obstacle = &o
+	}
+	return end
 }
 
 // doScheduled does in a turn what the policy decides then.
-func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.Kind) error {
+func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.Kind, last *obstacle) error {
 	refusedToken := ""   // SHA-256 of the access_token that WeChat refused for a ticket
 	var sentAt time.Time // before the refused call
 	err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) error {
+		if last != nil {
+			t.expiryTold = last.expiryTold
+		}
 		d := r.policy.Next(r.clock.Now(), t.view)
 		switch {
 		case d.Action == policy.Republish:

@@ -44,6 +44,16 @@ func asRefusal(err error) error {
 	}
 }
 
+// asRefusal is asRefusal for the error of a turn. It says why a bucket cannot be read or written, and what to do.
+func (r *refresher) asRefusal(err error) error {
+	result := asRefusal(err)
+	if errors.Is(err, store.ErrUnavailable) && errors.Is(result, messages.ErrNoCredential) {
+		return messages.Errorf(messages.NoCredential, "nothing can be refreshed now: %s", r.obstacleOf(err).cause).
+			After(policy.RetryMin)
+	}
+	return result
+}
+
 // refusalOf is the error of the contract for a failure of WeChat.
 func refusalOf(we *wechat.Error) *messages.Error {
 	e := &messages.Error{Message: we.Error(), Errcode: we.Errcode, Errmsg: we.Errmsg, RID: we.RID}

@@ -149,7 +149,7 @@ func (r *refresher) fly(ctx context.Context, a *Account, kind messages.Kind, rep
 			case errors.Is(err, errNoQuestion):
 				f.err = err
 			case err != nil:
-				f.err = asRefusal(err)
+				f.err = r.asRefusal(err)
 			}
 		})
 	}
@@ -180,7 +180,7 @@ func (r *refresher) answerFromMemory(
 			// the revision is made up, or the record was lost
 			current = nil
 		default:
-			return outcome{}, false, asRefusal(err)
+			return outcome{}, false, r.asRefusal(err)
 		}
 	} else if err != nil {
 		current = nil

@@ -22,7 +22,7 @@ type item struct {
 	notBefore time.Time // policy.MinGap after its last turn
 	// after a turn that was not possible: another worker holds the lease, or NATS is not available
 	blockedUntil time.Time
-	leaseHeld    bool // another worker held the lease at the last turn
+	last         ending // of its last turn
 	running      bool
 	lane         *lane // nil: not planned yet
 	index        int   // in the lane's queue; -1: not in it
@@ -50,8 +50,9 @@ type scheduler struct {
 
 	mu      sync.Mutex // guards what follows
 	items   map[string]*item
-	lanes   [2]*lane // normal, slow
-	started bool     // before that nothing is planned: the buckets are not known yet
+	lanes   [2]*lane  // normal, slow
+	started bool      // before that nothing is planned: the buckets are not known yet
+	tookAt  time.Time // when a turn last ended without an obstacle
 }
 
 // newScheduler makes a scheduler that runs up to concurrency turns at once in each lane. It listens to the
@@ -135,23 +136,20 @@ func (s *scheduler) runLane(ctx context.Context, l *lane) {
 		case l.slots <- struct{}{}:
 		}
 		turns.Go(func() {
-			retry, leaseHeld := panicRetry, false
+			var end ending
 			defer func() { // also after a panic: a credential that stayed running would never be renewed again
 				if p := recover(); p != nil {
 					s.log.Error("panic in a turn", "appid", j.account.AppID, "kind", j.kind,
 						"panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+					end = s.refresher.panicked(ctx, j.account, j.kind, j.last.obstacle)
 				}
 				<-l.slots
-				s.done(j.item, retry, leaseHeld)
+				s.done(j.item, end)
 			}()
-			retry, leaseHeld = s.refresher.scheduled(ctx, j.account, j.kind, j.waited)
+			end = s.refresher.scheduled(ctx, j.account, j.kind, j.last)
 		})
 	}
 }
-
-// panicRetry is the wait after a turn that has panicked before it wrote an attempt down. After an attempt that was
-// written down, the next turn follows its backoff.
-const panicRetry = time.Minute
 
 // maxSleep limits the sleep of a lane, so that a jump of the clock is noticed.
 const maxSleep = 30 * time.Second
@@ -161,7 +159,7 @@ type job struct {
 	item    *item // nil: none is due
 	account *Account
 	kind    messages.Kind
-	waited  bool // another worker held the lease at the last turn
+	last    ending // of the last turn
 }
 
 // pop takes the next credential of a lane that is due, or returns how long to sleep.
@@ -177,29 +175,44 @@ func (s *scheduler) pop(l *lane) (job, time.Duration) {
 	}
 	heap.Pop(&l.queue)
 	it.running = true
-	return job{it, it.account, it.kind, it.leaseHeld}, 0
+	return job{it, it.account, it.kind, it.last}, 0
 }
 
 // done plans a credential whose turn has ended.
-func (s *scheduler) done(it *item, retry time.Duration, leaseHeld bool) {
+func (s *scheduler) done(it *item, end ending) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	it.running, it.leaseHeld = false, leaseHeld
-	if s.items[messages.Key(it.account.AppID, it.kind)] != it {
-		return // its account was removed
-	}
 	now := s.clock.Now()
-	it.notBefore, it.blockedUntil = now.Add(policy.MinGap), now.Add(retry)
-	s.plan(it)
+	it.running, it.last = false, end
+	if end.obstacle == nil && !end.leaseHeld {
+		s.tookAt = now
+	}
+	if s.items[messages.Key(it.account.AppID, it.kind)] == it { // else its account was removed
+		it.notBefore, it.blockedUntil = now.Add(policy.MinGap), now.Add(end.retry)
+		s.plan(it)
+	}
+	account, over := it.account, s.takeOver(it)
+	s.mu.Unlock()
+	s.refresher.overcome(account, it.kind, over)
+}
+
+// takeOver removes the obstacle of a credential if it does not matter any more, because another worker has done what
+// was due, and returns it. s.mu is locked.
+func (s *scheduler) takeOver(it *item) *obstacle {
+	o := it.last.obstacle
+	if o == nil || it.running || o.matters(it.next, s.memory.ledger(messages.Key(it.account.AppID, it.kind))) {
+		return nil
+	}
+	it.last.obstacle = nil
+	return o
 }
 
 // replan plans a credential again after a change. It also plans the tickets of a token, because they need a valid
 // token.
 func (s *scheduler) replan(key string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	it := s.items[key]
 	if it == nil {
+		s.mu.Unlock()
 		return
 	}
 	s.plan(it)
@@ -208,6 +221,9 @@ func (s *scheduler) replan(key string) {
 			s.plan(s.items[messages.Key(it.account.AppID, k)])
 		}
 	}
+	account, over := it.account, s.takeOver(it)
+	s.mu.Unlock()
+	s.refresher.overcome(account, it.kind, over)
 }
 
 // plan decides when the next turn of a credential is. s.mu is locked.
@@ -253,22 +269,28 @@ func (s *scheduler) plan(it *item) {
 	}
 }
 
-// planned is when the next turn of a credential is; zero: none is planned, or it is not kept.
-func (s *scheduler) planned(key string) time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if it := s.items[key]; it != nil {
-		return it.next.At
-	}
-	return time.Time{}
-}
-
 // scheduled is one credential, for status.
 type scheduled struct {
-	account *Account
-	kind    messages.Kind
-	next    policy.Decision
-	running bool
+	account  *Account
+	kind     messages.Kind
+	next     policy.Decision
+	running  bool
+	obstacle *obstacle // nil: none
+}
+
+func (it *item) scheduled() scheduled {
+	return scheduled{it.account, it.kind, it.next, it.running, it.last.obstacle}
+}
+
+// of returns one credential; false: it is not kept.
+func (s *scheduler) of(key string) (scheduled, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	it := s.items[key]
+	if it == nil {
+		return scheduled{}, false
+	}
+	return it.scheduled(), true
 }
 
 // snapshot returns all credentials that are kept, or only the credentials of one account if appid is not empty.
@@ -281,7 +303,7 @@ func (s *scheduler) snapshot(appid string) []scheduled {
 	}
 	for _, it := range s.items {
 		if appid == "" || it.account.AppID == appid {
-			all = append(all, scheduled{it.account, it.kind, it.next, it.running})
+			all = append(all, it.scheduled())
 		}
 	}
 	return all

@@ -114,7 +114,7 @@ func TestBadAccountDoesNotDelayOthers(t *testing.T) {
 				turns = append(turns, running{now.Add(badCall), l, func() {
 					failure := store.Failure{Class: wechat.ClassTransport}
 					s.memory.observeLedger(s.policy.Fail(now, ledger, failure, 0, ""))
-					s.done(j.item, 0, false)
+					s.done(j.item, ending{})
 				}})
 				return
 			}
@@ -128,7 +128,7 @@ func TestBadAccountDoesNotDelayOthers(t *testing.T) {
 				})
 				s.memory.observeLedger(ledger)
 				s.memory.observeRecord(c)
-				s.done(j.item, 0, false)
+				s.done(j.item, ending{})
 			}})
 		}
 		for now.Before(begin.Add(5 * time.Minute)) {

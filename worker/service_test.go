@@ -359,7 +359,7 @@ func TestNATSAwayResolvesFromMemoryAndFetchesNothing(t *testing.T) {
 		t.Errorf("resolving from memory: %q, %v", reply, err)
 	}
 	f.advanceTo(c.RefreshAt)
-	err = w.refresher.doScheduled(f.context(), account, messages.AccessToken)
+	err = w.refresher.doScheduled(f.context(), account, messages.AccessToken, nil)
 	if !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a turn while NATS is away: %v, want ErrUnavailable", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 // maxStatus limits the credentials of one status reply, so that it fits into a NATS message.
@@ -17,7 +18,7 @@ const maxStatus = 600
 // urgency orders states for people: what needs attention comes first.
 var urgency = map[messages.State]int{
 	messages.StateExpired: 0, messages.StateMissing: 1, messages.StateRefused: 2, messages.StateFailing: 3,
-	messages.StateFresh: 4,
+	messages.StateNotPermitted: 4, messages.StateFresh: 5,
 }
 
 // status describes the credentials that this worker keeps. It is also the collector of their metric.
@@ -56,20 +57,22 @@ func (s *status) describe(now time.Time, c scheduled) messages.CredentialStatus 
 	held := s.memory.held(c.account.AppID, c.kind)
 	l := policy.AtDay(now, s.memory.ledger(messages.Key(c.account.AppID, c.kind)))
 	d := messages.CredentialStatus{
-		AppID: c.account.AppID, Name: c.account.Name, Kind: c.kind, State: policy.StateOf(now, held, l),
+		AppID: c.account.AppID, Name: c.account.Name, Kind: c.kind, State: c.state(now, held, l),
 		Reason: c.next.Reason, NextAttempt: c.next.At, LastAttempt: l.LastAttempt, Attempts: l.Attempts,
 		CallsToday: l.Calls, Forced: l.Forced, Conflicts: l.Conflicts, LastConflict: l.LastConflict,
 	}
 	if c.running {
 		d.Reason, d.NextAttempt = messages.ReasonRefreshing, time.Time{}
 	}
+	if o := c.obstacle; o != nil { // also while it is tried again
+		d.Reason, d.HinderedSince = o.reason, o.since
+	}
 	if held != nil {
 		d.Source, d.Generation, d.Revision, d.Worker = held.Source, held.Generation, held.Revision, held.Worker
 		d.ObtainedAt, d.ExpiresAt = held.ObtainedAt, held.ExpiresAt
 	}
-	if f := l.Failure; f != nil {
-		d.Error, d.ErrorClass, d.Errcode, d.RID, d.Advice = f.Message, f.Class.String(), f.Errcode, f.RID, f.Advice
-	}
+	why := causeOf(c.obstacle, l)
+	d.Error, d.ErrorClass, d.Errcode, d.RID, d.Advice = why.message, why.class, why.errcode, why.rid, why.advice
 	d.LastForged = s.memory.forgedAt(messages.Key(c.account.AppID, c.kind))
 	if d.Advice == "" && !d.LastForged.IsZero() && now.Sub(d.LastForged) < time.Hour {
 		d.Advice = forgedAdvice
@@ -79,6 +82,16 @@ func (s *status) describe(now time.Time, c scheduled) messages.CredentialStatus 
 		d.Advice = ConflictAdvice(c.account.TokenAPI)
 	}
 	return d
+}
+
+// state is the state of a credential. What keeps this worker from refreshing it is a failure too, which no ledger
+// entry may show.
+func (c scheduled) state(now time.Time, held *messages.Credential, l store.Ledger) messages.State {
+	state := policy.StateOf(now, held, l)
+	if state == messages.StateFresh && c.obstacle != nil {
+		return messages.StateFailing
+	}
+	return state
 }
 
 var descCredentials = prometheus.NewDesc("wxkeeper_credentials",
@@ -107,7 +120,7 @@ func (s *status) Collect(ch chan<- prometheus.Metric) {
 	throttled := make(map[messages.Kind]time.Time)
 	for _, c := range s.scheduler.snapshot("") {
 		held, l := s.memory.held(c.account.AppID, c.kind), s.memory.ledger(messages.Key(c.account.AppID, c.kind))
-		count[label{c.kind, policy.StateOf(now, held, l)}]++
+		count[label{c.kind, c.state(now, held, l)}]++
 		if until := policy.ThrottledUntil(now, l, c.account.rule(c.kind), held); until.After(throttled[c.kind]) {
 			throttled[c.kind] = until
 		}

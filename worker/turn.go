@@ -21,6 +21,8 @@ type turn struct {
 	lease   store.Lease
 	view    policy.View // as the leader has it
 	token   string      // SHA-256 of the access_token that a ticket was requested with
+	// the generation whose expiry this worker has published already, when it could not be written down; 0: none
+	expiryTold uint64
 }
 
 // errLate is returned if NATS took so long that too little of the lease is left for a call of WeChat.
@@ -29,6 +31,15 @@ var errLate = fmt.Errorf("%w: too little of the lease is left for a call of WeCh
 // errUnpublished is returned if WeChat issued a new value, and the server refused its publication because the
 // lease was lost.
 var errUnpublished = errors.New("a new value could not be published")
+
+// unwrittenFailure is a failure of WeChat that could not be written to the ledger: only this worker knows it.
+type unwrittenFailure struct {
+	error   // of WeChat
+	failure store.Failure
+	err     error // of the ledger
+}
+
+func (u *unwrittenFailure) Unwrap() error { return u.error }
 
 // isLate reports whether less than half of the time of a call is left.
 func (t *turn) isLate() bool {
@@ -39,7 +50,8 @@ func (t *turn) isLate() bool {
 // turn is for.
 func (t *turn) look(ctx context.Context) error {
 	m, key := t.r.memory, messages.Key(t.account.AppID, t.kind)
-	t.view = policy.View{Rule: t.account.rule(t.kind), Settings: t.account.fingerprint()}
+	t.view = policy.View{Rule: t.account.rule(t.kind), Settings: t.account.fingerprint(),
+		RetryBefore: t.account.retryBefore}
 	switch c, err := t.r.store.Get(ctx, t.account.AppID, t.kind); {
 	case err == nil:
 		t.view.Record = &c
@@ -103,6 +115,9 @@ func (t *turn) noteExpiry(ctx context.Context) error {
 }
 
 func (t *turn) publishExpired(l store.Ledger) {
+	if t.expiryTold == l.Generation {
+		return
+	}
 	t.r.log.Error("credential expired before it could be renewed", "appid", t.account.AppID, "kind", t.kind,
 		"generation", l.Generation, "expired_at", l.ExpiresAt)
 	t.publishEvent(messages.EventExpired, messages.Event{Generation: l.Generation, ExpiresAt: l.ExpiresAt})
@@ -243,11 +258,7 @@ func (t *turn) ask(ctx context.Context, force bool) (wechat.Issued, error) {
 		return wechat.Issued{}, err
 	}
 	t.token = messages.ValueSHA256(token.Value)
-	typ := wechat.TicketJSAPI
-	if t.kind == messages.WXCardTicket {
-		typ = wechat.TicketWXCard
-	}
-	return t.r.upstream.Ticket(ctx, token.Value, typ)
+	return t.r.upstream.Ticket(ctx, token.Value, TicketType(t.kind))
 }
 
 // source is the interface that has issued the credential.
@@ -269,14 +280,21 @@ func (t *turn) fail(ctx context.Context, cause error) error {
 	if f.Class == wechat.ClassAccount {
 		t.r.accountRefused(t.account.AppID)
 	}
+	known := policy.IsNotPermitted(t.view.Ledger) && f.Class == wechat.ClassPermission // and no news
 	l := t.r.policy.Fail(t.r.clock.Now(), t.view.Ledger, f, atLeast, t.view.Settings)
+	result := cause
 	if _, err := t.write(ctx, l); err != nil {
 		t.r.log.Warn("ledger not written after a failed refresh", "appid", t.account.AppID, "kind", t.kind,
 			"error", err)
+		result = &unwrittenFailure{cause, f, err}
 	}
 	t.r.metrics.refreshes.WithLabelValues(string(t.kind), "failed").Inc()
 	level := slog.LevelWarn
-	if f.Class == wechat.ClassAccount || f.Class == wechat.ClassPermission {
+	switch {
+	case known:
+		level = slog.LevelDebug
+	case policy.IsNotPermitted(l): // the operator decides whether the account should have this ticket
+	case f.Class == wechat.ClassAccount, f.Class == wechat.ClassPermission:
 		level = slog.LevelError // an operator must act
 	}
 	args := []any{"appid", t.account.AppID, "kind", t.kind, "class", f.Class.String(), "error", cause,
@@ -288,12 +306,15 @@ func (t *turn) fail(ctx context.Context, cause error) error {
 		args = append(args, "advice", f.Advice)
 	}
 	t.r.log.Log(ctx, level, "refresh failed", args...)
+	if known {
+		return result
+	}
 	t.publishEvent(messages.EventFailed, messages.Event{
 		Generation: l.Generation, ExpiresAt: l.ExpiresAt, Attempts: l.Attempts, Class: f.Class.String(),
 		Message: f.Message,
 		Advice:  f.Advice, Errcode: f.Errcode, RID: f.RID,
 	})
-	return cause
+	return result
 }
 
 // recovered logs and publishes the first success after a failure.

@@ -149,7 +149,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		clock:   systemClock{cfg.Now},
 		events:  &events{nats: nc, prefix: cfg.SubjectPrefix, worker: cfg.Name, now: cfg.Now, log: cfg.Log},
 		metrics: m, log: cfg.Log, worker: cfg.Name, leaseTTL: leaseFor(cfg.WeChat.Timeout),
-		accountRefused: cfg.OnAccountRefused, accounts: &w.accounts,
+		accountRefused: cfg.OnAccountRefused, accounts: &w.accounts, lastError: nc.LastError,
 	}
 	w.scheduler = newScheduler(w.memory, w.refresher, cfg.RefreshConcurrency, cfg.Log)
 	w.scheduler.setAccounts(w.accounts.all())

@@ -237,6 +237,7 @@ func TestPanicIsLoggedWithItsStackAndCostsOneRequest(t *testing.T) {
 		}
 	}
 	logged("panic in a turn", "panickyUpstream).StableToken")
+	w.checkMetric(`wxkeeper_refreshes_given_up_total{kind="access_token",reason="internal_error"} 1`)
 	f.advance(panicRetry + time.Second)
 	token := w.await(messages.AccessToken, 0)
 	w.await(messages.JSAPITicket, 0)

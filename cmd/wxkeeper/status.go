@@ -25,8 +25,8 @@ means that a credential is expired, missing or refused: consumers get no value f
 WeChat refuses.
 
 States: fresh; failing (valid, but refreshing it fails); refused (not expired, but WeChat refuses it);
-expired (and not replaced yet); missing (never obtained). docs/operations.md describes what to do for each
-state.
+expired (and not replaced yet); missing (never obtained); not_permitted (WeChat does not permit this kind of
+ticket to the account). docs/operations.md describes what to do for each state.
 
 Examples:
 
@@ -72,6 +72,7 @@ var states = []struct {
 	{messages.StateMissing, "there was never a value: consumers get no value"},
 	{messages.StateRefused, "WeChat refuses the value although it has not expired"},
 	{messages.StateFailing, "refreshing fails; consumers get the old value until it expires"},
+	{messages.StateNotPermitted, "WeChat does not permit this kind of ticket to the account, and never issued one"},
 	{messages.StateFresh, ""},
 }
 
@@ -120,7 +121,7 @@ func nextStep(now time.Time, c messages.CredentialStatus) string {
 	step, known := steps[c.Reason]
 	switch {
 	case !known:
-		step = string(c.Reason) + atTime
+		step = "next step" + atTime + " (" + string(c.Reason) + ")" // of a later version
 	case c.Reason == messages.ReasonFresh && c.Kind != messages.AccessToken:
 		step = "check" + atTime // WeChat repeats a ticket, so that most attempts find no new value
 	}
@@ -140,6 +141,20 @@ var steps = map[messages.Reason]string{
 	messages.ReasonForgotten:  "its ledger entry was lost, a worker writes it again",
 	messages.ReasonRefused:    "refresh" + atTime,
 	messages.ReasonRefreshing: "being refreshed now",
+
+	messages.ReasonDue:           "refresh" + atTime,
+	messages.ReasonExpired:       "refresh" + atTime,
+	messages.ReasonReported:      "refresh" + atTime,
+	messages.ReasonNewSettings:   "refresh with the new settings" + atTime,
+	messages.ReasonRetry:         "next attempt" + atTime,
+	messages.ReasonUnpublished:   "refresh" + atTime,
+	messages.ReasonMissing:       "first attempt" + atTime,
+	messages.ReasonLost:          "publish it again" + atTime,
+	messages.ReasonNotPermitted:  "next attempt" + atTime,
+	messages.ReasonDisconnected:  "next attempt" + atTime,
+	messages.ReasonUnwritable:    "next attempt" + atTime,
+	messages.ReasonLeaseHeld:     "next attempt" + atTime,
+	messages.ReasonInternalError: "next attempt" + atTime,
 }
 
 // explanation returns lines that explain what is wrong with a credential and what to do: no lines if nothing
@@ -157,6 +172,9 @@ func explanation(now time.Time, c messages.CredentialStatus, again bool) (lines 
 			line += " (rid " + c.RID + ")"
 		}
 		lines = append(lines, line)
+	}
+	if !c.HinderedSince.IsZero() {
+		lines = append(lines, "no refresh could be made since: "+relative(now, c.HinderedSince))
 	}
 	if c.Attempts > 0 {
 		lines = append(lines, fmt.Sprintf("attempts: %d failed in a row, the last %s", c.Attempts,

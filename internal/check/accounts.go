@@ -21,6 +21,7 @@ import (
 type examined struct {
 	asked    bool // WeChat was asked; false if ctx ended before
 	upstream Finding
+	tickets  []Finding // kinds of ticket that WeChat does not issue
 	others   []Finding // signs of another system
 }
 
@@ -62,7 +63,7 @@ func (r *run) addAccounts(results []examined, clocks *clocks) {
 			unasked++
 			continue
 		}
-		r.findings = append(r.findings, x.upstream)
+		r.findings = append(append(r.findings, x.upstream), x.tickets...)
 		others = append(others, x.others...)
 	}
 	if unasked > 0 {
@@ -118,6 +119,7 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 		x.upstream.Level, x.upstream.What, x.upstream.Advice = e.refusal(a, err)
 	} else {
 		x.upstream.What = label(a) + ": WeChat accepts the AppSecret, and calls from this machine"
+		x.tickets = e.checkTickets(ctx, a, issued.Value)
 	}
 	if !e.readable {
 		return x
@@ -151,6 +153,32 @@ func (e *examiner) examine(ctx context.Context, a worker.Account) examined {
 		x.others = append(x.others, otherSystem(Warn, a, what))
 	}
 	return x
+}
+
+// checkTickets asks for each kind of ticket that is kept for the account, and returns what WeChat refuses. WeChat
+// repeats a ticket until its end, so that none becomes invalid.
+func (e *examiner) checkTickets(ctx context.Context, a worker.Account, token string) (found []Finding) {
+	for _, k := range a.Tickets {
+		if !e.wait(ctx) {
+			return append(found, Finding{
+				Check: Account, Level: Warn, AppID: a.AppID,
+				What:   fmt.Sprintf("%s: the time was over before WeChat was asked for the %s", label(a), k),
+				Advice: "give the check more time with --timeout, or choose accounts with --appid",
+			})
+		}
+		_, err := e.client.Ticket(ctx, token, worker.TicketType(k))
+		if err == nil {
+			continue
+		}
+		f := Finding{Check: Account, AppID: a.AppID}
+		f.Level, f.What, f.Advice = e.refusal(a, err)
+		f.What = fmt.Sprintf("%s: WeChat issues no %s: %s", label(a), k, err)
+		if classOf(err) == wechat.ClassPermission {
+			f.Level = Warn // the other credentials are served
+		}
+		found = append(found, f)
+	}
+	return found
 }
 
 func otherSystem(level Level, a worker.Account, what string) Finding {

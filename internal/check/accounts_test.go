@@ -307,3 +307,24 @@ func TestCallsOfWeChatAreSpaced(t *testing.T) {
 		}
 	})
 }
+
+// An account may not have a permission for a kind of ticket that is kept by default.
+func TestKindOfTicketThatWeChatDoesNotPermitIsAWarning(t *testing.T) {
+	t.Parallel()
+	sim := startWeChat(t)
+	account := classic
+	account.Tickets = []messages.Kind{messages.JSAPITicket, messages.WXCardTicket}
+	wantNoTrouble(t, runAll(t, configOf("", sim.URL, account)), NATS)
+	if n := sim.Calls(account.AppID, "getticket"); n != 2 {
+		t.Errorf("WeChat was asked for %d tickets, want 2", n)
+	}
+	sim.Inject(wechattest.Fault{Endpoint: "getticket", Times: 1, Errcode: 48001})
+	found := runAll(t, configOf("", sim.URL, account))
+	wantFinding(t, found, Account, Warn, "wx-classic (shop)", "no jsapi_ticket", "48001", "WECHAT_TICKETS", "`tickets`")
+	wantFinding(t, found, Account, OK, "accepts the AppSecret")
+	if strings.Contains(describe(found), "no wx_card_ticket") {
+		t.Errorf("the other ticket is blamed: %s", describe(found))
+	}
+	sim.Inject(wechattest.Fault{Endpoint: "getticket", Errcode: 45009})
+	wantFinding(t, runAll(t, configOf("", sim.URL, account)), Account, Fail, "no wx_card_ticket", "45009")
+}

@@ -69,6 +69,19 @@ func (s *Server) Log(l server.Logger) {
 // SlowConsumers is the number of clients that the server has disconnected because they did not read.
 func (s *Server) SlowConsumers() int64 { return s.srv.NumSlowConsumers() }
 
+// LimitStorage limits what streams may store on the disk from now on, as an operator limits an account; -1: no limit.
+// With fewer bytes than they store already, no more is stored.
+func (s *Server) LimitStorage(bytes int64) {
+	s.tb.Helper()
+	err := s.srv.GlobalAccount().UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{
+		"": {MaxMemory: -1, MaxStore: bytes, MaxStreams: -1, MaxConsumers: -1, MaxAckPending: -1, MemoryMaxStreamBytes: -1,
+			StoreMaxStreamBytes: -1},
+	})
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
 // Stop stops the server and waits until it has stopped. It may be called more than once.
 func (s *Server) Stop() {
 	s.srv.Shutdown()

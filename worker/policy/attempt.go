@@ -143,11 +143,16 @@ func (p *Policy) Fail(
 	now time.Time, l store.Ledger, f store.Failure, atLeast time.Duration, settings string,
 ) store.Ledger {
 	l.Failure = &f
-	if f.Class == wechat.ClassAccount && !slices.Contains(l.Refused, settings) {
+	notPermitted := f.Class == wechat.ClassPermission && l.Generation == 0 && l.Kind != messages.AccessToken
+	l.NotPermitted = l.NotPermitted || notPermitted
+	if (f.Class == wechat.ClassAccount || notPermitted) && !slices.Contains(l.Refused, settings) {
 		const most = 4 // different settings that the workers of one fleet may have while a change is rolled out
 		l.Refused = append(slices.Clone(l.Refused[max(0, len(l.Refused)-most+1):]), settings)
 	}
 	l.NextAttempt = p.retryAt(now, f.Class, atLeast, l.Attempts)
+	if notPermitted {
+		l.NextAttempt = now.Add(max(atLeast, notPermittedWait) + p.jitter(notPermittedWait/24))
+	}
 	return l
 }
 

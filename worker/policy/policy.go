@@ -37,6 +37,8 @@ type View struct {
 	Ledger   store.Ledger
 	Settings string // fingerprint of the account's settings
 	HasToken bool   // for a ticket: there is a valid access_token
+	// RetryBefore: a ticket that WeChat does not permit is tried at once if its last attempt was before this time.
+	RetryBefore time.Time
 	// LostAt is since when this worker knows that there is no record; zero: do not wait for others that may hold it.
 	LostAt time.Time
 	// EntryLost: the bucket has lost the ledger entry, or it was set back or forged, and Ledger is what this
@@ -100,6 +102,9 @@ func (p *Policy) nextCall(now time.Time, v View, valid bool) Decision {
 		switch d.Reason {
 		case messages.ReasonRetry:
 			d.Reason = messages.ReasonBackoff
+			if IsNotPermitted(v.Ledger) {
+				d.Reason = messages.ReasonNotPermitted
+			}
 		case messages.ReasonReported:
 			d.Reason = messages.ReasonRefused
 		case messages.ReasonMissing:
@@ -149,6 +154,10 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 	case l.Attempts > 0 && l.Failure != nil && l.Failure.Class == wechat.ClassAccount &&
 		!slices.Contains(l.Refused, v.Settings):
 		return Decision{Fetch, now, messages.ReasonNewSettings}
+	case IsNotPermitted(l) && !slices.Contains(l.Refused, v.Settings):
+		return Decision{Fetch, now, messages.ReasonNewSettings}
+	case IsNotPermitted(l) && l.LastAttempt.Before(v.RetryBefore):
+		return Decision{Fetch, now, messages.ReasonRetry}
 	case l.Attempts > 0:
 		return Decision{Fetch, planned, messages.ReasonRetry}
 	case !valid && (v.Record != nil || HasExpired(now, l)):
@@ -228,6 +237,10 @@ func (v View) lostSince(now time.Time) time.Time {
 	return obtained
 }
 
+// IsNotPermitted reports whether the entry is of a ticket that WeChat has never issued to the account, because the
+// account may not have it. A ticket that was issued once and is refused now fails: consumers may use it.
+func IsNotPermitted(l store.Ledger) bool { return l.NotPermitted && l.Generation == 0 }
+
 // StateOf is the state of a credential that status shows. held is what this worker holds; nil: nothing.
 func StateOf(now time.Time, held *messages.Credential, l store.Ledger) messages.State {
 	valid := held != nil && held.Valid(now)
@@ -240,6 +253,8 @@ func StateOf(now time.Time, held *messages.Credential, l store.Ledger) messages.
 		return messages.StateFresh
 	case held != nil || l.Generation > 0:
 		return messages.StateExpired
+	case IsNotPermitted(l):
+		return messages.StateNotPermitted
 	default:
 		return messages.StateMissing
 	}

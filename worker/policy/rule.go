@@ -37,6 +37,9 @@ const (
 	unknownMax   = 30 * time.Minute
 	PermanentMin = 10 * time.Minute // after a failure that an operator must fix
 	permanentMax = time.Hour
+	// notPermittedWait is the wait after WeChat has refused a kind of ticket that it has never issued to the account:
+	// many accounts may never have it.
+	notPermittedWait = 24 * time.Hour
 	// QuotaWait is the wait after the quota of the day is used up. It is not documented when WeChat's day begins,
 	// so ask rarely.
 	QuotaWait = time.Hour

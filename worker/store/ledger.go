@@ -56,6 +56,10 @@ type Ledger struct {
 	// Failure is the last failed attempt, nil after a success.
 	Failure *Failure `json:"failure,omitempty"`
 
+	// NotPermitted: WeChat has said that the account may not have this kind of ticket. It has no meaning once a ticket
+	// was issued. Later failures of another kind, which may pass, do not change it.
+	NotPermitted bool `json:"not_permitted,omitempty"`
+
 	// Conflicts counts the times that another system replaced the credential.
 	Conflicts    int       `json:"conflicts,omitempty"`
 	LastConflict time.Time `json:"last_conflict,omitzero"`

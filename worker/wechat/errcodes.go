@@ -70,6 +70,10 @@ const (
 
 	advicePermission = "check the interface permissions in the console of this account: it may not use this interface " +
 		"(tickettocode needs a service account that applied for marketing codes). A new token does not help"
+	// adviceTicket is the advice for getticket: most accounts do not need every kind of ticket
+	adviceTicket = "if this account does not need the ticket, take its kind out of WECHAT_TICKETS, or out of " +
+		"`tickets` of the account in the accounts file; if it needs it, get the permission for it in the console of " +
+		"this account: it may not use this ticket now"
 	advicePermissionSet = "have this account authorised again with the permission set of this interface (tickettocode " +
 		"is in set 46): the third-party platform was not granted that set"
 	adviceAuthorise  = "authorise this account again: a change of password ended its authorisation"
@@ -139,6 +143,9 @@ func lookUp(e Endpoint, errcode int, errmsg string) (m meaning, known bool) {
 	m = row[atToken]
 	if e.takesSecret() {
 		m = row[atSecret]
+	}
+	if e == EndpointTicket && m.class == ClassPermission {
+		m.advice = adviceTicket
 	}
 	m.advice = strings.ReplaceAll(m.advice, callerIP, nameIPs(errmsg))
 	return m, true
