@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/safetext"
+	"github.com/wxkeeper/wxkeeper/internal/utf8text"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -93,6 +94,9 @@ func readRequest(r io.Reader) (req messages.ResolveCodeRequest, err error) {
 		return req, fmt.Errorf("resolve -: read standard input: %w", err)
 	case len(body) > messages.MaxRequest:
 		return req, fmt.Errorf("resolve -: standard input has more than %d bytes", messages.MaxRequest)
+	}
+	if body, err = utf8text.Decode(body, "standard input"); err != nil {
+		return req, fmt.Errorf("resolve -: %w", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()

@@ -116,7 +116,14 @@ func (c *Config) checkNATS() error {
 	return nil
 }
 
-func (c *Config) checkAuthentication() error {
+func (c *Config) checkAuthentication() (err error) {
+	if c.NATSPassword, err = checkPassword(c.NATSPassword); err != nil {
+		return setting.Errorf("NATS_PASSWORD", "the value %w", err)
+	}
+	if c.NATSToken, err = checkPassword(c.NATSToken); err != nil {
+		return setting.Errorf("NATS_TOKEN", "the value %w", err)
+	}
+	c.NATSUser = strings.TrimRight(c.NATSUser, atEnd)
 	switch {
 	case c.NATSUser != "" && c.NATSPassword == "":
 		return setting.Errorf("NATS_USER",

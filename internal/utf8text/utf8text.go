@@ -18,8 +18,11 @@ import (
 // Error says that a text is not UTF-8. It has no part of the text, which may be a secret.
 type Error struct {
 	What     string // the text: "this file"
-	Encoding string // "UTF-16", "not UTF-8 but probably GBK", "not UTF-8"
+	Encoding string // "UTF-16", "not UTF-8 but probably GBK" and so on, or Unknown
 }
+
+// Unknown is the encoding of a text that is not UTF-8 and not Chinese.
+const Unknown = "not UTF-8"
 
 func (e *Error) Error() string { return fmt.Sprintf("%s is %s: save it as UTF-8", e.What, e.Encoding) }
 
@@ -29,7 +32,11 @@ func ReadFile(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Decode(b, "this file")
+	text, err := Decode(b, "this file")
+	if err != nil {
+		clear(b) // it may be a secret
+	}
+	return text, err
 }
 
 // ReadMarked is [ReadFile] for a file in which only some lines are ours, as in a PEM file: the other lines may be in
@@ -72,7 +79,7 @@ func Decode(b []byte, what string) ([]byte, error) {
 	case isGBK(b):
 		return nil, &Error{what, "not UTF-8 but probably GBK"}
 	}
-	return nil, &Error{what, "not UTF-8"}
+	return nil, &Error{what, Unknown}
 }
 
 var mark = []byte("\ufeff")
