@@ -174,6 +174,11 @@ func (c *Config) checkNames() error {
 			return setting.Errorf(v.name, "%q is not one token of 1 to 64 letters, digits, _ and -", v.value)
 		}
 	}
+	// Subjects that begin with _ or $ are those of inboxes and of NATS itself.
+	if strings.HasPrefix(c.SubjectPrefix, "_") {
+		return setting.Errorf("WXKEEPER_SUBJECT_PREFIX", "%q begins with _, as the subjects of replies do: begin with a "+
+			"letter or a digit", c.SubjectPrefix)
+	}
 	if c.HTTPAddr == None {
 		c.HTTPAddr = ""
 	} else if err := checkHostPort(c.HTTPAddr); err != nil {
