@@ -219,7 +219,7 @@ func TestSignsOverNATSWithTheTicketsOfTheBucket(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkDiff(t, "the signature that the client returns", page.Signature, sha1Of(fmt.Sprintf(
-		"jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://a.example", jsapi, page.NonceStr, page.Timestamp)))
+		"jsapi_ticket=%s&noncestr=%s&timestamp=%d&url=https://a.example/", jsapi, page.NonceStr, page.Timestamp)))
 	add, err := w.client.SignCard(f.context(), messages.SignCardRequest{AppID: appid, CardID: "pCard"})
 	if err != nil {
 		t.Fatal(err)
