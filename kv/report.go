@@ -120,8 +120,7 @@ func (r *Reader) sendReport(ctx context.Context, appid, refused string) (repeat 
 		r.onError(fmt.Errorf("kv: report a refused access_token of %s: %w", appid, err))
 		return repeat, false
 	case err != nil && refusal.RetryAfterMS > 0:
-		wanted := time.Duration(min(refusal.RetryAfterMS, repeatMax.Milliseconds())) * time.Millisecond
-		return max(wanted, repeatMin), false
+		return min(max(refusal.RetryAfter(), repeatMin), repeatMax), false
 	case err != nil:
 		return repeat, false
 	case reply.Reason == messages.ReasonNotCurrent:
