@@ -129,8 +129,7 @@ func (r *Reader) sendReport(ctx context.Context, appid string, p *report) (repea
 		r.onError(fmt.Errorf("kv: report a refused access_token of %s: %w", appid, err))
 		return repeat, ""
 	case err != nil && refusal.RetryAfterMS > 0:
-		wanted := time.Duration(min(refusal.RetryAfterMS, repeatMax.Milliseconds())) * time.Millisecond
-		return max(wanted, repeatMin), ""
+		return min(max(refusal.RetryAfter(), repeatMin), repeatMax), ""
 	case err != nil:
 		return repeat, ""
 	case reply.Reason == messages.ReasonNotCurrent:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -41,8 +42,8 @@ type Client struct {
 // ErrReply is returned for a reply that is not the JSON of this contract. A worker sends none.
 var ErrReply = errors.New("messages: the reply is not the JSON of this contract")
 
-// ErrOtherRecord is returned for a reply with the record of another account or kind. A worker sends none. Its value
-// would make the caller act for that account. errors.Is(ErrOtherRecord, ErrReply) is true.
+// ErrOtherRecord is returned for a reply about another account or kind. A worker sends none. Its value would make the
+// caller act for that account. errors.Is(ErrOtherRecord, ErrReply) is true.
 var ErrOtherRecord = fmt.Errorf("%w: it is the record of another key", ErrReply)
 
 // DefaultTimeout limits a request whose context has no deadline. A worker replies earlier, except to
@@ -74,23 +75,42 @@ func (c *Client) ResolveCode(ctx context.Context, req ResolveCodeRequest) (RawCo
 }
 
 // GetCredential returns the current credential. Its error is [ErrOtherRecord] if the reply is one of another
-// account or kind.
+// account or kind, and matches [ErrReply] and [ErrInvalidCredential] if no worker can have made it.
 func (c *Client) GetCredential(ctx context.Context, req GetCredentialRequest) (Credential, error) {
 	v, err := decode[Credential](c.request(ctx, SubjectCredentialGet, req.AppID, req))
-	if err == nil && (req.AppID != "" && v.AppID != req.AppID || v.Kind != cmp.Or(req.Kind, AccessToken)) {
+	switch {
+	case err != nil:
+		return Credential{}, err
+	case isOther(req.AppID, v.AppID) || v.Kind != cmp.Or(req.Kind, AccessToken):
 		return Credential{}, ErrOtherRecord
 	}
-	return v, err
+	if err := v.Validate(); err != nil {
+		return Credential{}, fmt.Errorf("%w: %w", ErrReply, err)
+	}
+	return v, withTime("refresh_at", v.RefreshAt)
 }
 
-// RefreshCredential reports that WeChat refused a credential.
+// RefreshCredential reports that WeChat refused a credential. Its error is [ErrOtherRecord] if the reply is about
+// another account or kind.
 func (c *Client) RefreshCredential(ctx context.Context, req RefreshCredentialRequest) (Refreshed, error) {
-	return decode[Refreshed](c.request(ctx, SubjectCredentialRefresh, req.AppID, req))
+	v, err := decode[Refreshed](c.request(ctx, SubjectCredentialRefresh, req.AppID, req))
+	switch {
+	case err != nil:
+		return Refreshed{}, err
+	case isOther(req.AppID, v.AppID) || v.Kind != cmp.Or(req.Kind, AccessToken):
+		return Refreshed{}, ErrOtherRecord
+	}
+	return v, withTime("expires_at", v.ExpiresAt)
 }
 
-// SignJSSDK signs the URL of a web page for wx.config.
+// SignJSSDK signs the URL of a web page for wx.config. Its error is [ErrOtherRecord] if the reply is for another
+// account.
 func (c *Client) SignJSSDK(ctx context.Context, req SignJSSDKRequest) (JSSDKSignature, error) {
-	return decode[JSSDKSignature](c.request(ctx, SubjectJSSDKSign, req.AppID, req))
+	v, err := decode[JSSDKSignature](c.request(ctx, SubjectJSSDKSign, req.AppID, req))
+	if err == nil && isOther(req.AppID, v.AppID) {
+		return JSSDKSignature{}, ErrOtherRecord
+	}
+	return v, err
 }
 
 // SignCard signs a card for wx.addCard, or a choice of cards for wx.chooseCard.
@@ -98,10 +118,28 @@ func (c *Client) SignCard(ctx context.Context, req SignCardRequest) (CardSignatu
 	return decode[CardSignature](c.request(ctx, SubjectCardSign, req.AppID, req))
 }
 
-// Status returns what one worker knows of the credentials.
+// Status returns what one worker knows of the credentials. Its error is [ErrOtherRecord] if a request for one account
+// is answered with credentials of another.
 func (c *Client) Status(ctx context.Context, req StatusRequest) (Status, error) {
-	return decode[Status](c.request(ctx, SubjectStatus, req.AppID, req))
+	v, err := decode[Status](c.request(ctx, SubjectStatus, req.AppID, req))
+	other := func(s CredentialStatus) bool { return isOther(req.AppID, s.AppID) }
+	if err == nil && slices.ContainsFunc(v.Credentials, other) {
+		return Status{}, ErrOtherRecord
+	}
+	return v, err
 }
+
+// withTime returns an error if a reply lacks a time that workers always send. Shown, it would be the year 1.
+func withTime(name string, t time.Time) error {
+	if t.IsZero() {
+		return fmt.Errorf("%w: it lacks %s", ErrReply, name)
+	}
+	return nil
+}
+
+// isOther reports whether a reply is about another account than the request. A request without an account is answered
+// for the only account of the workers.
+func isOther(asked, replied string) bool { return asked != "" && replied != asked }
 
 // request sends req and returns the body of the reply. If req names an account, it goes to the account's own
 // subject: a permission for one account is then enough.

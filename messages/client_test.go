@@ -199,8 +199,10 @@ func TestClientSendsARequestOnceIfAWorkerAnswers(t *testing.T) {
 
 // echo is a reply that has the subject and the body of its request in a field of every reply type.
 func echo(m *nats.Msg) []byte {
-	return fmt.Appendf(nil, `{"appid":"wx1","kind":"k",`+
-		`"code":"007","reason":%q,"value":%[1]q,"worker":%[1]q,"signature":%[1]q}`, m.Subject+" "+string(m.Data))
+	return fmt.Appendf(nil, `{"appid":"wx1","kind":"access_token","appId":"wx1","value":"v","generation":1,`+
+		`"obtained_at":"2026-11-22T04:28:42Z","expires_at":"2026-11-22T05:28:42Z","refresh_at":"2026-11-22T05:20:42Z",`+
+		`"time":"2026-11-22T04:28:42Z",`+
+		`"code":"007","reason":%q,"source":%[1]q,"worker":%[1]q,"signature":%[1]q}`, m.Subject+" "+string(m.Data))
 }
 
 func TestClientUsesTheSubjectOfTheAccount(t *testing.T) {
@@ -234,8 +236,8 @@ func TestClientUsesTheSubjectOfTheAccount(t *testing.T) {
 			t.Errorf("the code is %q, want 007", code.Code)
 		}
 		check(SubjectCodeResolve, code.Reason, `"openid":"o","code_ticket":"t"`, err)
-		get, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: appid, Kind: "k"})
-		check(SubjectCredentialGet, get.Value, `"kind":"k"`, err)
+		get, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: appid, Kind: AccessToken})
+		check(SubjectCredentialGet, get.Source, `"kind":"access_token"`, err)
 		refreshed, err := c.RefreshCredential(t.Context(), RefreshCredentialRequest{AppID: appid, Revision: 7})
 		check(SubjectCredentialRefresh, string(refreshed.Reason), `"revision":7`, err)
 		page, err := c.SignJSSDK(t.Context(), SignJSSDKRequest{AppID: appid, URL: "u"})
@@ -260,20 +262,63 @@ func TestClientReturnsTheErrorOfTheWorker(t *testing.T) {
 }
 
 // Everybody who may answer in the account of the callers could put another account's token in front of a service.
-func TestClientReturnsNoCredentialOfAnotherKey(t *testing.T) {
+func TestClientAcceptsNoReplyAboutAnotherKey(t *testing.T) {
 	t.Parallel()
 	srv := natstest.Start(t)
-	respond(t, srv.Connect(), "wechat.credential.get.*", func(m *nats.Msg) {
-		reply(m, []byte(`{"appid":"wx2","kind":"access_token","value":"97_of_wx2"}`))
+	respond(t, srv.Connect(), "wechat.>", func(m *nats.Msg) {
+		reply(m, []byte(`{"appid":"wx2","appId":"wx2","kind":"access_token","value":"97_of_wx2","generation":1,`+
+			`"obtained_at":"2026-11-22T04:28:42Z","expires_at":"2026-11-22T05:28:42Z","refresh_at":"2026-11-22T05:20:42Z",`+
+			`"time":"2026-11-22T04:28:42Z","credentials":[{"appid":"wx2"}]}`))
 	})
 	c := NewClient(srv.Connect(), "")
-	for _, req := range []GetCredentialRequest{{AppID: "wx1"}, {AppID: "wx2", Kind: JSAPITicket}} {
-		got, err := c.GetCredential(t.Context(), req)
-		if !errors.Is(err, ErrOtherRecord) || got.Value != "" {
-			t.Errorf("%+v: %v, %v", req, got, err)
+	for _, kind := range []Kind{AccessToken, JSAPITicket} {
+		for _, appid := range []string{"wx1", "wx2", ""} {
+			wanted := kind == AccessToken && appid != "wx1"
+			got, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: appid, Kind: kind})
+			if errors.Is(err, ErrOtherRecord) == wanted || (got.Value != "") != wanted {
+				t.Errorf("get %s of %q: %v, %v", kind, appid, got, err)
+			}
+			after, err := c.RefreshCredential(t.Context(), RefreshCredentialRequest{AppID: appid, Kind: kind})
+			if errors.Is(err, ErrOtherRecord) == wanted || (after.AppID != "") != wanted {
+				t.Errorf("refresh %s of %q: %v, %v", kind, appid, after, err)
+			}
 		}
 	}
-	if got, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: "wx2"}); err != nil || got.Value == "" {
-		t.Errorf("the record of the key: %v, %v", got, err)
+	for _, appid := range []string{"wx1", "wx2", ""} {
+		_, err1 := c.SignJSSDK(t.Context(), SignJSSDKRequest{AppID: appid})
+		_, err2 := c.Status(t.Context(), StatusRequest{AppID: appid})
+		for _, err := range []error{err1, err2} {
+			if errors.Is(err, ErrOtherRecord) != (appid == "wx1") {
+				t.Errorf("%q: %v", appid, err)
+			}
+		}
+	}
+}
+
+// A value with a line break would be two lines for $(wxkeeper get), and a time that is missing the year 1.
+func TestClientAcceptsNoReplyThatNoWorkerSends(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	respond(t, srv.Connect(), "wechat.>", func(m *nats.Msg) {
+		times := `"obtained_at":"2026-11-22T04:28:42Z","expires_at":"2026-11-22T05:28:42Z"`
+		value := "v"
+		switch {
+		case strings.HasSuffix(m.Subject, ".wx1"):
+			value, times = `S3CRET\nrm -rf`, times+`,"refresh_at":"2026-11-22T05:28:42Z"`
+		case strings.HasSuffix(m.Subject, ".wx3"):
+			times = `"obtained_at":"2026-11-22T04:28:42Z"`
+		}
+		appid := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+		reply(m, fmt.Appendf(nil, `{"appid":%q,"kind":"access_token","generation":1,"value":"%s",%s}`, appid, value, times))
+	})
+	c := NewClient(srv.Connect(), "")
+	for _, appid := range []string{"wx1", "wx2", "wx3"} {
+		got, err := c.GetCredential(t.Context(), GetCredentialRequest{AppID: appid})
+		if !errors.Is(err, ErrReply) || strings.Contains(fmt.Sprint(got, err), "S3CRET") {
+			t.Errorf("get of %s: %v, %v", appid, got, err)
+		}
+	}
+	if _, err := c.RefreshCredential(t.Context(), RefreshCredentialRequest{AppID: "wx3"}); !errors.Is(err, ErrReply) {
+		t.Errorf("a report without expires_at in its reply: %v", err)
 	}
 }

@@ -94,8 +94,11 @@ func (c *Credential) Life() time.Duration { return c.ExpiresAt.Sub(c.ObtainedAt)
 
 // String describes the credential without its value.
 func (c Credential) String() string {
-	return fmt.Sprintf("%s.%s generation %d revision %d expires %s", c.AppID, c.Kind, c.Generation, c.Revision,
-		c.ExpiresAt.UTC().Format(time.RFC3339))
+	expires := "never" // the zero value, which is no credential
+	if !c.ExpiresAt.IsZero() {
+		expires = c.ExpiresAt.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s.%s generation %d revision %d expires %s", c.AppID, c.Kind, c.Generation, c.Revision, expires)
 }
 
 // Format prints String for every verb, so that no verb shows the value (fmt calls no method for %p, and for %w

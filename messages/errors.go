@@ -103,6 +103,8 @@ type Error struct {
 	// RID is WeChat's identifier of the failed request, for questions to WeChat's support.
 	RID string `json:"rid,omitempty"`
 	// RetryAfterMS is how many milliseconds to wait before the next try. It is left out if that is not known.
+	//
+	// Use [Error.RetryAfter], which is bounded.
 	RetryAfterMS int64 `json:"retry_after_ms,omitempty"`
 
 	// HeaderCode is the number in the reply's header if Symbol is unknown to this version, else 0.
@@ -124,11 +126,20 @@ func (e *Error) After(d time.Duration) *Error {
 	return e
 }
 
+// maxRetryAfter is longer than any wait of a worker: a quota begins anew each day. Converted as it is, a larger number
+// would overflow, and the caller would not wait at all.
+const maxRetryAfter = 7 * 24 * time.Hour
+
+// RetryAfter is how long to wait before the next try: RetryAfterMS, at most a week. It is 0 if that is not known.
+func (e *Error) RetryAfter() time.Duration {
+	return time.Duration(min(max(0, e.RetryAfterMS), maxRetryAfter.Milliseconds())) * time.Millisecond
+}
+
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (%d): %s", e.Symbol, e.Code(), e.Message)
-	if e.RetryAfterMS > 0 {
-		fmt.Fprintf(&b, " (try again in %s)", time.Duration(e.RetryAfterMS)*time.Millisecond)
+	if d := e.RetryAfter(); d > 0 {
+		fmt.Fprintf(&b, " (try again in %s)", d)
 	}
 	return b.String()
 }

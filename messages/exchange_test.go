@@ -41,7 +41,8 @@ func TestAcknowledgementOfAStreamIsNotTakenForTheReply(t *testing.T) {
 		}
 		<-acknowledged // JetStream was faster
 		reply(m, []byte(`{"errcode":0,"code":"007","appid":"wx1","kind":"access_token","worker":"w","appId":"wx1",`+
-			`"cardId":"p"}`))
+			`"cardId":"p","value":"v","generation":1,"obtained_at":"2026-11-22T04:28:42Z",`+
+			`"expires_at":"2026-11-22T05:28:42Z","refresh_at":"2026-11-22T05:20:42Z","time":"2026-11-22T04:28:42Z"}`))
 	})
 	c := NewClient(srv.Connect(), "")
 	for subject, call := range methods {

@@ -13,7 +13,9 @@ type SignJSSDKRequest struct {
 	// AppID is the account. It may be left out if the subject names it, or if the workers keep one account.
 	AppID string `json:"appid,omitempty"`
 	// URL is the address of the page exactly as the browser shows it in location.href; do not URL-encode it
-	// again. It is signed byte for byte, without the fragment: "#" and everything after it are removed.
+	// again. It is signed without the fragment: "#" and everything after it are removed. What is built from its
+	// parts is signed as a browser shows it: scheme and host in lower case, without the default port, with a path.
+	// What no browser shows is refused.
 	URL string `json:"url"`
 }
 

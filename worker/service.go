@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/wxkeeper/wxkeeper/internal/utf8text"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
 )
@@ -163,14 +164,20 @@ func (s *service) flush() {
 
 // decode decodes a request. An empty body counts as an empty object, for `nats req wechat.status ""`.
 func decode(body []byte, into any) error {
-	switch {
-	case len(body) == 0:
-		return nil
-	case len(body) > messages.MaxRequest:
+	if len(body) > messages.MaxRequest {
 		return messages.Errorf(messages.InvalidRequest, "the request has %d bytes, at most %d are allowed", len(body),
 			messages.MaxRequest)
 	}
-	err := json.Unmarshal(body, into)
+	text, err := utf8text.Decode(body, "the request")
+	switch encoding, _ := errors.AsType[*utf8text.Error](err); {
+	case encoding != nil && encoding.Encoding == utf8text.Unknown:
+		text = body // the check of the field names the byte that is wrong
+	case err != nil:
+		return messages.Errorf(messages.InvalidRequest, "%v", err)
+	case len(text) == 0:
+		return nil
+	}
+	err = json.Unmarshal(text, into)
 	var mistyped *json.UnmarshalTypeError
 	switch {
 	case err == nil:

@@ -40,6 +40,7 @@ func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 	w.awaitOf("wx2", messages.JSAPITicket, 0)
 	calls := f.calls("")
 	const invalid = messages.InvalidRequest
+	const mark = "\ufeff" // the byte order mark
 	long := strings.Repeat("x", 300)
 	huge, longURL := strings.Repeat("x", messages.MaxRequest), strings.Repeat("x", messages.MaxURL)
 	for _, tc := range []struct {
@@ -104,6 +105,18 @@ func TestBadRequestsAreRefusedClearlyAndCostNothing(t *testing.T) {
 		{"card.sign.wx3", `{"card_id":"p"}`, messages.UnknownAccount, "wx3"},
 		{"status.wx3", `{}`, messages.UnknownAccount, "wx3"},
 		{"status", `{"appid":true}`, invalid, "appid must be a JSON string"},
+
+		// Requests are saved by editors: the byte order mark is no fault, and another encoding than UTF-8 is named.
+		{"code.resolve.wx2", mark + `{"openid":"o"}`, invalid, "code_ticket is missing"},
+		{"credential.get.wx2", mark + `{"kind":"nonsense"}`, messages.UnknownKind, "nonsense"},
+		{"credential.refresh.wx2", mark + `{"value_sha256":"abc"}`, invalid, "64 hexadecimal digits"},
+		{"jssdk.sign.wx2", mark + `{"url":"ftp://a.example/"}`, invalid, "must begin with http://"},
+		{"card.sign.wx2", mark + `{"action":"openCard"}`, invalid, "addCard or chooseCard"},
+		{"status", mark + `{"appid":true}`, invalid, "appid must be a JSON string"},
+		{"code.resolve.wx2", mark, invalid, "openid is missing"},
+		{"code.resolve.wx2", "\xff\xfe{\x00}\x00", invalid, "the request is UTF-16: save it as UTF-8"},
+		{"status", "{\x00}\x00", invalid, "the request is UTF-16: save it as UTF-8"},
+		{"card.sign.wx2", "{\"card_id\":\"p\",\"outer_str\":\"\xba\xa3\xb1\xa8\"}", invalid, "GBK: save it as UTF-8"},
 	} {
 		name := fmt.Sprintf("%s %.60s", tc.subject, tc.body)
 		m, err := w.nc.Request("wechat."+tc.subject, []byte(tc.body), patience)

@@ -87,22 +87,6 @@ func (s *service) jssdkSign(ctx context.Context, r *request) (any, error) {
 	return s.signer.jssdk(ctx, a, url)
 }
 
-// signedURL is the part of a page's URL that is signed. A URL that no browser has in location.href is refused,
-// and the error does not show it: WeChat would refuse its signature with only "invalid signature". The URL is not
-// changed: net/url would refuse or rewrite URLs that browsers accept.
-func signedURL(url string) (string, error) {
-	url, _, _ = strings.Cut(url, "#")
-	scheme, rest, _ := strings.Cut(url, "://")
-	switch {
-	case url == "":
-		return "", messages.Errorf(messages.InvalidRequest, "url is missing")
-	case scheme != "http" && scheme != "https", rest == "", strings.ContainsAny(rest[:1], "/?"):
-		return "", messages.Errorf(messages.InvalidRequest,
-			"url must begin with http:// or https:// and a host, as location.href does, not URL-encoded")
-	}
-	return url, checkText("url", url, messages.MaxURL)
-}
-
 // checkText checks a text that is signed. Its error does not show the text.
 func checkText(name, value string, most int) error {
 	if len(value) > most {

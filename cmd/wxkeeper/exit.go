@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/safetext"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
@@ -73,7 +72,7 @@ func (t *terminal) printReply(e *messages.Error) {
 	if e.RID != "" && !strings.Contains(e.Message, e.RID) {
 		safetext.Fprintf(t.err, "  rid: %s\n", e.RID)
 	}
-	if e.RetryAfterMS > 0 {
-		safetext.Fprintf(t.err, "  try again in: %s\n", duration(time.Duration(e.RetryAfterMS)*time.Millisecond))
+	if d := e.RetryAfter(); d > 0 {
+		safetext.Fprintf(t.err, "  try again in: %s\n", duration(d))
 	}
 }

@@ -51,7 +51,7 @@ func masked(value string) string {
 	if len(value) >= 32 {
 		shown = value[:4]
 	}
-	return fmt.Sprintf("%s… (%d characters, hidden: --reveal)", shown, len(value))
+	return fmt.Sprintf("%s… (%s, hidden: --reveal)", shown, count(len(value), "character"))
 }
 
 // count formats a number of things: "1 account", "2 accounts".

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -70,10 +71,27 @@ func execute(ctx context.Context, t *terminal, args []string) int {
 	}
 	k, err := parser.Parse(args)
 	if err != nil {
-		return t.fail(usage(fmt.Errorf("%w (see wxkeeper --help)", err)))
+		return t.fail(usage(fmt.Errorf("%w%s (see wxkeeper --help)", err, dashAdvice(args))))
 	}
 	k.BindTo(ctx, (*context.Context)(nil))
 	return t.fail(k.Run(t))
+}
+
+// dashAdvice explains -- if a command line that the parser refuses has an argument with a dash after it, or a word
+// with one dash, which is no flag of any verb.
+func dashAdvice(args []string) string {
+	flags, rest := args, []string(nil)
+	if i := slices.Index(args, "--"); i >= 0 {
+		flags, rest = args[:i], args[i+1:]
+	}
+	dash := func(s string) bool { return strings.HasPrefix(s, "-") && s != "-" }
+	switch {
+	case slices.ContainsFunc(rest, dash):
+		return ": after -- everything is an argument, also what begins with a dash: write the flags before --"
+	case slices.ContainsFunc(flags, func(s string) bool { return dash(s) && s[1] != '-' }):
+		return ": flags have two dashes; before an argument that begins with a dash, write --, and the flags before that"
+	}
+	return ""
 }
 
 // newParser returns the parser of the command line. The parser calls exit after --help.

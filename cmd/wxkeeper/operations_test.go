@@ -98,8 +98,8 @@ func TestOperationsHasTheTableOfMetrics(t *testing.T) {
 	}
 }
 
-// The page has every state, every event, and every error with its code.
-func TestOperationsNamesEveryStateEventAndError(t *testing.T) {
+// The page has every state, every reason, every event, and every error with its code.
+func TestOperationsNamesEveryStateReasonEventAndError(t *testing.T) {
 	t.Parallel()
 	text := operations(t)
 	contract := ""
@@ -128,6 +128,10 @@ func TestOperationsNamesEveryStateEventAndError(t *testing.T) {
 	rows(`(?m)^\tState\w+ +State = "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\tEvent\w+ += "(\w+)"`, "| `%s` |")
 	rows(`(?m)^\t\w+ +Symbol = "(\w+)"`, "| `%s` | %d |")
+	_, reasons, _ := strings.Cut(text, "\n## Reasons\n")
+	text, _, _ = strings.Cut(reasons, "\n## ")
+	rows(`(?m)^\tReason\w+ +Reason = "(\w+)"`, "| `%s` |")
+	text = operations(t)
 	for _, name := range []string{check.Environment, check.NATS, check.Permissions, check.Buckets, check.Workers,
 		check.Account, check.Clock, check.OtherSystem} {
 		if want := fmt.Sprintf("\n| `%s` |", name); !strings.Contains(text, want) {

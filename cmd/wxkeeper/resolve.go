@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 	"github.com/wxkeeper/wxkeeper/internal/safetext"
+	"github.com/wxkeeper/wxkeeper/internal/utf8text"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -25,11 +26,12 @@ func (resolveVerb) Help() string {
 	return `It prints the answer of WeChat unchanged. Other users of this machine can see the arguments of a command in
 the list of processes. With - the request is read from standard input instead:
 {"openid":"…","code_ticket":"…"}, and "appid" if the worker has more than one account. Write -- before an
-openid or ticket that begins with a dash.
+openid or ticket that begins with a dash, and the flags before --.
 
 Examples:
 
     wxkeeper resolve oiV2luCau8Cx0TMOy9lvZSLqRcKc 6cb4bc95e1f1abc97034cbe8fd484989
+    wxkeeper resolve --appid wx0123456789abcdef -- -iV2luCau8Cx0TMOy9lvZSLqRcKc 6cb4bc95e1f1abc97034cbe8fd484989
     wxkeeper resolve - < request.json
 `
 }
@@ -93,6 +95,9 @@ func readRequest(r io.Reader) (req messages.ResolveCodeRequest, err error) {
 		return req, fmt.Errorf("resolve -: read standard input: %w", err)
 	case len(body) > messages.MaxRequest:
 		return req, fmt.Errorf("resolve -: standard input has more than %d bytes", messages.MaxRequest)
+	}
+	if body, err = utf8text.Decode(body, "standard input"); err != nil {
+		return req, fmt.Errorf("resolve -: %w", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()

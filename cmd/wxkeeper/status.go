@@ -44,8 +44,11 @@ func (v *statusVerb) Run(ctx context.Context, t *terminal) error {
 		st, err = client.Status(ctx, messages.StatusRequest{AppID: v.AppID})
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case st.Time.IsZero(): // all times are shown relative to it
+		return fmt.Errorf("%w: it lacks time", messages.ErrReply)
 	}
 	if v.JSON {
 		err = t.json(st)

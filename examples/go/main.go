@@ -17,6 +17,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -57,7 +58,7 @@ func main() {
 	}
 	s.patience = time.Duration(*patience) * time.Second
 	if err := s.run(context.Background(), *servers); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		show(os.Stderr, err.Error())
 		os.Exit(1)
 	}
 }
@@ -90,7 +91,7 @@ func (s *service) run(ctx context.Context, servers string) error {
 		OnError: func(err error) {
 			if err.Error() != trouble {
 				trouble = err.Error()
-				fmt.Fprintln(os.Stderr, "cannot read the credentials:", trouble)
+				show(os.Stderr, "cannot read the credentials: "+trouble)
 			}
 		},
 	})
@@ -102,18 +103,23 @@ func (s *service) run(ctx context.Context, servers string) error {
 		transport.Hosts = []string{api.Host} // not needed for WeChat's own hosts
 	}
 	s.http = &http.Client{Transport: transport}
-	go s.reader.Run(ctx) //nolint:errcheck // it returns only the error of ctx
-	go s.printChanges(ctx)
+	// The reader ends before the connection: otherwise its last line would be about the connection.
+	ctx, end := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer end()
+	running.Go(func() { _ = s.reader.Run(ctx) }) // it returns only the error of ctx
+	running.Go(func() { s.printChanges(ctx) })
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		word, argument, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
 		if word != "call" {
-			fmt.Println(s.redeem(ctx, word, argument))
+			show(os.Stdout, s.redeem(ctx, word, argument))
 			continue
 		}
 		times, _ := strconv.Atoi(argument)
 		var calls sync.WaitGroup
 		for range max(1, times) {
-			calls.Go(func() { fmt.Println(s.call(ctx)) })
+			calls.Go(func() { show(os.Stdout, s.call(ctx)) })
 		}
 		calls.Wait()
 	}
@@ -126,7 +132,7 @@ func (s *service) printChanges(ctx context.Context) {
 	for c := range s.reader.Changes(ctx, s.appid) {
 		if c.Kind == messages.AccessToken {
 			until := c.ExpiresAt.Format(time.RFC3339)
-			fmt.Printf("%s %.6s… generation %d, valid until %s\n", c.Kind, c.Value, c.Generation, until)
+			show(os.Stdout, fmt.Sprintf("%s %.6s… generation %d, valid until %s", c.Kind, c.Value, c.Generation, until))
 		}
 	}
 }
@@ -171,7 +177,7 @@ func (s *service) redeem(ctx context.Context, openid, ticket string) string {
 		if refusal, ok := errors.AsType[*messages.Error](err); ok {
 			repeat, words = reaction(refusal)
 			words = string(refusal.Symbol) + ": " + words
-			pause = max(pause, time.Duration(refusal.RetryAfterMS)*time.Millisecond)
+			pause = max(pause, refusal.RetryAfter())
 		}
 		switch {
 		case !repeat:
@@ -179,7 +185,7 @@ func (s *service) redeem(ctx context.Context, openid, ticket string) string {
 		case time.Now().Add(pause).After(end):
 			return words + "; the customer must try again later"
 		}
-		fmt.Println(words + "; the request is repeated")
+		show(os.Stdout, words+"; the request is repeated")
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -220,7 +226,16 @@ func reaction(e *messages.Error) (repeat bool, words string) {
 		return true, "too many requests"
 	case messages.NoCredential:
 		return true, "the workers have no token now; `wxkeeper status` shows the reason"
-	default:
-		return false, "unknown error: " + e.Message
+	default: // an error of a later version: its code is enough for a decision
+		code := e.Code()
+		return code == http.StatusTooManyRequests || code >= http.StatusInternalServerError,
+			fmt.Sprintf("unknown error (%d): %s", code, e.Message)
 	}
+}
+
+// show prints one line. Texts of the workers and of WeChat are in it: characters that are not visible are escaped,
+// because they could move the cursor of a terminal, or forge a line.
+func show(w io.Writer, line string) {
+	quoted := strconv.QuoteToGraphic(line)
+	fmt.Fprintln(w, strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`))
 }

@@ -29,6 +29,14 @@ if (!flags.appid) {
   process.exit(2);
 }
 
+/**
+ * Prints one line. Texts of the workers and of WeChat are in it: characters that are not visible are escaped, because
+ * they could move the cursor of a terminal, or forge a line.
+ */
+function show(line, print = console.log) {
+  print(line.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`));
+}
+
 const DEAD = new Set([40001, 42001, 40014]); // the errcodes by which WeChat refuses a token
 
 // Use a NATS user that has only the permissions of this program: wxkeeper permissions requester --appid …
@@ -41,22 +49,22 @@ const token = new Credential(nc, flags.appid, "access_token", { prefix: flags.pr
 token.on("change", (r) => {
   // The value is a secret. Six characters are enough to distinguish tokens.
   const until = r.expiresAt.toISOString();
-  console.log(`access_token ${r.value.slice(0, 6)}… generation ${r.generation}, valid until ${until}`);
+  show(`access_token ${r.value.slice(0, 6)}… generation ${r.generation}, valid until ${until}`);
 });
 let trouble = ""; // the last one: while NATS is down the same error comes each second
 token.on("trouble", (err) => {
   const last = trouble;
   trouble = err.message.replace(/_INBOX[\w.]+/g, "_INBOX…"); // each request has another inbox
-  if (trouble !== last) console.error(`cannot read the access_token: ${trouble}`);
+  if (trouble !== last) show(`cannot read the access_token: ${trouble}`, console.error);
 });
 
 for await (const line of createInterface({ input: process.stdin })) {
   const [word, argument] = line.trim().split(/\s+/);
   try {
     if (word === "call") await Promise.all(Array.from({ length: argument ?? 1 }, callWeChat));
-    else console.log(await redeem(word, argument));
+    else show(await redeem(word, argument));
   } catch (err) {
-    console.log(`failed: ${err.message} ${err.cause?.message ?? ""}`.trimEnd());
+    show(`failed: ${err.message} ${err.cause?.message ?? ""}`.trimEnd());
   }
 }
 token.close();
@@ -74,11 +82,11 @@ async function callWeChat() {
     url.searchParams.set("access_token", used.value); // now the URL is a secret, too
     const reply = await (await fetch(url, { signal: AbortSignal.timeout(5_000) })).json();
     if (!DEAD.has(reply.errcode) || tries === 5) {
-      console.log(`called WeChat with generation ${used.generation}: errcode ${reply.errcode ?? 0}`);
+      show(`called WeChat with generation ${used.generation}: errcode ${reply.errcode ?? 0}`);
       return;
     }
     const { reason, generation } = await token.report(used, sentAt);
-    console.log(`WeChat refused generation ${used.generation}; reported: ${reason}, now generation ${generation}`);
+    show(`WeChat refused generation ${used.generation}; reported: ${reason}, now generation ${generation}`);
   }
 }
 
@@ -97,7 +105,7 @@ async function redeem(openid, code_ticket) {
       const later = Math.max(wait * (0.5 + Math.random()), err.retryAfterMs);
       if (!repeat) return `${err.symbol}: ${words}`;
       if (Date.now() + later >= end) return `${err.symbol}: ${words}; the customer must try again later`;
-      console.log(`${err.symbol}: ${words}; the request is repeated`);
+      show(`${err.symbol}: ${words}; the request is repeated`);
       await pause(later);
     }
   }

@@ -17,6 +17,7 @@ const HINTS_AT_ONCE = 10; //    such reads without a pause
 const ATTEMPT = 5_000; //       ms for one answer; a worker replies within 4 s
 const DEADLINE = 10_000; //     ms for a request with all its attempts
 const AHEAD = 3_600_000; //     ms by which obtained_at may be ahead of this machine's clock
+const RETRY_AFTER = 604_800_000; // ms: no worker asks for a longer wait, and a timer has no more than 2^31 - 1
 const LIFE = 31 * 86_400_000; // ms: the longest life of a credential
 
 /**
@@ -159,6 +160,7 @@ export class Credential extends EventEmitter {
     const value_sha256 = createHash("sha256").update(refused).digest("hex");
     const body = { appid: this.#appid, kind: this.#kind, value_sha256, sent_at: sentAt?.toISOString() };
     const reply = await request(this.#nc, "credential.refresh", body, { prefix: this.#prefix });
+    if (reply.appid !== this.#appid || reply.kind !== this.#kind) throw new Error("the reply is about another key");
     if (reply.reason === "refreshed" || reply.reason === "not_current") {
       // The refused record may have been forged, with a generation that hides the current one.
       if (reply.reason === "not_current" && this.#held?.value === refused) this.#preferred = reply.revision;
@@ -298,7 +300,8 @@ export class Refusal extends Error {
     this.errcode = body.errcode; //                  from WeChat, if it has answered
     this.errmsg = body.errmsg;
     this.rid = body.rid;
-    this.retryAfterMs = body.retry_after_ms ?? 0; // how long to wait before a repetition; 0: not known
+    const wait = Number(body.retry_after_ms) || 0;
+    this.retryAfterMs = Math.min(Math.max(0, wait), RETRY_AFTER); // before a repetition; 0: not known
   }
 }
 

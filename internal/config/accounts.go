@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
+	"github.com/wxkeeper/wxkeeper/internal/utf8text"
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker"
 )
@@ -88,13 +89,19 @@ func (c *Config) addVariables(l *accountList, prefix string, e entry) error {
 func (c *Config) addEntry(l *accountList, e entry, origin string) (field string, err error) {
 	a := worker.Account{AppID: e.AppID, Name: e.Name, TokenAPI: cmp.Or(e.TokenAPI, c.TokenAPI)}
 	if err := messages.CheckAppID(a.AppID); err != nil {
-		if errors.Is(err, messages.ErrAppSecret) && e.secretIsAppID() {
+		switch {
+		case errors.Is(err, messages.ErrAppSecret) && e.secretIsAppID():
 			err = errors.New("the AppID and the AppSecret are swapped: set each to the value of the other")
+		case inQuotes(a.AppID):
+			err = errInQuotes
 		}
 		return "appid", err
 	}
 	if a.Secret, field, err = e.secret(); err != nil {
 		return field, err
+	}
+	if _, err := utf8text.Decode([]byte(a.Name), "the name"); err != nil {
+		return "name", err
 	}
 	if strings.ContainsFunc(a.Name, unicode.IsControl) || len(a.Name) > 128 {
 		return "name", errors.New("it has a control character or more than 128 bytes")

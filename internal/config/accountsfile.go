@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/wxkeeper/wxkeeper/internal/utf8text"
 )
 
 // addFile adds the accounts of WECHAT_ACCOUNTS_FILE.
@@ -46,9 +47,9 @@ func (c *Config) addFile(l *accountList) error {
 // readAccounts reads the accounts file. It refuses unknown fields, because a misspelled "secret_file" must
 // not start a worker without the secret.
 func readAccounts(file string) ([]entry, error) {
-	b, err := os.ReadFile(file)
+	b, err := utf8text.ReadFile(file)
 	if err != nil {
-		return nil, withoutPath(err)
+		return nil, err
 	}
 	defer clear(b) // it has secrets
 	d := json.NewDecoder(bytes.NewReader(b))

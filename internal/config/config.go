@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"reflect"
@@ -102,7 +103,7 @@ func Load(environ map[string]string) (Config, error) {
 			set[k] = v
 		}
 	}
-	if err := checkNumbers(set); err != nil {
+	if err := cmp.Or(checkNumbers(set), tidy(set)); err != nil {
 		return Config{}, err
 	}
 	c := Defaults()

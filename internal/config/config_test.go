@@ -190,6 +190,8 @@ func TestWrongVariableIsOneClearLine(t *testing.T) {
 		{"WXKEEPER_HTTP_ADDR", "127.0.0.1:70000", []string{"65535"}},
 		{"WXKEEPER_SUBJECT_PREFIX", "we.chat", []string{`"we.chat"`, "one token"}},
 		{"WXKEEPER_SUBJECT_PREFIX", "*", []string{"one token"}},
+		{"WXKEEPER_SUBJECT_PREFIX", "_INBOX", []string{`"_INBOX"`, "begins with _"}},
+		{"WXKEEPER_SUBJECT_PREFIX", "$KV", []string{`"$KV"`, "one token"}},
 		{"WXKEEPER_BUCKET", "my bucket", []string{`"my bucket"`, "one token"}},
 		{"WXKEEPER_BUCKET", strings.Repeat("b", 65), []string{"64"}},
 	} {

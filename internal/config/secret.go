@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
+	"github.com/wxkeeper/wxkeeper/internal/utf8text"
 )
 
 // maxSecret is many times the length of an AppSecret. A longer content means that the file is the wrong one.
@@ -33,7 +34,11 @@ func readSecret(file string) (redact.Secret, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", file, withoutPath(err))
 	}
-	s, err := checkSecret(redact.Secret(b))
+	text, err := utf8text.Decode(b, "this file")
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", file, err)
+	}
+	s, err := checkSecret(redact.Secret(text))
 	if err != nil {
 		err = fmt.Errorf("%s: the content %w", file, err)
 	}
@@ -41,15 +46,17 @@ func readSecret(file string) (redact.Secret, error) {
 }
 
 // checkSecret returns the secret without the white space at its end, which editors and shells add. It refuses
-// all other characters that are not printable ASCII: WeChat would refuse such a secret too, but later and
-// less clearly.
+// quotes, and all other characters that are not printable ASCII: WeChat would refuse such a secret too, but later
+// and less clearly.
 func checkSecret(secret redact.Secret) (redact.Secret, error) {
-	s := strings.TrimRight(secret.Reveal(), " \r\n")
+	s := strings.TrimRight(secret.Reveal(), atEnd)
 	switch {
 	case s == "":
 		return "", errors.New("is empty: it must be the AppSecret")
 	case len(s) > maxSecret:
 		return "", fmt.Errorf("is longer than %d bytes: it must be the AppSecret and nothing else", maxSecret)
+	case s != strings.Trim(s, quotes):
+		return "", errors.New("has quotes: write the AppSecret without quotes")
 	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return "", errors.New("has white space, a control character or a character beyond ASCII in it: " +
 			"it must be the AppSecret and nothing else")

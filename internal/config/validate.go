@@ -116,7 +116,14 @@ func (c *Config) checkNATS() error {
 	return nil
 }
 
-func (c *Config) checkAuthentication() error {
+func (c *Config) checkAuthentication() (err error) {
+	if c.NATSPassword, err = checkPassword(c.NATSPassword); err != nil {
+		return setting.Errorf("NATS_PASSWORD", "the value %w", err)
+	}
+	if c.NATSToken, err = checkPassword(c.NATSToken); err != nil {
+		return setting.Errorf("NATS_TOKEN", "the value %w", err)
+	}
+	c.NATSUser = strings.TrimRight(c.NATSUser, atEnd)
 	switch {
 	case c.NATSUser != "" && c.NATSPassword == "":
 		return setting.Errorf("NATS_USER",
@@ -166,6 +173,11 @@ func (c *Config) checkNames() error {
 		if !token.MatchString(v.value) {
 			return setting.Errorf(v.name, "%q is not one token of 1 to 64 letters, digits, _ and -", v.value)
 		}
+	}
+	// Subjects that begin with _ or $ are those of inboxes and of NATS itself.
+	if strings.HasPrefix(c.SubjectPrefix, "_") {
+		return setting.Errorf("WXKEEPER_SUBJECT_PREFIX", "%q begins with _, as the subjects of replies do: begin with a "+
+			"letter or a digit", c.SubjectPrefix)
 	}
 	if c.HTTPAddr == None {
 		c.HTTPAddr = ""

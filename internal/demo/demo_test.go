@@ -217,6 +217,7 @@ func TestUserEndsTheDemoAndNothingStays(t *testing.T) {
 	end := start(t, Config{Out: out, Listen: l.Addr().String(), Color: true})
 	out.await(t, func(text string) bool { return strings.Contains(text, wordResolved) })
 	attackControl(t, out.String())
+	readPages(t, out.String())
 	if err := end(); err != nil {
 		t.Errorf("Run: %v", err)
 	}
@@ -227,6 +228,31 @@ func TestUserEndsTheDemoAndNothingStays(t *testing.T) {
 		}
 	}
 	checkNothingStays(t, text)
+}
+
+// readPages reads the pages of the worker, whose address the introduction shows.
+func readPages(t *testing.T, introduction string) {
+	t.Helper()
+	page := regexp.MustCompile(`page +(http://[0-9.:]+)/ `).FindStringSubmatch(introduction)
+	if page == nil {
+		t.Fatalf("the introduction names no page:\n%s", introduction)
+	}
+	for path, want := range map[string]string{"/": classicID, "/metrics": "wxkeeper_credentials", "/readyz": "ok"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, page[1]+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close = true
+		resp, err := new(http.Transport).RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %s, %v\n%s", path, resp.Status, err, text)
+		}
+	}
 }
 
 // attackControl attacks the control API, whose address the introduction shows, as a web site can.

@@ -17,8 +17,9 @@ func (s *story) introduce(stack *stack) {
 
   WeChat    %s, simulated: a token lives for %s, a ticket for %s
   NATS      %s, data in %s (removed at the end)
+  page      %s/ shows the state of the credentials, %[6]s/metrics the metrics
   accounts  %s (interface stable_token, both tickets), %s (interface token)
-`, stack.api, span(s.cfg.Life), span(ticketLives*s.cfg.Life), stack.nats, stack.dir, stableID, classicID)
+`, stack.api, span(s.cfg.Life), span(ticketLives*s.cfg.Life), stack.nats, stack.dir, stack.page, stableID, classicID)
 	if stack.taken {
 		safetext.Fprintf(&b, "\n%s is taken by another process: NATS uses a free port instead.\n", s.cfg.Listen)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wxkeeper/wxkeeper/internal/buildinfo"
 	"github.com/wxkeeper/wxkeeper/internal/config"
@@ -61,6 +62,7 @@ type stack struct {
 	fail context.CancelCauseFunc // ends the demo with an error
 
 	api, control string // URLs of the simulated WeChat
+	page         string // URL of the worker's page
 	nats         string // URL
 	taken        bool   // Config.Listen was taken
 	dir          string
@@ -103,23 +105,27 @@ func (s *stack) start(ctx context.Context, story *story) (err error) {
 	if err := story.subscribe(consumer.Conn); err != nil {
 		return err
 	}
+	w, err := s.newWorker(ctx, server)
+	if err != nil {
+		return err
+	}
 	story.introduce(s)
-	if err := s.startWorker(ctx, server); err != nil {
+	if err := s.runWorker(ctx, w); err != nil {
 		return err
 	}
 	return s.startReader(ctx, consumer, story)
 }
 
-// serve serves one of the two APIs of the simulation on a free port.
+// serve serves one of the two APIs of the simulation, or the pages of the worker, on a free port.
 func (s *stack) serve(handler func(net.Listener) http.Handler) (url string, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", fmt.Errorf("demo: start the simulated WeChat: %w", err)
+		return "", fmt.Errorf("demo: listen for HTTP: %w", err)
 	}
 	srv := listen.NewServer(handler(l), s.log)
 	srv.WriteTimeout = 0 // a fault can make a call hang until its client gives up
 	shutdown := listen.Serve(srv, l, func(err error) {
-		s.fail(fmt.Errorf("demo: the simulated WeChat has stopped: %w", err))
+		s.fail(fmt.Errorf("demo: an HTTP server has stopped: %w", err))
 	})
 	s.onStop(func() error { shutdown(); return nil })
 	return "http://" + l.Addr().String(), nil
@@ -163,11 +169,13 @@ func (s *stack) connect(ctx context.Context, cfg natsconn.Config, extra ...nats.
 	return c, nil
 }
 
-func (s *stack) startWorker(ctx context.Context, server *embedded.Server) error {
+// newWorker makes the worker and serves its pages.
+func (s *stack) newWorker(ctx context.Context, server *embedded.Server) (*worker.Worker, error) {
 	nc, err := s.connect(ctx, natsconn.Config{Name: "wxkeeper demo worker"}, server.InProcess())
 	if err != nil {
-		return err
+		return nil, err
 	}
+	metrics := prometheus.NewRegistry()
 	w, err := worker.New(nc.Conn, worker.Config{
 		Accounts: []worker.Account{
 			{
@@ -177,10 +185,19 @@ func (s *stack) startWorker(ctx context.Context, server *embedded.Server) error 
 			{AppID: classicID, Secret: classicSecret, Name: "classic", TokenAPI: messages.SourceToken},
 		},
 		Name: "demo", Version: buildinfo.Version(), WeChat: wechat.Config{URLs: []string{s.api}}, Log: s.log,
+		Registerer: metrics,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
+	s.page, err = s.serve(func(l net.Listener) http.Handler {
+		return listen.Guard(w.Handler(metrics), l, l.Addr().String())
+	})
+	return w, err
+}
+
+// runWorker runs the worker, and returns when it answers requests.
+func (s *stack) runWorker(ctx context.Context, w *worker.Worker) error {
 	s.run(ctx, func(ctx context.Context) {
 		if err := w.Run(ctx); err != nil {
 			s.fail(fmt.Errorf("demo: the worker has stopped: %w", err))

@@ -349,7 +349,7 @@ func (s *story) killAndHeal(ctx context.Context) {
 func retryAfter(err error) time.Duration {
 	wait := time.Second
 	if refusal, ok := errors.AsType[*messages.Error](err); ok {
-		wait = max(wait, time.Duration(refusal.RetryAfterMS)*time.Millisecond)
+		wait = max(wait, refusal.RetryAfter())
 	}
 	return wait
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
+	"github.com/wxkeeper/wxkeeper/internal/utf8text"
 )
 
 // The files in the data directory that have the tokens of clients. The server creates a file that is missing.
@@ -71,6 +72,9 @@ func readToken(file string, asRoot bool) (redact.Secret, error) {
 	b, err := io.ReadAll(io.LimitReader(f, 1024))
 	if err != nil {
 		return "", setting.Errorf(dirVariable, "read the token file %s: %w", file, err)
+	}
+	if b, err = utf8text.Decode(b, "the token file "+file); err != nil {
+		return "", setting.Errorf(dirVariable, "%w", err)
 	}
 	text := strings.TrimRight(string(b), "\r\n")
 	if raw, err := encoding.DecodeString(text); err != nil || len(raw) != tokenBytes {

@@ -33,7 +33,7 @@ func New(w io.Writer, format, level string) (*slog.Logger, error) {
 	if !known {
 		return nil, setting.Errorf("WXKEEPER_LOG_LEVEL", "%q is not one of debug, info, warn, error", level)
 	}
-	opts := &slog.HandlerOptions{Level: lowest}
+	opts := &slog.HandlerOptions{Level: lowest, ReplaceAttr: withoutNever}
 	if format == "" {
 		format = "json"
 		if isTerminal(w) {
@@ -48,6 +48,14 @@ func New(w io.Writer, format, level string) (*slog.Logger, error) {
 	default:
 		return nil, setting.Errorf("WXKEEPER_LOG_FORMAT", "%q is not one of text, json", format)
 	}
+}
+
+// withoutNever leaves out times that are not known: slog would print the year 1.
+func withoutNever(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindTime && a.Value.Time().IsZero() {
+		return slog.Attr{}
+	}
+	return a
 }
 
 func isTerminal(w io.Writer) bool {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/logging"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
@@ -64,6 +65,22 @@ func TestErrorsNameTheVariable(t *testing.T) {
 		}
 		if err.Error() != tt.text {
 			t.Errorf("error %q, want %q", err, tt.text)
+		}
+	}
+}
+
+func TestTimesThatAreNotKnownAreNotLogged(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{"text", "json"} {
+		var b bytes.Buffer
+		log, err := logging.New(&b, format, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Info("message", "never", time.Time{}, slog.Group("credential", slog.Time("expires_at", time.Time{})),
+			"once", time.Unix(0, 0).UTC())
+		if s := b.String(); strings.Contains(s, "0001") || strings.Contains(s, "never") || !strings.Contains(s, "1970") {
+			t.Errorf("format %q wrote %q", format, s)
 		}
 	}
 }

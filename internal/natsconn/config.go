@@ -1,17 +1,12 @@
 package natsconn
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/internal/setting"
@@ -78,15 +73,16 @@ func (c Config) options() ([]nats.Option, error) {
 		opts = append(opts, nats.CustomInboxPrefix(c.InboxPrefix))
 	}
 	if c.Creds != "" {
-		if err := checkCreds(c.Creds); err != nil {
+		o, err := credentials(c.Creds)
+		if err != nil {
 			return nil, setting.Errorf("NATS_CREDS", "%w", err)
 		}
-		opts = append(opts, nats.UserCredentials(c.Creds))
+		opts = append(opts, o)
 	}
 	if c.NKey != "" {
-		o, err := nats.NkeyOptionFromSeed(c.NKey)
+		o, err := nkey(c.NKey)
 		if err != nil {
-			return nil, setting.Errorf("NATS_NKEY", "%s: %w", c.NKey, err)
+			return nil, setting.Errorf("NATS_NKEY", "%w", err)
 		}
 		opts = append(opts, o)
 	}
@@ -97,39 +93,20 @@ func (c Config) options() ([]nats.Option, error) {
 		opts = append(opts, nats.Token(c.Token.Reveal()))
 	}
 	if c.CA != "" {
-		pem, err := os.ReadFile(c.CA)
+		o, err := authorities(c.CA)
 		if err != nil {
 			return nil, setting.Errorf("NATS_CA", "%w", err)
 		}
-		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			return nil, setting.Errorf("NATS_CA", "%s has no PEM certificate", c.CA)
-		}
-		opts = append(opts, nats.RootCAs(c.CA))
+		opts = append(opts, o)
 	}
 	if c.Cert != "" || c.Key != "" {
-		if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
+		o, err := certificate(c.Cert, c.Key)
+		if err != nil {
 			return nil, setting.Errorf("NATS_CERT, NATS_KEY", "%w", err)
 		}
-		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
+		opts = append(opts, o)
 	}
 	return opts, nil
-}
-
-func checkCreds(file string) error {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	defer clear(b) // it contains a private key
-	if _, err := nkeys.ParseDecoratedJWT(b); err != nil {
-		return fmt.Errorf("%s has no user JWT", file)
-	}
-	kp, err := nkeys.ParseDecoratedUserNKey(b)
-	if err != nil {
-		return fmt.Errorf("%s has no user seed", file)
-	}
-	kp.Wipe()
-	return nil
 }
 
 // CheckURLs checks a comma-separated list of NATS URLs; an empty list is valid. It refuses what nats.go would refuse
