@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"regexp"
@@ -100,6 +101,12 @@ func (e *Error) Error() string {
 		b.WriteString("; the body is " + e.Excerpt)
 	}
 	return b.String()
+}
+
+// Unread reports whether WeChat has answered with success, and the answer cannot be read: it is not as documented, or
+// was cut off. WeChat has then probably done what the request asks for.
+func (e *Error) Unread() bool {
+	return e.Class == ClassBroken || e.HTTPStatus == http.StatusOK && e.Errcode == 0
 }
 
 // quoted puts s, which is already printable, in quotes that leave JSON readable.
