@@ -200,9 +200,13 @@ func (f *fleet) spacing(c *call) (least, most time.Duration) {
 			break
 		}
 		// A token that WeChat may still accept is not ended by a quick retry.
-		d := grown(time.Minute, 10*time.Minute)
+		lo, hi := time.Minute, 10*time.Minute
+		if life := c.ledger.ExpiresAt.Sub(c.ledger.FirstSeen); life > 0 {
+			lo, hi = max(time.Second, min(lo, life/15)), max(time.Second, min(hi, life/3))
+		}
+		d := grown(lo, hi)
 		if n > 1 || policy.HasExpired(c.at, c.ledger) || c.ledger.Generation == 0 {
-			return time.Minute, d + d/4
+			return lo, d + d/4
 		}
 		left := c.ledger.ExpiresAt.Sub(c.at)
 		return min(3*time.Minute, left/2), 4 * time.Minute

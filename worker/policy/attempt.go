@@ -157,9 +157,13 @@ func (p *Policy) Fail(now time.Time, v View, f store.Failure, atLeast time.Durat
 //     token's own end: until then waiting costs nothing, and a call may cost the token.
 //   - Later retries, and those without a valid token, come after a minute, doubled up to ten: no token is left to lose,
 //     but what could not be read is seldom readable a second later, and 10 min are 144 calls a day, less than the 200
-//     that WeChat allows a test account.
+//     that WeChat allows a test account. Tokens with short lives have shorter waits.
 func (p *Policy) spentWait(now time.Time, v View, l store.Ledger) time.Duration {
-	d := grown(spentMin, spentMax, l.Attempts)
+	lo, hi := spentMin, spentMax
+	if life := l.ExpiresAt.Sub(l.FirstSeen); life > 0 {
+		lo, hi = max(RetryMin, min(lo, life/15)), max(RetryMin, min(hi, life/3))
+	}
+	d := grown(lo, hi, l.Attempts)
 	d += p.jitter(d / 4)
 	left := l.ExpiresAt.Sub(now)
 	if left <= 0 || IsRefused(l, v.Record) {
@@ -167,7 +171,7 @@ func (p *Policy) spentWait(now time.Time, v View, l store.Ledger) time.Duration 
 	}
 	first := min(overlapUsed, left*3/4) - p.jitter(min(overlapUsed, left)/8)
 	if l.Attempts > 1 { // some of them may have been other failures
-		return min(d, max(first, spentMin))
+		return min(d, max(first, lo))
 	}
 	return max(first, RetryMin)
 }

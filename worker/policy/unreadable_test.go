@@ -13,6 +13,7 @@ func TestWaitAfterAnUnreadableAnswerKeepsTheTokenOfConsumers(t *testing.T) {
 	t.Parallel()
 	rec := record(5, t0, 2*time.Hour)
 	dead := &store.Probe{At: t0, Generation: 5, Verdict: store.Dead}
+	const life = 2 * time.Hour
 	for name, tc := range map[string]struct {
 		rule     Rule
 		attempts int
@@ -39,6 +40,7 @@ func TestWaitAfterAnUnreadableAnswerKeepsTheTokenOfConsumers(t *testing.T) {
 			l := store.Ledger{Attempts: tc.attempts, Generation: 5, Probe: tc.probe}
 			if tc.left != 0 {
 				l.ExpiresAt = t0.Add(tc.left)
+				l.FirstSeen = l.ExpiresAt.Add(-life)
 			}
 			after := testPolicy(random).Fail(t0, View{Rule: tc.rule, Record: rec, Ledger: l},
 				store.Failure{Class: wechat.ClassBroken}, 0)
@@ -50,6 +52,29 @@ func TestWaitAfterAnUnreadableAnswerKeepsTheTokenOfConsumers(t *testing.T) {
 			if wait := later.NextAttempt.Sub(t0); wait < time.Hour {
 				t.Errorf("%s: WeChat asked for a wait of an hour, got %s", name, wait)
 			}
+		}
+	}
+}
+
+// Waits of minutes would be longer than the whole life of a token that lives for seconds, as in tests and the demo.
+func TestWaitAfterAnUnreadableAnswerIsShorterForAShortLife(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		life, least, most time.Duration // most: after many attempts
+	}{
+		{2 * time.Hour, time.Minute, 10 * time.Minute}, {90 * time.Second, 6 * time.Second, 30 * time.Second},
+		{time.Second, RetryMin, RetryMin},
+	} {
+		l := store.Ledger{Attempts: 1, Generation: 5, FirstSeen: t0.Add(-tc.life), ExpiresAt: t0}
+		wait := func() time.Duration {
+			after := testPolicy(0).Fail(t0, View{Rule: Classic, Ledger: l}, store.Failure{Class: wechat.ClassBroken}, 0)
+			return after.NextAttempt.Sub(t0)
+		}
+		if got := wait(); got != tc.least {
+			t.Errorf("a life of %s: a wait of %s, want %s", tc.life, got, tc.least)
+		}
+		if l.Attempts = 20; wait() != tc.most {
+			t.Errorf("a life of %s: a wait of %s after many attempts, want %s", tc.life, wait(), tc.most)
 		}
 	}
 }
