@@ -201,11 +201,11 @@ func TestWayOfCallsIsShown(t *testing.T) {
 			{Host: "b.example", Variable: "HTTPS_PROXY", Excepted: true},
 			{Host: "c.example", Variable: "HTTPS_PROXY"},
 		},
-		Certificates: []string{"SSL_CERT_FILE=/etc/ca.pem"},
+		Certificates: []string{"SSL_CERT_FILE=/etc/ca.pem", "SSL_CERT_DIR=/etc/certs"},
 	}}
 	found := Run(t.Context(), cfg)
 	wantFinding(t, found, Environment, OK, "calls of a.example go through the proxy http://***@p:3128 (HTTPS_PROXY)")
 	wantFinding(t, found, Environment, OK, "calls of b.example go directly", "NO_PROXY")
 	wantFinding(t, found, Environment, Warn, "calls of c.example go directly", "set HTTPS_PROXY")
-	wantFinding(t, found, Environment, OK, "SSL_CERT_FILE=/etc/ca.pem")
+	wantFinding(t, found, Environment, OK, "authorities are those of SSL_CERT_FILE=/etc/ca.pem and SSL_CERT_DIR=/etc/certs")
 }

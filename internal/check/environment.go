@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/config"
 )
@@ -38,15 +39,16 @@ func (r *run) checkEnvironment() {
 	for _, route := range e.Routes {
 		r.add(describeRoute(route))
 	}
-	for _, variable := range e.Certificates {
-		r.add(OK, Environment, "certificates are checked with the authorities of "+variable, "")
-	}
 	if e.NoAccount {
 		r.add(Fail, Environment, "no account is configured: only NATS is checked",
 			"set the accounts of the worker: see wxkeeper env")
 	}
 	if len(e.Wrong) == 0 && !e.NoAccount {
-		r.add(OK, Environment, count(len(r.Accounts), "account")+", every variable can be used", "")
+		what := count(len(r.Accounts), "account") + ", every variable can be used"
+		if len(e.Certificates) > 0 {
+			what += "; the trusted authorities are those of " + strings.Join(e.Certificates, " and ")
+		}
+		r.add(OK, Environment, what, "")
 	}
 }
 
