@@ -73,12 +73,12 @@ func TestUnreadableAnswersAreSpacedByMinutes(t *testing.T) {
 	events := f.events()
 	f.wechat.Inject(wechattest.Fault{Endpoint: "token", Body: "gzip", After: true})
 	w := f.worker(classic)
-	for attempt, least := range []time.Duration{1, 2, 4, 8, 10, 10} {
+	for attempt, minutes := range []int{1, 2, 4, 8, 10, 10} {
 		events.next(messages.EventFailed)
 		w.awaitIdle()
 		f.checkCalls("token", attempt+1)
 		next := w.planned(messages.AccessToken)
-		least *= time.Minute
+		least := time.Duration(minutes) * time.Minute
 		if wait := next.Sub(f.clock.Now()); wait < least || wait > least+least/4 {
 			t.Errorf("attempt %d is followed by the next one after %s, want %s to %s", attempt+1, wait, least, least+least/4)
 		}

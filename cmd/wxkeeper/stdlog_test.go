@@ -43,7 +43,8 @@ func TestNoPartOfAnAnswerReachesTheStandardLog(t *testing.T) {
 		<-done
 	})
 	script := filepath.Join(t.TempDir(), "check.txtar")
-	if err := os.WriteFile(script, []byte("exits 0 wxkeeper check\n! stdout "+canary+"\n! stderr .\n"), 0o600); err != nil {
+	const lines = "exits 0 wxkeeper check\n! stdout " + canary + "\n! stderr .\n"
+	if err := os.WriteFile(script, []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{

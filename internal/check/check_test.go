@@ -207,5 +207,5 @@ func TestWayOfCallsIsShown(t *testing.T) {
 	wantFinding(t, found, Environment, OK, "calls of a.example go through the proxy http://***@p:3128 (HTTPS_PROXY)")
 	wantFinding(t, found, Environment, OK, "calls of b.example go directly", "NO_PROXY")
 	wantFinding(t, found, Environment, Warn, "calls of c.example go directly", "set HTTPS_PROXY")
-	wantFinding(t, found, Environment, OK, "authorities are those of SSL_CERT_FILE=/etc/ca.pem and SSL_CERT_DIR=/etc/certs")
+	wantFinding(t, found, Environment, OK, "are those of SSL_CERT_FILE=/etc/ca.pem and SSL_CERT_DIR=/etc/certs")
 }

@@ -18,8 +18,8 @@ import (
 )
 
 // Config is the environment of a process, checked. The tags of a field: env is the variable, help its
-// meaning, min and max its bounds; userinfo marks a URL that may contain a password. Numbered has the variables of [entry], with the prefixes
-// WECHAT_ACCOUNTS_0_, WECHAT_ACCOUNTS_1_ and so on.
+// meaning, min and max its bounds; userinfo marks a URL that may contain a password. Numbered has the variables of
+// [entry], with the prefixes WECHAT_ACCOUNTS_0_, WECHAT_ACCOUNTS_1_ and so on.
 type Config struct {
 	AppID        string        `env:"WECHAT_APPID" help:"AppID of the account, if there is only one"`
 	Secret       redact.Secret `env:"WECHAT_SECRET" help:"its AppSecret, or:"`

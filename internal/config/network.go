@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"golang.org/x/net/http/httpproxy"
 
@@ -94,8 +95,8 @@ func isHost(s string) bool {
 	if _, err := netip.ParseAddr(s); err == nil {
 		return true
 	}
-	return s != "" && strings.Trim(s, ".") != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r < 0x80 && r != '-' && r != '.' && r != '_' && (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z')
+	return strings.Trim(s, ".") != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._", r)
 	})
 }
 
@@ -104,7 +105,7 @@ func isPort(s string) bool {
 	return err == nil && n > 0
 }
 
-// checkNoProxy checks an entry of NO_PROXY. Go ignores what it does not understand, so that a call would take the proxy.
+// checkNoProxy checks an entry of NO_PROXY. Go ignores what it does not understand, and calls would take the proxy.
 func checkNoProxy(entry string) error {
 	if entry == "" || entry == "*" {
 		return nil

@@ -74,7 +74,8 @@ func TestListOfExceptionsThatCannotBeUsedStopsTheStart(t *testing.T) {
 		}
 	}
 	for _, value := range []string{
-		"*", "", ",", "localhost, 127.0.0.1 ,::1,[::1]:8080,10.0.0.0/8,fd00::/8", ".example.com,*.example.com,a_b.example:8080",
+		"*", "", ",", "localhost, 127.0.0.1 ,::1,[::1]:8080,10.0.0.0/8,fd00::/8",
+		".example.com,*.example.com,a_b.example:8080",
 		"中国.example",
 	} {
 		if _, err := config.Load(vars{"NO_PROXY": value}); err != nil {

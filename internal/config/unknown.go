@@ -19,8 +19,8 @@ type Unknown struct {
 var ofService = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // UnknownVariables returns the variables of environ that begin with WXKEEPER_ or WECHAT_ and that wxkeeper
-// does not read, and ALL_PROXY if there is no HTTPS_PROXY, sorted by name; nil means the environment of the process. An empty variable counts as not
-// set. Unknown variables of numbered accounts are not listed, because Load refuses them.
+// does not read, and ALL_PROXY if there is no HTTPS_PROXY, sorted by name; nil means the environment of the process. An
+// empty variable counts as not set. Unknown variables of numbered accounts are not listed, because Load refuses them.
 func UnknownVariables(environ map[string]string) []Unknown {
 	if environ == nil {
 		environ = env.ToMap(os.Environ())

@@ -39,11 +39,13 @@ func describe(body []byte) string {
 		return clip(d.out.String(), maxExcerpt-len("…")) + "…"
 	case text[0] == '<':
 		return "a page (HTML or XML) " + size
-	case utf8.Valid(text) && !bytes.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && !unicode.IsSpace(r) }):
+	case utf8.Valid(text) && !bytes.ContainsFunc(text, isInvisible):
 		return "text " + size
 	}
 	return "binary data " + size
 }
+
+func isInvisible(r rune) bool { return unicode.IsControl(r) && !unicode.IsSpace(r) }
 
 // memberNames are the names of members that a description shows: those that WeChat documents for the interfaces of
 // this package, and those that relays and gateways use. Other names are text from elsewhere, and may be a secret.
