@@ -78,6 +78,12 @@ func Answer(
 			if !r.FromOperator() && slices.Contains(l.Refused, v.Settings) {
 				symbol = messages.NoCredential
 			}
+		case wechat.ClassBroken:
+			// The next call mints another token too, and ends the one that consumers have, unless WeChat itself says
+			// that it is dead.
+			if v.Rule == Classic && current != nil && verdict != store.Dead && !r.FromOperator() {
+				symbol = messages.Upstream
+			}
 		}
 		if symbol != "" {
 			e := messages.Errorf(symbol, "%s", f.Message).After(l.NextAttempt.Sub(now))
