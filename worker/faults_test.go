@@ -96,6 +96,9 @@ func TestAnyStepOfARefreshMayFail(t *testing.T) {
 		"is cut off while answering": {Body: "cut", After: true},
 	} {
 		for _, api := range []string{messages.SourceToken, messages.SourceStableToken} {
+			if api == messages.SourceToken && upstream.Body == "cut" {
+				continue // it is asked again minutes later: TestUnreadableAnswerCostsNoSecondToken
+			}
 			rows = append(rows, &faultRow{
 				step: "WeChat", fault: f, api: api, kind: messages.AccessToken, want: twice, upstream: upstream,
 			})

@@ -9,7 +9,6 @@ import (
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
-	"github.com/wxkeeper/wxkeeper/worker/store"
 	"github.com/wxkeeper/wxkeeper/worker/wechat"
 )
 
@@ -167,7 +166,7 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 			if last.class == 0 {
 				return
 			}
-			least, most := spacing(last.class, last.ledger)
+			least, most := f.spacing(last)
 			// for the steps of a turn, and a lease
 			if gap := c.at.Sub(last.at); gap+begins < least || gap > most+time.Minute {
 				f.violated("try %d comes %s after a failure of class %s, want %s to %s", last.ledger.Attempts+2, gap,
@@ -181,15 +180,15 @@ func TestBackoffGapsGrowAndCap(t *testing.T) {
 // to its call.
 const begins = 500 * time.Millisecond
 
-// spacing is the time in which the attempt after a failure comes. before is the ledger entry before the attempt that
-// has failed.
-func spacing(class wechat.Class, before store.Ledger) (least, most time.Duration) {
-	grown := func(lo, hi time.Duration) time.Duration { return min(lo<<min(before.Attempts, 10), hi) }
-	neverIssued := before.Kind != messages.AccessToken && before.Generation == 0
-	if class == wechat.ClassPermission && neverIssued {
+// spacing is the time in which the attempt after a failed call comes.
+func (f *fleet) spacing(c *call) (least, most time.Duration) {
+	n := c.ledger.Attempts + 1 // it is the n-th failure in a row
+	grown := func(lo, hi time.Duration) time.Duration { return min(lo<<min(n-1, 10), hi) }
+	neverIssued := c.ledger.Kind != messages.AccessToken && c.ledger.Generation == 0
+	if c.class == wechat.ClassPermission && neverIssued {
 		return 24 * time.Hour, 25 * time.Hour
 	}
-	switch class {
+	switch c.class {
 	case wechat.ClassAccount, wechat.ClassPermission, wechat.ClassBug:
 		d := grown(10*time.Minute, time.Hour)
 		return d, d + d/4
@@ -200,9 +199,23 @@ func spacing(class wechat.Class, before store.Ledger) (least, most time.Duration
 	case wechat.ClassUnknown, wechat.ClassRequest:
 		d := grown(time.Minute, 30*time.Minute)
 		return d, d + d/4
-	default:
-		return time.Second, time.Second + grown(time.Second, time.Minute)
+	case wechat.ClassBroken:
+		if f.wechat.rule != policy.Classic {
+			break
+		}
+		// A token that WeChat may still accept is not ended by a quick retry.
+		lo, hi := time.Minute, 10*time.Minute
+		if life := c.ledger.ExpiresAt.Sub(c.ledger.FirstSeen); life > 0 {
+			lo, hi = max(time.Second, min(lo, life/15)), max(time.Second, min(hi, life/3))
+		}
+		d := grown(lo, hi)
+		if n > 1 || policy.HasExpired(c.at, c.ledger) || c.ledger.Generation == 0 {
+			return lo, d + d/4
+		}
+		left := c.ledger.ExpiresAt.Sub(c.at)
+		return min(3*time.Minute, left/2), 4 * time.Minute
 	}
+	return time.Second, time.Second + grown(time.Second, time.Minute)
 }
 
 // A worker that starts does not repeat at once what another worker was told to wait with. A worker that died during a
@@ -217,7 +230,7 @@ func TestRestartKeepsBackoff(t *testing.T) {
 			last := f.calls[len(f.calls)-2]
 			least, gap := time.Second, c.at.Sub(last.at)
 			if last.noted {
-				least, _ = spacing(last.class, last.ledger)
+				least, _ = f.spacing(last)
 			}
 			if gap+begins < least {
 				f.violated("%s asks WeChat %s after a call of %s that failed with class %s, want %s or more", c.worker,

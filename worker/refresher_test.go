@@ -26,7 +26,7 @@ func TestOldValueServedWhateverWeChatAnswers(t *testing.T) {
 		"html":              {Body: "html"},
 		"binary":            {Body: "binary"},
 		"huge":              {Body: "huge"},
-		"wrong type":        {Body: "wrong_type"},
+		"wrong type":        {Body: `raw:{"access_token":["A"],"expires_in":7200}`},
 		"zero life":         {Body: "zero_life"},
 		"no value":          {Body: "no_value"},
 		"empty value":       {Body: "empty_value"},

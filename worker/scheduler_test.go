@@ -113,7 +113,7 @@ func TestBadAccountDoesNotDelayOthers(t *testing.T) {
 			if j.account.Name == "bad" {
 				turns = append(turns, running{now.Add(badCall), l, func() {
 					failure := store.Failure{Class: wechat.ClassTransport}
-					s.memory.observeLedger(s.policy.Fail(now, ledger, failure, 0, ""))
+					s.memory.observeLedger(s.policy.Fail(now, policy.View{Ledger: ledger}, failure, 0))
 					s.done(j.item, ending{})
 				}})
 				return

@@ -276,12 +276,15 @@ func (t *turn) fail(ctx context.Context, cause error) error {
 	var we *wechat.Error
 	if errors.As(cause, &we) {
 		f.Class, f.Errcode, f.RID, f.Advice, atLeast = we.Class, we.Errcode, we.RID, we.Advice, we.Wait
+		if we.Unread() { // also an answer that was cut off: WeChat has probably issued a value
+			f.Class = wechat.ClassBroken
+		}
 	}
 	if f.Class == wechat.ClassAccount {
 		t.r.accountRefused(t.account.AppID)
 	}
 	known := policy.IsNotPermitted(t.view.Ledger) && f.Class == wechat.ClassPermission // and no news
-	l := t.r.policy.Fail(t.r.clock.Now(), t.view.Ledger, f, atLeast, t.view.Settings)
+	l := t.r.policy.Fail(t.r.clock.Now(), t.view, f, atLeast)
 	result := cause
 	if _, err := t.write(ctx, l); err != nil {
 		t.r.log.Warn("ledger not written after a failed refresh", "appid", t.account.AppID, "kind", t.kind,

@@ -85,7 +85,7 @@ func (v *checkVerb) config() (check.Config, error) {
 		c.Environ.Wrong = append(c.Environ.Wrong, err)
 		return c, nil
 	}
-	c.Environ.OpenFiles = cfg.OpenFiles()
+	c.Environ.OpenFiles, c.Environ.Routes, c.Environ.Certificates = cfg.OpenFiles(), cfg.Routes(), cfg.Certificates()
 	accounts, err := cfg.Accounts()
 	c.Environ.NoAccount = errors.Is(err, config.ErrNoAccount)
 	if err != nil && !c.Environ.NoAccount {

@@ -48,7 +48,7 @@ func faultsOf(quoted string) map[string]fault {
 		"truncated": {"body": "truncated"}, "half": {"body": "truncated", "after": true},
 		"cut": {"body": "cut", "after": true}, "html": {"body": "html"},
 		"empty": {"body": "empty"}, "binary": {"body": "binary"}, "huge": {"body": "huge"},
-		"types":   {"body": "wrong_type", "after": true},
+		"zipped":  {"body": "gzip", "after": true},
 		"no-life": {"body": "zero_life", "after": true}, "no-value": {"body": "no_value"},
 		"empty-value": {"body": "empty_value"},
 		"long":        {"body": "long_value"}, "unprintable": {"body": "unprintable_value"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log" //nolint:depguard // to switch it off
 	"os"
 	"os/signal"
 	"slices"
@@ -55,6 +56,9 @@ type terminal struct {
 }
 
 func main() {
+	// net/http writes to the standard log what a server sends after its answer, and with GODEBUG=http2debug every
+	// request with its secrets. Everything else has a logger of its own.
+	log.SetOutput(io.Discard)
 	t := &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr, tty: term.IsTerminal(int(os.Stdout.Fd())),
 		now: time.Now}
 	os.Exit(execute(untilSignal(), t, os.Args[1:]))

@@ -159,6 +159,15 @@ func warn(cfg config.Config, log *slog.Logger) {
 		}
 		log.Warn("unknown variable has no effect, see wxkeeper env", attrs...)
 	}
+	for _, r := range cfg.Routes() {
+		switch {
+		case r.Proxy != "":
+			log.Info("calls of WeChat go through a proxy", "host", r.Host, "proxy", r.Proxy, "variable", r.Variable)
+		case !r.Excepted:
+			log.Warn("calls of WeChat go directly: a proxy is configured, but not for this kind of URL", "host", r.Host,
+				"variable", r.Variable)
+		}
+	}
 	if cfg.NATSURL == "" && cfg.NATSOpen {
 		log.Warn("the embedded NATS server demands no token: every user of this machine can read every credential",
 			"variable", "WXKEEPER_NATS_OPEN")

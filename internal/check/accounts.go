@@ -284,7 +284,7 @@ func (e *examiner) refusal(a worker.Account, err error) (level Level, what, advi
 		level = Warn // it ends by itself
 		advice = cmp.Or(advice, "check again in a minute")
 	case wechat.ClassTransport:
-		advice = unreachable(err)
+		advice = cmp.Or(advice, unreachable(err)) // a failure of the proxy has its own
 	case wechat.ClassServer, wechat.ClassBroken:
 		advice = cmp.Or(advice, "WeChat does not document such an answer: look at WECHAT_API_URL, and for a proxy "+
 			"between this machine and WeChat")
@@ -300,7 +300,7 @@ func unreachable(err error) string {
 		return "the name of the host is not found: look at the DNS of this machine, and at WECHAT_API_URL"
 	case errors.Is(err, wechat.ErrTLS):
 		return "this machine does not trust the certificate of the host: look for a proxy that opens TLS, " +
-			"at the authorities installed here (ca-certificates), and at the clock"
+			"at the authorities installed here (ca-certificates, SSL_CERT_FILE, SSL_CERT_DIR), and at the clock"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "nothing answers in time: look for a firewall that blocks outgoing connections, at HTTPS_PROXY, " +
 			"and at WECHAT_HTTP_TIMEOUT"

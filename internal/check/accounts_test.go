@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -78,6 +79,13 @@ func TestRefusalsOfWeChatAreFoundWithAdvice(t *testing.T) {
 			dialing(&net.DNSError{Err: "no such host", Name: "api.example", IsNotFound: true}), Fail,
 			[]string{"no such host", "the DNS of this machine"},
 		},
+		"no such proxy": {func(*testing.T) Config {
+			cfg := configOf("", "https://api.example", classic)
+			cfg.WeChat.Proxy = func(*url.URL) (*url.URL, error) {
+				return &url.URL{Scheme: "http", User: url.UserPassword("u", "S3CRET"), Host: "127.0.0.1:1"}, nil
+			}
+			return cfg
+		}, Fail, []string{"the proxy cannot be reached", "connection refused", "look at the proxy in HTTPS_PROXY"}},
 		"connection cut": {dialing(errors.New("cut")), Fail, []string{"look at the connection to WeChat"}},
 		"nobody listens": {
 			func(*testing.T) Config { return configOf("", "http://127.0.0.1:1", classic) }, Fail,

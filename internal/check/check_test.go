@@ -191,3 +191,21 @@ func TestAccountsThatWereNotCheckedInTimeAreFound(t *testing.T) {
 	wantFinding(t, found, Account, OK, stable.AppID)
 	wantFinding(t, found, Account, Warn, "2 accounts", "--timeout")
 }
+
+// WeChat sees the address of the way that calls take.
+func TestWayOfCallsIsShown(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Environ: Environ{
+		Routes: []config.Route{
+			{Host: "a.example", Proxy: "http://***@p:3128", Variable: "HTTPS_PROXY"},
+			{Host: "b.example", Variable: "HTTPS_PROXY", Excepted: true},
+			{Host: "c.example", Variable: "HTTPS_PROXY"},
+		},
+		Certificates: []string{"SSL_CERT_FILE=/etc/ca.pem", "SSL_CERT_DIR=/etc/certs"},
+	}}
+	found := Run(t.Context(), cfg)
+	wantFinding(t, found, Environment, OK, "calls of a.example go through the proxy http://***@p:3128 (HTTPS_PROXY)")
+	wantFinding(t, found, Environment, OK, "calls of b.example go directly", "NO_PROXY")
+	wantFinding(t, found, Environment, Warn, "calls of c.example go directly", "set HTTPS_PROXY")
+	wantFinding(t, found, Environment, OK, "are those of SSL_CERT_FILE=/etc/ca.pem and SSL_CERT_DIR=/etc/certs")
+}

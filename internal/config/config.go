@@ -19,8 +19,8 @@ import (
 )
 
 // Config is the environment of a process, checked. The tags of a field: env is the variable, help its
-// meaning, min and max its bounds. Numbered has the variables of [entry], with the prefixes
-// WECHAT_ACCOUNTS_0_, WECHAT_ACCOUNTS_1_ and so on.
+// meaning, min and max its bounds; userinfo marks a URL that may contain a password. Numbered has the variables of
+// [entry], with the prefixes WECHAT_ACCOUNTS_0_, WECHAT_ACCOUNTS_1_ and so on.
 type Config struct {
 	AppID        string        `env:"WECHAT_APPID" help:"AppID of the account, if there is only one"`
 	Secret       redact.Secret `env:"WECHAT_SECRET" help:"its AppSecret, or:"`
@@ -34,7 +34,13 @@ type Config struct {
 	HTTPTimeout time.Duration `env:"WECHAT_HTTP_TIMEOUT" min:"100ms" max:"10s" help:"time limit of one call of the WeChat server API"`
 	Tickets     []string      `env:"WECHAT_TICKETS" help:"kinds of ticket to keep (jsapi, wx_card), or none"`
 
-	NATSURL      string        `env:"NATS_URL" help:"NATS server, or a comma-separated list; not set: the worker starts an embedded server, and the other verbs find it"`
+	HTTPSProxy string `env:"HTTPS_PROXY" userinfo:"true" help:"proxy for calls of https:// in WECHAT_API_URL: [http|https|socks5|socks5h]://[user:password@]host:port; also https_proxy"`
+	HTTPProxy  string `env:"HTTP_PROXY" userinfo:"true" help:"proxy for calls of http:// in WECHAT_API_URL; also http_proxy"`
+	NoProxy    string `env:"NO_PROXY" help:"hosts that are called without a proxy: a comma-separated list of hosts, domains, IPs and networks, or *; also no_proxy"`
+	CertFile   string `env:"SSL_CERT_FILE" help:"PEM file of the authorities that sign certificates, in place of the system's; for WeChat, and for NATS without NATS_CA; not read on macOS and Windows"`
+	CertDir    string `env:"SSL_CERT_DIR" help:"directories of such files, in place of the system's, with colons between them"`
+
+	NATSURL      string        `env:"NATS_URL" userinfo:"true" help:"NATS server, or a comma-separated list; not set: the worker starts an embedded server, and the other verbs find it"`
 	NATSCreds    string        `env:"NATS_CREDS" help:"credentials file for NATS_URL"`
 	NATSNKey     string        `env:"NATS_NKEY" help:"file with an nkey seed for NATS_URL"`
 	NATSUser     string        `env:"NATS_USER" help:"user for NATS_URL; without NATS_URL: the user that the embedded server demands of consumers, in place of its generated token"`
@@ -104,6 +110,9 @@ func Load(environ map[string]string) (Config, error) {
 		}
 	}
 	if err := cmp.Or(checkNumbers(set), tidy(set)); err != nil {
+		return Config{}, err
+	}
+	if err := readLower(set); err != nil {
 		return Config{}, err
 	}
 	c := Defaults()

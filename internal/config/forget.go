@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/wxkeeper/wxkeeper/internal/redact"
@@ -15,7 +16,7 @@ func ForgetSecrets() error {
 	var errs []error
 	for _, variable := range os.Environ() {
 		name, value, _ := strings.Cut(variable, "=")
-		if value != "" && (holdsSecret(name) || name == "NATS_URL" && strings.Contains(value, "@")) {
+		if value != "" && holdsSecret(name, value) {
 			errs = append(errs, os.Unsetenv(name), wipe(variable))
 		}
 	}
@@ -23,12 +24,15 @@ func ForgetSecrets() error {
 }
 
 // holdsSecret reports whether a variable holds a secret itself, and not the name of a file.
-func holdsSecret(name string) bool {
+func holdsSecret(name, value string) bool {
+	if upper := strings.ToUpper(name); slices.Contains(lowerToo[:], upper) {
+		name = upper
+	}
 	name = ofNumbered.ReplaceAllString(name, strings.TrimSuffix(numbered(0), "_"))
 	c := Config{Numbered: make([]entry, 1)}
 	for _, v := range c.variables() {
 		if v.name == name {
-			return v.Type == reflect.TypeFor[redact.Secret]()
+			return v.Type == reflect.TypeFor[redact.Secret]() || v.mayHavePassword() && strings.Contains(value, "@")
 		}
 	}
 	return false

@@ -65,6 +65,7 @@ func TestSecretsLeaveTheEnvironmentAndStayInTheConfiguration(t *testing.T) {
 		"WECHAT_ACCOUNTS_0_APPID=wx2", "WECHAT_ACCOUNTS_0_SECRET=" + canary + "2",
 		"WECHAT_ACCOUNTS_1_APPID=wx3", "WECHAT_ACCOUNTS_1_SECRET=" + canary + "3",
 		"NATS_URL=nats://" + canary + "@h", "NATS_USER=u", "NATS_PASSWORD=" + canary + "=4", "WXKEEPER_BUCKET=b" + canary,
+		"HTTPS_PROXY=http://u:" + canary + "@h:1", "http_proxy=" + canary + "@h:1", "NO_PROXY=" + canary + ".example",
 	}
 	out, err := cmd.Output()
 	if err != nil {
@@ -76,10 +77,10 @@ func TestSecretsLeaveTheEnvironmentAndStayInTheConfiguration(t *testing.T) {
 	}
 	want := forgotten{
 		Secrets:     []string{canary + "1", canary + "2", canary + "3"},
-		Environment: []string{"WXKEEPER_BUCKET"}, Inherited: "b" + canary,
+		Environment: []string{"WXKEEPER_BUCKET", "NO_PROXY"}, Inherited: "b" + canary,
 	}
 	if runtime.GOOS == "linux" {
-		want.Kernel = []string{"WXKEEPER_BUCKET"}
+		want.Kernel = []string{"WXKEEPER_BUCKET", "NO_PROXY"}
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-want +got\n%s", d)

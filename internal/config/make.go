@@ -28,7 +28,9 @@ func (c Config) Worker(accounts []worker.Account) worker.Config {
 
 // WeChat is the configuration of the client of the WeChat server API.
 func (c Config) WeChat() wechat.Config {
-	return wechat.Config{URLs: c.APIURLs, AllowInsecure: c.APIInsecure, Timeout: c.HTTPTimeout}
+	return wechat.Config{
+		URLs: c.APIURLs, AllowInsecure: c.APIInsecure, Timeout: c.HTTPTimeout, Proxy: c.proxyFunc(),
+	}
 }
 
 // NATS is the configuration of a connection to NATS_URL. The NATS server lists the connection under name. The URL is

@@ -53,6 +53,9 @@ func (v variable) text() string {
 	}
 }
 
+// mayHavePassword reports whether v is a URL that may contain a user and a password.
+func (v variable) mayHavePassword() bool { return v.Tag.Get("userinfo") != "" }
+
 // Table lists every variable, in the order of Config. Of the numbered accounts it lists the first.
 func Table() []Row {
 	c := Defaults()
@@ -93,7 +96,7 @@ func (c Config) LogValue() slog.Value {
 			continue
 		}
 		shown := v.text()
-		if v.Name == "NATSURL" { // it may contain a password
+		if v.mayHavePassword() {
 			shown = redact.URLs(shown)
 		}
 		attrs = append(attrs, slog.String(v.name, shown))
@@ -104,5 +107,5 @@ func (c Config) LogValue() slog.Value {
 // String is LogValue as text.
 func (c Config) String() string { return c.LogValue().String() }
 
-// GoString is String, because NATS_URL may contain a password.
+// GoString is String, because URLs may contain a password.
 func (c Config) GoString() string { return c.String() }

@@ -19,8 +19,8 @@ type Unknown struct {
 var ofService = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // UnknownVariables returns the variables of environ that begin with WXKEEPER_ or WECHAT_ and that wxkeeper
-// does not read, sorted by name; nil means the environment of the process. An empty variable counts as not
-// set. Unknown variables of numbered accounts are not listed, because Load refuses them.
+// does not read, and ALL_PROXY if there is no HTTPS_PROXY, sorted by name; nil means the environment of the process. An
+// empty variable counts as not set. Unknown variables of numbered accounts are not listed, because Load refuses them.
 func UnknownVariables(environ map[string]string) []Unknown {
 	if environ == nil {
 		environ = env.ToMap(os.Environ())
@@ -41,6 +41,11 @@ func UnknownVariables(environ map[string]string) []Unknown {
 			}
 		}
 		all = append(all, u)
+	}
+	for _, name := range []string{"ALL_PROXY", "all_proxy"} { // curl reads it; calls would not take that proxy
+		if environ[name] != "" && environ["HTTPS_PROXY"] == "" && environ["https_proxy"] == "" {
+			all = append(all, Unknown{name, "HTTPS_PROXY"})
+		}
 	}
 	slices.SortFunc(all, func(a, b Unknown) int { return strings.Compare(a.Name, b.Name) })
 	return all

@@ -17,7 +17,7 @@ import (
 // validate checks what the types do not check, and normalizes lists and URLs. It returns only the first
 // error: a start that fails prints one line.
 func (c *Config) validate() error {
-	for _, check := range []func() error{c.checkBounds, c.checkUpstream, c.checkNATS, c.checkNames} {
+	for _, check := range []func() error{c.checkBounds, c.checkUpstream, c.checkNetwork, c.checkNATS, c.checkNames} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -194,7 +194,7 @@ func (d *drawer) upstream(time.Duration) fault {
 		name = "refuses valid tokens"
 	case 6:
 		bodies := []string{
-			"empty", "truncated", "cut", "html", "binary", "wrong_type",
+			"empty", "truncated", "cut", "html", "binary", "gzip",
 			"zero_life", "no_value", "empty_value", "long_value", "unprintable_value",
 		}
 		f.Body = bodies[d.rand.IntN(len(bodies))]

@@ -137,49 +137,80 @@ func (p *Policy) plan(r Rule, first, sent time.Time, expiresIn time.Duration, sa
 // jitter is a random part of d.
 func (p *Policy) jitter(d time.Duration) time.Duration { return time.Duration(p.Random() * float64(d)) }
 
-// Fail is the ledger entry after a failed attempt. atLeast is the wait that WeChat asks for, settings the
-// fingerprint of the settings with which the attempt was made.
-func (p *Policy) Fail(
-	now time.Time, l store.Ledger, f store.Failure, atLeast time.Duration, settings string,
-) store.Ledger {
+// Fail is the ledger entry after a failed attempt. v is what the attempt was based on, with the ledger entry of
+// [Policy.Begin]. atLeast is the wait that WeChat asks for.
+func (p *Policy) Fail(now time.Time, v View, f store.Failure, atLeast time.Duration) store.Ledger {
+	l := v.Ledger
 	l.Failure = &f
 	notPermitted := f.Class == wechat.ClassPermission && l.Generation == 0 && l.Kind != messages.AccessToken
 	l.NotPermitted = l.NotPermitted || notPermitted
-	if (f.Class == wechat.ClassAccount || notPermitted) && !slices.Contains(l.Refused, settings) {
+	if (f.Class == wechat.ClassAccount || notPermitted) && !slices.Contains(l.Refused, v.Settings) {
 		const most = 4 // different settings that the workers of one fleet may have while a change is rolled out
-		l.Refused = append(slices.Clone(l.Refused[max(0, len(l.Refused)-most+1):]), settings)
+		l.Refused = append(slices.Clone(l.Refused[max(0, len(l.Refused)-most+1):]), v.Settings)
 	}
 	l.NextAttempt = p.retryAt(now, f.Class, atLeast, l.Attempts)
 	if notPermitted {
 		l.NextAttempt = now.Add(max(atLeast, notPermittedWait) + p.jitter(notPermittedWait/24))
 	}
+	if f.Class == wechat.ClassBroken && v.Rule == Classic { // by the other rules WeChat repeats the same value
+		l.NextAttempt = now.Add(max(p.spentWait(now, v, l), atLeast))
+	}
 	return l
+}
+
+// spentWait is the wait after a call that has probably minted a classic token which nobody can read. WeChat accepts
+// the token before for five minutes more, and no older one. So the next call, if its answer cannot be read either,
+// ends the token that consumers have.
+//
+//   - While consumers have a valid token, the first retry comes shortly before those five minutes are over, or the
+//     token's own end: until then waiting costs nothing, and a call may cost the token.
+//   - Later retries, and those without a valid token, come after a minute, doubled up to ten: no token is left to lose,
+//     but what could not be read is seldom readable a second later, and 10 min are 144 calls a day, less than the 200
+//     that WeChat allows a test account. Tokens with short lives have shorter waits.
+func (p *Policy) spentWait(now time.Time, v View, l store.Ledger) time.Duration {
+	lo, hi := spentMin, spentMax
+	if life := l.ExpiresAt.Sub(l.FirstSeen); life > 0 {
+		lo, hi = max(RetryMin, min(lo, life/15)), max(RetryMin, min(hi, life/3))
+	}
+	d := grown(lo, hi, l.Attempts)
+	d += p.jitter(d / 4)
+	left := l.ExpiresAt.Sub(now)
+	if left <= 0 || IsRefused(l, v.Record) {
+		return d
+	}
+	first := min(overlapUsed, left*3/4) - p.jitter(min(overlapUsed, left)/8)
+	if l.Attempts > 1 { // some of them may have been other failures
+		return min(d, max(first, lo))
+	}
+	return max(first, RetryMin)
+}
+
+// grown is lo, doubled with each failure in a row after the first, up to hi.
+func grown(lo, hi time.Duration, attempts int) time.Duration {
+	d := lo
+	for i := 1; i < attempts && d < hi; i++ {
+		d *= 2
+	}
+	return min(d, hi)
 }
 
 // retryAt is when to try again after a number of failures in a row: exponential, capped, with jitter above a floor.
 func (p *Policy) retryAt(now time.Time, class wechat.Class, atLeast time.Duration, attempts int) time.Time {
-	grown := func(lo, hi time.Duration) time.Duration {
-		d := lo
-		for i := 1; i < attempts && d < hi; i++ {
-			d *= 2
-		}
-		return min(d, hi)
-	}
 	var d time.Duration
 	switch class {
 	case wechat.ClassAccount, wechat.ClassPermission, wechat.ClassBug:
-		d = max(atLeast, grown(PermanentMin, permanentMax))
+		d = max(atLeast, grown(PermanentMin, permanentMax, attempts))
 		d += p.jitter(d / 4)
 	case wechat.ClassDailyQuota:
 		d = max(atLeast, QuotaWait)
 		d += p.jitter(d / 4)
 	case wechat.ClassMinuteQuota:
-		d = now.Truncate(time.Minute).Add(time.Minute).Sub(now) + p.jitter(grown(10*time.Second, retryMax))
+		d = now.Truncate(time.Minute).Add(time.Minute).Sub(now) + p.jitter(grown(10*time.Second, retryMax, attempts))
 	case wechat.ClassUnknown, wechat.ClassRequest:
-		d = grown(unknownMin, unknownMax)
+		d = grown(unknownMin, unknownMax, attempts)
 		d += p.jitter(d / 4)
 	default: // busy, transport, server, broken, dead_token: it passes by itself
-		d = RetryMin + p.jitter(grown(RetryMin, retryMax))
+		d = RetryMin + p.jitter(grown(RetryMin, retryMax, attempts))
 	}
 	return now.Add(max(d, atLeast))
 }

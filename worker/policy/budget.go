@@ -85,9 +85,9 @@ func forcedAt(now time.Time, l store.Ledger, r Rule, dead bool) time.Time {
 }
 
 // ThrottledUntil is until when a value that WeChat refuses has to wait for the budget of reported refreshes; zero: it
-// has not to wait. c may be nil.
+// has not to wait, or for another reason: a refresh has failed. c may be nil.
 func ThrottledUntil(now time.Time, l store.Ledger, r Rule, c *messages.Credential) time.Time {
-	if c == nil || !c.Valid(now) || !IsRefused(l, c) {
+	if c == nil || !c.Valid(now) || !IsRefused(l, c) || l.Attempts > 0 {
 		return time.Time{}
 	}
 	if at := forcedAt(now, l, r, true); at.After(now) {

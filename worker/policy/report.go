@@ -82,6 +82,12 @@ func Answer(
 			if !r.FromOperator() && slices.Contains(l.Refused, v.Settings) {
 				symbol = messages.NoCredential
 			}
+		case wechat.ClassBroken:
+			// The next call mints another token too, and ends the one that consumers have, unless WeChat itself says
+			// that it is dead.
+			if v.Rule == Classic && current != nil && verdict != store.Dead && !r.FromOperator() {
+				symbol = messages.Upstream
+			}
 		}
 		if symbol != "" {
 			e := messages.Errorf(symbol, "%s", f.Message).After(l.NextAttempt.Sub(now))
@@ -94,7 +100,7 @@ func Answer(
 			at = later(l.NextAttempt, now.Add(RetryMin)) // the last refresh failed, and is retried by the schedule
 		}
 		why := "%s was refreshed for a report at %s; it may be refreshed again at %s"
-		if verdict == store.Dead {
+		if verdict == store.Dead && l.Attempts == 0 {
 			why = "WeChat refuses %s, and the budget of refreshes for reports is used up: the last one was at %s, the " +
 				"next one is allowed at %s"
 		}

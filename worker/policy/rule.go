@@ -31,8 +31,13 @@ const (
 	MinGap = time.Second
 
 	// RetryMin and retryMax limit the backoff after a failure that passes by itself: 1 s, doubled up to a minute.
-	RetryMin     = time.Second
-	retryMax     = time.Minute
+	RetryMin = time.Second
+	retryMax = time.Minute
+	// spentMin and spentMax limit the backoff after a classic token was probably minted and cannot be read.
+	spentMin = time.Minute
+	spentMax = 10 * time.Minute
+	// overlapUsed is how much is used of the 5 minutes in which WeChat accepts the token before.
+	overlapUsed  = 4 * time.Minute
 	unknownMin   = time.Minute // after an unknown errcode
 	unknownMax   = 30 * time.Minute
 	PermanentMin = 10 * time.Minute // after a failure that an operator must fix

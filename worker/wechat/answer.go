@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +19,9 @@ const (
 )
 
 // An answer is the part of a body that all interfaces have in common. The errors of this file describe a
-// defect and its position; they quote at most one character of the body.
+// defect and its position; they quote at most one punctuation character of the body, and the number of expires_in.
 type answer struct {
-	raw     []byte // the JSON object, without byte order mark and surrounding white space
+	raw     []byte // the JSON object, without byte order mark, surrounding white space and raw control characters
 	fields  fields
 	errcode int
 	errmsg  string
@@ -28,40 +29,65 @@ type answer struct {
 
 var byteOrderMark = []byte("\xEF\xBB\xBF")
 
-// parse reads one JSON object. It repairs nothing. The page of tickettocode shows a sample that lacks a comma
+// parse reads one JSON object. It repairs nothing by guess. The page of tickettocode shows a sample that lacks a comma
 // (docs/wechat-api.md#tickettocode), but a parser that guesses the missing comma also guesses the meaning of
-// a code.
+// a code. Raw control characters in strings are escaped: that guesses nothing (docs/wechat-api.md#answers).
 func parse(body []byte) (answer, error) {
 	raw := bytes.TrimPrefix(body, byteOrderMark)
 	raw = bytes.Trim(raw, " \t\r\n")
 	if len(raw) == 0 {
 		return answer{}, errors.New("it is empty")
 	}
+	at := func(offset int) string {
+		return fmt.Sprintf("at offset %d of %d bytes", bytes.Index(body, raw)+offset, len(body))
+	}
 	a := answer{raw: raw}
 	if !json.Valid(raw) {
-		syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(raw, new(any)))
-		if !ok {
-			return answer{}, errors.New("not JSON")
+		blanked, escaped := escapeControls(raw)
+		if err := json.Unmarshal(blanked, new(any)); err != nil {
+			return answer{}, notJSON(blanked, err, at)
 		}
-		// Offset counts the bytes read, so the wrong byte is the last of them, unless the text ends early.
-		at := bytes.Index(body, raw) + int(syntax.Offset) - 1
-		if syntax.Error() == endsEarly {
-			at++
-		}
-		return answer{}, fmt.Errorf("not JSON at offset %d of %d bytes: %w", at, len(body), syntax)
+		a.raw = escaped
 	}
 	if raw[0] != '{' {
 		return answer{}, errors.New("not a JSON object")
 	}
-	members(raw, a.fields.set)
+	members(a.raw, a.fields.set)
 	if err := a.readErrcode(); err != nil {
 		return answer{}, err
 	}
 	if a.errcode == 0 && !utf8.Valid(raw) {
-		at := bytes.Index(body, raw) + invalidUTF8(raw)
-		return answer{}, fmt.Errorf("not UTF-8 at offset %d of %d bytes", at, len(body))
+		return answer{}, fmt.Errorf("not UTF-8 %s", at(invalidUTF8(raw)))
 	}
 	return a, nil
+}
+
+// notJSON describes why text is not JSON. err is the error of encoding/json for text, which quotes a character: a
+// letter or a digit may be a part of a code, so only other characters are named. at words an offset.
+func notJSON(text []byte, err error, at func(offset int) string) error {
+	syntax, ok := errors.AsType[*json.SyntaxError](err)
+	if !ok {
+		return errors.New("not JSON")
+	}
+	if syntax.Error() == endsEarly {
+		return fmt.Errorf("not JSON %s: %s", at(int(syntax.Offset)), endsEarly)
+	}
+	offset := int(syntax.Offset) - 1 // Offset counts the bytes read, so the wrong byte is the last of them
+	if offset < 0 || offset >= len(text) {
+		return errors.New("not JSON")
+	}
+	what := syntax.Error()
+	if c := text[offset]; c <= ' ' || c >= 0x7f || isAlphanumeric(c) {
+		what = quotedCharacter.ReplaceAllString(what, "invalid character ")
+	}
+	return fmt.Errorf("not JSON %s: %s", at(offset), what)
+}
+
+// quotedCharacter finds the character in an error of encoding/json.
+var quotedCharacter = regexp.MustCompile(`^invalid character '[^']*' `)
+
+func isAlphanumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
 }
 
 // endsEarly is the error text of encoding/json for a truncated text.
@@ -79,18 +105,23 @@ func invalidUTF8(b []byte) int {
 	return len(b)
 }
 
-// readErrcode reads errcode, a number or a numeric string, and errmsg. A success may lack an errcode, which
-// reads as 0 (docs/wechat-api.md#answers).
+// integer reads a whole number, also one in a string: relays and some interfaces of WeChat send "7200" for 7200
+// (docs/wechat-api.md#answers). The string must be the number and nothing else.
+func integer(raw json.RawMessage, bits int) (int64, error) {
+	digits := string(raw)
+	if s, ok := text(raw); ok {
+		digits = s
+	}
+	return strconv.ParseInt(digits, 10, bits)
+}
+
+// readErrcode reads errcode and errmsg. A success may lack an errcode, which reads as 0 (docs/wechat-api.md#answers).
 func (a *answer) readErrcode() error {
 	raw := a.fields.get("errcode")
 	if raw == nil {
 		return nil
 	}
-	digits := string(raw)
-	if s, ok := text(raw); ok {
-		digits = s
-	}
-	n, err := strconv.ParseInt(digits, 10, 32)
+	n, err := integer(raw, 32)
 	if err != nil {
 		return errors.New("errcode is not an integer")
 	}
@@ -140,7 +171,7 @@ func (a *answer) issued(name string) (Issued, error) {
 	if raw == nil {
 		return Issued{}, errors.New("it has no expires_in")
 	}
-	seconds, err := strconv.ParseInt(string(raw), 10, 64)
+	seconds, err := integer(raw, 64)
 	switch {
 	case err != nil:
 		return Issued{}, errors.New("expires_in is not an integer")

@@ -45,8 +45,8 @@ func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error
 		own, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
-	var t trace
-	req := c.newRequest(httptrace.WithClientTrace(own, t.hooks()), base, r)
+	t := new(trace)
+	req := c.newRequest(httptrace.WithClientTrace(t.within(own), t.hooks()), base, r)
 
 	e := &Error{Endpoint: r.endpoint, Host: base.Host, Sent: true}
 	sentAt := time.Now()
@@ -54,10 +54,11 @@ func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		e.Class = ClassTransport
-		e.Sent = !t.unsent(err)
 		if !t.connected.Load() && c.usesProxy(req) {
-			err = withoutWordsOfProxy(err)
+			err = aboutProxy(err)
+			e.Advice = adviceOfProxy(err)
 		}
+		e.Sent = !t.unsent(err)
 		e.Err = c.transportCause(ctx, own, err, r.mask, e.Sent)
 		deadConn := !e.Sent && t.reused.Load() && own.Err() == nil
 		return e, attemptResult{deadConn: deadConn, hostFailed: !deadConn && c.blamesHost(ctx, own, time.Since(sentAt))}
@@ -70,10 +71,13 @@ func (c *Client) attempt(ctx context.Context, base *url.URL, r *request) (*Error
 	if err != nil && resp.StatusCode == http.StatusOK {
 		e.Class = ClassTransport
 		e.Err = c.transportCause(ctx, own, err, r.mask, true)
-		e.Excerpt = r.excerpt(body)
+		e.Excerpt = describe(body)
 		return e, attemptResult{hostFailed: c.blamesHost(ctx, own, time.Since(sentAt)), date: date}
 	}
 	e = r.read(e, body, sentAt)
+	if e != nil && e.Errcode == 0 {
+		e.nameCoding(contentCoding(resp.Header, body))
+	}
 	return e, attemptResult{hostFailed: serverFailed || e != nil && e.Errcode == retiredIP, date: date}
 }
 
@@ -103,7 +107,7 @@ func (r *request) read(e *Error, body []byte, sentAt time.Time) *Error {
 			e.Err = &cause{text: "a redirect, not followed: it would carry credentials to another host"}
 			e.Advice = "check WECHAT_API_URL, and look for a proxy or a login page on the network path: WeChat does not redirect"
 		}
-		e.Excerpt = r.excerpt(body)
+		e.Excerpt = describe(body)
 		return e
 	}
 	if err == nil {
@@ -111,15 +115,10 @@ func (r *request) read(e *Error, body []byte, sentAt time.Time) *Error {
 	}
 	if err != nil {
 		e.Class, e.Err = ClassBroken, &cause{text: err.Error()}
-		e.Excerpt = r.excerpt(body)
+		e.Excerpt = describe(body)
 		return e
 	}
 	return nil
-}
-
-// excerpt returns the masked beginning of a body that could not be used.
-func (r *request) excerpt(body []byte) string {
-	return clip(r.mask.quote(string(body[:min(len(body), maskWindow)])), maxExcerpt)
 }
 
 // readBody reads at most one byte more than maxBody, so that the caller can detect a longer body.
@@ -130,10 +129,9 @@ func readBody(resp *http.Response) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 }
 
-// newRequest returns a request that net/http does not repeat by itself. When an idle connection breaks,
-// net/http repeats a GET, because it counts as idempotent; a repeated GET /cgi-bin/token issues a second
-// token and ends the first. net/http does not repeat a request whose body cannot be rewound, so a GET gets a
-// body too: an empty one. HTTP/1 sends nothing for it, HTTP/2 an empty DATA frame.
+// newRequest returns the request of one attempt. A GET has no body at all: over HTTP/2 an empty one would be an empty
+// DATA frame after the headers, and relays refuse a GET with a body. The answer is asked for as it is (identity),
+// because a decompressor would need limits of its own.
 func (c *Client) newRequest(ctx context.Context, base *url.URL, r *request) *http.Request {
 	u := *base
 	u.Path += r.path
@@ -144,12 +142,12 @@ func (c *Client) newRequest(ctx context.Context, base *url.URL, r *request) *htt
 	req := (&http.Request{
 		Method: http.MethodGet, URL: &u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"User-Agent": {"wxkeeper"}},
-		Body:   io.NopCloser(bytes.NewReader(r.body)),
+		Header: http.Header{"User-Agent": {"wxkeeper"}, "Accept-Encoding": {"identity"}},
 	}).WithContext(ctx)
 	if r.body != nil {
 		req.Method = http.MethodPost
 		req.ContentLength = int64(len(r.body))
+		req.Body = io.NopCloser(bytes.NewReader(r.body)) // without GetBody, so that net/http cannot repeat it
 		req.Header.Set("Content-Type", "application/json")
 	}
 	return req
@@ -159,8 +157,35 @@ func (c *Client) newRequest(ctx context.Context, base *url.URL, r *request) *htt
 type trace struct {
 	traced    atomic.Bool // the RoundTripper calls the hooks of httptrace
 	connected atomic.Bool // there was a connection for the request: through a proxy, the tunnel was open
+	http2     atomic.Bool // that connection speaks HTTP/2
 	reused    atomic.Bool
 	wrote     atomic.Bool // bytes of the request may have left
+}
+
+type traceKey struct{}
+
+// within returns a context from which onlyOnce gets the trace.
+func (t *trace) within(ctx context.Context) context.Context {
+	return context.WithValue(ctx, traceKey{}, t)
+}
+
+// errNotRepeated is the error of a request whose connection broke before an answer came.
+var errNotRepeated = errors.New("the connection was closed before an answer came")
+
+// onlyOnce is proxy for a transport that sends no request twice. When an idle connection of HTTP/1 breaks, net/http
+// repeats a GET, because it counts as idempotent; a repeated GET /cgi-bin/token issues a second token and ends the
+// first. net/http asks for the proxy before each try, and an error ends the request. Over HTTP/2 net/http repeats only
+// what the server certainly has not processed, so that is allowed.
+func onlyOnce(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(r *http.Request) (*url.URL, error) {
+		if t, ok := r.Context().Value(traceKey{}).(*trace); ok && t.connected.Load() && !t.http2.Load() {
+			return nil, errNotRepeated
+		}
+		if proxy == nil {
+			return nil, nil
+		}
+		return proxy(r)
+	}
 }
 
 func (t *trace) hooks() *httptrace.ClientTrace {
@@ -172,7 +197,10 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 			t.reused.Store(info.Reused)
 			// HTTP/2 calls WroteHeaders only after the frame with the whole request has left, so a request
 			// counts as written from here on.
-			if conn, ok := info.Conn.(*tls.Conn); ok && conn.ConnectionState().NegotiatedProtocol == "h2" {
+			conn, ok := info.Conn.(*tls.Conn)
+			isHTTP2 := ok && conn.ConnectionState().NegotiatedProtocol == "h2"
+			t.http2.Store(isHTTP2)
+			if isHTTP2 {
 				t.wrote.Store(true)
 			}
 		},
@@ -183,8 +211,9 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 
 // unsent reports whether the request that failed with err certainly did not reach the server.
 func (t *trace) unsent(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial" || t.traced.Load() && !t.wrote.Load()
+	op, isOp := errors.AsType[*net.OpError](err)
+	_, atProxy := errors.AsType[*proxyError](err)
+	return atProxy || isOp && op.Op == "dial" || t.traced.Load() && !t.wrote.Load()
 }
 
 // blamesHost reports whether a transport failure after elapsed is the fault of the host. It is not if the caller

@@ -47,8 +47,18 @@ func New(cfg Config) (*Client, error) {
 		bases: bases, hosts: newHosts(len(bases)),
 		timeout: cmp.Or(cfg.Timeout, DefaultTimeout), transport: cfg.Transport, onCall: cfg.OnCall,
 	}
-	if c.transport == nil {
-		c.transport = newTransport(c.timeout)
+	switch t := cfg.Transport.(type) {
+	case nil:
+		own := newTransport(c.timeout)
+		if cfg.Proxy != nil {
+			own.Proxy = withoutVariable(func(r *http.Request) (*url.URL, error) { return cfg.Proxy(r.URL) })
+		}
+		own.Proxy = onlyOnce(own.Proxy)
+		c.transport = own
+	case *http.Transport:
+		t = t.Clone()
+		t.Proxy = onlyOnce(t.Proxy)
+		c.transport = t
 	}
 	if c.onCall == nil {
 		c.onCall = func(Call) {}
@@ -57,8 +67,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close closes idle connections, also if Config.Transport is set. Calls in flight go on. The client can still
-// be used.
+// Close closes idle connections, also those of a Config.Transport that is not an *http.Transport. Calls in flight go
+// on. The client can still be used.
 func (c *Client) Close() {
 	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
@@ -72,7 +82,7 @@ func (c *Client) Token(ctx context.Context, appid, secret string) (Issued, error
 	query := "grant_type=client_credential&appid=" + url.QueryEscape(appid) + "&secret=" + url.QueryEscape(secret)
 	return c.issue(ctx, "access_token", &request{
 		endpoint: EndpointToken, path: "/cgi-bin/token", query: query,
-		mask: c.newMask(EndpointToken, secret),
+		mask: c.newMask(secret),
 	})
 }
 
@@ -88,7 +98,7 @@ func (c *Client) StableToken(ctx context.Context, appid, secret string, force bo
 	}{"client_credential", appid, secret, force}
 	return c.issue(ctx, "access_token", &request{
 		endpoint: EndpointStableToken, path: "/cgi-bin/stable_token", body: encode(body),
-		mask: c.newMask(EndpointStableToken, secret),
+		mask: c.newMask(secret),
 	})
 }
 
@@ -98,7 +108,7 @@ func (c *Client) Ticket(ctx context.Context, accessToken string, typ TicketType)
 	query := "access_token=" + url.QueryEscape(accessToken) + "&type=" + url.QueryEscape(string(typ))
 	return c.issue(ctx, "ticket", &request{
 		endpoint: EndpointTicket, path: "/cgi-bin/ticket/getticket", query: query,
-		mask: c.newMask(EndpointTicket, accessToken),
+		mask: c.newMask(accessToken),
 	})
 }
 
@@ -115,7 +125,7 @@ func (c *Client) TicketToCode(ctx context.Context, accessToken, openid, codeTick
 	err := c.call(ctx, &request{
 		endpoint: EndpointTicketToCode, path: "/intp/marketcode/tickettocode",
 		query: "access_token=" + url.QueryEscape(accessToken), body: encode(body),
-		mask: c.newMask(EndpointTicketToCode, accessToken, openid, codeTicket),
+		mask: c.newMask(accessToken, openid, codeTicket),
 		accept: func(a answer, _ time.Time) (err error) {
 			code, err = a.code()
 			return err
@@ -132,7 +142,7 @@ func (c *Client) APIDomainIP(ctx context.Context, accessToken string) ([]string,
 	err := c.call(ctx, &request{
 		endpoint: EndpointAPIDomainIP, path: "/cgi-bin/get_api_domain_ip",
 		query: "access_token=" + url.QueryEscape(accessToken),
-		mask:  c.newMask(EndpointAPIDomainIP, accessToken),
+		mask:  c.newMask(accessToken),
 		accept: func(a answer, _ time.Time) (err error) {
 			ips, err = a.ips()
 			return err

@@ -29,9 +29,12 @@ type Config struct {
 	AllowInsecure bool
 	// Timeout limits one attempt, from the dial to the last byte of the body; 0 means 5 s.
 	Timeout time.Duration
+	// Proxy returns the proxy for the URL of a call, or nil for none; nil means no proxy. The environment is not read.
+	Proxy func(*url.URL) (*url.URL, error)
 	// Transport sends the requests; nil means a transport of the client's own, made for a few hundred
-	// concurrent calls. A custom Transport must call the hooks of net/http/httptrace, as *http.Transport
-	// does; otherwise every failed request counts as sent. It must not send a request twice.
+	// concurrent calls. Of an *http.Transport the client uses a clone, with the Proxy of that transport. Any other
+	// Transport must call the hooks of net/http/httptrace, as *http.Transport does; otherwise every failed request
+	// counts as sent. It must not send a request twice.
 	Transport http.RoundTripper
 	// OnCall runs after each attempt, in the goroutine that made the attempt. It must not block. nil means no
 	// function.
@@ -74,7 +77,6 @@ func newTransport(timeout time.Duration) *http.Transport {
 	// A host that silently drops packets must leave time for the next host within one timeout.
 	connect := min(timeout/2, 2*time.Second)
 	return &http.Transport{
-		Proxy: withoutVariable(http.ProxyFromEnvironment),
 		// Without this hook the error would quote the proxy's own words.
 		OnProxyConnectResponse: checkProxyAnswer,
 		DialContext:            (&net.Dialer{Timeout: connect, KeepAlive: 15 * time.Second}).DialContext,
@@ -88,6 +90,6 @@ func newTransport(timeout time.Duration) *http.Transport {
 		// connection that the server is closing fails without showing whether it arrived.
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true, // bodies are small, and a decompression bomb is impossible
+		DisableCompression:     true, // see newRequest
 	}
 }

@@ -15,7 +15,8 @@
 //	HTTP 3xx              not followed, because it would carry credentials to another host; ClassServer
 //	other HTTP status     ClassServer, or the class of the errcode if the body has an errcode of the table
 //	errcode other than 0  the class in the table of errcodes
-//	anything undocumented ClassBroken; a body is never repaired by guess
+//	anything undocumented ClassBroken; a body is never repaired by guess. A raw control character in a string is
+//	                      escaped, and a number in a string is the number: nothing is guessed by that
 //
 // The table of errcodes has two columns, because an errcode means one thing if the request carries the AppSecret
 // (token, stable_token) and another if it carries an access_token (getticket, tickettocode, get_api_domain_ip).
@@ -26,7 +27,7 @@
 // Only [Issued.Value] and the body that [Client.TicketToCode] returns carry secrets out of this package. Everything
 // else is free of AppSecrets, access_tokens, tickets, openids and code_tickets. WeChat's URLs contain secret= and
 // access_token=, so an [Error] keeps no *url.Error and no other foreign error: it keeps texts that went through one
-// mask.
+// mask. Of an answer that cannot be used it keeps the structure, and no value.
 //
 // What is known of WeChat, and from where, is in docs/wechat-api.md; comments link to its sections. The samples in
 // testdata are from WeChat's own pages.

@@ -16,9 +16,6 @@ const (
 // column of the table of errcodes.
 func (e Endpoint) takesSecret() bool { return e == EndpointToken || e == EndpointStableToken }
 
-// issues reports whether an answer of e carries a new credential, which an excerpt must not show.
-func (e Endpoint) issues() bool { return e.takesSecret() || e == EndpointTicket }
-
 // TicketType is the type parameter of getticket.
 type TicketType string
 

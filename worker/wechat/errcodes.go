@@ -35,6 +35,11 @@ const (
 	adviceHTTPS = "use https:// in WECHAT_API_URL, or let the relay there use HTTPS: WeChat accepts HTTPS only"
 	adviceIP    = "remove WeChat's hosts from /etc/hosts, and check that DNS servers and proxies do not keep old " +
 		"addresses: WeChat was called through a retired IP"
+	adviceCoding = "let the relay in WECHAT_API_URL, or the proxy on the way, send answers as they are: wxkeeper asks " +
+		"for answers without a content coding (Accept-Encoding: identity)"
+	adviceProxy = "look at the proxy in HTTPS_PROXY (or HTTP_PROXY, or their lower-case forms): whether its name, port, " +
+		"user and password are right, and whether it lets this machine connect to the hosts of WECHAT_API_URL; hosts in " +
+		"NO_PROXY are called directly"
 	adviceUnknown = "wxkeeper does not know this errcode: look it up in WeChat's documentation (global return codes), " +
 		"or ask WeChat's support with the rid"
 

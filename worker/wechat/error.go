@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,7 +21,7 @@ import (
 const (
 	maxErrmsg  = 256 // bytes kept of an errmsg
 	maxCause   = 256 // bytes kept of the text of a cause
-	maxExcerpt = 200 // bytes kept of an unusable body
+	maxExcerpt = 200 // bytes of the structure of an unusable body
 )
 
 // Error is the error of every method of [Client]. It carries no secret of the request and no credential of
@@ -45,11 +47,12 @@ type Error struct {
 	// Wait is the shortest useful time before the next request for this account; 0 means the usual backoff of
 	// the class. It is 0 for ClassDailyQuota too, because this package does not know when a day ends.
 	Wait time.Duration
-	// Excerpt is the masked beginning of a body that could not be used, at most 200 bytes.
+	// Excerpt is the structure of a body that could not be used: names, types and lengths of its members, and no value.
+	// At most 200 bytes.
 	Excerpt string
 	// Err is the cause without any URL; nil if WeChat refused the request. It wraps only errors of the
 	// standard library that carry no data (context.DeadlineExceeded, io.EOF, syscall.ECONNREFUSED and
-	// similar), and ErrLookup or ErrTLS in place of others.
+	// similar), and ErrLookup, ErrTLS or ErrProxy in place of others.
 	Err error
 }
 
@@ -59,6 +62,8 @@ var (
 	ErrLookup = errors.New("the name cannot be resolved")
 	// ErrTLS: the other side presents no trusted certificate, or does not speak TLS.
 	ErrTLS = errors.New("no TLS")
+	// ErrProxy: the proxy cannot be reached, or opens no connection to the host.
+	ErrProxy = errors.New("no connection through the proxy")
 )
 
 // Error returns one line for an operator.
@@ -93,9 +98,15 @@ func (e *Error) Error() string {
 		b.WriteString(": " + e.Err.Error())
 	}
 	if e.Excerpt != "" {
-		b.WriteString("; it starts with " + quoted(e.Excerpt))
+		b.WriteString("; the body is " + e.Excerpt)
 	}
 	return b.String()
+}
+
+// Unread reports whether WeChat has answered with success, and the answer cannot be read: it is not as documented, or
+// was cut off. WeChat has then probably done what the request asks for.
+func (e *Error) Unread() bool {
+	return e.Class == ClassBroken || e.HTTPStatus == http.StatusOK && e.Errcode == 0
 }
 
 // quoted puts s, which is already printable, in quotes that leave JSON readable.
@@ -128,7 +139,8 @@ var sentinels = [...]error{
 // urlPattern finds URLs. An error shows only their host.
 var urlPattern = regexp.MustCompile(`https?://(?:[^\s/"@]*@)?([^\s/"?#]*)[^\s"]*`)
 
-// newCause returns the cause that replaces err. serverText: the text of err may quote bytes of an answer.
+// newCause returns the cause that replaces err. serverText: the text of err may quote bytes of an answer, so it is
+// replaced by words of this package unless it is an error of the network.
 func newCause(err error, m *mask, serverText bool) *cause {
 	c := &cause{}
 	for _, s := range sentinels {
@@ -148,12 +160,42 @@ func newCause(err error, m *mask, serverText bool) *cause {
 	if withURL, ok := errors.AsType[*url.Error](err); ok && withURL.Err != nil {
 		err = withURL.Err
 	}
-	c.text = m.line(err.Error())
-	if serverText {
-		c.text = m.quote(err.Error())
+	if errors.As(err, new(*proxyError)) {
+		c.is = append(c.is, ErrProxy)
 	}
+	text := err.Error()
+	if serverText {
+		text = withoutAnswer(err)
+	}
+	c.text = m.line(text)
 	c.text = clip(urlPattern.ReplaceAllString(c.text, "$1"), maxCause)
 	return c
+}
+
+// faultsOfHTTP are the beginnings of the errors with which net/http refuses an answer. Most of them go on with a quote.
+var faultsOfHTTP = []string{
+	"malformed HTTP response", "malformed HTTP version", "malformed HTTP status code", "malformed MIME header",
+	"malformed chunked encoding", "invalid byte in chunk length", "http chunk length too large",
+	"bad Content-Length", "invalid Content-Length", "unsupported transfer encoding", "too many transfer encodings",
+	"server response headers exceeded", "server sent GOAWAY and closed the connection", "stream error",
+	"frame too large", "response header list", "server closed idle connection", "timeout awaiting response headers",
+}
+
+// withoutAnswer returns the text of err without what it may quote of an answer.
+func withoutAnswer(err error) string {
+	var network net.Error
+	if errors.Is(err, errNotRepeated) || errors.As(err, &network) || isTLS(err) ||
+		slices.ContainsFunc(sentinels[:], func(s error) bool { return errors.Is(err, s) }) ||
+		errors.As(err, new(syscall.Errno)) {
+		return err.Error()
+	}
+	text := err.Error()
+	for _, fault := range faultsOfHTTP {
+		if strings.Contains(text, fault) {
+			return fault
+		}
+	}
+	return "the answer cannot be read as HTTP"
 }
 
 // isTLS reports whether err is an error of a TLS handshake. A timeout during a handshake is not one.

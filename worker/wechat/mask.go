@@ -21,22 +21,20 @@ const (
 )
 
 // A mask removes the secrets of one request from texts about that request. WeChat, proxies and net/http
-// sometimes quote the request in their texts.
+// sometimes quote the request in their texts. What a text quotes of an answer is removed elsewhere: see describe and
+// withoutAnswer.
 //
 // A mask belongs to one call and is not safe for concurrent use.
 type mask struct {
-	issues  bool // the answer may carry a new credential, whose value is not known yet
 	secrets []string
 	forms   []string // all spellings of the secrets; computed when first needed, because most calls need none
 }
 
-func newMask(e Endpoint, secrets ...string) *mask {
-	return &mask{issues: e.issues(), secrets: secrets}
-}
+func newMask(secrets ...string) *mask { return &mask{secrets: secrets} }
 
 // newMask returns a mask that also hides the password of the proxy.
-func (c *Client) newMask(e Endpoint, secrets ...string) *mask {
-	m := newMask(e, secrets...)
+func (c *Client) newMask(secrets ...string) *mask {
+	m := newMask(secrets...)
 	m.forms = slices.Clip(c.proxyForms)
 	return m
 }
@@ -129,46 +127,4 @@ func replaceSpans(text string, spans [][2]int) string {
 // find half a secret.
 func (m *mask) line(text string) string {
 	return m.hide(printable(m.hide(text[:min(len(text), maskWindow)])))
-}
-
-// quote returns line(text) and hides new credentials too. It is for bytes of a server, which may be an
-// answer, complete or broken, that carries a new credential.
-func (m *mask) quote(text string) string {
-	text = m.line(text)
-	if m.issues {
-		text = longRun.ReplaceAllString(hideIssued(text), masked)
-	}
-	return text
-}
-
-var (
-	issuedKey = regexp.MustCompile(`(?i)access_token|ticket`)
-	// issuedValue matches the rest of a valid JSON member after its key: only the value is hidden. If it does
-	// not match, all text after the key is hidden.
-	issuedValue = regexp.MustCompile(`^"\s*:\s*"((?:[^"\\]|\\.)*)"\s*(?:[,}\]]|$)`)
-	longRun     = regexp.MustCompile(`[A-Za-z0-9_-]{16,}`)
-)
-
-// hideIssued hides the values of access_token and ticket members.
-func hideIssued(text string) string {
-	var out strings.Builder
-	for {
-		key := issuedKey.FindStringIndex(text)
-		if key == nil {
-			out.WriteString(text)
-			return out.String()
-		}
-		out.WriteString(text[:key[1]])
-		text = text[key[1]:]
-		value := issuedValue.FindStringSubmatchIndex(text)
-		if value == nil {
-			if text != "" {
-				out.WriteString(masked)
-			}
-			return out.String()
-		}
-		out.WriteString(text[:value[2]])
-		out.WriteString(masked)
-		text = text[value[3]:]
-	}
 }

@@ -14,15 +14,15 @@ import (
 
 // A proxy receives a user and a password with each request or connection, and may quote them in its answer. Before a
 // proxy has opened the tunnel to WeChat, none of its words are kept. An answer that a proxy may have given in the
-// place of WeChat (only with http://) is masked like an answer of WeChat.
+// place of WeChat (only with http://) is treated like an answer of WeChat.
 
-// withoutVariable is proxy, which reads the environment, with an error that does not quote the variable: it may contain
-// a password.
+// withoutVariable is proxy with an error that does not quote the proxy's URL: it may contain a password.
 func withoutVariable(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	return func(r *http.Request) (*url.URL, error) {
 		u, err := proxy(r)
 		if err != nil {
-			return nil, &proxyError{"HTTPS_PROXY or HTTP_PROXY is not the URL of a proxy, for example http://10.0.0.1:3128"}
+			return nil, &proxyError{text: "HTTPS_PROXY or HTTP_PROXY is not the URL of a proxy, for example " +
+				"http://10.0.0.1:3128"}
 		}
 		return u, nil
 	}
@@ -37,13 +37,17 @@ func checkProxyAnswer(_ context.Context, _ *url.URL, _ *http.Request, answer *ht
 	if status := http.StatusText(answer.StatusCode); status != "" {
 		text += " (" + status + ")"
 	}
-	return &proxyError{text}
+	return &proxyError{text: text}
 }
 
 // proxyError is an error about the proxy in our own words.
-type proxyError struct{ text string }
+type proxyError struct {
+	text  string
+	cause error // an error of the network; nil: none
+}
 
 func (e *proxyError) Error() string { return e.text }
+func (e *proxyError) Unwrap() error { return e.cause }
 
 // usesProxy reports whether r is sent through a proxy.
 func (c *Client) usesProxy(r *http.Request) bool {
@@ -55,17 +59,33 @@ func (c *Client) usesProxy(r *http.Request) bool {
 	return u != nil || err != nil
 }
 
-// withoutWordsOfProxy returns err, with which a request through a proxy ended before there was a connection. If err
-// is not certainly an error of the network or of TLS, it may quote the proxy's answer to CONNECT, and is replaced.
-func withoutWordsOfProxy(err error) error {
+// aboutProxy returns err, with which a request through a proxy ended before there was a connection. If err is not
+// certainly an error of the network or of TLS, it may quote the proxy's answer to CONNECT, and is replaced. An error of
+// reaching the proxy says so, because its name or address is not WeChat's.
+func aboutProxy(err error) error {
 	var network net.Error // a dial, a lookup, a timeout, or SOCKS, whose errors are numbers
+	op, isOp := errors.AsType[*net.OpError](err)
 	_, ours := errors.AsType[*proxyError](err)
-	if ours || errors.As(err, &network) || isTLS(err) || errors.Is(err, http.ErrSchemeMismatch) ||
-		strings.HasPrefix(err.Error(), "tls: ") ||
-		slices.ContainsFunc(sentinels[:], func(s error) bool { return errors.Is(err, s) }) {
+	switch {
+	case ours:
+		return err
+	case isOp && (op.Op == "proxyconnect" || op.Op == "socks connect"):
+		inner := op.Err
+		return &proxyError{"the proxy cannot be reached: " + inner.Error(), inner}
+	case errors.As(err, &network), isTLS(err), errors.Is(err, http.ErrSchemeMismatch),
+		strings.HasPrefix(err.Error(), "tls: "),
+		slices.ContainsFunc(sentinels[:], func(s error) bool { return errors.Is(err, s) }):
 		return err
 	}
-	return &proxyError{"the proxy gave an answer that cannot be used"}
+	return &proxyError{text: "the proxy gave an answer that cannot be used"}
+}
+
+// adviceOfProxy returns the advice for err of aboutProxy.
+func adviceOfProxy(err error) string {
+	if _, ok := errors.AsType[*proxyError](err); ok {
+		return adviceProxy
+	}
+	return ""
 }
 
 // proxyForms returns the forms in which a text may quote the credentials of the proxies for these URLs.

@@ -2,8 +2,10 @@ package wechat
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -138,12 +141,8 @@ func TestMaskFindsEverySpellingOfTheProxysPassword(t *testing.T) {
 		header := "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
 		for _, echo := range proxyEchoes(header) {
 			for _, text := range []string{echo, "it says: " + echo + ", again: " + echo, "cut off " + echo[:len(echo)-1]} {
-				for _, got := range []string{
-					c.newMask(EndpointTicketToCode).line(text), c.newMask(EndpointToken, testSecret).quote(text),
-				} {
-					if strings.Contains(got, "MARK") || !strings.Contains(got, masked) {
-						t.Errorf("%s: %q became %q", name, text, got)
-					}
+				if got := c.newMask(testSecret).line(text); strings.Contains(got, "MARK") || !strings.Contains(got, masked) {
+					t.Errorf("%s: %q became %q", name, text, got)
 				}
 			}
 		}
@@ -240,4 +239,72 @@ func TestProxyIsUsedWithItsPassword(t *testing.T) {
 	_, err := c.StableToken(t.Context(), testAppID, testSecret, false)
 	contains(t, "the error", failure(t, err).Error(), "HTTP 403 (Forbidden)")
 	equal(t, "the proxy received", <-received, "CONNECT api.weixin.qq.com:443 Basic dXNlcjpwYXNzd29yZA==")
+}
+
+// An error of the proxy's name or address says so, because operators would look at WeChat's otherwise.
+func TestErrorSaysThatTheProxyIsTheCause(t *testing.T) {
+	t.Parallel()
+	lookup := func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "proxy.example",
+			IsNotFound: true}}
+	}
+	refused := func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	}
+	for _, scheme := range []string{"http", "https", "socks5"} {
+		for _, target := range []string{"https://api.weixin.qq.com", "http://api.weixin.qq.com"} {
+			for text, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
+				"lookup proxy.example: no such host": lookup, "connection refused": refused,
+			} {
+				transport := newTransport(time.Second)
+				transport.Proxy = http.ProxyURL(&url.URL{Scheme: scheme, Host: "proxy.example:3128"})
+				transport.DialContext = dial
+				c := newClient(t, Config{URLs: []string{target}, AllowInsecure: true, Transport: transport})
+				_, err := c.StableToken(t.Context(), testAppID, testSecret, false)
+				e := failure(t, err)
+				what := scheme + " to " + target + ": "
+				contains(t, what+"error", err.Error(), "the proxy cannot be reached: ")
+				contains(t, what+"error", err.Error(), text)
+				contains(t, what+"advice", e.Advice, "HTTPS_PROXY")
+				equal(t, what+"Sent", e.Sent, false)
+				isError(t, err, ErrProxy)
+				equal(t, what+"is about a name", errors.Is(err, ErrLookup), strings.HasPrefix(text, "lookup"))
+			}
+		}
+	}
+	transport := newTransport(time.Second)
+	transport.DialContext = lookup
+	_, err := newClient(t, Config{Transport: transport}).StableToken(t.Context(), testAppID, testSecret, false)
+	equal(t, "ErrProxy without a proxy", errors.Is(err, ErrProxy), false)
+	equal(t, "advice without a proxy", failure(t, err).Advice, "")
+}
+
+func TestProxyOfTheConfigIsUsedAndTheEnvironmentIsNot(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	received := make(chan string, 1)
+	address := listen(t, func(conn net.Conn) {
+		if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			received <- r.Method + " " + r.Host
+			_, _ = io.WriteString(conn, "HTTP/1.1 403 no\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	proxy, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, Config{Proxy: func(u *url.URL) (*url.URL, error) {
+		if u.Host == "api.weixin.qq.com" {
+			return proxy, nil
+		}
+		return nil, nil
+	}})
+	_, err = c.StableToken(t.Context(), testAppID, testSecret, false)
+	isError(t, err, ErrProxy)
+	equal(t, "the proxy received", <-received, "CONNECT api.weixin.qq.com:443")
+
+	direct := newClient(t, Config{}).transport.(*http.Transport)
+	used, err := direct.Proxy(&http.Request{URL: &url.URL{Scheme: "https", Host: "api.weixin.qq.com"}})
+	if used != nil || err != nil {
+		t.Errorf("without a Proxy, %v is used (%v)", used, err)
+	}
 }

@@ -2,6 +2,7 @@ package wechattest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -47,6 +48,9 @@ func (s *Simulator) writeCorrupt(w http.ResponseWriter, ep endpoint, f *Fault, a
 		_, _ = w.Write(body[:len(body)/2])
 		_ = http.NewResponseController(w).Flush() // otherwise net/http would send nothing
 		panic(http.ErrAbortHandler)
+	case f.Body == "gzip":
+		w.Header().Set("Content-Encoding", "gzip")
+		body = compress(body)
 	case f.Body != "":
 		body = corrupt(ep, f.Body, body)
 	}
@@ -106,10 +110,20 @@ func corrupt(ep endpoint, kind string, body []byte) []byte {
 		}
 	case "long_value":
 		set(fields, value, quote(randomText(3<<10)))
+	case "raw_control":
+		fields = append(fields, field{"note", json.RawMessage("\"two\nlines\"")})
 	case "unprintable_value":
 		set(fields, value, quote("97_\x00\x07\r\n\x7f"+randomText(64)))
 	}
 	return writeObject(fields)
+}
+
+func compress(body []byte) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write(body) // into memory
+	_ = z.Close()
+	return b.Bytes()
 }
 
 // field is one member of a JSON object. A slice of fields keeps their order, which a caller can see.

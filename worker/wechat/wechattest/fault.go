@@ -42,6 +42,8 @@ type Fault struct {
 	//	empty_value        with an empty token, ticket, code or ip_list
 	//	long_value         with a value of more than 2 KiB
 	//	unprintable_value  with control characters in the value
+	//	raw_control        with a raw line break in a string of its own, so it is no strict JSON
+	//	gzip               compressed, with Content-Encoding: gzip, whatever the request accepts
 	//	raw:…              the text after the colon
 	//
 	// Without After, the corrupted value is one that WeChat never issued.
@@ -58,7 +60,7 @@ type Fault struct {
 
 var bodies = []string{
 	"empty", "truncated", "cut", "html", "binary", "huge", "wrong_type", "short_life", "zero_life",
-	"no_value", "empty_value", "long_value", "unprintable_value",
+	"no_value", "empty_value", "long_value", "unprintable_value", "raw_control", "gzip",
 }
 
 const rawBody = "raw:"

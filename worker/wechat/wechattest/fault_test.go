@@ -158,6 +158,12 @@ func TestBodiesAreCorruptedAsNamed(t *testing.T) {
 			s, _ := m["access_token"].(string)
 			return strings.Contains(s, "\x00")
 		},
+		"raw_control": func(got response, m fields) bool {
+			return m == nil && strings.HasSuffix(got.body, ",\"note\":\"two\nlines\"}")
+		},
+		"gzip": func(got response, m fields) bool {
+			return m == nil && strings.HasPrefix(got.body, "\x1f\x8b") && got.header.Get("Content-Encoding") == "gzip"
+		},
 		"raw:{oops": func(got response, _ fields) bool { return got.body == "{oops" },
 	}
 	for body, good := range tests {
