@@ -28,26 +28,18 @@ var (
 	questions = budget{burst: 5, every: 10 * time.Second}
 )
 
-// next is when one more call is allowed; a time that has passed: now. A level that is too high was written by a worker
-// whose clock was ahead, and is ignored.
+// next is when one more call is allowed; a time that has passed: now. Calls that do not ask for next may overdraw the
+// budget. A level of more than twice the budget was written by a worker whose clock was ahead, and is ignored.
 func (b budget) next(now, level time.Time) time.Time {
-	if level.IsZero() || level.After(b.full(now).Add(clockTolerance)) {
+	whole := time.Duration(b.burst) * b.every
+	if level.IsZero() || level.After(now.Add(2*whole+clockTolerance)) {
 		return time.Time{}
 	}
-	return level.Add(-time.Duration(b.burst-1) * b.every)
+	return level.Add(b.every - whole)
 }
 
 // spend is the level after one more call.
-func (b budget) spend(now, level time.Time) time.Time {
-	level = later(now, level).Add(b.every)
-	if full := b.full(now); level.After(full) {
-		return full
-	}
-	return level
-}
-
-// full is the level at which the whole budget is used up.
-func (b budget) full(now time.Time) time.Time { return now.Add(time.Duration(b.burst) * b.every) }
+func (b budget) spend(now, level time.Time) time.Time { return later(now, level).Add(b.every) }
 
 // forcedGap is the least time between two refreshes that reports cause for a value that WeChat has not refused, or
 // that the first of them did not replace.
