@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -17,11 +18,17 @@ import (
 type UnreachableError struct {
 	URL string // of the servers, without user names, passwords and tokens
 	Why string // the causes, short: "connection refused"
-	Err error  // the error of nats.go
+	// Advice says what to do about each cause; "" if no cause is known.
+	Advice string
+	Err    error // the error of nats.go
 }
 
 func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("no NATS server can be reached at %s, see NATS_URL: %s", e.URL, e.Why)
+	text := fmt.Sprintf("no NATS server can be reached at %s, see NATS_URL: %s", e.URL, e.Why)
+	if e.Advice != "" {
+		text += "; " + e.Advice
+	}
+	return text
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
@@ -38,7 +45,7 @@ type dialer struct {
 	failed []failedDial
 }
 
-type failedDial struct{ address, why string }
+type failedDial struct{ address, why, advice string }
 
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	nd := net.Dialer{Timeout: d.timeout}
@@ -47,16 +54,38 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	c, err := nd.DialContext(d.ctx, network, address)
 	if err != nil {
-		d.failed = append(d.failed, failedDial{address, dialCause(err, d.timeout)})
+		d.failed = append(d.failed, failedDial{address, dialCause(err, d.timeout), adviceFor(err)})
 	}
 	return c, err
+}
+
+// advice says what to do about each cause; err is the error of nats.go.
+func (d *dialer) advice(err error) string {
+	var all []string
+	add := func(advice string) {
+		if advice != "" && !slices.Contains(all, advice) {
+			all = append(all, advice)
+		}
+	}
+	for _, f := range d.failed {
+		add(f.advice)
+	}
+	if !isDialError(err) || len(d.failed) == 0 {
+		add(adviceFor(err))
+	}
+	return strings.Join(all, "; ")
+}
+
+// isDialError reports whether nats.go made no connection.
+func isDialError(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return errors.Is(err, nats.ErrNoServers) || ok && op.Op == "dial"
 }
 
 // why describes why no server was reached: the cause for each address, or only the cause if it is the same
 // for all; and err, the error of nats.go, if a connection was made and then failed.
 func (d *dialer) why(err error) string {
-	op, ok := errors.AsType[*net.OpError](err)
-	atDial := errors.Is(err, nats.ErrNoServers) || ok && op.Op == "dial"
+	atDial := isDialError(err)
 	same := atDial && len(d.failed) > 0
 	var all []string
 	for _, f := range d.failed {

@@ -35,7 +35,7 @@ func TestEachLimitOfAnAccountIsAPermanentRefusalWithAnAdvice(t *testing.T) {
 		"STREAMS":  {"max_streams: 1", 10027, "Raise max_streams", Config{}},
 		"OFF":      {"", 10039, "Enable JetStream for the NATS account", Config{}},
 	}
-	wrong := map[string]Config{"LARGE": {MaxBytes: 2 << 20}, "SMALL": {MaxBytes: 2 << 20}, "NOMEMORY": {Memory: true}}
+	wrong := map[string]Config{"LARGE": {MaxBytes: 2 << 20}, "SMALL": {MaxBytes: 4 << 20}, "NOMEMORY": {Memory: true}}
 	accounts := map[string]string{}
 	for name, tt := range cases {
 		accounts[name] = tt.limits
