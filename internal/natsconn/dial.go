@@ -24,11 +24,15 @@ type UnreachableError struct {
 }
 
 func (e *UnreachableError) Error() string {
-	text := fmt.Sprintf("no NATS server can be reached at %s, see NATS_URL: %s", e.URL, e.Why)
-	if e.Advice != "" {
-		text += "; " + e.Advice
+	return fmt.Sprintf("no NATS server can be reached at %s, see NATS_URL: %s", e.URL, e.Reason())
+}
+
+// Reason is Why, and Advice if there is one.
+func (e *UnreachableError) Reason() string {
+	if e.Advice == "" {
+		return e.Why
 	}
-	return text
+	return e.Why + "; " + e.Advice
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }

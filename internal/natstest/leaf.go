@@ -20,11 +20,12 @@ func StartDomains(tb testing.TB, change func(*server.Options)) (hub, leaf *Serve
 	hub = Start(tb, change, func(o *server.Options) {
 		o.ServerName, o.JetStreamDomain = "hub", "hub"
 		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", port
+		o.LeafNode.Username, o.LeafNode.Password = "leaf", accountPassword
 	})
 	leaf = Start(tb, change, func(o *server.Options) {
 		o.ServerName, o.JetStreamDomain = "leaf", "leaf"
 		o.LeafNode.ReconnectInterval = 20 * time.Millisecond
-		o.LeafNode.Remotes = []*server.RemoteLeafOpts{Remote(fmt.Sprintf("nats://127.0.0.1:%d", port))}
+		o.LeafNode.Remotes = []*server.RemoteLeafOpts{Remote(fmt.Sprintf("nats://leaf:%s@127.0.0.1:%d", accountPassword, port))}
 	})
 	end := time.Now().Add(patience)
 	tick := time.NewTicker(10 * time.Millisecond)

@@ -94,7 +94,7 @@ func TestRequestThatMakesNoUserIsRefused(t *testing.T) {
 			t.Errorf("%+v: the error is %q, want %q", r, err, want)
 		}
 	}
-	if _, err := Accounts("wechat", "wechat", []string{"shop", "a b"}); err == nil {
+	if _, err := Accounts("wechat", "wechat", "", []string{"shop", "a b"}); err == nil {
 		t.Error("an account with a wrong user name")
 	}
 }
@@ -109,7 +109,7 @@ func TestUsersWhoseNamesCollideAreRefused(t *testing.T) {
 		`the user "worker" has the name of the workers' user`:                {"worker"},
 		`the user "Worker" has the name of the workers' user`:                {"shop", "Worker"},
 	} {
-		if text, err := Accounts("wechat", "wechat", users); err == nil || !strings.Contains(err.Error(), want) {
+		if text, err := Accounts("wechat", "wechat", "", users); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: the error is %v, want %q\n%s", users, err, want, text)
 		}
 	}

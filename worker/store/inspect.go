@@ -35,6 +35,9 @@ type BucketState struct {
 // answer; it wraps jetstream.ErrJetStreamNotEnabled and jetstream.ErrJetStreamNotEnabledForAccount.
 func (s *Store) Inspect(ctx context.Context) (credentials, ledgers BucketState, err error) {
 	replicas := s.cfg.replicas(s.nc)
+	if s.cfg.Replicas == 0 && s.cfg.JSDomain == "" && s.nc.ConnectedClusterName() == s.nc.ConnectedServerName() {
+		replicas = 1 // a server with leafnode remotes and without a cluster
+	}
 	wants := [2]jetstream.KeyValueConfig{s.cfg.credentials(replicas), s.cfg.ledgers(replicas)}
 	var states [2]BucketState
 	var opened [2]jetstream.KeyValue
