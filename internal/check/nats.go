@@ -174,7 +174,8 @@ func (r *run) checkJetStream(err error) {
 			"JetStream", `unset NATS_URL and NATS_TOKEN, or eval "$(wxkeeper nats-env --worker)"`)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		r.add(Fail, NATS, "JetStream is off for the NATS account of this user",
-			"switch it on (jetstream: enabled in the account), or use a user of another account")
+			"switch it on (jetstream: enabled in the account), or use a user of another account; if JetStream is in another "+
+				"domain, set WXKEEPER_JS_DOMAIN")
 	case isSilent(err) && r.JSDomain != "":
 		r.add(Fail, NATS, "no JetStream answers in the domain "+r.JSDomain, r.adviceFor(err))
 	case isSilent(err):

@@ -169,3 +169,35 @@ func TestEveryRoleHasAMeaningAndAList(t *testing.T) {
 		wantParts(t, configuration(t, q), "publish: { allow: [\n      #")
 	}
 }
+
+// A server of the domain checks the first subject, other servers the second.
+func TestListForADomainHasEachSubjectOfJetStreamTwice(t *testing.T) {
+	t.Parallel()
+	for _, role := range Roles {
+		r := request(role)
+		if role.OfAccount() {
+			r.AppIDs = []string{"wx1"}
+		}
+		without := configuration(t, r)
+		r.Domain = "hub"
+		with := configuration(t, r)
+		for line := range strings.Lines(without) {
+			wantParts(t, with, line)
+			if subject, ok := strings.CutPrefix(strings.TrimSpace(line), `"$JS.API.`); ok {
+				wantParts(t, with, `"$JS.hub.API.`+subject)
+			}
+			if subject, ok := strings.CutPrefix(strings.TrimSpace(line), `"$KV.`); ok {
+				wantParts(t, with, `"$JS.hub.API.$KV.`+subject)
+			}
+		}
+		if jetstream := strings.Contains(without, "$JS."); jetstream == (with == without) {
+			t.Errorf("%s: the domain changes the list: %t", role, with != without)
+		}
+	}
+	text, err := Accounts("wechat", "wechat", "hub", []string{"shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantParts(t, text, `{ service: "$JS.hub.API.DIRECT.GET.KV_wechat.$KV.wechat.*.*", accounts: [APPS] }`,
+		`{ service: { account: WX, subject: "$JS.API.DIRECT.GET.KV_wechat.$KV.wechat.*.*" } }`)
+}

@@ -66,7 +66,8 @@ var advices = map[jetstream.ErrorCode]advice{
 	10028: {permanent, "The NATS account, or the server, has too little memory storage. Raise max_memory, lower " +
 		"WXKEEPER_BUCKET_MAX_BYTES, or set WXKEEPER_BUCKET_STORAGE=file."},
 	10039: {permanent, "Enable JetStream for the NATS account of this user (jetstream: enabled), or use a user of " +
-		"another account. If this is the embedded server of another worker: wxkeeper nats-env --worker."},
+		"another account (of the embedded server of another worker: wxkeeper nats-env --worker). If JetStream is in " +
+		"another domain, set WXKEEPER_JS_DOMAIN."},
 	10047: {permanent, "The NATS account, or the server, has no file storage, or too little. Raise max_file, lower " +
 		"WXKEEPER_BUCKET_MAX_BYTES, or set WXKEEPER_BUCKET_STORAGE=memory."},
 	10052: {permanent, "The NATS server refuses a setting of the bucket. Correct WXKEEPER_REPLICAS or the variables " +
