@@ -112,6 +112,9 @@ func connect(ctx context.Context, t *terminal, cfg config.Config, extra ...nats.
 		return nc, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.As(err, &unreachable) && cfg.NATSURL == "" && unreachable.Reached:
+		return nil, fmt.Errorf("no wxkeeper at %s: %s: another process may listen there: set WXKEEPER_NATS_LISTEN as "+
+			"`wxkeeper run` has it, or NATS_URL", unreachable.URL, unreachable.Why)
 	case errors.As(err, &unreachable) && cfg.NATSURL == "":
 		return nil, fmt.Errorf("no wxkeeper at %s: %s: start `wxkeeper run`, or set NATS_URL", unreachable.URL,
 			unreachable.Why)

@@ -64,6 +64,10 @@ func adviceFor(err error) string {
 		return adviceSilent
 	case isOne(nats.ErrNoInfoReceived), strings.Contains(err.Error(), "protocol"), strings.Contains(err.Error(), "Parser"):
 		return adviceNoNATS
+	case isOne(nats.ErrNoServers): // nats.go says this of a connection that was closed at once
+		return adviceClosed
+	case atDial: // other systems have other error numbers
+		return adviceNoAnswer
 	}
 	return ""
 }

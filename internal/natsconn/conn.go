@@ -109,7 +109,7 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 		}
 		why, advice := dial.why(err), dial.advice(err)
 		if cfg.FailFast {
-			return nil, &UnreachableError{URL: shown, Why: why, Advice: advice, Err: err}
+			return nil, &UnreachableError{URL: shown, Why: why, Advice: advice, Reached: dial.reached(err), Err: err}
 		}
 		if n, ok := lines.allow(why); ok {
 			cfg.Logger.Warn("NATS cannot be reached, trying again", withDropped(n, withAdvice(advice, "url", shown, "error",

@@ -20,7 +20,9 @@ type UnreachableError struct {
 	Why string // the causes, short: "connection refused"
 	// Advice says what to do about each cause; "" if no cause is known.
 	Advice string
-	Err    error // the error of nats.go
+	// Reached: something listens at one of the addresses, and the connection to it failed later.
+	Reached bool
+	Err     error // the error of nats.go
 }
 
 func (e *UnreachableError) Error() string {
@@ -74,11 +76,14 @@ func (d *dialer) advice(err error) string {
 	for _, f := range d.failed {
 		add(f.advice)
 	}
-	if !isDialError(err) || len(d.failed) == 0 {
+	if d.reached(err) {
 		add(adviceFor(err))
 	}
 	return strings.Join(all, "; ")
 }
+
+// reached reports whether a connection was made, and failed later with err.
+func (d *dialer) reached(err error) bool { return !isDialError(err) || len(d.failed) == 0 }
 
 // isDialError reports whether nats.go made no connection.
 func isDialError(err error) bool {
@@ -99,7 +104,10 @@ func (d *dialer) why(err error) string {
 	if same {
 		return d.failed[0].why
 	}
-	if !atDial || len(all) == 0 {
+	switch {
+	case errors.Is(err, nats.ErrNoServers) && len(all) == 0: // nats.go returns no cause
+		all = append(all, "the connection was closed before it was ready")
+	case !atDial || len(all) == 0:
 		all = append(all, err.Error())
 	}
 	return strings.Join(all, "; ")
