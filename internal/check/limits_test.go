@@ -136,3 +136,24 @@ func TestServerWithLeafnodeRemotesIsNoCluster(t *testing.T) {
 	wantNoTrouble(t, found)
 	wantFinding(t, found, Buckets, OK, "bucket wechat has the settings that workers need, 1 replica")
 }
+
+func TestFullBucketIsFoundWithAdvice(t *testing.T) {
+	t.Parallel()
+	s, _, _ := startAll(t)
+	js, err := jetstream.New(s.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := js.Stream(t.Context(), "KV_wechat")
+	if err == nil {
+		full := st.CachedInfo().Config
+		full.MaxBytes = 100
+		_, err = js.UpdateStream(t.Context(), full)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := runAll(t, configOf(s.URL(), ""))
+	wantFinding(t, found, Buckets, Fail, "a trial lease", "could not be taken", "The bucket is full. Raise its size")
+	wantFinding(t, found, Buckets, Warn, "bucket wechat may have 100 bytes")
+}

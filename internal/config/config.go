@@ -58,7 +58,7 @@ type Config struct {
 	JSDomain      string   `env:"WXKEEPER_JS_DOMAIN" help:"JetStream domain of the buckets, if it is not that of the server of NATS_URL"`
 	MaxBytes      size     `env:"WXKEEPER_BUCKET_MAX_BYTES" help:"largest size with which each of the two buckets is created, for example 64MB; 0: no limit"`
 	Storage       string   `env:"WXKEEPER_BUCKET_STORAGE" help:"file, or memory: buckets in memory are lost when their NATS servers stop, and are filled again"`
-	PlacementTags []string `env:"WXKEEPER_BUCKET_PLACEMENT_TAGS" help:"tags that NATS servers must have to store the buckets; a comma-separated list"`
+	PlacementTags []string `env:"WXKEEPER_BUCKET_PLACEMENT_TAGS" help:"tags that the servers of a NATS cluster must have to store the buckets; a comma-separated list"`
 
 	RefreshBefore      time.Duration `env:"WXKEEPER_REFRESH_BEFORE" min:"1s" max:"1h" help:"how long before its expiry a token of WECHAT_TOKEN_API=token is refreshed, at most a third of its life; a token of stable_token is refreshed in its last 5 minutes, tickets are checked every 15 minutes"`
 	ResolveConcurrency int           `env:"WXKEEPER_RESOLVE_CONCURRENCY" min:"1" max:"65536" help:"maximum number of code resolutions in flight in one worker"`

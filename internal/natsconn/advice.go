@@ -23,6 +23,8 @@ const (
 		"NATS_TLS_FIRST=true), or a port that is not for clients (correct NATS_URL)"
 	adviceClosed = "the connection was closed before it was ready: the server may have handshake_first (set " +
 		"NATS_TLS_FIRST=true), may be full or stopping, or is no NATS server (correct NATS_URL)"
+	adviceFull = "the server, or the NATS account, is full: raise max_connections, or end " +
+		"connections that are not needed (nats server report connections)"
 	adviceNoNATS = "what listens there is not the port of a NATS server for clients: correct NATS_URL"
 
 	adviceTLSRequired = "the server demands TLS: write tls:// in NATS_URL, and set NATS_CA if its certificate is signed " +
@@ -58,6 +60,8 @@ func adviceFor(err error) string {
 		return adviceRefused
 	case isOne(syscall.EHOSTUNREACH, syscall.ENETUNREACH), atDial && errors.As(err, &timed) && timed.Timeout():
 		return adviceNoAnswer
+	case isOne(nats.ErrMaxConnectionsExceeded, nats.ErrMaxAccountConnectionsExceeded):
+		return adviceFull
 	case isOne(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE):
 		return adviceClosed
 	case isOne(nats.ErrTimeout), errors.As(err, &timed) && timed.Timeout():

@@ -89,6 +89,8 @@ func TestAdviceNamesTheCauseOfAConnectionThatFails(t *testing.T) {
 		}
 	}()
 	closes, _ := deadAddr(t)
+	full := rawServer(t, &server.Options{MaxConn: 1})
+	connect(t, natsconn.Config{URL: full})
 	user := startServer(t, embedded.Config{User: "u", Password: "S3CRET-p"})
 	for name, tt := range map[string]struct {
 		cfg  natsconn.Config
@@ -98,6 +100,7 @@ func TestAdviceNamesTheCauseOfAConnectionThatFails(t *testing.T) {
 		"no such host":   {natsconn.Config{URL: "nats://nats.invalid:1"}, []string{"DNS"}},
 		"closed":         {natsconn.Config{URL: closes}, []string{"NATS_TLS_FIRST=true", "correct NATS_URL"}},
 		"another server": {natsconn.Config{URL: chatty.Addr().String()}, []string{"not the port of a NATS server"}},
+		"full":           {natsconn.Config{URL: full}, []string{"full"}},
 		"two causes": {natsconn.Config{URL: "nats://127.0.0.1:1,nats://nats.invalid:1"},
 			[]string{"nothing listens there", "DNS"}},
 		"no credentials": {natsconn.Config{URL: user.URL()}, []string{"has sent no credentials", "NATS_PASSWORD"}},

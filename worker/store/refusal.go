@@ -7,6 +7,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 )
 
 // Refusal is an error of JetStream with an advice.
@@ -50,6 +52,7 @@ const (
 	errCodeNoPeers              jetstream.ErrorCode = 10005
 	errCodeReplicasNotSupported jetstream.ErrorCode = 10074
 	errCodeNoTier               jetstream.ErrorCode = 10120
+	errCodeStoreFailed          jetstream.ErrorCode = 10077
 )
 
 // advices has the advice for each error code of the server (errors.json of nats-server) with which it refuses to make
@@ -61,6 +64,8 @@ var advices = map[jetstream.ErrorCode]advice{
 	10009: {passing, adviceQuorum},
 	10023: {passing, "The NATS servers have no room for the bucket. Give JetStream more storage, or remove streams that " +
 		"are not needed: nats server report jetstream."},
+	10026: {passing, "The NATS account, or the stream, has as many consumers as it may have. Raise max_consumers, or remove " +
+		"consumers that are not needed: nats consumer report. Until then workers read the leader of the stream."},
 	10027: {permanent, "The NATS account has as many streams as it may have, and wxkeeper needs two. Raise max_streams " +
 		"of the account, or remove streams that are not needed: nats stream ls."},
 	10028: {permanent, "The NATS account, or the server, has too little memory storage. Raise max_memory, lower " +
@@ -104,6 +109,9 @@ func (s *Store) adviceFor(err error) (advice, bool) {
 		return advice{permanent, removeAdvice(s.cfg.Bucket)}, true
 	case code == errCodeNoPeers:
 		return s.adviceForPlacement(description), true
+	case code == errCodeStoreFailed && strings.Contains(description, "maximum bytes"):
+		return advice{passing, "The bucket is full. Raise its size: nats stream edit " + bucket.Stream(s.cfg.Bucket) +
+			" --max-bytes, and the same for " + bucket.Stream(bucket.LedgerOf(s.cfg.Bucket)) + "."}, true
 	case silent && s.cfg.JSDomain != "":
 		return advice{passing, fmt.Sprintf("No JetStream of the domain %q answers. Correct WXKEEPER_JS_DOMAIN (nats account "+
 			"info shows the domain), or look at the leafnode connection to it.", s.cfg.JSDomain)}, true
