@@ -38,7 +38,8 @@ func TestStartAsksAgainForWhatMayPassAndEndsWithWhatMayNot(t *testing.T) {
 	}
 	var logged bytes.Buffer
 	w, err := New(srv.Connect(), Config{
-		Accounts: []Account{{AppID: "wx1", Secret: secret}}, JSDomain: "fake", Log: slog.New(slog.NewTextHandler(&logged, nil)),
+		Accounts: []Account{{AppID: "wx1", Secret: secret}}, JSDomain: "fake",
+		Log: slog.New(slog.NewTextHandler(&logged, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 )
 
-// The NATS account demands a largest size of each stream, and the worker has no setting for it: it would create nothing.
+// The NATS account demands a largest size of each stream, and the worker has no setting for it.
 func TestBucketsMadeByTheCommandsOfTheDocumentAreAccepted(t *testing.T) {
 	t.Parallel()
 	doc, err := os.ReadFile("../../docs/deploy.md")

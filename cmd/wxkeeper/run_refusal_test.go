@@ -25,7 +25,8 @@ func TestRunEndsWithAdviceIfJetStreamRefusesTheBucketsForGood(t *testing.T) {
 	if n := strings.Count(printed, "10113"); n != 1 {
 		t.Errorf("the refusal is told %d times, want once: %s", n, printed)
 	}
-	for _, text := range []string{`"level":"ERROR"`, `"advice":"The NATS account demands`, "Set WXKEEPER_BUCKET_MAX_BYTES"} {
+	for _, text := range []string{`"level":"ERROR"`, `"advice":"The NATS account demands`,
+		"Set WXKEEPER_BUCKET_MAX_BYTES"} {
 		if !strings.Contains(printed, text) {
 			t.Errorf("no %s in %s", text, printed)
 		}

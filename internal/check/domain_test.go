@@ -32,7 +32,7 @@ func domains(t *testing.T) (hub, leaf *natstest.Server) {
 	})
 }
 
-// The list of a worker for a domain is right at a server of the domain and at one outside, and the check finds no fault.
+// The list of a worker for a domain is right at a server of the domain and at one outside of it.
 func TestWorkerAndCheckWorkInAJetStreamDomainWithTheListOfPermissions(t *testing.T) {
 	hub, leaf := domains(t)
 	sim := startWeChat(t)

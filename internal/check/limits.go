@@ -42,8 +42,8 @@ func (r *run) quotaFor(info *jetstream.AccountInfo, replicas int) (q quota, ok b
 		}
 	}
 	q = quota{
-		max: tier.Limits.MaxStore, used: int64(max(tier.Store, tier.ReservedStore)), maxStream: tier.Limits.StoreMaxStreamBytes,
-		streams: tier.Streams, maxStreams: tier.Limits.MaxStreams, maxBytesRequired: tier.Limits.MaxBytesRequired,
+		max: tier.Limits.MaxStore, used: int64(max(tier.Store, tier.ReservedStore)),
+		maxStream: tier.Limits.StoreMaxStreamBytes, streams: tier.Streams, maxStreams: tier.Limits.MaxStreams, maxBytesRequired: tier.Limits.MaxBytesRequired,
 		copies: copies,
 	}
 	if r.Memory {
@@ -114,7 +114,8 @@ func (r *run) compareLimits(info *jetstream.AccountInfo, states []store.BucketSt
 	case missing > 0 && q.maxBytesRequired && r.MaxBytes == 0:
 		fail(10113, what+"demands a largest size of each stream")
 	case missing > 0 && q.maxStream > 0 && r.MaxBytes > q.maxStream:
-		fail(10122, what+fmt.Sprintf("allows streams of %d bytes, and WXKEEPER_BUCKET_MAX_BYTES is %d", q.maxStream, r.MaxBytes))
+		fail(10122, what+fmt.Sprintf("allows streams of %d bytes, and WXKEEPER_BUCKET_MAX_BYTES is %d", q.maxStream,
+			r.MaxBytes))
 	case missing > 0 && q.maxStreams > 0 && q.streams+missing > q.maxStreams:
 		fail(10027, what+fmt.Sprintf("has %d of %s", q.streams, count(q.maxStreams, "stream")))
 	case q.max == 0 && missing > 0:

@@ -77,22 +77,31 @@ func TestLimitsOfTiersAndOldServersAreUnderstood(t *testing.T) {
 	limits := func(file int64) jetstream.AccountLimits {
 		return jetstream.AccountLimits{MaxStore: file, MaxMemory: -1}
 	}
+	account := func(file int64) jetstream.AccountInfo {
+		return jetstream.AccountInfo{Tier: jetstream.Tier{Limits: limits(file)}}
+	}
+	tier := func(name string, file int64) jetstream.AccountInfo {
+		return jetstream.AccountInfo{Tiers: map[string]jetstream.Tier{name: {Limits: limits(file)}}}
+	}
+	old := account(-1)
+	old.API.Level = -1
+	nc := natstest.Start(t).Connect()
 	for name, tt := range map[string]struct {
 		info     jetstream.AccountInfo
 		replicas int
 		level    Level
 		text     string
 	}{
-		"enough for three replicas":     {jetstream.AccountInfo{Tier: jetstream.Tier{Limits: limits(3 * 2 * perCredential)}}, 0, OK, ""},
-		"enough for one replica only":   {jetstream.AccountInfo{Tier: jetstream.Tier{Limits: limits(2 * perCredential)}}, 0, Fail, "need about 24576 more"},
-		"tier for three":                {jetstream.AccountInfo{Tiers: map[string]jetstream.Tier{"R3": {Limits: limits(2 * perCredential)}}}, 0, OK, ""},
-		"tier for one, by default":      {jetstream.AccountInfo{Tiers: map[string]jetstream.Tier{"R1": {Limits: limits(-1)}}}, 0, OK, ""},
-		"tier for one, three are set":   {jetstream.AccountInfo{Tiers: map[string]jetstream.Tier{"R1": {Limits: limits(-1)}}}, 3, Fail, "no limits for buckets with 3 replicas"},
-		"a server that expires nothing": {jetstream.AccountInfo{Tier: jetstream.Tier{Limits: limits(-1)}, API: jetstream.APIStats{Level: -1}}, 0, Fail, "cannot expire leases"},
+		"enough for three replicas":     {account(3 * 2 * perCredential), 0, OK, ""},
+		"enough for one replica only":   {account(2 * perCredential), 0, Fail, "need about 24576 more"},
+		"tier for three":                {tier("R3", 2*perCredential), 0, OK, ""},
+		"tier for one, by default":      {tier("R1", -1), 0, OK, ""},
+		"tier for one, three are set":   {tier("R1", -1), 3, Fail, "no limits for buckets with 3 replicas"},
+		"a server that expires nothing": {old, 0, Fail, "cannot expire leases"},
 	} {
 		r := &run{Config: Config{Config: worker.Config{Replicas: tt.replicas}}}
 		var err error
-		if r.store, err = store.New(natstest.Start(t).Connect(), store.Config{}); err != nil {
+		if r.store, err = store.New(nc, store.Config{}); err != nil {
 			t.Fatal(err)
 		}
 		tt.info.API.Level++ // 1, unless the case says -1

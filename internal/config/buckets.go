@@ -78,7 +78,8 @@ func (c Config) CheckEmbedded() error {
 		{"WXKEEPER_JS_DOMAIN", c.JSDomain}, {"WXKEEPER_BUCKET_PLACEMENT_TAGS", strings.Join(c.PlacementTags, ",")},
 	} {
 		if c.NATSURL == "" && v.value != "" {
-			return setting.Errorf(v.name, "the embedded NATS server has neither a domain nor tags: set NATS_URL too, or unset it")
+			return setting.Errorf(v.name,
+				"the embedded NATS server has neither a domain nor tags: set NATS_URL too, or unset it")
 		}
 	}
 	return nil

@@ -29,16 +29,17 @@ const (
 
 	adviceTLSRequired = "the server demands TLS: write tls:// in NATS_URL, and set NATS_CA if its certificate is signed " +
 		"by an authority of your own"
-	adviceTLSUnavailable = "the server has no TLS, and this client demands it: enable TLS on the server, or write nats:// " +
-		"in NATS_URL and unset NATS_CA, NATS_CERT, NATS_KEY and NATS_TLS_FIRST"
+	adviceTLSUnavailable = "the server has no TLS, and this client demands it: enable TLS on the server, or write " +
+		"nats:// in NATS_URL and unset NATS_CA, NATS_CERT, NATS_KEY and NATS_TLS_FIRST"
 	adviceTLSFirst = "the server does not begin with TLS (handshake_first): unset NATS_TLS_FIRST"
 	adviceTLS      = "look at the TLS settings of the server, and at NATS_CA, NATS_CERT, NATS_KEY and NATS_TLS_FIRST"
 
-	adviceAuthority = "the certificate of the server is not trusted: set NATS_CA to the file of the authority that signed it"
+	adviceAuthority = "the certificate of the server is not trusted: set NATS_CA to the file of the authority that " +
+		"signed it"
 	adviceHostname  = "the certificate of the server is for other names: write one of them as the host in NATS_URL"
 	adviceExpired   = "the certificate of the server has expired, or is not valid yet: renew it, or correct the clock"
-	adviceClient    = "the server does not accept the certificate of this client: set NATS_CERT and NATS_KEY to one that " +
-		"its authority signed"
+	adviceClient    = "the server does not accept the certificate of this client: set NATS_CERT and NATS_KEY to one " +
+		"that its authority signed"
 )
 
 // adviceFor says what to do about an error of connecting; "" if its cause is not known.

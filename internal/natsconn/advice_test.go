@@ -61,7 +61,8 @@ func TestServerThatBeginsWithTLSIsReachedWithTLSFirst(t *testing.T) {
 	reaches(t, connect(t, natsconn.Config{URL: waits, CA: ca, TLSFirst: true}))
 	fails(t, natsconn.Config{URL: waits, TLSFirst: true}, "set NATS_CA to the file of the authority")
 
-	fails(t, natsconn.Config{URL: hasty, CA: ca, FailFast: true}, "NATS_TLS_FIRST=true") // the server closes the connection
+	// the server closes the connection
+	fails(t, natsconn.Config{URL: hasty, CA: ca, FailFast: true}, "NATS_TLS_FIRST=true")
 	_, err := natsconn.Connect(t.Context(), natsconn.Config{URL: waits, CA: ca, FailFast: true,
 		ConnectTimeout: 100 * time.Millisecond}) // the client gives up
 	if err == nil || !strings.Contains(err.Error(), "NATS_TLS_FIRST=true") {
@@ -113,8 +114,8 @@ func TestAdviceNamesTheCauseOfAConnectionThatFails(t *testing.T) {
 			fails(t, tt.cfg, tt.want...)
 		})
 	}
-	_, err = natsconn.Connect(t.Context(), natsconn.Config{URL: strings.Replace(web.URL, "http", "nats", 1), FailFast: true,
-		ConnectTimeout: 100 * time.Millisecond})
+	_, err = natsconn.Connect(t.Context(), natsconn.Config{URL: strings.Replace(web.URL, "http", "nats", 1),
+		FailFast: true, ConnectTimeout: 100 * time.Millisecond})
 	var u *natsconn.UnreachableError
 	if !errors.As(err, &u) || !strings.Contains(u.Advice, "a port that is not for clients") {
 		t.Errorf("a web server, which waits for a request: %v", err)

@@ -25,7 +25,8 @@ func StartDomains(tb testing.TB, change func(*server.Options)) (hub, leaf *Serve
 	leaf = Start(tb, change, func(o *server.Options) {
 		o.ServerName, o.JetStreamDomain = "leaf", "leaf"
 		o.LeafNode.ReconnectInterval = 20 * time.Millisecond
-		o.LeafNode.Remotes = []*server.RemoteLeafOpts{Remote(fmt.Sprintf("nats://leaf:%s@127.0.0.1:%d", accountPassword, port))}
+		address := fmt.Sprintf("nats://leaf:%s@127.0.0.1:%d", accountPassword, port)
+		o.LeafNode.Remotes = []*server.RemoteLeafOpts{Remote(address)}
 	})
 	end := time.Now().Add(patience)
 	tick := time.NewTicker(10 * time.Millisecond)

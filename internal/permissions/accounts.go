@@ -10,7 +10,8 @@ import (
 
 // Accounts returns a block of nats-server's configuration with two NATS accounts: WX for workers and JetStream,
 // and APPS for services and operators, which sees only what WX exports. A reply to a user of APPS never leaves
-// APPS, whatever its subject. name is the credential bucket, domain its JetStream domain ("": none); users are the users of APPS.
+// APPS, whatever its subject. name is the credential bucket, domain its
+// JetStream domain ("": none); users are the users of APPS.
 func Accounts(prefix, name, domain string, users []string) (string, error) {
 	for _, u := range users {
 		if err := checkUser(u); err != nil {

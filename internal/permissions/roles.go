@@ -71,8 +71,8 @@ type list struct {
 // names are the configured names of an installation.
 type names struct{ prefix, bucket, domain string }
 
-// inDomain adds to each subject of JetStream the subject by which it is reached in a domain. A user needs both: a server
-// of the domain maps the second to the first before it checks permissions, and other servers do not map it.
+// inDomain adds to each subject of JetStream the subject by which it is reached in a domain. A user needs both: a
+// server of the domain maps the second to the first before it checks permissions, and other servers do not map it.
 func inDomain(domain string, groups []group) (all []group) {
 	for _, g := range groups {
 		all = append(all, g)

@@ -148,7 +148,7 @@ func (c *Config) replicas(nc *nats.Conn) int {
 // isClustered reports whether the server that stores a stream is in a cluster. A server with leafnode remotes that is
 // in none gives itself its own name as the name of its cluster.
 func isClustered(c *jetstream.ClusterInfo) bool {
-	return c != nil && c.Name != "" && c.Name != c.Leader
+	return c != nil && c.Name != "" && (c.Name != c.Leader || len(c.Replicas) > 0)
 }
 
 // ensureBucket opens a bucket, and creates it if it does not exist. It does not change the replicas of an
@@ -251,8 +251,9 @@ func verifyBucket(have jetstream.StreamConfig, want jetstream.KeyValueConfig) er
 	case have.MaxMsgsPerSubject != 1:
 		return fail("history", have.MaxMsgsPerSubject, 1)
 	case have.Storage != jetstream.FileStorage && want.Storage == jetstream.FileStorage:
-		return &Refusal{Permanent: true, Err: fmt.Errorf("%w: bucket %s has storage %v, it must be %v", ErrBucket, want.Bucket,
-			have.Storage, want.Storage), Advice: "Set WXKEEPER_BUCKET_STORAGE=memory to accept it. " + removeAdvice(want.Bucket)}
+		return &Refusal{Permanent: true,
+			Err: fmt.Errorf("%w: bucket %s has storage %v, it must be %v", ErrBucket, want.Bucket, have.Storage, want.Storage),
+			Advice: "Set WXKEEPER_BUCKET_STORAGE=memory to accept it. " + removeAdvice(want.Bucket)}
 	case have.MaxAge != 0:
 		return fail("a TTL of", have.MaxAge, "none")
 	case have.MaxMsgSize > 0 && have.MaxMsgSize < maxRecord:

@@ -64,8 +64,8 @@ var advices = map[jetstream.ErrorCode]advice{
 	10009: {passing, adviceQuorum},
 	10023: {passing, "The NATS servers have no room for the bucket. Give JetStream more storage, or remove streams that " +
 		"are not needed: nats server report jetstream."},
-	10026: {passing, "The NATS account, or the stream, has as many consumers as it may have. Raise max_consumers, or remove " +
-		"consumers that are not needed: nats consumer report. Until then workers read the leader of the stream."},
+	10026: {passing, "The NATS account, or the stream, has as many consumers as it may have. Raise max_consumers, or " +
+		"remove consumers that are not needed: nats consumer report. Until then workers read the leader of the stream."},
 	10027: {permanent, "The NATS account has as many streams as it may have, and wxkeeper needs two. Raise max_streams " +
 		"of the account, or remove streams that are not needed: nats stream ls."},
 	10028: {permanent, "The NATS account, or the server, has too little memory storage. Raise max_memory, lower " +

@@ -29,7 +29,8 @@ func TestEachLimitOfAnAccountIsAPermanentRefusalWithAnAdvice(t *testing.T) {
 		"REQUIRED": {"max_bytes: true", 10113, "Set WXKEEPER_BUCKET_MAX_BYTES", Config{Bucket: "b", MaxBytes: 1 << 20}},
 		"LARGE": {"max_bytes: true, disk_max_stream_bytes: 1MB", 10122, "Lower WXKEEPER_BUCKET_MAX_BYTES",
 			Config{Bucket: "b", MaxBytes: 1 << 20}},
-		"NOFILE":   {"max_file: 0, max_memory: 8M", 10047, "WXKEEPER_BUCKET_STORAGE=memory", Config{Bucket: "b", Memory: true}},
+		"NOFILE":   {"max_file: 0, max_memory: 8M", 10047, "WXKEEPER_BUCKET_STORAGE=memory",
+			Config{Bucket: "b", Memory: true}},
 		"NOMEMORY": {"max_memory: 0, max_file: 8M", 10028, "WXKEEPER_BUCKET_STORAGE=file", Config{Bucket: "b"}},
 		"SMALL":    {"max_file: 3MB", 10047, "lower WXKEEPER_BUCKET_MAX_BYTES", Config{Bucket: "b", MaxBytes: 1 << 20}},
 		"STREAMS":  {"max_streams: 1", 10027, "Raise max_streams", Config{}},
@@ -202,14 +203,17 @@ func TestBucketThatIsNoneIsAPermanentRefusal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.CreateStream(testContext(t), jetstream.StreamConfig{Name: "KV_wechat", Subjects: []string{"x"}}); err != nil {
-		t.Fatal(err)
+	create := func(name, subject string) {
+		t.Helper()
+		cfg := jetstream.StreamConfig{Name: name, Subjects: []string{subject}}
+		if _, err := js.CreateStream(testContext(t), cfg); err != nil {
+			t.Fatal(err)
+		}
 	}
+	create("KV_wechat", "x")
 	_, err = ensureOnce(t, nc, Config{})
 	wantRefusal(t, "no bucket", err, 0, permanent, "Remove the bucket")
-	if _, err := js.CreateStream(testContext(t), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"$KV.b.>"}}); err != nil {
-		t.Fatal(err)
-	}
+	create("OTHER", "$KV.b.>")
 	_, err = ensureOnce(t, nc, Config{Bucket: "b"})
 	wantRefusal(t, "overlap", err, 10065, permanent, "WXKEEPER_BUCKET")
 }
