@@ -36,9 +36,9 @@ const (
 
 	adviceAuthority = "the certificate of the server is not trusted: set NATS_CA to the file of the authority that " +
 		"signed it"
-	adviceHostname  = "the certificate of the server is for other names: write one of them as the host in NATS_URL"
-	adviceExpired   = "the certificate of the server has expired, or is not valid yet: renew it, or correct the clock"
-	adviceClient    = "the server does not accept the certificate of this client: set NATS_CERT and NATS_KEY to one " +
+	adviceHostname = "the certificate of the server is for other names: write one of them as the host in NATS_URL"
+	adviceExpired  = "the certificate of the server has expired, or is not valid yet: renew it, or correct the clock"
+	adviceClient   = "the server does not accept the certificate of this client: set NATS_CERT and NATS_KEY to one " +
 		"that its authority signed"
 )
 

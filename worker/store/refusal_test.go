@@ -29,7 +29,7 @@ func TestEachLimitOfAnAccountIsAPermanentRefusalWithAnAdvice(t *testing.T) {
 		"REQUIRED": {"max_bytes: true", 10113, "Set WXKEEPER_BUCKET_MAX_BYTES", Config{Bucket: "b", MaxBytes: 1 << 20}},
 		"LARGE": {"max_bytes: true, disk_max_stream_bytes: 1MB", 10122, "Lower WXKEEPER_BUCKET_MAX_BYTES",
 			Config{Bucket: "b", MaxBytes: 1 << 20}},
-		"NOFILE":   {"max_file: 0, max_memory: 8M", 10047, "WXKEEPER_BUCKET_STORAGE=memory",
+		"NOFILE": {"max_file: 0, max_memory: 8M", 10047, "WXKEEPER_BUCKET_STORAGE=memory",
 			Config{Bucket: "b", Memory: true}},
 		"NOMEMORY": {"max_memory: 0, max_file: 8M", 10028, "WXKEEPER_BUCKET_STORAGE=file", Config{Bucket: "b"}},
 		"SMALL":    {"max_file: 3MB", 10047, "lower WXKEEPER_BUCKET_MAX_BYTES", Config{Bucket: "b", MaxBytes: 1 << 20}},
