@@ -64,11 +64,11 @@ func (runVerb) Run(ctx context.Context, t *terminal) error {
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		log.Info("wxkeeper stopped before NATS was reached")
-		return nil
+		err = nil
 	case refused: // in the log, where the other problems of JetStream are
 		log.Error("JetStream refuses the buckets, and asking again is useless: wxkeeper stops", "error", refusal.Err,
 			"advice", refusal.Advice)
-		return errPrinted
+		err = errPrinted
 	}
 	return err
 }

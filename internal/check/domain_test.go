@@ -18,7 +18,6 @@ import (
 // domain hub, and the user admin.
 func domains(t *testing.T) (hub, leaf *natstest.Server) {
 	t.Helper()
-	t.Setenv("WORKER_PASSWORD", "p")
 	list, err := permissions.User(permissions.Request{Prefix: "wechat", Bucket: "wechat", Domain: "hub",
 		Roles: []permissions.Role{permissions.Worker}})
 	if err != nil {
@@ -34,6 +33,7 @@ func domains(t *testing.T) (hub, leaf *natstest.Server) {
 
 // The list of a worker for a domain is right at a server of the domain and at one outside of it.
 func TestWorkerAndCheckWorkInAJetStreamDomainWithTheListOfPermissions(t *testing.T) {
+	t.Setenv("WORKER_PASSWORD", "p") // of the list
 	hub, leaf := domains(t)
 	sim := startWeChat(t)
 	for name, s := range map[string]*natstest.Server{"hub": hub, "leaf": leaf} {

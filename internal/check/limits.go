@@ -43,8 +43,9 @@ func (r *run) quotaFor(info *jetstream.AccountInfo, replicas int) (q quota, ok b
 	}
 	q = quota{
 		max: tier.Limits.MaxStore, used: int64(max(tier.Store, tier.ReservedStore)),
-		maxStream: tier.Limits.StoreMaxStreamBytes, streams: tier.Streams, maxStreams: tier.Limits.MaxStreams, maxBytesRequired: tier.Limits.MaxBytesRequired,
-		copies: copies,
+		maxStream: tier.Limits.StoreMaxStreamBytes, streams: tier.Streams, maxStreams: tier.Limits.MaxStreams,
+		maxBytesRequired: tier.Limits.MaxBytesRequired,
+		copies:           copies,
 	}
 	if r.Memory {
 		q.max, q.maxStream = tier.Limits.MaxMemory, tier.Limits.MemoryMaxStreamBytes

@@ -92,7 +92,7 @@ func TestComposePassesEveryVariableToWorkers(t *testing.T) {
 		"NATS_INBOX_PREFIX": compose,
 		"NATS_CREDS":        password, "NATS_NKEY": password, "NATS_TOKEN": password,
 		"NATS_CA": noTLS, "NATS_CERT": noTLS, "NATS_KEY": noTLS, "NATS_TLS_FIRST": noTLS,
-		"WXKEEPER_JS_DOMAIN": "the nodes are the whole NATS system",
+		"WXKEEPER_JS_DOMAIN":   "the nodes are the whole NATS system",
 		"WXKEEPER_NATS_LISTEN": noServer, "WXKEEPER_NATS_OPEN": noServer, "WXKEEPER_DATA_DIR": noServer,
 	}
 	passedFile, composeFile := read(t, "deploy/worker.env"), read(t, "docker-compose.yml")

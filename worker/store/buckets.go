@@ -252,7 +252,8 @@ func verifyBucket(have jetstream.StreamConfig, want jetstream.KeyValueConfig) er
 		return fail("history", have.MaxMsgsPerSubject, 1)
 	case have.Storage != jetstream.FileStorage && want.Storage == jetstream.FileStorage:
 		return &Refusal{Permanent: true,
-			Err:    fmt.Errorf("%w: bucket %s has storage %v, it must be %v", ErrBucket, want.Bucket, have.Storage, want.Storage),
+			Err: fmt.Errorf("%w: bucket %s has storage %v, it must be %v", ErrBucket, want.Bucket, have.Storage,
+				want.Storage),
 			Advice: "Set WXKEEPER_BUCKET_STORAGE=memory to accept it. " + removeAdvice(want.Bucket)}
 	case have.MaxAge != 0:
 		return fail("a TTL of", have.MaxAge, "none")
