@@ -12,7 +12,8 @@ func TestRunEndsWithAdviceIfJetStreamRefusesTheBucketsForGood(t *testing.T) {
 	t.Setenv("NATS_URL", natstest.StartAccounts(t, map[string]string{"REQUIRED": "max_bytes: true"}).URL())
 	for name, value := range map[string]string{
 		"WECHAT_APPID": mine, "WECHAT_SECRET": canary, "WECHAT_API_URL": "http://127.0.0.1:1", "WXKEEPER_DUMPABLE": "true",
-		"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_LOG_FORMAT": "json", "NATS_USER": "REQUIRED", "NATS_PASSWORD": "only-for-this-test",
+		"WXKEEPER_HTTP_ADDR": "none", "WXKEEPER_LOG_FORMAT": "json", "NATS_USER": "REQUIRED",
+		"NATS_PASSWORD": "only-for-this-test",
 	} {
 		t.Setenv(name, value)
 	}
