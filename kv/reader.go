@@ -55,6 +55,9 @@ const (
 type ReaderConfig struct {
 	Bucket        string // "" is messages.DefaultBucket
 	SubjectPrefix string // first token of the workers' subjects; "" is messages.DefaultPrefix
+	// JSDomain is the JetStream domain of the bucket, for FeedDirect and FeedWatch: WXKEEPER_JS_DOMAIN of the workers.
+	// "": the JetStream of the connected server, or of the account.
+	JSDomain string
 	// AppIDs are the accounts to follow; empty: all. A NATS permission can limit a watch to exactly one account, and
 	// the other feeds to any accounts.
 	AppIDs []string
@@ -152,7 +155,7 @@ func NewReader(nc *nats.Conn, cfg ReaderConfig) (*Reader, error) {
 		listeners: listeners{},
 	}
 	if r.source == nil {
-		js, err := jetstream.New(nc)
+		js, err := bucket.JetStream(nc, cfg.JSDomain)
 		if err != nil {
 			return nil, fmt.Errorf("kv: %w", err)
 		}
@@ -332,7 +335,7 @@ func (s *natsSource) Run(ctx context.Context, emit func(bucket.Event)) {
 	}
 	records := bucket.Requests(s.nc, s.cfg.SubjectPrefix)
 	if s.cfg.Feed == FeedDirect {
-		records = bucket.Direct(s.nc, s.cfg.Bucket)
+		records = bucket.Direct(s.nc, s.cfg.JSDomain, s.cfg.Bucket)
 	}
 	p := bucket.Poll{
 		NC: s.nc, Prefix: s.cfg.SubjectPrefix, AppIDs: s.cfg.AppIDs, Records: records, Emit: emit,

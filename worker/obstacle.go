@@ -87,7 +87,13 @@ func (r *refresher) obstacleOf(err error) obstacle {
 			f.Errcode, f.RID,
 		}}
 	}
-	return unwritable(err, r.violation())
+	o := unwritable(err, r.violation())
+	if r.explain != nil && o.cause.advice != advicePermissions {
+		if refusal, known := errors.AsType[*store.Refusal](r.explain(err)); known {
+			o.cause.advice = refusal.Advice
+		}
+	}
+	return o
 }
 
 // unwritable is the obstacle of a bucket that cannot be read or written. violation is what the server has said

@@ -107,7 +107,7 @@ func TestFullStorageIsTheReasonOfTheStateUntilThereIsRoomAgain(t *testing.T) {
 	f.pass(first.RefreshAt.Sub(f.clock.Now()))
 	st := w.awaitHindered(messages.ReasonUnwritable)
 	if st.State != messages.StateFailing || st.ErrorClass != string(messages.ReasonUnwritable) ||
-		!strings.Contains(st.Advice, "limits of this NATS account") {
+		!strings.Contains(st.Advice, "nats account info") {
 		t.Errorf("while the storage is full: %+v", st)
 	}
 	failed := events.next(messages.EventFailed)

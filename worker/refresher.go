@@ -46,7 +46,8 @@ type refresher struct {
 	leaseTTL       time.Duration
 	accountRefused func(appid string)
 	accounts       *accounts
-	lastError      func() error // of the connection to NATS; nil: there is none
+	lastError      func() error      // of the connection to NATS; nil: there is none
+	explain        func(error) error // adds what is known of an error of JetStream; nil: nothing is
 
 	reports   flights[reportKey, outcome]
 	reporting sync.WaitGroup // the reports under way: a stop waits for them

@@ -40,6 +40,11 @@ type Config struct {
 	Bucket        string // "" is messages.DefaultBucket
 	SubjectPrefix string // "" is messages.DefaultPrefix
 	Replicas      int    // of the buckets; 0: 3 in a cluster, else 1
+	// MaxBytes, Memory, PlacementTags and JSDomain are settings of the buckets: see store.Config.
+	MaxBytes      int64
+	Memory        bool
+	PlacementTags []string
+	JSDomain      string
 
 	// WeChat configures the client of the server API. Its OnCall is overwritten.
 	WeChat wechat.Config
@@ -134,7 +139,8 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	}
 	if w.store, err = store.New(nc, store.Config{
 		Bucket: cfg.Bucket, SubjectPrefix: cfg.SubjectPrefix, Replicas: cfg.Replicas, Worker: cfg.Name, Now: cfg.Now,
-		OnFewReplicas: w.fewReplicas, Keys: w.accounts.keys,
+		MaxBytes: cfg.MaxBytes, Memory: cfg.Memory, PlacementTags: cfg.PlacementTags, JSDomain: cfg.JSDomain,
+		OnFewReplicas: w.fewReplicas, OnCreate: w.bucketCreated, Keys: w.accounts.keys,
 		OnForgedLease: func(appid string, kind messages.Kind) { w.refresher.forged(appid, kind, entryLease) },
 		IsForeignLease: func(appid string, kind messages.Kind) bool {
 			return w.refresher.foreign(appid, kind, entryLease)
@@ -150,6 +156,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		events:  &events{nats: nc, prefix: cfg.SubjectPrefix, worker: cfg.Name, now: cfg.Now, log: cfg.Log},
 		metrics: m, log: cfg.Log, worker: cfg.Name, leaseTTL: leaseFor(cfg.WeChat.Timeout),
 		accountRefused: cfg.OnAccountRefused, accounts: &w.accounts, lastError: nc.LastError,
+		explain: w.store.Explain,
 	}
 	w.scheduler = newScheduler(w.memory, w.refresher, cfg.RefreshConcurrency, cfg.Log)
 	w.scheduler.setAccounts(w.accounts.all())
@@ -199,8 +206,8 @@ var ErrRunning = errors.New("Run was called before: make another Worker")
 // Run keeps the credentials fresh and answers requests until ctx ends. It then stops cleanly
 // (docs/architecture.md#refresh-11): it leaves the queue group, answers the requests that have arrived, ends
 // the refreshes that have begun and releases their leases. That takes at most about the longer of the resolve
-// timeout and a lease. It returns nil after such a stop, an error if it cannot start, and [ErrRunning] at once
-// if it was called before.
+// timeout and a lease. It returns nil after such a stop, an error if it cannot start (a [store.Refusal] if JetStream
+// refuses the buckets and only an operator can change that), and [ErrRunning] at once if it was called before.
 func (w *Worker) Run(ctx context.Context) error {
 	if w.running.Swap(true) {
 		return ErrRunning
@@ -243,17 +250,23 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// open creates and verifies the buckets, and retries while JetStream does not answer. It logs each problem once.
+// open creates and verifies the buckets, and retries while JetStream does not answer, or refuses what may pass. It logs
+// each problem once.
 func (w *Worker) open(ctx context.Context) error {
-	logged := ""
+	logged := map[string]bool{}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := w.store.Ensure(ctx)
-		if err == nil || errors.Is(err, store.ErrBucket) {
+		refusal, known := errors.AsType[*store.Refusal](err)
+		if err == nil || known && refusal.Permanent {
 			return err
 		}
-		if text := err.Error(); text != logged {
-			w.cfg.Log.Warn("buckets not open yet", "error", err)
-			logged = text
+		attrs := []any{"error", err}
+		if known {
+			attrs = []any{"error", refusal.Err, "advice", refusal.Advice}
+		}
+		if text := err.Error(); !logged[text] && len(logged) < maxLoggedProblems {
+			w.cfg.Log.Warn("buckets not open yet", attrs...)
+			logged[text] = true
 		}
 		select {
 		case <-ctx.Done():
@@ -262,6 +275,10 @@ func (w *Worker) open(ctx context.Context) error {
 		}
 	}
 }
+
+// maxLoggedProblems limits the different problems that a start logs while the buckets are not open. Problems that
+// alternate are logged once each.
+const maxLoggedProblems = 32
 
 // OverlapAdvice says what to do about a stream that stores requests or tokens.
 const OverlapAdvice = "Edit the subjects of the stream, so that they match neither the requests nor " +
@@ -279,11 +296,16 @@ func (w *Worker) warnOfOverlappingStreams(ctx context.Context) {
 	}
 }
 
+// bucketCreated logs that a bucket was created.
+func (w *Worker) bucketCreated(name string, replicas int) {
+	w.cfg.Log.Info("bucket created", "bucket", name, "replicas", replicas)
+}
+
 // fewReplicas logs that a bucket has fewer replicas than a cluster should give it.
 func (w *Worker) fewReplicas(name string, replicas int) {
-	w.cfg.Log.Warn("bucket created with too few replicas, because the cluster has too few servers", "bucket", name,
-		"replicas", replicas, "advice", "Start three NATS servers with JetStream, then run: nats stream edit "+
-			bucket.Stream(name)+" --replicas 3. Or set WXKEEPER_REPLICAS=1 to accept it.")
+	w.cfg.Log.Warn("bucket has too few replicas for a cluster: the loss of one server can stop every refresh", "bucket",
+		name, "replicas", replicas, "advice", fmt.Sprintf("When three NATS servers with JetStream run: nats stream edit "+
+			"%s --replicas 3. Or set WXKEEPER_REPLICAS=%d to accept it.", bucket.Stream(name), replicas))
 }
 
 func ignoreStop(ctx context.Context, err error) error {

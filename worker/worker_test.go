@@ -142,7 +142,7 @@ func TestProblemWithTheBucketsIsLoggedOnce(t *testing.T) {
 	js := connect()
 	if _, err := js.Subscribe("$JS.API.STREAM.INFO.KV_wechat", func(m *nats.Msg) {
 		attempts <- struct{}{}
-		_ = m.Respond(fmt.Appendf(nil, `{"error":{"code":503,"err_code":10039,"description":%q}}`, *problem.Load()))
+		_ = m.Respond(fmt.Appendf(nil, `{"error":{"code":503,"err_code":10008,"description":%q}}`, *problem.Load()))
 	}); err != nil {
 		t.Fatal(err)
 	}

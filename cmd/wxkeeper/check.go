@@ -96,6 +96,9 @@ func (v *checkVerb) config() (check.Config, error) {
 	}
 	c.Config, c.Pages = cfg.Worker(accounts), pagesCheck(cfg)
 	nc, found, err := cfg.Client("wxkeeper check", embedded.Workers)
+	if err == nil {
+		err = cfg.CheckEmbedded()
+	}
 	if err == nil && cfg.NATSURL != "" {
 		err = nc.Check()
 	}

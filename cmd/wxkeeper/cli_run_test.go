@@ -112,7 +112,7 @@ func TestRunWaitsForNATS(t *testing.T) {
 		"WXKEEPER_HTTP_ADDR": addr, "NATS_URL": "nats://127.0.0.1:1",
 	}, wxkeeper(t), "run")
 	k.find(t, k.stderr, `^\{[^\n]*"msg":"wxkeeper starts","version":"[^"]+","accounts":1,"http":"http://`+addr+`","nats":"nats://127.0.0.1:1"\}\n`)
-	k.find(t, k.stderr, `"msg":"NATS cannot be reached, trying again","url":"nats://127.0.0.1:1","error":"connection refused"\}`)
+	k.find(t, k.stderr, `"msg":"NATS cannot be reached, trying again","url":"nats://127.0.0.1:1","error":"connection refused","advice":"nothing listens there`)
 	if got := fetch(t, http.MethodGet, "http://"+addr+"/healthz", ""); got != "ok\n" {
 		t.Errorf("/healthz: %q", got)
 	}

@@ -112,11 +112,14 @@ func connect(ctx context.Context, t *terminal, cfg config.Config, extra ...nats.
 		return nc, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.As(err, &unreachable) && cfg.NATSURL == "" && unreachable.Reached:
+		return nil, fmt.Errorf("no wxkeeper at %s: %s: another process may listen there: set WXKEEPER_NATS_LISTEN as "+
+			"`wxkeeper run` has it, or NATS_URL", unreachable.URL, unreachable.Why)
 	case errors.As(err, &unreachable) && cfg.NATSURL == "":
 		return nil, fmt.Errorf("no wxkeeper at %s: %s: start `wxkeeper run`, or set NATS_URL", unreachable.URL,
 			unreachable.Why)
 	case errors.As(err, &unreachable): // `wxkeeper run` would not start this server
-		return nil, fmt.Errorf("no wxkeeper at %s (NATS_URL): %s", unreachable.URL, unreachable.Why)
+		return nil, fmt.Errorf("no wxkeeper at %s (NATS_URL): %s", unreachable.URL, unreachable.Reason())
 	case errors.Is(err, nats.ErrAuthorization) && cfg.NATSURL == "" && found == nil && c.Token == "" && c.User == "":
 		return nil, fmt.Errorf("NATS at %s demands a token, and no wxkeeper runs with the data directory %s: set "+
 			"WXKEEPER_DATA_DIR to the directory of the wxkeeper that runs, or set NATS_TOKEN", c.URL, cfg.DataDir)

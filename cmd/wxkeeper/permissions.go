@@ -25,8 +25,8 @@ func (permissionsVerb) Help() string {
 	var b strings.Builder
 	b.WriteString("It prints configuration of nats-server that permits everything that this kind of user needs, and " +
 		"nothing else. A service needs requester. docs/security.md describes what an attacker could do with each " +
-		"kind of user. The names of the bucket and of the subjects come from WXKEEPER_BUCKET and " +
-		"WXKEEPER_SUBJECT_PREFIX.\n\nThe kinds:\n\n")
+		"kind of user. The names of the bucket, of the subjects and of a JetStream domain come from " +
+		"WXKEEPER_BUCKET, WXKEEPER_SUBJECT_PREFIX and WXKEEPER_JS_DOMAIN.\n\nThe kinds:\n\n")
 	for _, r := range permissions.Roles {
 		safetext.Fprintf(&b, "    %-9s %s\n", r, r.Meaning())
 	}
@@ -73,9 +73,9 @@ func (v *permissionsVerb) text(cfg config.Config) (string, error) {
 	case len(v.User) == 0:
 		return "", errors.New("accounts: name the users of the account APPS with --user")
 	default:
-		return permissions.Accounts(cfg.SubjectPrefix, cfg.Bucket, v.User)
+		return permissions.Accounts(cfg.SubjectPrefix, cfg.Bucket, cfg.JSDomain, v.User)
 	}
-	r := permissions.Request{Prefix: cfg.SubjectPrefix, Bucket: cfg.Bucket, AppIDs: v.AppID}
+	r := permissions.Request{Prefix: cfg.SubjectPrefix, Bucket: cfg.Bucket, Domain: cfg.JSDomain, AppIDs: v.AppID}
 	for _, k := range v.Kind {
 		r.Roles = append(r.Roles, permissions.Role(k))
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/internal/natsconn"
 	"github.com/wxkeeper/wxkeeper/internal/redact"
 	"github.com/wxkeeper/wxkeeper/worker"
+	"github.com/wxkeeper/wxkeeper/worker/store"
 )
 
 type runVerb struct{}
@@ -59,9 +60,15 @@ func (runVerb) Run(ctx context.Context, t *terminal) error {
 	}
 	closeSecrets(cfg, log)
 	err = serve(ctx, cfg, accounts, log)
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+	refusal, refused := errors.AsType[*store.Refusal](err)
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		log.Info("wxkeeper stopped before NATS was reached")
 		err = nil
+	case refused: // in the log, where the other problems of JetStream are
+		log.Error("JetStream refuses the buckets, and asking again is useless: wxkeeper stops", "error", refusal.Err,
+			"advice", refusal.Advice)
+		err = errPrinted
 	}
 	return err
 }
@@ -186,6 +193,9 @@ func connectWorker(ctx context.Context, cfg config.Config, log *slog.Logger,
 	var c natsconn.Config
 	var opts []nats.Option
 	shutdown := func() {}
+	if err := cfg.CheckEmbedded(); err != nil {
+		return nil, nil, err
+	}
 	if cfg.NATSURL == "" {
 		c = natsconn.Config{Name: workerName, InboxPrefix: cfg.NATSInbox}
 		ec := cfg.Embedded()

@@ -52,7 +52,7 @@ func TestNoPartOfAnAnswerReachesTheStandardLog(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			for name, value := range map[string]string{
 				"WECHAT_APPID": "wx1", "WECHAT_SECRET": canary, "WECHAT_API_URL": "http://" + l.Addr().String(),
-				"WECHAT_TICKETS": "none",
+				"WECHAT_TICKETS":       "none",
 				"WXKEEPER_NATS_LISTEN": "127.0.0.1:0", "WXKEEPER_HTTP_ADDR": "none", "GORACE": "atexit_sleep_ms=10",
 			} {
 				env.Setenv(name, value)

@@ -13,20 +13,24 @@ import (
 )
 
 // Direct reads records by direct gets (NATS ADR-31): a server answers them, also while no worker runs. The
-// user needs the permission for direct gets of its own keys.
-func Direct(nc *nats.Conn, bucket string) Records { return direct{nc, bucket} }
+// user needs the permission for direct gets of its own keys. domain is the JetStream domain of the bucket; "": none.
+func Direct(nc *nats.Conn, domain, bucket string) Records { return direct{nc, domain, bucket} }
 
 type direct struct {
-	nc     *nats.Conn
-	bucket string
+	nc             *nats.Conn
+	domain, bucket string
 }
 
 var errNoBucket = errors.New("the bucket does not exist, or JetStream is not available")
 
-func (d direct) asks() string { return DirectGetAPI(d.bucket, "") }
+func (d direct) asks() []string {
+	subject := DirectGetAPI(d.bucket, "")
+	return []string{subject, InDomain(d.domain, subject)} // a server of the domain refuses the first, others the second
+}
 
 func (d direct) read(ctx context.Context, n Name) (answer, error) {
-	m, err := d.nc.RequestWithContext(ctx, DirectGetAPI(d.bucket, messages.Key(n.AppID, n.Kind)), nil)
+	subject := InDomain(d.domain, DirectGetAPI(d.bucket, messages.Key(n.AppID, n.Kind)))
+	m, err := d.nc.RequestWithContext(ctx, subject, nil)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return answer{}, &trouble{error: errNoBucket}

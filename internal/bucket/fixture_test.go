@@ -96,7 +96,7 @@ func followPoll(t *testing.T, p *Poll) <-chan Event {
 	t.Helper()
 	p.Prefix = messages.DefaultPrefix
 	if p.Records == nil {
-		p.Records = Direct(p.NC, messages.DefaultBucket)
+		p.Records = Direct(p.NC, "", messages.DefaultBucket)
 	}
 	return follow(t, p, &p.Emit)
 }

@@ -146,12 +146,13 @@ const errCodeNoMessage = 10037
 // ReadLeader reads a message of a bucket from the leader of its stream; nil: there is none. query is the body of
 // STREAM.MSG.GET. (Get of the KV client and GetMsg of the jetstream package would send a direct get, which any
 // replica may answer with an old value.) An answer of the server that is an error is a *jetstream.APIError.
-func ReadLeader(ctx context.Context, nc *nats.Conn, bucket string, query any) (*Stored, error) {
+func ReadLeader(ctx context.Context, js jetstream.JetStream, bucket string, query any) (*Stored, error) {
 	body, err := json.Marshal(query)
 	if err != nil {
 		return nil, err
 	}
-	m, err := nc.RequestWithContext(ctx, StreamAPI("MSG.GET", bucket), body)
+	subject := InDomain(js.Options().Domain, StreamAPI("MSG.GET", bucket))
+	m, err := js.Conn().RequestWithContext(ctx, subject, body)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +177,7 @@ func ReadLeader(ctx context.Context, nc *nats.Conn, bucket string, query any) (*
 func (w *Watch) next(ctx context.Context) (*Stored, error) {
 	asking, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
-	m, err := ReadLeader(asking, w.JS.Conn(), w.Bucket,
+	m, err := ReadLeader(asking, w.JS, w.Bucket,
 		map[string]any{"seq": w.last + 1, "next_by_subj": Subject(w.Bucket, w.Keys[0])})
 	if err != nil {
 		return nil, fmt.Errorf("read the leader of %s: %w", w.Bucket, err)

@@ -3,6 +3,9 @@ package bucket
 import (
 	"strings"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/wxkeeper/wxkeeper/messages"
 )
 
@@ -45,8 +48,49 @@ func publishedPrefix(prefix string) string {
 	return strings.TrimSuffix(messages.PublishedSubject(prefix, "", ""), messages.Key("", ""))
 }
 
-// API is the beginning of all subjects of JetStream's API.
+// API is the beginning of all subjects of JetStream's API, without a domain: see [InDomain].
 const API = "$JS.API."
+
+// JetStream returns a client of the JetStream of a domain; "" is the JetStream that the connected server, or the
+// account, has without a domain.
+func JetStream(nc *nats.Conn, domain string, opts ...jetstream.JetStreamOpt) (jetstream.JetStream, error) {
+	if domain == "" {
+		return jetstream.New(nc, opts...)
+	}
+	return jetstream.NewWithDomain(nc, domain, opts...)
+}
+
+// domainAPI is API for a domain.
+func domainAPI(domain string) string { return "$JS." + domain + ".API." }
+
+// InDomain returns the subject by which a client reaches a subject of JetStream's API, or a key of a bucket, in a
+// domain. A server of another domain passes it on, and a server of this domain maps it to the subject without the
+// domain before it checks permissions. Other subjects, and the domain "", are not changed.
+func InDomain(domain, subject string) string {
+	switch rest, isAPI := strings.CutPrefix(subject, API); {
+	case domain == "":
+		return subject
+	case isAPI:
+		return domainAPI(domain) + rest
+	case IsSubject(subject):
+		return domainAPI(domain) + subject
+	default:
+		return subject
+	}
+}
+
+// WithoutDomain is the reverse of [InDomain].
+func WithoutDomain(domain, subject string) string {
+	rest, ok := strings.CutPrefix(subject, domainAPI(domain))
+	switch {
+	case !ok || domain == "":
+		return subject
+	case IsSubject(rest):
+		return rest
+	default:
+		return API + rest
+	}
+}
 
 // InfoAPI is the subject of JetStream's API for the limits of the NATS account.
 const InfoAPI = API + "INFO"

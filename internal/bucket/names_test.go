@@ -47,3 +47,22 @@ func TestNamesAreThoseOfTheWireContract(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestDomainIsAPartOfWhatReachesJetStream(t *testing.T) {
+	t.Parallel()
+	for subject, want := range map[string]string{
+		InfoAPI:                     "$JS.hub.API.INFO",
+		StreamAPI("MSG.GET", "b"):   "$JS.hub.API.STREAM.MSG.GET.KV_b",
+		DirectGetAPI("b", "wx1.*"):  "$JS.hub.API.DIRECT.GET.KV_b.$KV.b.wx1.*",
+		Subject("b", "lease.wx1.*"): "$JS.hub.API.$KV.b.lease.wx1.*",
+		"wechat.credential.get.wx1": "wechat.credential.get.wx1",
+		"$SRV.PING":                 "$SRV.PING",
+		"$JS.other.API.INFO":        "$JS.other.API.INFO",
+	} {
+		got := InDomain("hub", subject)
+		if got != want || WithoutDomain("hub", got) != subject || InDomain("", subject) != subject ||
+			WithoutDomain("", got) != got {
+			t.Errorf("%s: in the domain %s, want %s; and back %s", subject, got, want, WithoutDomain("hub", got))
+		}
+	}
+}

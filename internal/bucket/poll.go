@@ -46,8 +46,8 @@ type Poll struct {
 type Records interface {
 	// read reads one record. Its error is a *trouble if there was an answer.
 	read(ctx context.Context, n Name) (answer, error)
-	// asks is the beginning of the subjects of its requests.
-	asks() string
+	// asks returns the beginnings of the subjects of its requests, as a refusal of the server names them.
+	asks() []string
 }
 
 // answer is the answer to a read. Without a value there is no record.
@@ -151,7 +151,7 @@ func (p *Poll) read(ctx context.Context, n Name) (answer, error) {
 	}
 	if _, answered := errors.AsType[*trouble](err); !answered {
 		// The refusal may belong to another record that was requested at the same time.
-		if refusal := p.refused(p.Records.asks()); refusal != nil {
+		if refusal := p.refused(p.Records.asks()...); refusal != nil {
 			err = &trouble{refusal, true}
 		} else if disconnected := p.ping(ctx); disconnected != nil {
 			return answer{}, disconnected
@@ -160,8 +160,8 @@ func (p *Poll) read(ctx context.Context, n Name) (answer, error) {
 	return answer{}, fmt.Errorf("read %s: %w", messages.Key(n.AppID, n.Kind), err)
 }
 
-// refused returns the server's error if it refused this user a subject with this prefix during the session.
-func (p *Poll) refused(prefix string) error { return refused(p.NC, p.before, prefix) }
+// refused returns the server's error if it refused this user a subject with one of some prefixes during the session.
+func (p *Poll) refused(prefixes ...string) error { return refused(p.NC, p.before, prefixes...) }
 
 // deliver emits the event of a record, or of its removal, unless that was emitted before.
 func (p *Poll) deliver(n Name, a answer) {
@@ -297,14 +297,18 @@ func (s *pollSession) reportDown() {
 	s.Emit(Event{Down: errors.Join(problems...)})
 }
 
-// refused returns the server's error if it refused this user a subject with this prefix, after before was the
+// refused returns the server's error if it refused this user a subject with one of some prefixes, after before was the
 // connection's last error. The server sends a refusal asynchronously, and the refused request only times out.
 // If another error of the connection has replaced the refusal, refused returns nil.
-func refused(nc *nats.Conn, before error, prefix string) error {
+func refused(nc *nats.Conn, before error, prefixes ...string) error {
 	err := nc.LastError()
-	isNew := !errors.Is(err, before)
-	if isNew && errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+prefix) {
-		return err
+	if errors.Is(err, before) || !errors.Is(err, nats.ErrPermissionViolation) {
+		return nil
+	}
+	for _, prefix := range prefixes {
+		if strings.Contains(err.Error(), `"`+prefix) {
+			return err
+		}
 	}
 	return nil
 }

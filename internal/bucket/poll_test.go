@@ -158,7 +158,7 @@ func (f *fixture) stored(kind messages.Kind) (*messages.Credential, error) {
 func TestPublishedMessageIsAHintAndNeverAValue(t *testing.T) {
 	t.Parallel()
 	for name, records := range map[string]func(*nats.Conn) Records{
-		"direct":   func(nc *nats.Conn) Records { return Direct(nc, messages.DefaultBucket) },
+		"direct":   func(nc *nats.Conn) Records { return Direct(nc, "", messages.DefaultBucket) },
 		"requests": func(nc *nats.Conn) Records { return Requests(nc, messages.DefaultPrefix) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,7 +29,7 @@ const maxMessage = 300
 
 var errNoWorker = errors.New("no worker listens")
 
-func (r requests) asks() string { return r.subject }
+func (r requests) asks() []string { return []string{r.subject} }
 
 func (r requests) read(ctx context.Context, n Name) (answer, error) {
 	c, err := r.client.GetCredential(ctx, messages.GetCredentialRequest{AppID: n.AppID, Kind: n.Kind})

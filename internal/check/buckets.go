@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -37,22 +38,37 @@ func (r *run) inspect(ctx context.Context) ([]store.BucketState, error) {
 func (r *run) checkBuckets(ctx context.Context, states []store.BucketState) {
 	r.readable = r.mayAsk("MSG.GET")
 	usable := true
+	var missing []store.BucketState
 	r.checkOverlap(ctx)
 	for _, b := range states {
 		switch {
 		case !b.Exists:
-			r.checkMissing(b)
+			missing = append(missing, b)
 		case b.Wrong != nil:
-			r.add(Fail, Buckets, b.Wrong.Error(), "")
+			r.checkWrong(b.Wrong)
 		default:
 			r.checkHealth(b)
 		}
 		usable = usable && b.Exists && b.Wrong == nil
 		r.readable = r.readable && b.Exists
 	}
+	if r.checkLimits(ctx, states) {
+		for _, b := range missing {
+			r.checkMissing(b)
+		}
+	}
 	if usable {
 		r.tryBuckets(ctx)
 	}
+}
+
+// checkWrong makes a finding of settings with which a worker does not start.
+func (r *run) checkWrong(err error) {
+	if refusal, ok := errors.AsType[*store.Refusal](err); ok {
+		r.add(Fail, Buckets, refusal.Err.Error(), refusal.Advice)
+		return
+	}
+	r.add(Fail, Buckets, err.Error(), "")
 }
 
 // checkOverlap looks for streams that store requests or tokens.
@@ -65,21 +81,24 @@ func (r *run) checkOverlap(ctx context.Context) {
 		"kept on disk, and JetStream answers a request before a worker does", worker.OverlapAdvice)
 }
 
-// checkMissing checks whether the first worker could create a bucket. Its permissions are known. Whether the
-// servers can store the replicas is only guessed from their number.
+// checkMissing checks whether the first worker could create a bucket. Its permissions, and the limits of the NATS
+// account, are checked before. Whether the servers can store the replicas is only guessed from their number.
 func (r *run) checkMissing(b store.BucketState) {
 	replicas := count(b.Wants, "replica")
-	r.add(OK, Buckets, "bucket "+b.Name+" does not exist yet: the first worker creates it, with "+replicas, "")
+	const advice = "start as many NATS servers with JetStream, or set WXKEEPER_REPLICAS"
 	servers := len(r.nc.Servers())
-	if servers >= b.Wants {
-		return
+	switch missing := "bucket " + b.Name + " does not exist yet"; {
+	case r.JSDomain != "" && b.Wants > 1 && r.Replicas == 0: // the connected server may not be one of the domain
+		r.add(OK, Buckets, missing+": the first worker creates it, with "+replicas+" if the domain has a cluster", "")
+	case servers >= b.Wants || r.JSDomain != "":
+		r.add(OK, Buckets, missing+": the first worker creates it, with "+replicas, "")
+	case r.nc.ConnectedClusterName() == "":
+		r.add(Fail, Buckets, missing+" and cannot be created: it needs "+replicas+
+			", and this NATS server is not in a cluster", advice)
+	default:
+		r.add(Warn, Buckets, missing+" and may not be created: it needs "+replicas+", and the cluster announces "+
+			count(servers, "server"), advice)
 	}
-	needs := ", and bucket " + b.Name + " needs " + replicas
-	what := "the cluster announces " + count(servers, "server") + needs + ": its creation may fail"
-	if r.nc.ConnectedClusterName() == "" {
-		what = "this NATS server is not in a cluster" + needs + ": its creation will fail"
-	}
-	r.add(Warn, Buckets, what, "start as many NATS servers with JetStream, or set WXKEEPER_REPLICAS")
 }
 
 func (r *run) checkHealth(b store.BucketState) {
@@ -128,12 +147,13 @@ func (r *run) tryBuckets(ctx context.Context) {
 		l.Release(ctx)
 	case !errors.Is(err, store.ErrLeaseHeld): // another check may hold it
 		what := "a trial lease, of an account that does not exist, could not be taken: " + err.Error()
-		r.add(Fail, Buckets, what, adviceJetStream)
+		r.add(Fail, Buckets, what, cmp.Or(r.adviceFor(err), adviceJetStream))
 		return
 	}
 	for _, name := range []string{r.Bucket, r.ledger()} {
 		if err := r.tryConsumer(ctx, name); err != nil {
-			r.add(Fail, Buckets, fmt.Sprintf("bucket %s cannot be watched: %v", name, err), adviceJetStream)
+			r.add(Fail, Buckets, fmt.Sprintf("bucket %s cannot be watched: %v", name, err),
+				cmp.Or(r.adviceFor(err), adviceJetStream))
 			return
 		}
 	}
@@ -151,7 +171,7 @@ func (r *run) tryConsumer(ctx context.Context, of string) error {
 			return nil // the missing permission is a finding already
 		}
 	}
-	js, err := jetstream.New(r.nc.Conn)
+	js, err := bucket.JetStream(r.nc.Conn, r.JSDomain)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func (r *run) connect(ctx context.Context) bool {
 		r.checkEmbedded()
 	case errors.As(err, &unreachable):
 		r.add(Fail, NATS, fmt.Sprintf("no server can be reached at %s: %s", unreachable.URL, unreachable.Why),
-			"start the server, or correct NATS_URL; in a container, 127.0.0.1 is the container itself")
+			cmp.Or(unreachable.Advice, "start the server, or correct NATS_URL"))
 		r.add(Warn, NATS, notChecked+"NATS cannot be reached", "")
 	case errors.Is(err, nats.ErrAuthorization) && r.Embedded != nil:
 		r.add(Fail, NATS, "a NATS server that demands other credentials listens at "+redact.URLs(c.URL)+
@@ -158,7 +159,7 @@ func (r *run) checkEncryption(addr string, encrypted bool) {
 func (r *run) open() (err error) {
 	r.store, err = store.New(r.nc.Conn, store.Config{
 		Bucket: r.Bucket, SubjectPrefix: r.SubjectPrefix, Replicas: r.Replicas, Worker: trialAppID, Now: r.Now,
-		Keys: r.keys,
+		MaxBytes: r.MaxBytes, Memory: r.Memory, PlacementTags: r.PlacementTags, JSDomain: r.JSDomain, Keys: r.keys,
 	})
 	return err
 }
@@ -173,12 +174,29 @@ func (r *run) checkJetStream(err error) {
 			"JetStream", `unset NATS_URL and NATS_TOKEN, or eval "$(wxkeeper nats-env --worker)"`)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		r.add(Fail, NATS, "JetStream is off for the NATS account of this user",
-			"switch it on (jetstream: enabled in the account), or use a user of another account")
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
+			"switch it on (jetstream: enabled in the account), or use a user of another account; if JetStream is in another "+
+				"domain, set WXKEEPER_JS_DOMAIN")
+	case isSilent(err) && r.JSDomain != "":
+		r.add(Fail, NATS, "no JetStream answers in the domain "+r.JSDomain, r.adviceFor(err))
+	case isSilent(err):
 		r.add(Fail, NATS, "this NATS server has no JetStream",
-			"start it with nats-server -js, or write jetstream {} with a store_dir into its configuration")
+			"start it with nats-server -js, or write jetstream {} with a store_dir into its configuration; if JetStream is "+
+				"in another domain, set WXKEEPER_JS_DOMAIN")
 	default:
 		r.add(Fail, NATS, "JetStream does not answer: "+err.Error(),
 			"look at the cluster: nats server report jetstream; more than half of its servers must run")
 	}
+}
+
+// isSilent reports whether there is no JetStream that could answer.
+func isSilent(err error) bool {
+	return errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, nats.ErrNoResponders)
+}
+
+// adviceFor is the advice of package store for an error of JetStream; "" if there is none.
+func (r *run) adviceFor(err error) string {
+	if refusal, ok := errors.AsType[*store.Refusal](r.store.Explain(err)); ok {
+		return refusal.Advice
+	}
+	return ""
 }

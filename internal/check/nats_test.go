@@ -177,7 +177,8 @@ func TestMissingBucketsAreNoTroubleUnlessTheirReplicasCannotBeStored(t *testing.
 	wantNoTrouble(t, found)
 	wantFinding(t, found, Buckets, OK, "bucket wechat does not exist yet: the first worker creates it, with 1 replica")
 	cfg.Replicas = 3
-	wantFinding(t, runAll(t, cfg), Buckets, Warn, "not in a cluster", "3 replicas", "WXKEEPER_REPLICAS")
+	wantFinding(t, runAll(t, cfg), Buckets, Fail, "cannot be created", "3 replicas", "not in a cluster",
+		"WXKEEPER_REPLICAS")
 }
 
 // awaitReplicas waits until no replica lags behind.

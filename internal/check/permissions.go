@@ -143,6 +143,7 @@ func (r *run) try(ctx context.Context) error {
 	nc, err := natsconn.Connect(ctx, c,
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if denied, ok := natsconn.Denied(err); ok {
+				denied.Subject = bucket.WithoutDomain(r.JSDomain, denied.Subject) // a server of the domain names it so
 				r.denied[use(denied)] = true
 			}
 		}),
@@ -151,13 +152,13 @@ func (r *run) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = send(ctx, nc.Conn, r.trials)
+	err = send(ctx, nc.Conn, r.JSDomain, r.trials)
 	nc.Close()
 	<-closed // nats.go runs the handlers one after another, and this one last
 	return err
 }
 
-func send(ctx context.Context, nc *nats.Conn, list []trial) error {
+func send(ctx context.Context, nc *nats.Conn, domain string, list []trial) error {
 	inbox := nc.NewInbox() // without a subscription
 	for _, t := range list {
 		var err error
@@ -170,7 +171,7 @@ func send(ctx context.Context, nc *nats.Conn, list []trial) error {
 				err = sub.Unsubscribe()
 			}
 		} else {
-			m := &nats.Msg{Subject: t.Subject, Reply: inbox, Data: []byte(t.body)}
+			m := &nats.Msg{Subject: bucket.InDomain(domain, t.Subject), Reply: inbox, Data: []byte(t.body)}
 			if bucket.IsSubject(t.Subject) {
 				// No stream has this name, so no stream stores the message.
 				m.Header = nats.Header{jetstream.ExpectedStreamHeader: {trialAppID}}
@@ -219,7 +220,8 @@ func (r *run) checkPermissions() {
 		if t.grant == r.inboxes() {
 			advice = natsconn.InboxAdvice
 		}
-		r.add(level, Permissions, "this NATS user may not "+natsconn.Use(use{t.Subscribe, t.grant}).String()+
+		grant := use{t.Subscribe, bucket.InDomain(r.JSDomain, t.grant)}
+		r.add(level, Permissions, "this NATS user may not "+natsconn.Use(grant).String()+
 			", which a worker needs for "+t.purpose, advice)
 	}
 	if all {

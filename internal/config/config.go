@@ -49,6 +49,7 @@ type Config struct {
 	NATSCA       string        `env:"NATS_CA" help:"PEM file of the authorities that signed the certificate of NATS_URL"`
 	NATSCert     string        `env:"NATS_CERT" help:"PEM file of the client's certificate for NATS_URL"`
 	NATSKey      string        `env:"NATS_KEY" help:"PEM file of that certificate's key"`
+	NATSTLSFirst bool          `env:"NATS_TLS_FIRST" help:"the server of NATS_URL has handshake_first: it begins with TLS, before it sends anything"`
 	NATSInbox    string        `env:"NATS_INBOX_PREFIX" help:"first tokens of the subjects on which this process receives replies, as in the output of wxkeeper permissions, for example _INBOX_worker; not set: _INBOX"`
 
 	NATSListen string `env:"WXKEEPER_NATS_LISTEN" help:"address on which the embedded server listens"`
@@ -60,6 +61,11 @@ type Config struct {
 	SubjectPrefix string `env:"WXKEEPER_SUBJECT_PREFIX" help:"first token of every subject"`
 	Bucket        string `env:"WXKEEPER_BUCKET" help:"name of the credential bucket"`
 	Replicas      int    `env:"WXKEEPER_REPLICAS" min:"0" max:"5" help:"replicas of the buckets; 0: 3 in a cluster (1 if it has too few servers for half a minute), else 1"`
+
+	JSDomain      string   `env:"WXKEEPER_JS_DOMAIN" help:"JetStream domain of the buckets, if it is not that of the server of NATS_URL"`
+	MaxBytes      size     `env:"WXKEEPER_BUCKET_MAX_BYTES" help:"largest size with which each of the two buckets is created, for example 64MB; 0: no limit"`
+	Storage       string   `env:"WXKEEPER_BUCKET_STORAGE" help:"file, or memory: buckets in memory are lost when their NATS servers stop, and are filled again"`
+	PlacementTags []string `env:"WXKEEPER_BUCKET_PLACEMENT_TAGS" help:"tags that the servers of a NATS cluster must have to store the buckets; a comma-separated list"`
 
 	RefreshBefore      time.Duration `env:"WXKEEPER_REFRESH_BEFORE" min:"1s" max:"1h" help:"how long before its expiry a token of WECHAT_TOKEN_API=token is refreshed, at most a third of its life; a token of stable_token is refreshed in its last 5 minutes, tickets are checked every 15 minutes"`
 	ResolveConcurrency int           `env:"WXKEEPER_RESOLVE_CONCURRENCY" min:"1" max:"65536" help:"maximum number of code resolutions in flight in one worker"`
@@ -84,6 +90,7 @@ func Defaults() Config {
 
 		SubjectPrefix: messages.DefaultPrefix,
 		Bucket:        messages.DefaultBucket,
+		Storage:       storageFile,
 
 		RefreshBefore:      worker.DefaultRefreshBefore,
 		ResolveConcurrency: worker.DefaultResolveConcurrency,
@@ -147,6 +154,8 @@ func (v variable) wanted() string {
 		return "a duration: write a number with its unit, for example " + v.text() + " or " + v.Tag.Get("min")
 	case reflect.TypeFor[bool]():
 		return "true or false"
+	case reflect.TypeFor[size]():
+		return "a size: write bytes, or a number with KB, MB or GB, for example 64MB"
 	default:
 		return "a whole number from " + v.Tag.Get("min") + " to " + v.Tag.Get("max")
 	}

@@ -18,6 +18,10 @@ func (c Config) Worker(accounts []worker.Account) worker.Config {
 		Bucket:        c.Bucket,
 		SubjectPrefix: c.SubjectPrefix,
 		Replicas:      c.Replicas,
+		MaxBytes:      int64(c.MaxBytes),
+		Memory:        c.Storage == storageMemory,
+		PlacementTags: c.PlacementTags,
+		JSDomain:      c.JSDomain,
 
 		WeChat:             c.WeChat(),
 		RefreshBefore:      c.RefreshBefore,
@@ -39,7 +43,7 @@ func (c Config) NATS(name string) natsconn.Config {
 	return natsconn.Config{
 		URL: c.NATSURL, Name: name, InboxPrefix: c.NATSInbox,
 		Creds: c.NATSCreds, NKey: c.NATSNKey, User: c.NATSUser, Password: c.NATSPassword, Token: c.NATSToken,
-		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey,
+		CA: c.NATSCA, Cert: c.NATSCert, Key: c.NATSKey, TLSFirst: c.NATSTLSFirst,
 	}
 }
 

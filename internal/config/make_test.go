@@ -34,17 +34,21 @@ func TestConfigMakesTheConfigurationsOfThePackagesBelow(t *testing.T) {
 		"WECHAT_API_URL": "http://a.example", "WECHAT_API_INSECURE": "true", "WECHAT_HTTP_TIMEOUT": "1s",
 		"WXKEEPER_BUCKET": "creds", "WXKEEPER_SUBJECT_PREFIX": "corp", "NATS_URL": "h", "WXKEEPER_REPLICAS": "3",
 		"WXKEEPER_REFRESH_BEFORE": "2m", "WXKEEPER_RESOLVE_CONCURRENCY": "7", "WXKEEPER_RESOLVE_TIMEOUT": "3s",
+		"WXKEEPER_JS_DOMAIN": "hub", "WXKEEPER_BUCKET_MAX_BYTES": "1048577", "WXKEEPER_BUCKET_STORAGE": "memory",
+		"WXKEEPER_BUCKET_PLACEMENT_TAGS": "ssd",
 	})
 	accounts := []worker.Account{{AppID: "wx1", Secret: canary}}
 	if d := cmp.Diff(worker.Config{
 		Accounts: accounts, Bucket: "creds", SubjectPrefix: "corp", Replicas: 3,
+		MaxBytes: 1<<20 + 1, Memory: true, PlacementTags: []string{"ssd"}, JSDomain: "hub",
 		WeChat:        wechat.Config{URLs: []string{"http://a.example"}, AllowInsecure: true, Timeout: time.Second},
 		RefreshBefore: 2 * time.Minute, ResolveConcurrency: 7, ResolveTimeout: 3 * time.Second,
 	}, c.Worker(accounts), unexported); d != "" {
 		t.Errorf("worker: -want +got\n%s", d)
 	}
 
-	want := natsconn.Config{URL: "h", CA: "ca", Cert: "cert", Key: "key", InboxPrefix: "_INBOX_a", Name: "name"}
+	want := natsconn.Config{URL: "h", CA: "ca", Cert: "cert", Key: "key", TLSFirst: true, InboxPrefix: "_INBOX_a",
+		Name: "name"}
 	for name, set := range map[string]func(){
 		"NATS_CREDS": func() { want.Creds = "value" },
 		"NATS_NKEY":  func() { want.NKey = "value" },
@@ -52,7 +56,7 @@ func TestConfigMakesTheConfigurationsOfThePackagesBelow(t *testing.T) {
 		"NATS_USER":  func() { want.User, want.Password = "value", "password" },
 	} {
 		env := vars{"NATS_URL": "h", "NATS_CA": "ca", "NATS_CERT": "cert", "NATS_KEY": "key",
-			"NATS_INBOX_PREFIX": "_INBOX_a", name: "value"}
+			"NATS_TLS_FIRST": "true", "NATS_INBOX_PREFIX": "_INBOX_a", name: "value"}
 		if name == "NATS_USER" {
 			env["NATS_PASSWORD"] = "password"
 		}
@@ -122,6 +126,29 @@ func TestClientsFindTheServersOfAWorkerWithTheSameEnvironment(t *testing.T) {
 		}
 		if got := c.PagesURL(); got != tt.pages {
 			t.Errorf("%v: the pages are at %q, want %q", tt.env, got, tt.pages)
+		}
+	}
+}
+
+// A list of permissions is printed for a domain on a machine without NATS_URL, but a worker would start its own server.
+func TestSettingsOfOtherServersContradictTheEmbeddedServerOfAWorker(t *testing.T) {
+	t.Parallel()
+	for variable, value := range map[string]string{"WXKEEPER_JS_DOMAIN": "hub", "WXKEEPER_BUCKET_PLACEMENT_TAGS": "ssd"} {
+		wants(t, load(t, vars{variable: value}).CheckEmbedded(), variable, "NATS_URL")
+		if err := load(t, vars{variable: value, "NATS_URL": "h"}).CheckEmbedded(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSizesHaveTheUnitsOfNATS(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{
+		"0": 0, "1048576": 1 << 20, "2M": 2e6, "2MB": 2 << 20, "2mb": 2 << 20, "2 MiB": 2 << 20, "2000K": 2e6,
+		"2000KB": 2000 << 10, "1G": 1e9, "1GB": 1 << 30, "1T": 1e12, "1TiB": 1 << 40,
+	} {
+		if got := load(t, vars{"WXKEEPER_BUCKET_MAX_BYTES": text}).Worker(nil).MaxBytes; got != want {
+			t.Errorf("%s is %d bytes, want %d", text, got, want)
 		}
 	}
 }

@@ -17,7 +17,9 @@ import (
 // validate checks what the types do not check, and normalizes lists and URLs. It returns only the first
 // error: a start that fails prints one line.
 func (c *Config) validate() error {
-	for _, check := range []func() error{c.checkBounds, c.checkUpstream, c.checkNetwork, c.checkNATS, c.checkNames} {
+	for _, check := range []func() error{
+		c.checkBounds, c.checkUpstream, c.checkNetwork, c.checkNATS, c.checkNames, c.checkBuckets,
+	} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -91,6 +93,9 @@ func (c *Config) checkNATS() error {
 					"the embedded NATS server does not use it: set NATS_URL too, or unset it "+
 						"(the embedded server uses NATS_USER and NATS_PASSWORD, or NATS_TOKEN)")
 			}
+		}
+		if c.NATSTLSFirst {
+			return setting.Errorf("NATS_TLS_FIRST", "the embedded NATS server has no TLS: set NATS_URL too, or unset it")
 		}
 		if c.Replicas > 1 {
 			return setting.Errorf("WXKEEPER_REPLICAS",

@@ -26,6 +26,8 @@ type Config struct {
 	CA        string // NATS_CA: PEM file of the authorities that may have signed the server's certificate
 	Cert, Key string // NATS_CERT, NATS_KEY: PEM files of the client's certificate
 
+	TLSFirst bool // NATS_TLS_FIRST: the server has handshake_first: it begins with TLS, before it sends anything
+
 	Name        string // the name under which the server lists this connection
 	InboxPrefix string // first tokens of the subjects of replies; empty means _INBOX
 
@@ -106,7 +108,30 @@ func (c Config) options() ([]nats.Option, error) {
 		}
 		opts = append(opts, o)
 	}
+	if c.TLSFirst {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
 	return opts, nil
+}
+
+// sends names the credentials that this client sends.
+func (c Config) sends() string {
+	var all []string
+	for _, v := range []struct {
+		set  bool
+		name string
+	}{
+		{c.Creds != "", "NATS_CREDS"}, {c.NKey != "", "NATS_NKEY"}, {c.User != "", "NATS_USER and NATS_PASSWORD"},
+		{c.Token != "", "a token"}, {c.Cert != "", "NATS_CERT"}, {strings.Contains(c.URL, "@"), "what NATS_URL has"},
+	} {
+		if v.set {
+			all = append(all, v.name)
+		}
+	}
+	if len(all) == 0 {
+		return "no credentials"
+	}
+	return strings.Join(all, ", ")
 }
 
 // CheckURLs checks a comma-separated list of NATS URLs; an empty list is valid. It refuses what nats.go would refuse

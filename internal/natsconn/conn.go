@@ -101,17 +101,19 @@ func Connect(ctx context.Context, cfg Config, extra ...nats.Option) (*Conn, erro
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("connect to NATS at %s: %w", shown, ctx.Err())
 		case refused(err):
-			return nil, fmt.Errorf("NATS at %s refuses this client, see NATS_CREDS, NATS_NKEY, NATS_USER, "+
-				"NATS_PASSWORD, NATS_TOKEN: %w", shown, err)
+			return nil, fmt.Errorf("NATS at %s refuses this client, which has sent %s; see NATS_CREDS, NATS_NKEY, NATS_USER, "+
+				"NATS_PASSWORD, NATS_TOKEN: %w", shown, cfg.sends(), err)
 		case untrusted(err):
-			return nil, fmt.Errorf("no TLS with NATS at %s, see NATS_URL, NATS_CA, NATS_CERT, NATS_KEY: %w", shown, err)
+			return nil, fmt.Errorf("no TLS with NATS at %s, see NATS_URL, NATS_CA, NATS_CERT, NATS_KEY: %w; %s", shown, err,
+				adviceForTLS(err))
 		}
-		why := dial.why(err)
+		why, advice := dial.why(err), dial.advice(err)
 		if cfg.FailFast {
-			return nil, &UnreachableError{URL: shown, Why: why, Err: err}
+			return nil, &UnreachableError{URL: shown, Why: why, Advice: advice, Reached: dial.reached(err), Err: err}
 		}
 		if n, ok := lines.allow(why); ok {
-			cfg.Logger.Warn("NATS cannot be reached, trying again", withDropped(n, "url", shown, "error", why)...)
+			cfg.Logger.Warn("NATS cannot be reached, trying again", withDropped(n, withAdvice(advice, "url", shown, "error",
+				why)...)...)
 		}
 		select {
 		case <-ctx.Done():
@@ -134,6 +136,7 @@ func untrusted(err error) bool {
 	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
 	// In this form crypto/tls returns that the peer has refused our certificate.
 	op, refused := errors.AsType[*net.OpError](err)
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
 	return errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired) || unverified ||
-		refused && op.Op == "remote error"
+		noTLS || refused && op.Op == "remote error"
 }

@@ -2,10 +2,8 @@ package natsconn_test
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"net"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -445,20 +443,4 @@ func TestMissingPermissionIsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	logs.wait(t, "set NATS_INBOX_PREFIX=_INBOX_<user>")
-}
-
-func TestTLS(t *testing.T) {
-	t.Parallel()
-	h := httptest.NewTLSServer(nil) // for its certificate
-	h.Close()
-	addr := rawServer(t, &server.Options{TLSConfig: h.TLS, TLSTimeout: patience.Seconds()})
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}),
-		0o600); err != nil {
-		t.Fatal(err)
-	}
-
-	reaches(t, connect(t, natsconn.Config{URL: addr, CA: ca}))
-	fails(t, natsconn.Config{URL: addr}, "no TLS with NATS", "NATS_CA")
-	fails(t, natsconn.Config{URL: startServer(t, embedded.Config{}).URL(), CA: ca}, "no TLS with NATS", "NATS_CA")
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -17,11 +18,23 @@ import (
 type UnreachableError struct {
 	URL string // of the servers, without user names, passwords and tokens
 	Why string // the causes, short: "connection refused"
-	Err error  // the error of nats.go
+	// Advice says what to do about each cause; "" if no cause is known.
+	Advice string
+	// Reached: something listens at one of the addresses, and the connection to it failed later.
+	Reached bool
+	Err     error // the error of nats.go
 }
 
 func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("no NATS server can be reached at %s, see NATS_URL: %s", e.URL, e.Why)
+	return fmt.Sprintf("no NATS server can be reached at %s, see NATS_URL: %s", e.URL, e.Reason())
+}
+
+// Reason is Why, and Advice if there is one.
+func (e *UnreachableError) Reason() string {
+	if e.Advice == "" {
+		return e.Why
+	}
+	return e.Why + "; " + e.Advice
 }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
@@ -38,7 +51,7 @@ type dialer struct {
 	failed []failedDial
 }
 
-type failedDial struct{ address, why string }
+type failedDial struct{ address, why, advice string }
 
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	nd := net.Dialer{Timeout: d.timeout}
@@ -47,16 +60,41 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	}
 	c, err := nd.DialContext(d.ctx, network, address)
 	if err != nil {
-		d.failed = append(d.failed, failedDial{address, dialCause(err, d.timeout)})
+		d.failed = append(d.failed, failedDial{address, dialCause(err, d.timeout), adviceFor(err)})
 	}
 	return c, err
+}
+
+// advice says what to do about each cause; err is the error of nats.go.
+func (d *dialer) advice(err error) string {
+	var all []string
+	add := func(advice string) {
+		if advice != "" && !slices.Contains(all, advice) {
+			all = append(all, advice)
+		}
+	}
+	for _, f := range d.failed {
+		add(f.advice)
+	}
+	if d.reached(err) {
+		add(adviceFor(err))
+	}
+	return strings.Join(all, "; ")
+}
+
+// reached reports whether a connection was made, and failed later with err.
+func (d *dialer) reached(err error) bool { return !isDialError(err) || len(d.failed) == 0 }
+
+// isDialError reports whether nats.go made no connection.
+func isDialError(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return errors.Is(err, nats.ErrNoServers) || ok && op.Op == "dial"
 }
 
 // why describes why no server was reached: the cause for each address, or only the cause if it is the same
 // for all; and err, the error of nats.go, if a connection was made and then failed.
 func (d *dialer) why(err error) string {
-	op, ok := errors.AsType[*net.OpError](err)
-	atDial := errors.Is(err, nats.ErrNoServers) || ok && op.Op == "dial"
+	atDial := isDialError(err)
 	same := atDial && len(d.failed) > 0
 	var all []string
 	for _, f := range d.failed {
@@ -66,7 +104,10 @@ func (d *dialer) why(err error) string {
 	if same {
 		return d.failed[0].why
 	}
-	if !atDial || len(all) == 0 {
+	switch {
+	case errors.Is(err, nats.ErrNoServers) && len(all) == 0: // nats.go returns no cause
+		all = append(all, "the connection was closed before it was ready")
+	case !atDial || len(all) == 0:
 		all = append(all, err.Error())
 	}
 	return strings.Join(all, "; ")

@@ -39,11 +39,11 @@ func TestEachUnreachableServerIsNamedWithItsCause(t *testing.T) {
 		want   string
 	}{
 		{nil, io.EOF, "EOF"},
-		{[]failedDial{{"a:1", refused}}, nats.ErrNoServers, refused},
-		{[]failedDial{{"[::1]:4222", refused}, {"127.0.0.1:4222", refused}}, nats.ErrNoServers, refused},
-		{[]failedDial{{"a:1", refused}, {"b:2", away}}, &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded},
+		{[]failedDial{{"a:1", refused, ""}}, nats.ErrNoServers, refused},
+		{[]failedDial{{"[::1]:4222", refused, ""}, {"127.0.0.1:4222", refused, ""}}, nats.ErrNoServers, refused},
+		{[]failedDial{{"a:1", refused, ""}, {"b:2", away, ""}}, &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded},
 			"a:1: " + refused + "; b:2: " + away},
-		{[]failedDial{{"a:1", refused}}, io.EOF, "a:1: " + refused + "; EOF"}, // another server closed the connection
+		{[]failedDial{{"a:1", refused, ""}}, io.EOF, "a:1: " + refused + "; EOF"}, // another server closed the connection
 	} {
 		d := &dialer{failed: tt.failed}
 		if got := d.why(tt.err); got != tt.want {

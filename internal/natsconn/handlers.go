@@ -27,7 +27,7 @@ func (c *Conn) handlers(log *slog.Logger) []nats.Option {
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			if n, ok := lines.allow("reconnect " + err.Error()); ok {
-				log.Warn("NATS cannot be reached, trying again", withDropped(n, "error", err)...)
+				log.Warn("NATS cannot be reached, trying again", withDropped(n, withAdvice(adviceFor(err), "error", err)...)...)
 			}
 		}),
 		nats.LameDuckModeHandler(func(nc *nats.Conn) {

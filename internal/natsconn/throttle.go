@@ -53,3 +53,11 @@ func withDropped(dropped int, attrs ...any) []any {
 	}
 	return attrs
 }
+
+// withAdvice adds an advice to the attributes of a line, if there is one.
+func withAdvice(advice string, attrs ...any) []any {
+	if advice != "" {
+		attrs = append(attrs, "advice", advice)
+	}
+	return attrs
+}

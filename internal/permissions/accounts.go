@@ -10,8 +10,9 @@ import (
 
 // Accounts returns a block of nats-server's configuration with two NATS accounts: WX for workers and JetStream,
 // and APPS for services and operators, which sees only what WX exports. A reply to a user of APPS never leaves
-// APPS, whatever its subject. name is the credential bucket; users are the users of APPS.
-func Accounts(prefix, name string, users []string) (string, error) {
+// APPS, whatever its subject. name is the credential bucket, domain its
+// JetStream domain ("": none); users are the users of APPS.
+func Accounts(prefix, name, domain string, users []string) (string, error) {
 	for _, u := range users {
 		if err := checkUser(u); err != nil {
 			return "", err
@@ -24,15 +25,15 @@ func Accounts(prefix, name string, users []string) (string, error) {
 	if err := checkDistinct(users); err != nil {
 		return "", err
 	}
-	n := names{prefix, name}
-	services := []group{
+	n := names{prefix, name, domain}
+	services := inDomain(domain, []group{
 		{"requests of services: their subjects have the AppID, so that a permission can limit a user to accounts",
 			n.forAccounts(allAccounts, messages.SubjectCodeResolve, messages.SubjectCredentialGet,
 				messages.SubjectCredentialRefresh, messages.SubjectJSSDKSign, messages.SubjectCardSign)},
 		{"further requests of operators", append(n.endpoint(messages.SubjectStatus),
 			n.subject(messages.SubjectCredentialRefresh))},
 		{"direct gets (list direct)", []string{bucket.DirectGetAPI(name, bucket.AllKeys)}},
-	}
+	})
 	several := []group{{"nats micro (list micro): every worker answers", discovery}}
 	streams := []group{
 		{"hints that a record has changed, and events", []string{messages.PublishedSubject(prefix, "*", "*"), n.events()}},

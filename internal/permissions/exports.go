@@ -10,7 +10,7 @@ import (
 // Exports returns what consumers of the embedded server see of the workers' account: every request, because all
 // consumers have one token; the requests to which every worker replies; and the messages that they may receive.
 func Exports(prefix, name string) (requests, surveys, published []string) {
-	n := names{prefix, name}
+	n := names{prefix: prefix, bucket: name}
 	for _, r := range messages.Subjects {
 		requests = append(requests, n.endpoint(r)...)
 	}

@@ -94,7 +94,7 @@ func TestRequestThatMakesNoUserIsRefused(t *testing.T) {
 			t.Errorf("%+v: the error is %q, want %q", r, err, want)
 		}
 	}
-	if _, err := Accounts("wechat", "wechat", []string{"shop", "a b"}); err == nil {
+	if _, err := Accounts("wechat", "wechat", "", []string{"shop", "a b"}); err == nil {
 		t.Error("an account with a wrong user name")
 	}
 }
@@ -109,7 +109,7 @@ func TestUsersWhoseNamesCollideAreRefused(t *testing.T) {
 		`the user "worker" has the name of the workers' user`:                {"worker"},
 		`the user "Worker" has the name of the workers' user`:                {"shop", "Worker"},
 	} {
-		if text, err := Accounts("wechat", "wechat", users); err == nil || !strings.Contains(err.Error(), want) {
+		if text, err := Accounts("wechat", "wechat", "", users); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: the error is %v, want %q\n%s", users, err, want, text)
 		}
 	}
@@ -168,4 +168,36 @@ func TestEveryRoleHasAMeaningAndAList(t *testing.T) {
 		// NATS lets a user without a list publish everything.
 		wantParts(t, configuration(t, q), "publish: { allow: [\n      #")
 	}
+}
+
+// A server of the domain checks the first subject, other servers the second.
+func TestListForADomainHasEachSubjectOfJetStreamTwice(t *testing.T) {
+	t.Parallel()
+	for _, role := range Roles {
+		r := request(role)
+		if role.OfAccount() {
+			r.AppIDs = []string{"wx1"}
+		}
+		without := configuration(t, r)
+		r.Domain = "hub"
+		with := configuration(t, r)
+		for line := range strings.Lines(without) {
+			wantParts(t, with, line)
+			if subject, ok := strings.CutPrefix(strings.TrimSpace(line), `"$JS.API.`); ok {
+				wantParts(t, with, `"$JS.hub.API.`+subject)
+			}
+			if subject, ok := strings.CutPrefix(strings.TrimSpace(line), `"$KV.`); ok {
+				wantParts(t, with, `"$JS.hub.API.$KV.`+subject)
+			}
+		}
+		if jetstream := strings.Contains(without, "$JS."); jetstream == (with == without) {
+			t.Errorf("%s: the domain changes the list: %t", role, with != without)
+		}
+	}
+	text, err := Accounts("wechat", "wechat", "hub", []string{"shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantParts(t, text, `{ service: "$JS.hub.API.DIRECT.GET.KV_wechat.$KV.wechat.*.*", accounts: [APPS] }`,
+		`{ service: { account: WX, subject: "$JS.API.DIRECT.GET.KV_wechat.$KV.wechat.*.*" } }`)
 }

@@ -69,7 +69,25 @@ type list struct {
 }
 
 // names are the configured names of an installation.
-type names struct{ prefix, bucket string }
+type names struct{ prefix, bucket, domain string }
+
+// inDomain adds to each subject of JetStream the subject by which it is reached in a domain. A user needs both: a
+// server of the domain maps the second to the first before it checks permissions, and other servers do not map it.
+func inDomain(domain string, groups []group) (all []group) {
+	for _, g := range groups {
+		all = append(all, g)
+		var more []string
+		for _, subject := range g.subjects {
+			if s := bucket.InDomain(domain, subject); s != subject {
+				more = append(more, s)
+			}
+		}
+		if len(more) > 0 {
+			all = append(all, group{"the same, through a server outside of the domain " + domain, more})
+		}
+	}
+	return all
+}
 
 func (n names) subject(rest string) string { return n.prefix + "." + rest }
 

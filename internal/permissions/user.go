@@ -13,6 +13,7 @@ import (
 // Request describes the user for which permissions are wanted.
 type Request struct {
 	Prefix, Bucket string   // WXKEEPER_SUBJECT_PREFIX, WXKEEPER_BUCKET
+	Domain         string   // WXKEEPER_JS_DOMAIN; "": none
 	Roles          []Role   // at least one; the user may do what any of them does
 	AppIDs         []string // of a user that is limited to accounts; only [AllAccounts]: it is not limited
 	User           string   // the user's name; "": built from the roles and AppIDs
@@ -135,8 +136,9 @@ func User(r Request) (string, error) {
 	}
 	var l list
 	for _, role := range r.Roles {
-		l = l.union(names{r.Prefix, r.Bucket}.role(role, r.AppIDs))
+		l = l.union(names{r.Prefix, r.Bucket, r.Domain}.role(role, r.AppIDs))
 	}
+	l.publish = inDomain(r.Domain, l.publish)
 	inbox := group{"receive this user's replies, and no other user's", []string{Inbox(r.User) + ".>"}}
 	l = l.union(list{subscribe: []group{inbox}})
 

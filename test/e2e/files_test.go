@@ -86,12 +86,15 @@ func TestComposePassesEveryVariableToWorkers(t *testing.T) {
 		password = "the NATS user of workers has a password"
 		noTLS    = "no TLS inside one machine"
 		noServer = "no embedded server"
+		image    = "the image has the public authorities, and files of the machine are not in the container"
 	)
 	decided := map[string]string{ // why deploy/worker.env does not pass the variable
 		"NATS_URL": compose, "NATS_USER": compose, "NATS_PASSWORD": compose, "WXKEEPER_HTTP_ADDR": compose,
 		"NATS_INBOX_PREFIX": compose,
 		"NATS_CREDS":        password, "NATS_NKEY": password, "NATS_TOKEN": password,
-		"NATS_CA": noTLS, "NATS_CERT": noTLS, "NATS_KEY": noTLS,
+		"SSL_CERT_FILE": image, "SSL_CERT_DIR": image,
+		"NATS_CA": noTLS, "NATS_CERT": noTLS, "NATS_KEY": noTLS, "NATS_TLS_FIRST": noTLS,
+		"WXKEEPER_JS_DOMAIN":   "the nodes are the whole NATS system",
 		"WXKEEPER_NATS_LISTEN": noServer, "WXKEEPER_NATS_OPEN": noServer, "WXKEEPER_DATA_DIR": noServer,
 	}
 	passedFile, composeFile := read(t, "deploy/worker.env"), read(t, "docker-compose.yml")

@@ -55,7 +55,7 @@ func usersFile(t *testing.T) string {
 		}
 		file.WriteString(text)
 	}
-	text, err := permissions.Accounts(messages.DefaultPrefix, messages.DefaultBucket, []string{"service", "operator"})
+	text, err := permissions.Accounts(messages.DefaultPrefix, messages.DefaultBucket, "", []string{"service", "operator"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,8 @@ func TestListsOfTheNodesAreThoseThatArePrinted(t *testing.T) {
 			t.Errorf("deploy/nats/%s is not what `wxkeeper permissions` prints (%v)\n%s", file, err, text)
 		}
 	}
-	accounts, err := permissions.Accounts(messages.DefaultPrefix, messages.DefaultBucket, []string{"service", "operator"})
+	accounts, err := permissions.Accounts(messages.DefaultPrefix, messages.DefaultBucket, "",
+		[]string{"service", "operator"})
 	if err != nil || !strings.Contains(read(t, "deploy/nats/nats.conf"), accounts) {
 		t.Errorf("deploy/nats/nats.conf does not have what `wxkeeper permissions accounts` prints (%v)\n%s", err, accounts)
 	}

@@ -26,9 +26,17 @@ var ErrBucket = errors.New("the bucket has settings that wxkeeper cannot work wi
 type Config struct {
 	Bucket        string // name of the credential bucket; "" is messages.DefaultBucket
 	SubjectPrefix string // first token of the republished subjects; "" is messages.DefaultPrefix
-	// Replicas is the number of replicas with which the buckets are created. 0: 3 in a cluster, else 1; and 1
-	// if a cluster has had too few servers for half a minute.
+	// Replicas is the number of replicas with which the buckets are created. 0: 3 if JetStream has a cluster, else 1;
+	// and 1 if a cluster has had too few servers for half a minute.
 	Replicas int
+	// MaxBytes is the largest size with which each bucket is created, in bytes. 0: no limit of its own.
+	MaxBytes int64
+	// Memory creates the buckets in memory instead of files, and accepts buckets in memory.
+	Memory bool
+	// PlacementTags are the tags that servers must have to store the buckets. nil: all servers may.
+	PlacementTags []string
+	// JSDomain is the JetStream domain of the buckets. "": the JetStream of the connected server, or of the account.
+	JSDomain string
 	Worker   string // name of this worker, for its leases
 	// Timeout limits one request to JetStream; 0 is 3 s. A leader election takes about 1 s.
 	Timeout time.Duration
@@ -42,9 +50,12 @@ type Config struct {
 	// IsForeignLease is called when a lease was found that is sealed with another AppSecret, and returns whether a
 	// worker may hold it. If not, it is removed. It must not block. nil: a worker may.
 	IsForeignLease func(appid string, kind messages.Kind) bool
-	// OnFewReplicas is called when a bucket was created with one replica because the cluster has too few
-	// servers for the default. It must not block. nil: it is not called.
+	// OnFewReplicas is called once for each bucket of a cluster that has fewer replicas than the default, and no
+	// number is configured: because it was created so now, when the cluster had too few servers, or earlier. It must
+	// not block. nil: it is not called.
 	OnFewReplicas func(bucket string, replicas int)
+	// OnCreate is called when a bucket was created. It must not block. nil: it is not called.
+	OnCreate func(bucket string, replicas int)
 }
 
 func (c *Config) setDefaults() {
@@ -66,6 +77,9 @@ func (c *Config) setDefaults() {
 	if c.OnFewReplicas == nil {
 		c.OnFewReplicas = func(string, int) {}
 	}
+	if c.OnCreate == nil {
+		c.OnCreate = func(string, int) {}
+	}
 }
 
 func (c *Config) credentials(replicas int) jetstream.KeyValueConfig {
@@ -76,13 +90,29 @@ func (c *Config) credentials(replicas int) jetstream.KeyValueConfig {
 		// With a longer history, the record before an expired record would appear again, and the server would
 		// extend the short TTLs of leases (NATS ADR-43, NATS ADR-48).
 		History:      1,
-		Storage:      jetstream.FileStorage,
+		Storage:      c.storage(),
 		MaxValueSize: maxRecord,
+		MaxBytes:     c.MaxBytes,
 		Replicas:     replicas,
+		Placement:    c.placement(),
 		// It enables the TTLs of messages, and the markers by which watches see an expiry.
 		LimitMarkerTTL: bucket.MarkerTTL,
 		RePublish:      &jetstream.RePublish{Source: source, Destination: destination},
 	}
+}
+
+func (c *Config) storage() jetstream.StorageType {
+	if c.Memory {
+		return jetstream.MemoryStorage
+	}
+	return jetstream.FileStorage
+}
+
+func (c *Config) placement() *jetstream.Placement {
+	if len(c.PlacementTags) == 0 {
+		return nil
+	}
+	return &jetstream.Placement{Tags: c.PlacementTags}
 }
 
 func (c *Config) ledgers(replicas int) jetstream.KeyValueConfig {
@@ -90,22 +120,35 @@ func (c *Config) ledgers(replicas int) jetstream.KeyValueConfig {
 		Bucket:       bucket.LedgerOf(c.Bucket),
 		Description:  "wxkeeper: what the workers remember of each credential",
 		History:      1,
-		Storage:      jetstream.FileStorage,
+		Storage:      c.storage(),
 		MaxValueSize: maxRecord,
+		MaxBytes:     c.MaxBytes,
 		Replicas:     replicas,
+		Placement:    c.placement(),
 	}
 }
 
-// replicas is the number of replicas that a new bucket should have.
+// defaultReplicas is the number of replicas of the buckets in a cluster.
+const defaultReplicas = 3
+
+// replicas is the number of replicas with which a bucket is created first. A server that is no cluster may have the
+// name of one: a server with leafnode remotes has, and of another domain the name says nothing. So the server is asked
+// by the creation itself, and createBucket falls back.
 func (c *Config) replicas(nc *nats.Conn) int {
 	switch {
 	case c.Replicas > 0:
 		return c.Replicas
-	case nc.ConnectedClusterName() != "":
-		return 3
+	case nc.ConnectedClusterName() != "" || c.JSDomain != "":
+		return defaultReplicas
 	default:
 		return 1
 	}
+}
+
+// isClustered reports whether the server that stores a stream is in a cluster. A server with leafnode remotes that is
+// in none gives itself its own name as the name of its cluster.
+func isClustered(c *jetstream.ClusterInfo) bool {
+	return c != nil && c.Name != "" && (c.Name != c.Leader || len(c.Replicas) > 0)
 }
 
 // ensureBucket opens a bucket, and creates it if it does not exist. It does not change the replicas of an
@@ -120,11 +163,11 @@ func (s *Store) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig)
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", want.Bucket, err)
+		return nil, s.Explain(fmt.Errorf("open bucket %s: %w", want.Bucket, err))
 	}
 	st, err := b.Status(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read the settings of bucket %s: %w", want.Bucket, err)
+		return nil, s.Explain(fmt.Errorf("read the settings of bucket %s: %w", want.Bucket, err))
 	}
 	bs, ok := st.(*jetstream.KeyValueBucketStatus)
 	if !ok {
@@ -133,7 +176,21 @@ func (s *Store) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig)
 	if err := verifyBucket(bs.StreamInfo().Config, want); err != nil {
 		return nil, err
 	}
+	if have := bs.StreamInfo().Config.Replicas; isClustered(bs.StreamInfo().Cluster) {
+		s.tellReplicas(want.Bucket, have)
+	}
 	return b, nil
+}
+
+// tellReplicas calls OnFewReplicas if a bucket of a cluster has fewer replicas than the default, once for each bucket.
+func (s *Store) tellReplicas(name string, have int) {
+	s.mu.Lock()
+	told := s.told[name]
+	s.told[name] = true
+	s.mu.Unlock()
+	if !told && s.cfg.Replicas == 0 && have < defaultReplicas {
+		s.cfg.OnFewReplicas(name, have)
+	}
 }
 
 // fewReplicasAfter is how long a cluster must have had too few servers before a bucket is created with one
@@ -141,27 +198,26 @@ func (s *Store) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig)
 // never changed.
 const fewReplicasAfter = 30 * time.Second
 
-// createBucket creates a bucket. If the cluster has had too few servers for the default number of replicas
-// during the last fewReplicasAfter, it creates the bucket with one replica and calls OnFewReplicas.
+// createBucket creates a bucket. Without a configured number of replicas it creates the bucket with one replica if
+// JetStream has no cluster, or if the cluster has had too few servers during the last fewReplicasAfter.
 func (s *Store) createBucket(ctx context.Context, want jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
 	b, err := s.js.CreateKeyValue(ctx, want)
-	if want.Replicas == 1 || !isTooFewServers(err) {
-		s.tooFew(false)
-		return b, err
+	code, _ := codeOf(err)
+	few := isTooFewServers(err)
+	lacking := s.tooFew(few)
+	switch {
+	case s.cfg.Replicas > 0, want.Replicas == 1:
+	case code == errCodeReplicasNotSupported, code == errCodeNoTier, few && lacking >= fewReplicasAfter:
+		want.Replicas = 1
+		b, err = s.js.CreateKeyValue(ctx, want)
 	}
-	advice := fmt.Sprintf("start %d NATS servers with JetStream, or lower WXKEEPER_REPLICAS", want.Replicas)
-	if s.cfg.Replicas == 0 {
-		if s.tooFew(true) >= fewReplicasAfter {
-			want.Replicas = 1
-			if b, err = s.js.CreateKeyValue(ctx, want); err == nil {
-				s.cfg.OnFewReplicas(want.Bucket, want.Replicas)
-			}
-			return b, err
-		}
-		advice = fmt.Sprintf("start %d NATS servers with JetStream, or set WXKEEPER_REPLICAS=1, which is assumed "+
-			"after %s", want.Replicas, fewReplicasAfter)
+	if err == nil {
+		s.mu.Lock()
+		delete(s.told, want.Bucket)
+		s.mu.Unlock()
+		s.cfg.OnCreate(want.Bucket, want.Replicas)
 	}
-	return nil, fmt.Errorf("the cluster has too few servers for %d replicas: %w; %s", want.Replicas, err, advice)
+	return b, err
 }
 
 // tooFew notes whether the cluster has too few servers now, and returns for how long that has been so.
@@ -178,29 +234,27 @@ func (s *Store) tooFew(now bool) time.Duration {
 	return s.cfg.Now().Sub(s.tooFewSince)
 }
 
-// Error codes of the server if it cannot place the replicas.
-const (
-	errCodeNoPeers              = 10005
-	errCodeReplicasNotSupported = 10074
-)
-
-func isTooFewServers(err error) bool {
-	return hasCode(err, errCodeNoPeers, errCodeReplicasNotSupported)
+// removeAdvice is the advice for a bucket with settings that cannot be changed.
+func removeAdvice(name string) string {
+	return "Remove the bucket (nats kv del " + name + "; the workers fetch the credentials again), or set another name " +
+		"in WXKEEPER_BUCKET."
 }
 
 // verifyBucket checks the settings that correctness depends on.
 func verifyBucket(have jetstream.StreamConfig, want jetstream.KeyValueConfig) error {
 	fail := func(setting string, is, must any) error {
-		return fmt.Errorf("%w: bucket %s has %s %v, it must be %v; remove the bucket (nats kv del %s; the workers "+
-			"fetch the credentials again), or set another name in WXKEEPER_BUCKET",
-			ErrBucket, want.Bucket, setting, is, must, want.Bucket)
+		return &Refusal{Permanent: true, Advice: removeAdvice(want.Bucket),
+			Err: fmt.Errorf("%w: bucket %s has %s %v, it must be %v", ErrBucket, want.Bucket, setting, is, must)}
 	}
 	republish := func(r *jetstream.RePublish) string { return r.Source + " -> " + r.Destination }
 	switch {
 	case have.MaxMsgsPerSubject != 1:
 		return fail("history", have.MaxMsgsPerSubject, 1)
-	case have.Storage != jetstream.FileStorage:
-		return fail("storage", have.Storage, jetstream.FileStorage)
+	case have.Storage != jetstream.FileStorage && want.Storage == jetstream.FileStorage:
+		return &Refusal{Permanent: true,
+			Err: fmt.Errorf("%w: bucket %s has storage %v, it must be %v", ErrBucket, want.Bucket, have.Storage,
+				want.Storage),
+			Advice: "Set WXKEEPER_BUCKET_STORAGE=memory to accept it. " + removeAdvice(want.Bucket)}
 	case have.MaxAge != 0:
 		return fail("a TTL of", have.MaxAge, "none")
 	case have.MaxMsgSize > 0 && have.MaxMsgSize < maxRecord:

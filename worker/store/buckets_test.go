@@ -83,7 +83,7 @@ type clusterFixture struct {
 	*Store
 	tb      testing.TB
 	now     time.Time
-	created map[string]int // the calls of OnFewReplicas, by bucket
+	created map[string]int // the replicas with which OnFewReplicas was called, summed up by bucket
 }
 
 func newClusterFixture(tb testing.TB, c *natstest.Cluster, configured int) *clusterFixture {

@@ -20,6 +20,9 @@ type BucketState struct {
 	Wrong error
 	// Wants is the number of replicas that a new bucket should have, Replicas the number that this bucket has.
 	Wants, Replicas int
+	// MaxBytes is the largest size of the bucket, in bytes, 0 if it has none; Bytes is its size now.
+	MaxBytes int64
+	Bytes    uint64
 	// Cluster is the name of the cluster that has the bucket; "" for a single server. Leader is the server that
 	// leads the bucket's stream; "" if no server does now.
 	Cluster, Leader string
@@ -32,6 +35,9 @@ type BucketState struct {
 // answer; it wraps jetstream.ErrJetStreamNotEnabled and jetstream.ErrJetStreamNotEnabledForAccount.
 func (s *Store) Inspect(ctx context.Context) (credentials, ledgers BucketState, err error) {
 	replicas := s.cfg.replicas(s.nc)
+	if s.cfg.Replicas == 0 && s.cfg.JSDomain == "" && s.nc.ConnectedClusterName() == s.nc.ConnectedServerName() {
+		replicas = 1 // a server with leafnode remotes and without a cluster
+	}
 	wants := [2]jetstream.KeyValueConfig{s.cfg.credentials(replicas), s.cfg.ledgers(replicas)}
 	var states [2]BucketState
 	var opened [2]jetstream.KeyValue
@@ -51,6 +57,17 @@ func (s *Store) Inspect(ctx context.Context) (credentials, ledgers BucketState, 
 		s.creds, s.ledgers = opened[0], opened[1]
 	}
 	return states[0], states[1], nil
+}
+
+// Account returns what the NATS account of this user has of JetStream, and its limits. [ErrUnavailable].
+func (s *Store) Account(ctx context.Context) (*jetstream.AccountInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	info, err := s.js.AccountInfo(ctx)
+	if err != nil {
+		return nil, unavailable("read the limits of the NATS account", err)
+	}
+	return info, nil
 }
 
 func (s *Store) open(ctx context.Context, name string) (jetstream.KeyValue, error) {
@@ -77,7 +94,13 @@ func (s *Store) inspect(ctx context.Context, want jetstream.KeyValueConfig) (Buc
 	}
 	info := stream.CachedInfo()
 	state.Exists, state.Replicas, state.Wrong = true, info.Config.Replicas, verifyBucket(info.Config, want)
-	if c := info.Cluster; c != nil {
+	state.MaxBytes, state.Bytes = max(info.Config.MaxBytes, 0), info.State.Bytes
+	switch c := info.Cluster; {
+	case !isClustered(c):
+		if s.cfg.Replicas == 0 {
+			state.Wants = 1
+		}
+	default:
 		state.Cluster, state.Leader = c.Name, c.Leader
 		for _, r := range c.Replicas {
 			switch {

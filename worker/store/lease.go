@@ -199,7 +199,8 @@ func (l *lease) publishOnce(ctx context.Context, c messages.Credential, data []b
 	// A lost answer must not use up the lease: half of its time is left for reading back and publishing again.
 	ctx, cancel := context.WithTimeout(ctx, min(l.s.cfg.Timeout, time.Until(l.deadline)/2))
 	defer cancel()
-	ack, err := l.s.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject(messages.Key(l.appid, l.kind)), Data: data},
+	subject := bucket.InDomain(l.s.cfg.JSDomain, l.subject(messages.Key(l.appid, l.kind)))
+	ack, err := l.s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data},
 		jetstream.WithExpectStream(bucket.Stream(l.s.cfg.Bucket)),
 		jetstream.WithExpectLastSequenceForSubject(l.revision, l.subject(bucket.LeaseKey(l.appid, l.kind))),
 		jetstream.WithMsgTTL(ttl))

@@ -33,7 +33,7 @@ var (
 	// AppSecret for the account, or it is forged.
 	ErrForeign = errors.New("it was stored with another AppSecret")
 	// ErrUnavailable: JetStream did not answer. What was requested may or may not have happened.
-	ErrUnavailable = errors.New("JetStream does not answer")
+	ErrUnavailable = errors.New("JetStream does not answer, or refuses")
 )
 
 // Store is the workers' side of the buckets. It is safe for concurrent use. Its methods block for at most a few
@@ -46,7 +46,8 @@ type Store struct {
 	mu          sync.RWMutex // guards what follows
 	creds       jetstream.KeyValue
 	ledgers     jetstream.KeyValue
-	tooFewSince time.Time // since when creations fail because the cluster has too few servers; zero: they do not
+	told        map[string]bool // the buckets for which OnFewReplicas was called, or need not be
+	tooFewSince time.Time       // since when creations fail because the cluster has too few servers; zero: they do not
 }
 
 // New makes a Store on a connection, which must have been made with nats.ReconnectBufSize(-1): a write that is
@@ -57,11 +58,11 @@ func New(nc *nats.Conn, cfg Config) (*Store, error) {
 		return nil, errors.New("the connection of a Store needs nats.ReconnectBufSize(-1)")
 	}
 	cfg.setDefaults()
-	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(cfg.Timeout))
+	js, err := bucket.JetStream(nc, cfg.JSDomain, jetstream.WithDefaultTimeout(cfg.Timeout))
 	if err != nil {
 		return nil, err
 	}
-	return &Store{cfg: cfg, nc: nc, js: js}, nil
+	return &Store{cfg: cfg, nc: nc, js: js, told: map[string]bool{}}, nil
 }
 
 // Connected reports whether the Store has a connection to a NATS server now. JetStream may not
@@ -69,10 +70,11 @@ func New(nc *nats.Conn, cfg Config) (*Store, error) {
 func (s *Store) Connected() bool { return s.nc.IsConnected() }
 
 // Ensure creates the buckets that do not exist, and verifies the settings of the buckets that exist
-// ([ErrBucket]). It is called at the start, again after an error, and when a bucket has disappeared.
+// ([ErrBucket]). It is called at the start, again after an error, and when a bucket has disappeared. A [Refusal]
+// that is permanent needs an operator.
 //
 // If the servers of a cluster are too few for the default number of replicas, Ensure fails for half a minute;
-// after that it creates the buckets with one replica and calls [Config].OnFewReplicas.
+// after that it creates the buckets with one replica. It calls [Config].OnFewReplicas.
 func (s *Store) Ensure(ctx context.Context) error {
 	replicas := s.cfg.replicas(s.nc)
 	creds, err := s.ensureBucket(ctx, s.cfg.credentials(replicas))
@@ -222,7 +224,7 @@ func unavailable(doing string, err error) error {
 func (s *Store) leaderGet(ctx context.Context, name, key string) ([]byte, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	m, err := bucket.ReadLeader(ctx, s.nc, name, map[string]string{"last_by_subj": bucket.Subject(name, key)})
+	m, err := bucket.ReadLeader(ctx, s.js, name, map[string]string{"last_by_subj": bucket.Subject(name, key)})
 	switch {
 	case err != nil:
 		return nil, 0, unavailable("read "+key, err)
