@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Reading a handle costs a few atomic loads. A large stack frame would cost more than all that Value does: it had one of
-// 512 bytes when the compiler inlined what Value calls in the rare case.
+// Reading a handle costs a few atomic loads. A large stack frame would cost more than all that Value does: it had one
+// of 512 bytes when the compiler inlined what Value calls in the rare case.
 func TestHandleValueHasASmallFrame(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-gcflags=-S", ".").CombinedOutput()

@@ -58,8 +58,8 @@ func (h *Handle) Value() (string, error) {
 	return h.exactValue()
 }
 
-// exactValue is Value by the time of the system. Inlined, it would give Value a large stack frame, which costs more than
-// all that Value does (TestHandleValueHasASmallFrame).
+// exactValue is Value by the time of the system. Inlined, it would give Value a large stack frame, which costs more
+// than all that Value does (TestHandleValueHasASmallFrame).
 //
 //go:noinline
 func (h *Handle) exactValue() (string, error) {

@@ -255,8 +255,8 @@ func TestOnErrorIsCalledOnceForEachReasonAndWhenItIsOver(t *testing.T) {
 	var got []string
 	r, err := NewReader(nil, ReaderConfig{
 		Source: events{
-			{Up: true}, {Down: away}, {Down: errors.New("NATS is away")}, {Down: refused}, {Down: refused}, {Up: true}, {Up: true},
-			{Down: refused}, {Up: true}, {Ready: true},
+			{Up: true}, {Down: away}, {Down: errors.New("NATS is away")}, {Down: refused}, {Down: refused},
+			{Up: true}, {Up: true}, {Down: refused}, {Up: true}, {Ready: true},
 		},
 		OnError: func(err error) { got = append(got, err.Error()) },
 	})

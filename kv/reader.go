@@ -74,8 +74,8 @@ type ReaderConfig struct {
 	OnChange func(Change)
 	// OnError is called with each problem that the Reader handles itself: changes are not received (once for each
 	// reason, and with [ErrRecovered] when they are received again), a record is invalid, CacheFile is not used or
-	// not written, a Transport could not report a refused token. It may be called before NewReader returns, is not called concurrently, and must not
-	// block. nil: it is not called.
+	// not written, a Transport could not report a refused token. It may be called before NewReader returns, is not
+	// called concurrently, and must not block. nil: it is not called.
 	OnError func(error)
 	Now     func() time.Time // nil is time.Now
 	// Source is set by package kvtest; nil is NATS.

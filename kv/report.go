@@ -107,7 +107,9 @@ var errReportPanic = errors.New("kv: reporting a refused access_token panicked")
 
 // sendReport asks the workers to replace a refused value. reason is their answer, if they gave one; repeat is how long
 // the report should not be repeated.
-func (r *Reader) sendReport(ctx context.Context, appid string, p *report) (repeat time.Duration, reason messages.Reason) {
+func (r *Reader) sendReport(
+	ctx context.Context, appid string, p *report,
+) (repeat time.Duration, reason messages.Reason) {
 	repeat = repeatDefault
 	// After a panic (of nats.go, or of the service's OnError) the requests get WeChat's answer, as if no
 	// worker had listened, and the service continues. The value of the panic is not shown, because it may

@@ -241,7 +241,8 @@ func TestRestartKeepsBackoff(t *testing.T) {
 }
 
 // No answer of WeChat, no setting and no mishap causes a storm of calls (docs/architecture.md#refresh-10). Budgets
-// limit the scheduled calls of any period, and the calls for reports, of which one may need two. Two scheduled calls are a second apart, except for the steps of a turn.
+// limit the scheduled calls of any period, and the calls for reports, of which one may need two. Two scheduled calls
+// are a second apart, except for the steps of a turn.
 func TestNoAnswerMakesAStorm(t *testing.T) {
 	t.Parallel()
 	watch := func(f *fleet) {

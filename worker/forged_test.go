@@ -164,7 +164,7 @@ func TestForgedOrSetBackLedgerDoesNotSetTheLimitsBack(t *testing.T) {
 	w.awaitQuiet(messages.AccessToken)
 	i := w.intruder()
 	earlier := i.get(i.ledgers)
-	w.exhaust()
+	_, _ = w.exhaust()
 	calls := f.calls("")
 	known := w.ledger(messages.AccessToken)
 	attacks := map[string]func(){

@@ -213,7 +213,7 @@ func TestRestartDoesNotRenewTheBudget(t *testing.T) {
 	f := newFixture(t, wechattest.Config{})
 	f.clock.stop()
 	w := f.worker(classic)
-	w.exhaust()
+	_, _ = w.exhaust()
 	w.stop()
 	other := f.worker(classic)
 	c := other.await(messages.AccessToken, 0)

@@ -98,7 +98,10 @@ func (r *refresher) awaitQuestion(
 	replaced := r.memory.whenReplaced(key) // before the look at the memory, so that no change is missed
 	current, invalid := r.memory.get(a.AppID, kind)
 	now, l := r.clock.Now(), r.memory.ledger(key)
-	if invalid != nil || !needsQuestion(now, l, kind, current, report) {
+	if invalid != nil {
+		current = nil
+	}
+	if !needsQuestion(now, l, kind, current, report) {
 		return false, nil
 	}
 	at := policy.QuestionAt(now, l)

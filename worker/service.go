@@ -333,8 +333,8 @@ func (s *service) credentialRefresh(ctx context.Context, r *request) (any, error
 // maxCallAge is how old a refused call may be when its report arrives.
 const maxCallAge = time.Minute
 
-// sentAt is the time at which a refused call was sent: as the report says, unless that is in the future or too long ago,
-// because the consumer's clock is wrong. Then, and if the report does not say it, it is now.
+// sentAt is the time at which a refused call was sent: as the report says, unless that is in the future or too long
+// ago, because the consumer's clock is wrong. Then, and if the report does not say it, it is now.
 func sentAt(now, said time.Time) time.Time {
 	if said.After(now) || said.Before(now.Add(-maxCallAge)) {
 		return now

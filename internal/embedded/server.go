@@ -66,9 +66,9 @@ type Config struct {
 	Logger *slog.Logger // nil: nothing is logged
 }
 
-// syncInterval is how often the store is synced to the disk: what a power cut may lose. The default of nats-server is two
-// minutes; a sync for each message makes the start with many accounts three times as long. A lost second does no harm
-// (docs/architecture.md#power).
+// syncInterval is how often the store is synced to the disk: what a power cut may lose. A lost second does no harm
+// (docs/architecture.md#power). The default of nats-server is two minutes; a sync for each message makes the start with
+// many accounts much slower.
 const syncInterval = time.Second
 
 // Server is a running server. Its methods are safe for concurrent use.

@@ -108,5 +108,5 @@ const toldEvery = time.Hour
 
 // MustTell reports whether operators must be told now that a dead value has to wait for the budget.
 func MustTell(now time.Time, l store.Ledger) bool {
-	return l.ThrottledAt.IsZero() || !now.Before(l.ThrottledAt.Add(toldEvery)) || l.ThrottledAt.After(now.Add(clockTolerance))
+	return !now.Before(l.ThrottledAt.Add(toldEvery)) || l.ThrottledAt.After(now.Add(clockTolerance))
 }

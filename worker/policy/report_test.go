@@ -42,6 +42,7 @@ func TestAnswerFromTheLedgerEntry(t *testing.T) {
 	t.Parallel()
 	current := record(5, t0, 2*time.Hour)
 	consumer, later := Report{ValueSHA256: messages.ValueSHA256(current.Value)}, Report{Revision: 1, SentAt: t0}
+	longAgo := Report{Revision: 1, SentAt: t0.Add(-2 * time.Hour)}
 	probed := func(verdict store.Verdict, ago time.Duration) store.Ledger {
 		return store.Ledger{Generation: 5, Probe: &store.Probe{At: t0.Add(-ago), Generation: 5, Verdict: verdict}}
 	}
@@ -76,7 +77,7 @@ func TestAnswerFromTheLedgerEntry(t *testing.T) {
 		"alive, long ago":                   {probed(store.Alive, probeValid), consumer, outcome{}},
 		"alive, asked as the call was sent": {probed(store.Alive, 0), later, alive},
 		"alive, asked before that":          {probed(store.Alive, time.Millisecond), later, outcome{}},
-		"alive, asked long after that":      {probed(store.Alive, time.Hour), Report{Revision: 1, SentAt: t0.Add(-2 * time.Hour)}, alive},
+		"alive, asked long after that":      {probed(store.Alive, time.Hour), longAgo, alive},
 		"dead, asked before that":           {probed(store.Dead, time.Second), later, outcome{}},
 		"dead":                              {probed(store.Dead, 0), consumer, outcome{}},
 		"refreshed for a report":            {forced, consumer, refused(messages.Throttled, forcedGap/2)},
