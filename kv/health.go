@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"errors"
 	"time"
 
 	"github.com/wxkeeper/wxkeeper/internal/bucket"
@@ -68,15 +69,35 @@ type feedState struct {
 	ready, works bool
 	since        time.Time // when works changed last; at first, when the Reader was made
 	err          error
+	told         string // the reason that OnError was called with last; "": it works
 }
 
-func (s *feedState) up(now time.Time) { s.works, s.since, s.err = true, now, nil }
+// ErrRecovered is what OnError is called with when the changes of the bucket are received again after it was called
+// because they were not.
+var ErrRecovered = errors.New("the changes of the bucket are received again")
 
-func (s *feedState) down(now time.Time, err error) {
+// up notes that the source works. It returns what OnError must be called with, or nil.
+func (s *feedState) up(now time.Time) error {
+	told := s.told
+	s.works, s.since, s.err, s.told = true, now, nil, ""
+	if told != "" {
+		return ErrRecovered
+	}
+	return nil
+}
+
+// down notes that the source does not work. It returns what OnError must be called with, or nil if it was called with
+// the same reason already, or the reason is part of normal operation.
+func (s *feedState) down(now time.Time, err error) error {
 	if s.works {
 		s.works, s.since = false, now
 	}
 	s.err = err
+	if bucket.IsRoutine(err) || err.Error() == s.told {
+		return nil
+	}
+	s.told = err.Error()
+	return err
 }
 
 func (s *feedState) stale(now time.Time) time.Duration {

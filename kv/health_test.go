@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/wxkeeper/wxkeeper/internal/bucket"
 	"github.com/wxkeeper/wxkeeper/internal/natstest"
 	"github.com/wxkeeper/wxkeeper/messages"
 )
@@ -230,5 +232,47 @@ func TestReaderServesAfterItsConnectionWasClosed(t *testing.T) {
 			stop()
 			check("after Run has returned")
 		})
+	}
+}
+
+// events is a source that emits some events.
+type events []bucket.Event
+
+func (e events) Run(ctx context.Context, emit func(bucket.Event)) {
+	for _, event := range e {
+		emit(event)
+	}
+	<-ctx.Done()
+}
+
+func (events) Report(context.Context, messages.RefreshCredentialRequest) (messages.Refreshed, error) {
+	return messages.Refreshed{}, errors.New("it sends no reports")
+}
+
+func TestOnErrorIsCalledOnceForEachReasonAndWhenItIsOver(t *testing.T) {
+	t.Parallel()
+	away, refused := errors.New("NATS is away"), errors.New("refused")
+	var got []string
+	r, err := NewReader(nil, ReaderConfig{
+		Source: events{
+			{Up: true}, {Down: away}, {Down: errors.New("NATS is away")}, {Down: refused}, {Down: refused},
+			{Up: true}, {Up: true}, {Down: refused}, {Up: true}, {Ready: true},
+		},
+		OnError: func(err error) { got = append(got, err.Error()) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = r.Run(ctx) }()
+	<-r.Ready()
+	cancel()
+	<-ended
+	want := []string{
+		"kv: NATS is away", "kv: refused", "kv: " + ErrRecovered.Error(), "kv: refused", "kv: " + ErrRecovered.Error(),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("OnError was called with (-want +got):\n%s", diff)
 	}
 }

@@ -72,10 +72,10 @@ type ReaderConfig struct {
 	// goroutine and must not block: that goroutine keeps the Reader current. nil: it is not called.
 	// A loop over [Reader.Changes] may be slow.
 	OnChange func(Change)
-	// OnError is called with each problem that the Reader handles itself: changes are not received (after
-	// each attempt), a record is invalid, CacheFile is not used or not written, a Transport could not report
-	// a refused token. It may be called before NewReader returns, is not called concurrently, and must not
-	// block. nil: it is not called.
+	// OnError is called with each problem that the Reader handles itself: changes are not received (once for each
+	// reason, and with [ErrRecovered] when they are received again), a record is invalid, CacheFile is not used or
+	// not written, a Transport could not report a refused token. It may be called before NewReader returns, is not
+	// called concurrently, and must not block. nil: it is not called.
 	OnError func(error)
 	Now     func() time.Time // nil is time.Now
 	// Source is set by package kvtest; nil is NATS.
@@ -268,19 +268,20 @@ func (r *Reader) handle(e bucket.Event) {
 		r.setClock()
 		replaced = r.latest.Promote()
 	}
+	var news error // of the source
 	r.mu.Lock()
 	switch {
 	case e.Ready:
 		r.state.ready = true
 	case e.Up:
-		r.state.up(r.cfg.Now())
+		news = r.state.up(r.cfg.Now())
 	case e.Down != nil:
-		r.state.down(r.cfg.Now(), e.Down)
+		news = r.state.down(r.cfg.Now(), e.Down)
 	}
 	r.mu.Unlock()
 	r.notify(replaced)
-	if e.Down != nil && !bucket.IsRoutine(e.Down) {
-		r.onError(fmt.Errorf("kv: %w", e.Down))
+	if news != nil {
+		r.onError(fmt.Errorf("kv: %w", news))
 	}
 	if e.Ready {
 		r.once.Do(func() { close(r.ready) })

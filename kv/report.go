@@ -27,29 +27,37 @@ type reports struct {
 
 // report is the report of one refused value. All requests that were refused with this value share it.
 type report struct {
-	value string
-	done  chan struct{} // closed when the Reader holds another value, or another one is no longer expected
-	until time.Time     // when the value may be reported again; set before done is closed
+	value  string
+	sentAt time.Time     // before the refused call was sent
+	made   time.Time     // when the report was made
+	done   chan struct{} // closed when the Reader holds another value, or another one is no longer expected
+	until  time.Time     // when the value may be reported again; set before done is closed
+	alive  bool          // WeChat accepts the value, as the workers say; set before done is closed
 }
 
-// isCurrent reports whether the report is under way, or was made so recently that it is not repeated.
-func (p *report) isCurrent(now time.Time) bool {
+// covers reports whether a request that was refused at now shares the report: it is under way, or was made so recently
+// that it is not repeated. sentAt is when the refused call was sent: after WeChat was asked, the value may have died.
+func (p *report) covers(now, sentAt time.Time) bool {
 	select {
 	case <-p.done:
+		if p.alive {
+			return !sentAt.After(p.made)
+		}
 		return now.Before(p.until)
 	default:
 		return true
 	}
 }
 
-// join returns the current report of a value. If there was none, the caller leads: it must make the report.
-func (s *reports) join(appid, value string) (p *report, leads bool) {
+// join returns the report that a refused call shares. If there was none, the caller leads: it must make the report.
+func (s *reports) join(appid, value string, sentAt time.Time) (p *report, leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p = s.last[appid]; p != nil && p.value == value && p.isCurrent(time.Now()) {
+	now := time.Now()
+	if p = s.last[appid]; p != nil && p.value == value && p.covers(now, sentAt) {
 		return p, false
 	}
-	p = &report{value: value, done: make(chan struct{})}
+	p = &report{value: value, sentAt: sentAt, made: now, done: make(chan struct{})}
 	if s.last == nil {
 		s.last = make(map[string]*report)
 	}
@@ -65,8 +73,8 @@ func (r *Reader) otherToken(appid, refused string) (value string, ok bool) {
 
 // startReport reports to the workers that WeChat refused a value, unless there is a current report of it. It
 // does not block.
-func (r *Reader) startReport(appid, refused string) *report {
-	p, leads := r.reports.join(appid, refused)
+func (r *Reader) startReport(appid, refused string, sentAt time.Time) *report {
+	p, leads := r.reports.join(appid, refused, sentAt)
 	if leads {
 		// The report has its own deadline: the request that leads may be cancelled while others wait for the
 		// report.
@@ -81,10 +89,11 @@ func (r *Reader) makeReport(appid string, p *report) {
 	defer cancel()
 	repeat := make(chan time.Duration, 1)
 	go func() {
-		d, helps := r.sendReport(ctx, appid, p.value)
-		if !helps {
-			cancel()
+		d, reason := r.sendReport(ctx, appid, p)
+		if reason != messages.ReasonRefreshed && reason != messages.ReasonNotCurrent {
+			cancel() // no other value is expected
 		}
+		p.alive = reason == messages.ReasonAlive
 		repeat <- d
 	}()
 	// It compares values and not generations, because a recreated bucket may begin with lower generations.
@@ -96,9 +105,11 @@ func (r *Reader) makeReport(appid string, p *report) {
 
 var errReportPanic = errors.New("kv: reporting a refused access_token panicked")
 
-// sendReport asks the workers to replace a refused value. helps is whether another value can be expected,
-// repeat is how long the report should not be repeated.
-func (r *Reader) sendReport(ctx context.Context, appid, refused string) (repeat time.Duration, helps bool) {
+// sendReport asks the workers to replace a refused value. reason is their answer, if they gave one; repeat is how long
+// the report should not be repeated.
+func (r *Reader) sendReport(
+	ctx context.Context, appid string, p *report,
+) (repeat time.Duration, reason messages.Reason) {
 	repeat = repeatDefault
 	// After a panic (of nats.go, or of the service's OnError) the requests get WeChat's answer, as if no
 	// worker had listened, and the service continues. The value of the panic is not shown, because it may
@@ -110,24 +121,22 @@ func (r *Reader) sendReport(ctx context.Context, appid, refused string) (repeat 
 		}
 	}()
 	reply, err := r.source.Report(ctx, messages.RefreshCredentialRequest{
-		AppID: appid, Kind: messages.AccessToken, ValueSHA256: messages.ValueSHA256(refused),
+		AppID: appid, Kind: messages.AccessToken, ValueSHA256: messages.ValueSHA256(p.value), SentAt: p.sentAt,
 	})
 	var refusal *messages.Error
 	switch {
 	case errors.Is(err, context.Canceled): // another value arrived meanwhile
-		return repeat, false
+		return repeat, ""
 	case err != nil && !errors.As(err, &refusal):
 		r.onError(fmt.Errorf("kv: report a refused access_token of %s: %w", appid, err))
-		return repeat, false
+		return repeat, ""
 	case err != nil && refusal.RetryAfterMS > 0:
-		return min(max(refusal.RetryAfter(), repeatMin), repeatMax), false
+		return min(max(refusal.RetryAfter(), repeatMin), repeatMax), ""
 	case err != nil:
-		return repeat, false
+		return repeat, ""
 	case reply.Reason == messages.ReasonNotCurrent:
 		// The refused value may have been forged, with a generation that hides the current one.
-		r.notify(r.latest.Prefer(bucket.Name{AppID: appid, Kind: messages.AccessToken}, refused, reply.Revision))
-		return repeat, true
-	default:
-		return repeat, reply.Reason == messages.ReasonRefreshed
+		r.notify(r.latest.Prefer(bucket.Name{AppID: appid, Kind: messages.AccessToken}, p.value, reply.Revision))
 	}
+	return repeat, reply.Reason
 }

@@ -29,7 +29,7 @@ func TestTransportReportsADeadTokenOnceHoweverManyMeetIt(t *testing.T) {
 			f.publish(2)
 			return messages.Refreshed{Refreshed: true, Reason: messages.ReasonRefreshed}, nil
 		})
-		dead := f.publishDead(1)
+		dead, began := f.publishDead(1), time.Now()
 		second := f.reader.Transport("wx1")
 		second.Base = f.wechat
 		var wg sync.WaitGroup
@@ -47,7 +47,7 @@ func TestTransportReportsADeadTokenOnceHoweverManyMeetIt(t *testing.T) {
 		wg.Wait()
 		sum := sha256.Sum256([]byte(dead))
 		want := []messages.RefreshCredentialRequest{
-			{AppID: "wx1", Kind: "access_token", ValueSHA256: hex.EncodeToString(sum[:])},
+			{AppID: "wx1", Kind: "access_token", ValueSHA256: hex.EncodeToString(sum[:]), SentAt: began},
 		}
 		if diff := cmp.Diff(want, f.fleet.reports()); diff != "" {
 			t.Errorf("the reports: %s", diff)
@@ -58,21 +58,69 @@ func TestTransportReportsADeadTokenOnceHoweverManyMeetIt(t *testing.T) {
 	})
 }
 
-func TestTransportRepeatsOnceAndReturnsTheSecondAnswerWhateverItIs(t *testing.T) {
+// Another system kills each new token at once, as far as the fifth.
+func TestTransportTriesFiveTokensAndReturnsTheLastAnswerWhateverItIs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var f *transportFixture
+		generation, alive := uint64(1), uint64(4)
+		f = newTransportFixture(t, func(ctx context.Context) (messages.Refreshed, error) {
+			if generation++; generation == alive {
+				f.publish(generation)
+			} else {
+				f.publishDead(generation)
+			}
+			return refreshed(ctx)
+		})
+		f.publishDead(1)
+		f.expect(t.Context(), nil, echo(""))
+		f.checkCounts(4, 3)
+		alive = 0
+		f.publishDead(5)
+		generation = 5
+		f.expect(t.Context(), nil, deadAnswer)
+		f.checkCounts(4+5, 3+4)
+	})
+}
+
+// What the workers say of a token counts for the calls that were sent before they were asked, and for no other.
+func TestTransportReportsAgainATokenThatMayHaveDiedSinceWeChatAcceptedIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newTransportFixture(t, replies(messages.Refreshed{Reason: messages.ReasonAlive}, nil))
+		f.publishDead(1)
+		for reports := range 3 {
+			f.expect(t.Context(), nil, deadAnswer)
+			f.checkReports(reports + 1)
+			sleep(time.Millisecond)
+		}
+		f.fleet.answer = func(ctx context.Context) (messages.Refreshed, error) { f.publish(2); return refreshed(ctx) }
+		f.expect(t.Context(), nil, echo(""))
+		f.checkReports(4)
+	})
+}
+
+// A call that was sent while the report of an earlier one was under way makes a report of its own if WeChat accepts the
+// token: it may have died in between.
+func TestRefusedCallDoesNotTakeTheAnswerToTheReportOfAnEarlierCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var f *transportFixture
 		f = newTransportFixture(t, func(ctx context.Context) (messages.Refreshed, error) {
-			f.publishDead(2)
+			sleep(100 * time.Millisecond)
+			if len(f.fleet.reports()) == 1 {
+				return messages.Refreshed{Reason: messages.ReasonAlive}, nil
+			}
+			f.publish(2)
 			return refreshed(ctx)
 		})
 		f.publishDead(1)
-		f.expect(t.Context(), nil, deadAnswer)
-		f.checkCounts(2, 1)
-		// The next call reports the second dead token too.
-		f.fleet.answer = func(ctx context.Context) (messages.Refreshed, error) { f.publish(3); return refreshed(ctx) }
-		f.expect(t.Context(), nil, echo(""))
-		f.checkCounts(4, 2)
+		var calls sync.WaitGroup
+		calls.Go(func() { f.expect(t.Context(), nil, deadAnswer) })
+		sleep(50 * time.Millisecond)
+		calls.Go(func() { f.expect(t.Context(), nil, echo("")) })
+		calls.Wait()
+		f.checkReports(2)
 	})
 }
 
@@ -168,7 +216,7 @@ func TestTransportDoesNotRepeatAReportForAsLongAsTheFleetAsks(t *testing.T) {
 		answer answerFunc
 		want   time.Duration
 	}{
-		"alive":            {replies(messages.Refreshed{Reason: messages.ReasonAlive}, nil), 10 * time.Second},
+		"no reason":        {replies(messages.Refreshed{Reason: messages.ReasonUnchanged}, nil), 10 * time.Second},
 		"30 seconds":       {after(30 * time.Second), 30 * time.Second},
 		"at most a minute": {after(5 * time.Hour), time.Minute},
 		"at least 1 s":     {after(1), time.Second},

@@ -103,23 +103,30 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	resp, err := t.send(req, req.Body, token)
-	if err != nil || !isDeadToken(resp) {
-		return resp, err
-	}
-	token, ok := t.replace(req, token)
-	if !ok {
-		return resp, nil
-	}
 	body := req.Body
-	if body != nil && body != http.NoBody {
-		if body, err = req.GetBody(); err != nil {
-			return resp, nil //nolint:nilerr // the caller gets WeChat's answer
+	for tried := 1; ; tried++ {
+		sentAt := time.Now()
+		resp, err := t.send(req, body, token)
+		if err != nil || tried == maxTokens || !isDeadToken(resp) {
+			return resp, err
 		}
+		other, ok := t.replace(req, token, sentAt)
+		if !ok {
+			return resp, nil
+		}
+		if body != nil && body != http.NoBody {
+			if body, err = req.GetBody(); err != nil {
+				return resp, nil //nolint:nilerr // the caller gets WeChat's answer
+			}
+		}
+		resp.Body.Close()
+		token = other
 	}
-	resp.Body.Close()
-	return t.send(req, body, token)
 }
+
+// maxTokens is how many tokens are tried for a request, each after WeChat has refused the one before: another system
+// may kill a new token at once.
+const maxTokens = 5
 
 // CloseIdleConnections closes the idle connections of Base. http.Client.CloseIdleConnections calls it.
 func (t *Transport) CloseIdleConnections() {
@@ -228,23 +235,28 @@ func (t *Transport) token(ctx context.Context) (string, error) {
 }
 
 // replace reports a refused token, and returns another token as soon as there is one. ok is false if none
-// arrives in time, or the request cannot be sent again.
-func (t *Transport) replace(req *http.Request, refused string) (token string, ok bool) {
+// arrives in time, or the request cannot be sent again. sentAt is the time before the refused call was sent.
+func (t *Transport) replace(req *http.Request, refused string, sentAt time.Time) (token string, ok bool) {
 	canRepeat := req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
 	if token, ok = t.reader.otherToken(t.appid, refused); ok {
 		return token, canRepeat
 	}
-	report := t.reader.startReport(t.appid, refused)
-	if !canRepeat {
-		return "", false
-	}
 	waiting, cancel := t.waiting(req.Context())
 	defer cancel()
-	select {
-	case <-report.done:
-	case <-waiting.Done():
+	for {
+		report := t.reader.startReport(t.appid, refused, sentAt)
+		if !canRepeat {
+			return "", false
+		}
+		select {
+		case <-report.done:
+		case <-waiting.Done():
+			return t.reader.otherToken(t.appid, refused)
+		}
+		if token, ok = t.reader.otherToken(t.appid, refused); ok || report.covers(time.Now(), sentAt) {
+			return token, ok
+		}
 	}
-	return t.reader.otherToken(t.appid, refused)
 }
 
 // waiting limits how long a request waits for a token. It leaves a part of the request's time, so that the

@@ -108,6 +108,10 @@ type RefreshCredentialRequest struct {
 	Revision uint64 `json:"revision,omitempty"`
 	// ValueSHA256 is the SHA-256 of the refused value, as 64 hexadecimal digits.
 	ValueSHA256 string `json:"value_sha256,omitempty"`
+	// SentAt is a time before the refused call was sent to WeChat, by the consumer's clock. WeChat's earlier words about
+	// the value do not count against the report. If it is left out, or more than a minute ago, or in the future, it
+	// is the time at which the report arrives.
+	SentAt time.Time `json:"sent_at,omitzero"`
 }
 
 // ValueSHA256 is the hexadecimal SHA-256 of a value: a report names a value by it without showing the value.
@@ -148,7 +152,7 @@ const (
 const (
 	ReasonFresh   Reason = "fresh"    // the next refresh is planned
 	ReasonBackoff Reason = "backoff"  // the last attempt failed; the next one is planned
-	ReasonRefused Reason = "refused"  // WeChat refuses the value, but the limit of reported refreshes is reached
+	ReasonRefused Reason = "refused"  // WeChat refuses the value, but the budget of reported refreshes is used up
 	ReasonPaced   Reason = "paced"    // there were too many calls for this credential in a short time
 	ReasonNoToken Reason = "no_token" // a ticket needs a valid access_token, and there is none
 	ReasonOthers  Reason = "others"   // the bucket lost the record; another worker may hold it and publish it again
@@ -291,12 +295,13 @@ const (
 	EventExpired   = "expired"   // the last value has expired, and there is no new one
 	EventForged    = "forged"    // an entry of the buckets was not stored by a worker; a worker replaces it
 	EventConflict  = "conflict"  // WeChat refuses a value long before its end, and no worker replaced it
+	EventThrottled = "throttled" // WeChat refuses a value, and the budget of reported refreshes is used up
 )
 
 // Event is published on <prefix>.event.<appid>.<kind>.<event>, as a plain core NATS message. It contains no
 // secret.
 type Event struct {
-	// Event is the name of the event: refreshed, failed, recovered, expired, forged or conflict.
+	// Event is the name of the event: refreshed, failed, recovered, expired, forged, conflict or throttled.
 	Event string `json:"event"`
 	AppID string `json:"appid"`
 	// Name is the name of the account in the configuration.
@@ -309,6 +314,8 @@ type Event struct {
 	Generation uint64 `json:"generation,omitempty"`
 	// ExpiresAt is the end of the value's life.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// RetryAt is when a throttled credential is refreshed.
+	RetryAt time.Time `json:"retry_at,omitzero"`
 	// Attempts is the number of attempts in a row that failed.
 	Attempts int `json:"attempts,omitempty"`
 	// Class is the class of the error: it decides when a worker tries again. If no attempt could be made, it is

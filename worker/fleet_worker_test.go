@@ -271,7 +271,10 @@ func (w *virtualWorker) report() {
 	if w.next != nil || w.fleet.now.Before(w.frozenUntil) {
 		return
 	}
-	report := policy.Report{Observed: rapid.Bool().Draw(w.T, "observed")}
+	var report policy.Report
+	if rapid.Bool().Draw(w.T, "says when the call was sent") {
+		report.SentAt = w.now()
+	}
 	if held, err := w.memory.get("wx1", w.kind); err == nil {
 		report.ValueSHA256 = messages.ValueSHA256(held.Value)
 	}

@@ -158,15 +158,13 @@ func TestForgedOrSetBackLedgerDoesNotSetTheLimitsBack(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, wechattest.Config{})
 	f.hurried = true
-	f.clock.stop() // all reports come within the minute after the refresh
+	f.clock.stop() // the budget of reported refreshes stays used up
 	w := f.worker(classic)
 	w.await(messages.AccessToken, 0)
 	w.awaitQuiet(messages.AccessToken)
 	i := w.intruder()
 	earlier := i.get(i.ledgers)
-	f.killToken()
-	w.mustReport(messages.RefreshCredentialRequest{}, messages.ReasonRefreshed)
-	f.wechat.Revoke(w.await(messages.AccessToken, 1).Value)
+	_, _ = w.exhaust()
 	calls := f.calls("")
 	known := w.ledger(messages.AccessToken)
 	attacks := map[string]func(){
@@ -187,7 +185,7 @@ func TestForgedOrSetBackLedgerDoesNotSetTheLimitsBack(t *testing.T) {
 			}
 		}
 	}
-	// The first of these reports asked WeChat whether the token is alive. Nothing else was called.
+	// One of these reports may have asked WeChat whether the token is alive. Nothing else was called.
 	if got := f.calls(""); got > calls+1 {
 		t.Errorf("%d calls of WeChat (%d for tokens), want %d and at most one more", got, f.calls("token"), calls)
 	}

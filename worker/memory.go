@@ -35,6 +35,7 @@ type memory struct {
 // knowledge is what is known of one credential.
 type knowledge struct {
 	record   *messages.Credential // in the bucket; nil: none
+	before   string               // SHA-256 of the value that the record had before
 	revision uint64               // of the last change of the record
 	snapshot int                  // of the records, in which the key was last seen
 	lostAt   time.Time            // since when a view has shown no record; zero: none has
@@ -54,6 +55,9 @@ type knowledge struct {
 // setRecord notes a change of the record. A record ends a loss even if no view is made meanwhile: none is made
 // of an account that is not kept at the moment, or during a turn.
 func (k *knowledge) setRecord(c *messages.Credential, revision uint64) {
+	if old := k.record; old != nil && (c == nil || c.Value != old.Value) {
+		k.before = messages.ValueSHA256(old.Value)
+	}
 	k.record, k.revision = c, revision
 	if c != nil {
 		k.lostAt = time.Time{}
@@ -133,6 +137,16 @@ func (m *memory) ledger(key string) store.Ledger {
 		return k.ledger
 	}
 	return store.Ledger{}
+}
+
+// before is the SHA-256 of the value that the record of a credential had before its current one; empty: not known.
+func (m *memory) before(key string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k := m.known[key]; k != nil {
+		return k.before
+	}
+	return ""
 }
 
 // lostAt is since when there is known to be no record: now, if a turn has just noticed it.

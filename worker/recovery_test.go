@@ -230,3 +230,41 @@ func TestTurnThatNATSDelaysIsNoFailureOfWeChat(t *testing.T) {
 	f.advance(time.Minute)
 	f.checkValid(w.await(messages.AccessToken, first.Generation))
 }
+
+// A power cut loses what the disk has not received: the last second of the embedded server (internal/embedded). The
+// workers start with what was there before, and no dead token stays.
+func TestLastWritesThatAPowerCutLosesCostOneCall(t *testing.T) {
+	t.Parallel()
+	for name, refresh := range map[string]func(*testWorker, messages.Credential){
+		"a planned refresh": func(w *testWorker, c messages.Credential) { w.advanceTo(c.RefreshAt) },
+		"a refresh for a report": func(w *testWorker, _ messages.Credential) {
+			w.foreignRefresh(messages.SourceToken)
+			if _, err := w.resolve(); err != nil {
+				w.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, noOverlap)
+			f.clock.stop()
+			w := f.worker(classic)
+			c := w.await(messages.AccessToken, 0)
+			w.awaitQuiet(messages.AccessToken)
+			restore := f.nats.Save()
+			refresh(w, c)
+			w.await(messages.AccessToken, c.Generation)
+			w.awaitQuiet(messages.AccessToken)
+			w.stop()
+			f.nats.Stop()
+			restore()
+			f.nats.Restart()
+			w = f.worker(classic)
+			if _, err := w.resolve(); err != nil {
+				t.Errorf("a resolution after the power cut: %v", err)
+			}
+			f.checkValid(w.await(messages.AccessToken, c.Generation))
+			f.checkCalls("token", 3)
+		})
+	}
+}

@@ -176,7 +176,8 @@ func (r *refresher) leaseHeld(
 
 // doScheduled does in a turn what the policy decides then.
 func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.Kind, last *obstacle) error {
-	refusedToken := "" // SHA-256 of the access_token that WeChat refused for a ticket
+	refusedToken := ""   // SHA-256 of the access_token that WeChat refused for a ticket
+	var sentAt time.Time // before the refused call
 	err := r.take(ctx, a, kind, func(ctx context.Context, t *turn) error {
 		if last != nil {
 			t.expiryTold = last.expiryTold
@@ -194,6 +195,7 @@ func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.K
 			_, err := t.answer(ctx, policy.Report{})
 			return err
 		case d.Action == policy.Fetch:
+			sentAt = r.clock.Now()
 			_, err := t.fetch(ctx, d.Reason, false)
 			var we *wechat.Error
 			if kind != messages.AccessToken && errors.As(err, &we) && we.Class == wechat.ClassDeadToken {
@@ -205,7 +207,7 @@ func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.K
 	})
 	if refusedToken != "" {
 		// The ticket is retried after its backoff, with the token that this report brings.
-		_, reportErr := r.report(ctx, a, messages.AccessToken, policy.Report{ValueSHA256: refusedToken, Observed: true})
+		_, reportErr := r.report(ctx, a, messages.AccessToken, policy.Report{ValueSHA256: refusedToken, SentAt: sentAt})
 		if reportErr != nil {
 			r.log.Debug("refused token not renewed", "appid", a.AppID, "error", reportErr)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/wxkeeper/wxkeeper/messages"
 	"github.com/wxkeeper/wxkeeper/worker/policy"
@@ -16,6 +17,20 @@ import (
 type outcome struct {
 	current messages.Credential
 	reason  messages.Reason // one of the outcomes of messages.Refreshed
+	asked   time.Time       // if it is alive: the time before WeChat was asked
+}
+
+// answers reports whether o is an answer to a report that did not begin the flight. It is none if WeChat was asked
+// before the reported call was sent, or if the current value is the reported one.
+func (o outcome) answers(r policy.Report) bool {
+	switch o.reason {
+	case messages.ReasonAlive:
+		return !o.asked.Before(r.SentAt)
+	case messages.ReasonRefreshed, messages.ReasonNotCurrent:
+		return r.FromOperator() || !r.Names(&o.current)
+	default:
+		return true
+	}
 }
 
 // reportKey is what the reports of one flight have in common. Reports of operators have flights of their own:
@@ -44,12 +59,77 @@ func (r *refresher) report(ctx context.Context, a *Account, kind messages.Kind, 
 func (r *refresher) doReport(
 	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
 ) (outcome, error) {
-	if err := ctx.Err(); err != nil {
-		return outcome{}, asRefusal(err)
-	}
-	if o, answered, err := r.answerFromMemory(ctx, a, kind, report); answered || err != nil {
+	ctx, cancel := context.WithTimeout(ctx, r.leaseTTL+publishReserve)
+	defer cancel()
+	for {
+		if err := ctx.Err(); err != nil {
+			return outcome{}, asRefusal(err)
+		}
+		if o, answered, err := r.answerFromMemory(ctx, a, kind, report); answered || err != nil {
+			return o, err
+		}
+		if waited, err := r.awaitQuestion(ctx, a, kind, report); err != nil {
+			return outcome{}, err
+		} else if waited {
+			continue
+		}
+		o, err := r.fly(ctx, a, kind, report)
+		if errors.Is(err, errNoQuestion) || err == nil && !o.answers(report) {
+			continue
+		}
 		return o, err
 	}
+}
+
+// questionPatience is how long a report waits until WeChat may be asked again. With the turn that follows, the reply
+// arrives before a consumer gives up.
+const questionPatience = 8 * time.Second
+
+// errNoQuestion is returned by a turn if WeChat must be asked about a token, and may not be asked yet: another worker
+// has just asked.
+var errNoQuestion = errors.New("WeChat may not be asked about the token yet")
+
+// awaitQuestion waits until WeChat may be asked about the current token, if a report needs that: its evidence is newer
+// than WeChat's last answer. waited reports that something may have changed.
+func (r *refresher) awaitQuestion(
+	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
+) (waited bool, err error) {
+	key := messages.Key(a.AppID, kind)
+	replaced := r.memory.whenReplaced(key) // before the look at the memory, so that no change is missed
+	current, invalid := r.memory.get(a.AppID, kind)
+	now, l := r.clock.Now(), r.memory.ledger(key)
+	if invalid != nil {
+		current = nil
+	}
+	if !needsQuestion(now, l, kind, current, report) {
+		return false, nil
+	}
+	at := policy.QuestionAt(now, l)
+	wait := at.Sub(now)
+	if wait <= 0 {
+		return false, nil
+	}
+	latest := now.Add(questionPatience)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(latest) {
+		latest = deadline
+	}
+	if at.After(latest) {
+		return false, messages.Errorf(messages.Throttled, "WeChat was asked about %s too often; it may be asked again at %s",
+			key, at.UTC().Format(time.TimeOnly)).After(wait)
+	}
+	r.clock.Wait(ctx, wait, replaced)
+	return true, nil
+}
+
+// needsQuestion reports whether WeChat must be asked about the current token to answer a report.
+func needsQuestion(
+	now time.Time, l store.Ledger, kind messages.Kind, current *messages.Credential, report policy.Report,
+) bool {
+	return kind == messages.AccessToken && current != nil && policy.VerdictOf(now, l, current, report) == ""
+}
+
+// fly joins the flight of the reports of a credential, or leads one.
+func (r *refresher) fly(ctx context.Context, a *Account, kind messages.Kind, report policy.Report) (outcome, error) {
 	key := reportKey{messages.Key(a.AppID, kind), report.FromOperator()}
 	f, leads, _ := r.reports.join(key, nil)
 	if leads {
@@ -68,7 +148,10 @@ func (r *refresher) doReport(
 			defer cancel()
 			o, err := r.answerInTurn(ctx, a, kind, report)
 			f.value, f.err = o, nil
-			if err != nil {
+			switch {
+			case errors.Is(err, errNoQuestion):
+				f.err = err
+			case err != nil:
 				f.err = r.asRefusal(err)
 			}
 		})
@@ -86,12 +169,12 @@ func (r *refresher) doReport(
 }
 
 // answerFromMemory answers a report without a turn, if that is possible. It reads the record from the leader if
-// the report names a revision that this worker does not know.
+// the report names a value that this worker does not know: a consumer may have received it earlier.
 func (r *refresher) answerFromMemory(
 	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
 ) (o outcome, answered bool, err error) {
 	current, err := r.memory.get(a.AppID, kind)
-	if err == nil && report.Revision > current.Revision {
+	if err == nil && r.mayBeNewer(current, report) {
 		switch c, err := r.store.Get(ctx, a.AppID, kind); {
 		case err == nil:
 			r.memory.hold(c)
@@ -106,7 +189,7 @@ func (r *refresher) answerFromMemory(
 		current = nil
 	}
 	if current != nil && !report.Names(current) {
-		return outcome{*current, messages.ReasonNotCurrent}, true, nil
+		return outcome{current: *current, reason: messages.ReasonNotCurrent}, true, nil
 	}
 	now, view := r.clock.Now(), r.memory.view(a, kind)
 	if policy.IsUnderWay(now, view.Ledger, current, r.leaseTTL) {
@@ -116,9 +199,26 @@ func (r *refresher) answerFromMemory(
 	case refusal != nil:
 		return outcome{}, true, refusal
 	case reason != "":
-		return outcome{*current, reason}, true, nil
+		return outcome{current: *current, reason: reason, asked: askedAt(view.Ledger)}, true, nil
 	}
 	return outcome{}, false, nil
+}
+
+// askedAt is the time before WeChat was last asked about a token; zero: never.
+func askedAt(l store.Ledger) time.Time {
+	if l.Probe == nil {
+		return time.Time{}
+	}
+	return l.Probe.At
+}
+
+// mayBeNewer reports whether a report may name a newer value than the current one: a revision that is higher, or the
+// hash of a value that this worker has not held just before.
+func (r *refresher) mayBeNewer(current *messages.Credential, report policy.Report) bool {
+	if report.Revision != 0 || report.ValueSHA256 == "" {
+		return report.Revision > current.Revision
+	}
+	return !report.Names(current) && report.ValueSHA256 != r.memory.before(messages.Key(current.AppID, current.Kind))
 }
 
 // answerInTurn takes a turn to answer a report, and waits while another worker holds the lease.
@@ -142,14 +242,14 @@ func (r *refresher) answerInTurn(
 			if err != nil {
 				return outcome{}, err
 			}
-			return outcome{*c, messages.ReasonRefreshed}, nil
+			return outcome{current: *c, reason: messages.ReasonRefreshed}, nil
 		case !errors.Is(err, store.ErrLeaseHeld):
 			return o, err
 		}
 		// The other worker's turn may bring a newer value. If it does not, this worker's turn is next.
 		r.clock.Wait(ctx, policy.RetryMin/4, replaced)
 		if c, invalid := r.memory.get(a.AppID, kind); invalid == nil && c.Generation > generation && !report.Names(c) {
-			return outcome{*c, messages.ReasonNotCurrent}, nil
+			return outcome{current: *c, reason: messages.ReasonNotCurrent}, nil
 		}
 		if ctx.Err() != nil {
 			return o, err
@@ -175,7 +275,7 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 		record = nil
 	}
 	if record != nil && !report.Names(record) {
-		return outcome{*record, messages.ReasonNotCurrent}, nil
+		return outcome{current: *record, reason: messages.ReasonNotCurrent}, nil
 	}
 	if until := policy.WaitsForOthers(now, t.view); !until.IsZero() {
 		return outcome{}, messages.Errorf(messages.NoCredential,
@@ -185,31 +285,34 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 		return outcome{}, messages.Errorf(messages.NoCredential,
 			"a ticket needs an access_token, and there is none now").After(policy.RetryMin)
 	}
-	if record != nil && t.kind == messages.AccessToken &&
-		policy.VerdictOf(now, t.view.Ledger, record, report.Observed) == "" {
+	if needsQuestion(now, t.view.Ledger, t.kind, record, report) {
+		if policy.QuestionAt(now, t.view.Ledger).After(now) {
+			return outcome{}, errNoQuestion
+		}
 		if err := t.probe(ctx, record); err != nil {
 			return outcome{}, err
 		}
 	}
 	switch reason, refusal := policy.Answer(now, t.view, key, t.kind, record, report); {
 	case refusal != nil:
+		t.tellThrottled(ctx, record)
 		return outcome{}, refusal
 	case reason != "":
-		return outcome{*record, reason}, nil
+		return outcome{current: *record, reason: reason, asked: askedAt(t.view.Ledger)}, nil
 	}
-	verdict := policy.VerdictOf(now, t.view.Ledger, record, report.Observed)
+	verdict := policy.VerdictOf(now, t.view.Ledger, record, report)
 	c, err := t.fetch(ctx, messages.ReasonReported, false)
 	if err != nil {
 		return outcome{}, err
 	}
 	if record == nil || c.Value != record.Value {
-		return outcome{c, messages.ReasonRefreshed}, nil
+		return outcome{current: c, reason: messages.ReasonRefreshed}, nil
 	}
 	// The normal mode of stable_token returned the reported token. Only if WeChat itself refuses it is it worth
 	// one of the 20 calls a day with force_refresh (docs/architecture.md#refresh-5).
 	l := t.view.Ledger
-	if t.view.Rule != policy.Stable || verdict != store.Dead || l.HardForced >= policy.HardForcedPerDay {
-		return outcome{c, messages.ReasonUnchanged}, nil
+	if t.view.Rule != policy.Stable || verdict != store.Dead || !policy.MayForce(t.r.clock.Now(), l) {
+		return outcome{current: c, reason: messages.ReasonUnchanged}, nil
 	}
 	t.r.log.Warn("stable_token repeats a token that WeChat refuses: calling it with force_refresh", "appid", c.AppID,
 		"forced_today", l.HardForced+1)
@@ -217,19 +320,20 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 	forced, err := t.fetch(ctx, messages.ReasonReported, true)
 	switch {
 	case errors.Is(err, errLate): // the next report tries again
-		return outcome{c, messages.ReasonUnchanged}, nil
+		return outcome{current: c, reason: messages.ReasonUnchanged}, nil
 	case err != nil:
 		return outcome{}, err
 	case forced.Value == record.Value:
-		return outcome{forced, messages.ReasonUnchanged}, nil
+		return outcome{current: forced, reason: messages.ReasonUnchanged}, nil
 	}
-	return outcome{forced, messages.ReasonRefreshed}, nil
+	return outcome{current: forced, reason: messages.ReasonRefreshed}, nil
 }
 
 // probe asks WeChat whether it accepts a token: GET /cgi-bin/get_api_domain_ip, the cheapest interface that
 // needs one. It writes the verdict down, for the whole fleet. An inconclusive verdict does not prevent a
 // refresh, and does not prove a conflict.
 func (t *turn) probe(ctx context.Context, c *messages.Credential) error {
+	asked := t.r.clock.Now()
 	asking, cancel := t.r.clock.WithDeadline(ctx, t.lease.Deadline().Add(-t.r.leaseTTL/2))
 	_, err := t.r.upstream.APIDomainIP(asking, c.Value)
 	cancel()
@@ -253,7 +357,7 @@ func (t *turn) probe(ctx context.Context, c *messages.Credential) error {
 		l.Conflicts++
 		l.LastConflict = t.r.clock.Now()
 	}
-	l.Probe = &store.Probe{At: t.r.clock.Now(), Generation: c.Generation, Verdict: verdict}
+	l = policy.Asked(l, store.Probe{At: asked, Generation: c.Generation, Verdict: verdict})
 	if _, err := t.write(ctx, l); err != nil {
 		return fmt.Errorf("write the verdict of WeChat to the ledger: %w", err)
 	}
@@ -280,6 +384,28 @@ func (t *turn) publishConflict(c *messages.Credential) {
 	t.publishEvent(messages.EventConflict, messages.Event{
 		Generation: c.Generation, ExpiresAt: c.ExpiresAt, Advice: advice,
 		Message: "WeChat refuses the token long before its end, and wxkeeper did not replace it",
+	})
+}
+
+// tellThrottled logs and publishes, once an hour, that WeChat refuses a token that may not be refreshed now: the budget
+// of refreshes for reports is used up.
+func (t *turn) tellThrottled(ctx context.Context, c *messages.Credential) {
+	now, l := t.r.clock.Now(), t.view.Ledger
+	until := policy.ThrottledUntil(now, l, t.view.Rule, c)
+	if until.IsZero() || !policy.MustTell(now, l) {
+		return
+	}
+	l.ThrottledAt = now
+	if _, err := t.write(ctx, l); err != nil {
+		return // the next turn tells
+	}
+	advice := ConflictAdvice(t.account.TokenAPI)
+	t.r.log.Error("throttled: WeChat refuses a token, and the budget of refreshes for reports is used up",
+		"appid", c.AppID, "generation", c.Generation, "until", until, "forced_today", l.Forced,
+		"calls_today", l.Calls, "advice", advice)
+	t.publishEvent(messages.EventThrottled, messages.Event{
+		Generation: c.Generation, ExpiresAt: c.ExpiresAt, RetryAt: until.UTC(), Advice: advice,
+		Message: "WeChat refuses the token, and the budget of refreshes for reports is used up",
 	})
 }
 

@@ -70,6 +70,9 @@ const (
 	// The pause before a call that certainly had no effect is repeated, doubled up to resolvePauseMax.
 	resolvePauseMin = 50 * time.Millisecond
 	resolvePauseMax = time.Second
+	// maxTokens is how many tokens are tried, each after WeChat has refused the one before: another system may kill a
+	// new token at once. A token that WeChat refuses and says to be alive is tried twice.
+	maxTokens = 5
 )
 
 // fly calls WeChat until there is a final answer, or ctx ends.
@@ -78,8 +81,9 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 	if err != nil {
 		return nil, err
 	}
-	ambiguous, refused := false, false
+	ambiguous, alive, refusals := false, false, 0
 	for pause := resolvePauseMin; ; {
+		sent := r.refresher.clock.Now()
 		reply, err := r.upstream.TicketToCode(ctx, token.Value, openid, codeTicket)
 		if err == nil {
 			return reply, nil
@@ -91,16 +95,16 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 		r.log.Debug("resolution refused", "appid", a.AppID, "class", we.Class, "errcode", we.Errcode, "rid", we.RID)
 		switch {
 		case we.Class == wechat.ClassDeadToken:
-			if refused {
+			if refusals++; alive || refusals == maxTokens {
 				return nil, asRefusal(err)
 			}
-			refused = true
 			o, err := r.refresher.report(ctx, a, messages.AccessToken,
-				policy.Report{ValueSHA256: messages.ValueSHA256(token.Value), Observed: true})
+				policy.Report{ValueSHA256: messages.ValueSHA256(token.Value), SentAt: sent})
 			if err != nil {
 				return nil, err
 			}
-			token = o.current // also if it is alive: WeChat sometimes refuses a new token and accepts it a moment later
+			// also if it is alive: WeChat sometimes refuses a new token and accepts it a moment later
+			token, alive = o.current, o.reason != messages.ReasonRefreshed && o.reason != messages.ReasonNotCurrent
 			continue
 		case we.Class == wechat.ClassBusy, we.Class == wechat.ClassTransport && !we.Sent:
 			// It had no effect: repeat it while there is time.

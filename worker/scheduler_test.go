@@ -107,7 +107,7 @@ func TestBadAccountDoesNotDelayOthers(t *testing.T) {
 			waited := now.Sub(j.item.next.At)
 			key := messages.Key(j.account.AppID, j.kind)
 			view := policy.View{Ledger: s.memory.ledger(key)}
-			ledger := s.policy.Begin(now, view, j.item.next.Reason)
+			ledger := s.policy.Begin(now, view, j.item.next.Reason, false)
 			ledger.AppID, ledger.Kind = j.account.AppID, j.kind
 			s.memory.observeLedger(ledger)
 			if j.account.Name == "bad" {

@@ -316,8 +316,11 @@ func (s *service) credentialRefresh(ctx context.Context, r *request) (any, error
 	if s.stopping.Load() {
 		return nil, errStopping
 	}
-	o, err := s.refresher.report(ctx, a, kind, policy.Report{Revision: req.Revision,
-		ValueSHA256: strings.ToLower(req.ValueSHA256)})
+	report := policy.Report{Revision: req.Revision, ValueSHA256: strings.ToLower(req.ValueSHA256)}
+	if !report.FromOperator() {
+		report.SentAt = sentAt(s.refresher.clock.Now(), req.SentAt)
+	}
+	o, err := s.refresher.report(ctx, a, kind, report)
 	if err != nil {
 		return nil, err
 	}
@@ -325,6 +328,18 @@ func (s *service) credentialRefresh(ctx context.Context, r *request) (any, error
 		AppID: a.AppID, Kind: kind, Revision: o.current.Revision, Generation: o.current.Generation,
 		ExpiresAt: o.current.ExpiresAt, Refreshed: o.reason == messages.ReasonRefreshed, Reason: o.reason,
 	}, nil
+}
+
+// maxCallAge is how old a refused call may be when its report arrives.
+const maxCallAge = time.Minute
+
+// sentAt is the time at which a refused call was sent: as the report says, unless that is in the future or too long
+// ago, because the consumer's clock is wrong. Then, and if the report does not say it, it is now.
+func sentAt(now, said time.Time) time.Time {
+	if said.After(now) || said.Before(now.Add(-maxCallAge)) {
+		return now
+	}
+	return said
 }
 
 func (s *service) statusOf(_ context.Context, r *request) (any, error) {

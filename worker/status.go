@@ -97,8 +97,12 @@ func (c scheduled) state(now time.Time, held *messages.Credential, l store.Ledge
 var descCredentials = prometheus.NewDesc("wxkeeper_credentials",
 	"Credentials that this worker keeps, by kind and state.", []string{"kind", "state"}, nil)
 
+var descThrottled = prometheus.NewDesc("wxkeeper_throttled_until_timestamp_seconds",
+	"Until when a credential that WeChat refuses has to wait for the budget of refreshes for reports: the latest time, "+
+		"in seconds since 1970, of all credentials of a kind; 0: none waits.", []string{"kind"}, nil)
+
 // Describe is part of prometheus.Collector.
-func (s *status) Describe(ch chan<- *prometheus.Desc) { ch <- descCredentials }
+func (s *status) Describe(ch chan<- *prometheus.Desc) { ch <- descCredentials; ch <- descThrottled }
 
 // Collect is part of prometheus.Collector: it makes the metric of the states at the time of the scrape.
 func (s *status) Collect(ch chan<- prometheus.Metric) {
@@ -113,9 +117,20 @@ func (s *status) Collect(ch chan<- prometheus.Metric) {
 			count[label{k, state}] = 0
 		}
 	}
+	throttled := make(map[messages.Kind]time.Time)
 	for _, c := range s.scheduler.snapshot("") {
-		l := s.memory.ledger(messages.Key(c.account.AppID, c.kind))
-		count[label{c.kind, c.state(now, s.memory.held(c.account.AppID, c.kind), l)}]++
+		held, l := s.memory.held(c.account.AppID, c.kind), s.memory.ledger(messages.Key(c.account.AppID, c.kind))
+		count[label{c.kind, c.state(now, held, l)}]++
+		if until := policy.ThrottledUntil(now, l, c.account.rule(c.kind), held); until.After(throttled[c.kind]) {
+			throttled[c.kind] = until
+		}
+	}
+	for _, k := range messages.Kinds {
+		seconds := 0.0
+		if until := throttled[k]; !until.IsZero() {
+			seconds = float64(until.Unix())
+		}
+		ch <- prometheus.MustNewConstMetric(descThrottled, prometheus.GaugeValue, seconds, string(k))
 	}
 	for l, n := range count {
 		ch <- prometheus.MustNewConstMetric(descCredentials, prometheus.GaugeValue, float64(n), string(l.kind),

@@ -156,11 +156,7 @@ func (t *turn) fetch(ctx context.Context, why messages.Reason, force bool) (mess
 	}
 	began := t.r.clock.Now()
 	before := t.view.Ledger
-	ledger := t.r.policy.Begin(began, t.view, why)
-	if force {
-		ledger.HardForced++
-	}
-	ledger, err := t.write(ctx, ledger)
+	ledger, err := t.write(ctx, t.r.policy.Begin(began, t.view, why, force))
 	if err != nil {
 		return messages.Credential{}, err
 	}

@@ -19,9 +19,9 @@ type refreshVerb struct {
 
 func (refreshVerb) Help() string {
 	return `If the reported credential is not the current one, the worker does not call WeChat: the answer describes the
-current credential. Otherwise the worker asks WeChat whether the credential is dead, and refreshes it, at
-most once a minute. The answer is one of: refreshed (there is a new value), not_current (use the current
-credential), alive (WeChat accepts it), unchanged (WeChat still issues the same value).
+current credential. Otherwise the worker asks WeChat whether the credential is dead, and refreshes it if the
+budget of such refreshes allows. The answer is one of: refreshed (there is a new value), not_current (use the
+current credential), alive (WeChat accepts it), unchanged (WeChat still issues the same value).
 
 Examples:
 

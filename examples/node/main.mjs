@@ -71,20 +71,21 @@ token.close();
 await nc.close();
 
 /**
- * Calls WeChat; the interface is an example. If WeChat refuses the token, this reports it and repeats the call
- * once with the new token.
+ * Calls WeChat; the interface is an example. If WeChat refuses the token, this reports it and repeats the call with the
+ * new token: a few times, because another system may kill a new token at once.
  */
 async function callWeChat() {
-  for (let repeated = false; ; repeated = true) {
+  for (let tries = 1; ; tries++) {
     const used = await token.wait();
+    const sentAt = new Date();
     const url = new URL("/cgi-bin/get_api_domain_ip", flags.api);
     url.searchParams.set("access_token", used.value); // now the URL is a secret, too
     const reply = await (await fetch(url, { signal: AbortSignal.timeout(5_000) })).json();
-    if (!DEAD.has(reply.errcode) || repeated) {
+    if (!DEAD.has(reply.errcode) || tries === 5) {
       show(`called WeChat with generation ${used.generation}: errcode ${reply.errcode ?? 0}`);
       return;
     }
-    const { reason, generation } = await token.report(used);
+    const { reason, generation } = await token.report(used, sentAt);
     show(`WeChat refused generation ${used.generation}; reported: ${reason}, now generation ${generation}`);
   }
 }

@@ -133,16 +133,17 @@ export class Credential extends EventEmitter {
    * before they renew anything.
    *
    * @param {Record} refused
+   * @param {Date} [sentAt] a time before the refused call was sent: what WeChat said before does not count against it
    * @returns {Promise<{reason: string, generation: number, refreshed: boolean}>} the reply of wechat.credential.refresh
    */
-  async report(refused) {
+  async report(refused, sentAt) {
     const held = this.#held;
     if (valid(held) && held.value !== refused.value) { // the new one has arrived before WeChat's answer
       return { reason: "not_current", generation: held.generation, refreshed: false };
     }
     let report = this.#reports.get(refused.value);
     if (!report) {
-      report = this.#report(refused.value).finally(() => this.#reports.delete(refused.value));
+      report = this.#report(refused.value, sentAt).finally(() => this.#reports.delete(refused.value));
       this.#reports.set(refused.value, report);
     }
     return report;
@@ -155,9 +156,9 @@ export class Credential extends EventEmitter {
     this.#subscription.unsubscribe();
   }
 
-  async #report(refused) {
+  async #report(refused, sentAt) {
     const value_sha256 = createHash("sha256").update(refused).digest("hex");
-    const body = { appid: this.#appid, kind: this.#kind, value_sha256 };
+    const body = { appid: this.#appid, kind: this.#kind, value_sha256, sent_at: sentAt?.toISOString() };
     const reply = await request(this.#nc, "credential.refresh", body, { prefix: this.#prefix });
     if (reply.appid !== this.#appid || reply.kind !== this.#kind) throw new Error("the reply is about another key");
     if (reply.reason === "refreshed" || reply.reason === "not_current") {

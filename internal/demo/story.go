@@ -222,6 +222,9 @@ func (s *story) subscribe(nc *nats.Conn) error {
 func (s *story) onEvent(e messages.Event) {
 	key := messages.Key(e.AppID, e.Kind)
 	switch e.Event {
+	case messages.EventThrottled:
+		s.printLine(wordConflict, "%s generation %d: %s, until %s. Advice: %s", key, e.Generation, e.Message,
+			e.RetryAt.Local().Format(time.TimeOnly), e.Advice)
 	case messages.EventConflict:
 		s.printLine(wordConflict, "%s generation %d: %s. Advice: %s", key, e.Generation, e.Message, e.Advice)
 		s.update(func() { s.conflicts++ })

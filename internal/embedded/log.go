@@ -15,6 +15,7 @@ import (
 type bridge struct {
 	log     *slog.Logger
 	clients *perSecond // lines about single clients, which a stranger can cause
+	rebuilt sync.Once  // the line that JetStream rebuilds its indexes
 
 	mu  sync.Mutex
 	err error
@@ -46,11 +47,24 @@ func (b *bridge) write(level slog.Level, format string, v []any) {
 	case level < slog.LevelWarn:
 	case strings.Contains(text, server.ErrAuthentication.Error()):
 		return // the guard logs it; this line has the user name that the client has sent, which may be a misplaced token
+	case level == slog.LevelWarn && isRebuild(text):
+		b.rebuilt.Do(func() {
+			b.log.Info("the last stop was not clean: JetStream rebuilds the indexes of its store, and loses nothing")
+		})
+		b.log.Debug("nats-server", "says", text)
+		return
 	case strings.Contains(text, " - cid:"):
 		b.clients.add(text)
 		return
 	}
 	b.log.Log(ctx, level, "nats-server", "says", text)
+}
+
+// isRebuild reports whether a warning is about indexes of the store that are older than the store, as they are after a
+// process was killed: "TTL state is outdated; attempting to recover …", "Stream state outdated, … will rebuild".
+func isRebuild(text string) bool {
+	return strings.Contains(text, "state is outdated; attempting to recover") ||
+		strings.Contains(text, "Stream state outdated, ")
 }
 
 // Fatalf keeps the error among its arguments, because Start treats an address in use differently from other errors.

@@ -66,6 +66,11 @@ type Config struct {
 	Logger *slog.Logger // nil: nothing is logged
 }
 
+// syncInterval is how often the store is synced to the disk: what a power cut may lose. A lost second does no harm
+// (docs/architecture.md#power). The default of nats-server is two minutes; a sync for each message makes the start with
+// many accounts much slower.
+const syncInterval = time.Second
+
 // Server is a running server. Its methods are safe for concurrent use.
 type Server struct {
 	ns    *server.Server
@@ -209,7 +214,7 @@ func (s *Server) start(host string, port int) error {
 		JetStreamMaxMemory:     maxMemory,
 		JetStreamMaxStore:      maxStore,
 		JetStreamLimits:        server.JSLimitOpts{DefaultMaxConsumers: maxConsumers},
-		SyncAlways:             true, // the default syncs every two minutes: a power cut could restore an old fence
+		SyncInterval:           syncInterval,
 		DisableJetStreamBanner: true,
 
 		NoSigs: true, // its handlers of SIGINT and SIGTERM would end the process before the worker has stopped

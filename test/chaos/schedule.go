@@ -233,13 +233,31 @@ func (d *drawer) upstream(time.Duration) fault {
 	}
 }
 
-// replacement draws an account whose token another system replaces, each account rarely.
+// replacement draws an account whose token another system replaces: once, twice, or five times within a minute, each
+// account rarely. Of stable_token, WeChat ignores the second call with force_refresh within half a minute.
 func (d *drawer) replacement(at time.Duration) fault {
 	a := d.accounts[d.rand.IntN(len(d.accounts)-1)]
 	if last, ok := d.replacedAt[a.AppID]; ok && at-last < 2*time.Minute {
 		return fault{}
 	}
-	d.replacedAt[a.AppID] = at
+	times, least, most := []int{1, 2, 5}[d.rand.IntN(3)], time.Second, 12*time.Second
+	if a.endpoint() == "stable_token" {
+		times, least, most = min(times, 2), 31*time.Second, 40*time.Second
+	}
+	first, last := d.replace(a), at
+	for range times - 1 {
+		again := d.replace(a)
+		if last += d.between(least, most); last < d.duration {
+			again.at = last
+			d.faults = append(d.faults, again)
+		}
+	}
+	d.replacedAt[a.AppID] = last
+	return first
+}
+
+// replace is the replacement of a token by another system.
+func (d *drawer) replace(a account) fault {
 	return fault{
 		name: "another system replaces the token: " + a.endpoint() + " of " + a.AppID, harmless: true,
 		inject: func(_ context.Context, st *stack) error {

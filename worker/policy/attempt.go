@@ -11,13 +11,10 @@ import (
 
 // Begin is the ledger entry that is written before an attempt. The attempt counts as failed until it has
 // succeeded, so a worker that dies during it is followed by the same wait as any other failure
-// (docs/architecture.md#refresh-4).
-func (p *Policy) Begin(now time.Time, v View, why messages.Reason) store.Ledger {
+// (docs/architecture.md#refresh-4). force: it is a call of stable_token with force_refresh.
+func (p *Policy) Begin(now time.Time, v View, why messages.Reason, force bool) store.Ledger {
 	l := AtDay(now, withoutFuture(now, v.Ledger))
-	if l.Pace.Before(now) {
-		l.Pace = now
-	}
-	l.Pace = l.Pace.Add(paceEvery)
+	l.Pace = scheduledCalls.spend(now, l.Pace)
 	l.Calls++
 	l.Attempts++
 	l.LastAttempt = now
@@ -30,8 +27,12 @@ func (p *Policy) Begin(now time.Time, v View, why messages.Reason) store.Ledger 
 	if HasExpired(now, l) {
 		l.Expired = l.Generation
 	}
-	if why == messages.ReasonReported {
-		l.LastForced = now
+	switch {
+	case force: // the second call of a refresh that is counted already
+		l.LastForced, l.LastHardForced, l.HardPace = now, now, forceRefreshes.spend(now, l.HardPace)
+		l.HardForced++
+	case why == messages.ReasonReported:
+		l.LastForced, l.ForcedPace = now, reportedRefreshes.spend(now, l.ForcedPace)
 		l.Forced++
 	}
 	return l
@@ -50,7 +51,8 @@ func Know(l store.Ledger, c messages.Credential) store.Ledger {
 func Undo(now time.Time, l, before store.Ledger) store.Ledger {
 	before = AtDay(l.LastAttempt, before)
 	l.Pace, l.Calls, l.Attempts, l.NextAttempt = before.Pace, before.Calls, before.Attempts, now.Add(RetryMin)
-	l.LastForced, l.Forced, l.HardForced = before.LastForced, before.Forced, before.HardForced
+	l.LastForced, l.ForcedPace, l.Forced = before.LastForced, before.ForcedPace, before.Forced
+	l.LastHardForced, l.HardPace, l.HardForced = before.LastHardForced, before.HardPace, before.HardForced
 	return l
 }
 
@@ -118,7 +120,9 @@ func (p *Policy) plan(r Rule, first, sent time.Time, expiresIn time.Duration, sa
 	case Stable:
 		expires = sent.Add(expiresIn)
 		window := min(stableWindow, expires.Sub(first)/3)
-		refresh = expires.Add(-window + window/20 + p.jitter(window/5))
+		// WeChat's window begins later than window says: expires_in is in whole seconds, and the answer took a moment.
+		late := max(window/20, min(lifeTolerance, window/3))
+		refresh = expires.Add(-window + late + p.jitter(window/5))
 		if same && !refresh.After(sent) { // in the last minutes, and WeChat still repeats the old token
 			refresh = sent.Add(expiresIn / 2)
 		}

@@ -11,7 +11,7 @@ import (
 
 // refused is the entry after an attempt that failed with a class.
 func refused(p *Policy, now time.Time, l store.Ledger, class wechat.Class) store.Ledger {
-	l = p.Begin(now, View{Rule: Ticket, Ledger: l}, messages.ReasonMissing)
+	l = p.Begin(now, View{Rule: Ticket, Ledger: l}, messages.ReasonMissing, false)
 	return p.Fail(now, View{Rule: Ticket, Ledger: l, Settings: "settings"}, store.Failure{At: now, Class: class}, 0)
 }
 

@@ -114,7 +114,7 @@ func (p *Policy) nextCall(now time.Time, v View, valid bool) Decision {
 		}
 		return d
 	}
-	if earliest := earliestCall(v.Ledger); earliest.After(now) {
+	if earliest := earliestCall(now, v.Ledger); earliest.After(now) {
 		return Decision{Wait, earliest, messages.ReasonPaced}
 	}
 	d.At = now // it may be zero, which a decision to wait uses for "never"
@@ -148,7 +148,7 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 		!v.Record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond))
 	switch {
 	case valid && IsRefused(l, v.Record) && (l.Attempts == 0 || unwritten):
-		return Decision{Fetch, forcedAt(now, l, v.Rule), messages.ReasonReported}
+		return Decision{Fetch, forcedAt(now, l, v.Rule, true), messages.ReasonReported}
 	case unwritten:
 		return Decision{Fetch, v.Record.RefreshAt, messages.ReasonDue}
 	case l.Attempts > 0 && l.Failure != nil && l.Failure.Class == wechat.ClassAccount &&
@@ -185,34 +185,9 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 }
 
 // earliestCall is the time before which no scheduled call may be made.
-func earliestCall(l store.Ledger) time.Time {
+func earliestCall(now time.Time, l store.Ledger) time.Time {
 	earliest := l.LastAttempt.Add(MinGap)
-	if paced := l.Pace.Add(-paceBurst * paceEvery); paced.After(earliest) {
-		return paced
-	}
-	return earliest
-}
-
-// forcedAt is the time before which no report may cause a refresh: forcedGap after the last one; and when half
-// of the quota of the day is used, the rest is spread evenly over the day, so that scheduled refreshes always
-// find some.
-func forcedAt(now time.Time, l store.Ledger, r Rule) time.Time {
-	if l.LastForced.IsZero() || l.LastForced.After(now.Add(clockTolerance)) {
-		return time.Time{}
-	}
-	gap := forcedGap
-	quota := r.dailyQuota()
-	if l.Day == day(now) && l.Calls > quota/2 {
-		midnight := now.In(shanghai).Truncate(time.Second)
-		midnight = time.Date(midnight.Year(), midnight.Month(), midnight.Day()+1, 0, 0, 0, 0, shanghai)
-		const reserve = 10 // a tenth of the quota is never used for reports
-		left := quota - quota/reserve - l.Calls
-		if left <= 0 {
-			return midnight
-		}
-		gap = max(gap, midnight.Sub(now)/time.Duration(left))
-	}
-	return l.LastForced.Add(gap)
+	return later(earliest, scheduledCalls.next(now, l.Pace))
 }
 
 // isLatest reports whether the ledger entry knows of no value that was obtained after c. Two values have one

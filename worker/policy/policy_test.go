@@ -50,7 +50,7 @@ func TestNextDecides(t *testing.T) {
 	refusedAccount := with(failing, func(l *store.Ledger) {
 		l.Failure, l.Refused = &store.Failure{Class: wechat.ClassAccount}, []string{"older", "old"}
 	})
-	paced := with(planned, func(l *store.Ledger) { l.Pace = t0.Add(90 * time.Minute).Add(paceBurst * paceEvery) })
+	paced := with(planned, func(l *store.Ledger) { l.Pace = t0.Add(3*time.Hour - time.Second) })
 	// Another worker obtained generation 6 and did not publish it.
 	ahead := with(planned, func(l *store.Ledger) { l.Generation = 6 })
 	aheadAndFailing := with(failing, func(l *store.Ledger) { l.Generation = 6 })
@@ -113,7 +113,7 @@ func TestNextDecides(t *testing.T) {
 			soon, View{Ledger: refusedAccount, Settings: "new"}, now(Fetch, messages.ReasonNewSettings),
 		},
 		"due, but paced": {
-			time.Hour, View{Record: rec, Ledger: paced}, wait(t0.Add(90*time.Minute), messages.ReasonPaced),
+			time.Hour, View{Record: rec, Ledger: paced}, wait(t0.Add(61*time.Minute-time.Second), messages.ReasonPaced),
 		},
 		"called a moment ago": {0, View{Ledger: justCalled}, wait(t0.Add(MinGap/2), messages.ReasonPaced)},
 
@@ -372,7 +372,7 @@ func TestReportsKeepAReserveOfTheQuota(t *testing.T) {
 		"the calls were made yesterday":        {forced(1900, yesterday), noon, noon.Add(forcedGap)},
 		"a clock that is ahead wrote the time": {store.Ledger{LastForced: midnight}, time.Time{}, time.Time{}},
 	} {
-		if at := forcedAt(noon, tc.ledger, Classic); at.Before(tc.from) || at.After(tc.to) {
+		if at := forcedAt(noon, tc.ledger, Classic, false); at.Before(tc.from) || at.After(tc.to) {
 			t.Errorf("%s: the next report may cause a refresh at %s, want %s to %s", name, at, tc.from, tc.to)
 		}
 	}
@@ -411,6 +411,27 @@ func TestRetryAtGrowsAndCaps(t *testing.T) {
 		}
 		if wait := mostJitter.retryAt(t0, tc.class, 24*time.Hour, 1).Sub(t0); wait < 24*time.Hour {
 			t.Errorf("%s: WeChat asked for a wait of a day, got %s", tc.class, wait)
+		}
+	}
+}
+
+// A stable token is asked for once in each life: in the part of its life in which WeChat issues a new one, also if that
+// is short, expires_in is cut to whole seconds, and the answer took half a second.
+func TestStableTokenIsAskedForWithinWeChatsWindow(t *testing.T) {
+	t.Parallel()
+	for life := 15 * time.Second; life <= 2*time.Hour; life += 7 * time.Second {
+		window := min(stableWindow, life/3)
+		for _, random := range []float64{0, 0.5, 0.999} {
+			for _, latency := range []time.Duration{0, 10 * time.Millisecond, 500 * time.Millisecond} {
+				p := &Policy{Random: func() float64 { return random }}
+				end := t0.Add(latency).Add(life)
+				expiresIn := end.Sub(t0.Add(2 * latency)).Truncate(time.Second)
+				_, refresh := p.plan(Stable, t0, t0, expiresIn, false)
+				if left := end.Sub(refresh); left > window || left < window/5 {
+					t.Fatalf("a token of %s is asked for %s before its end, want within %s (latency %s, jitter %g)", life, left,
+						window, latency, random)
+				}
+			}
 		}
 	}
 }

@@ -38,7 +38,11 @@ func Remember(known, read store.Ledger) (l store.Ledger, lost bool) {
 	}
 	read.LastAttempt = later(read.LastAttempt, known.LastAttempt)
 	read.LastForced = later(read.LastForced, known.LastForced)
+	read.LastHardForced = later(read.LastHardForced, known.LastHardForced)
 	read.Pace = later(read.Pace, known.Pace)
+	read.ForcedPace = later(read.ForcedPace, known.ForcedPace)
+	read.ProbePace = later(read.ProbePace, known.ProbePace)
+	read.HardPace = later(read.HardPace, known.HardPace)
 	return read, true
 }
 

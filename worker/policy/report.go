@@ -14,9 +14,9 @@ import (
 type Report struct {
 	Revision    uint64
 	ValueSHA256 string
-	// Observed: this worker itself was refused. WeChat is then asked again sooner than after a consumer's
-	// report, because a consumer may repeat its report without end.
-	Observed bool
+	// SentAt is the time before the call was sent that WeChat refused, as far as it is known: not later. What WeChat
+	// said before does not count against the report. Zero if no call was refused.
+	SentAt time.Time
 }
 
 // Names reports whether c is the reported value.
@@ -32,21 +32,25 @@ func (r Report) Names(c *messages.Credential) bool {
 }
 
 // FromOperator reports whether r is the report of an operator.
-func (r Report) FromOperator() bool { return r == Report{} }
+func (r Report) FromOperator() bool { return r.Revision == 0 && r.ValueSHA256 == "" }
 
-// VerdictOf is WeChat's last verdict about the value of c, or "" if WeChat must be asked. A verdict is valid
-// for some seconds, for the whole fleet, and for a shorter time if this worker itself was refused. c may be
-// nil.
-func VerdictOf(now time.Time, l store.Ledger, c *messages.Credential, observed bool) store.Verdict {
-	valid := probeValid
-	if observed {
-		valid = probeValidObserved
+// VerdictOf is WeChat's last verdict about the value of c, or "" if WeChat must be asked. It is valid for the whole
+// fleet: "alive" for calls that were sent before WeChat was asked, the others for some seconds. c may be nil.
+func VerdictOf(now time.Time, l store.Ledger, c *messages.Credential, r Report) store.Verdict {
+	p := l.Probe
+	if p == nil || c == nil || p.Generation != c.Generation || p.At.After(now.Add(clockTolerance)) {
+		return ""
 	}
-	if p := l.Probe; p != nil && c != nil && p.Generation == c.Generation && now.Sub(p.At) < valid &&
-		!p.At.After(now.Add(clockTolerance)) {
+	if p.Verdict == store.Alive && !r.SentAt.IsZero() {
+		if p.At.Before(r.SentAt) {
+			return ""
+		}
 		return p.Verdict
 	}
-	return ""
+	if now.Sub(p.At) >= probeValid {
+		return ""
+	}
+	return p.Verdict
 }
 
 // Answer answers a report of the current value from what is remembered, if that is enough. current is the
@@ -58,7 +62,7 @@ func Answer(
 	now time.Time, v View, key string, kind messages.Kind, current *messages.Credential, r Report,
 ) (messages.Reason, *messages.Error) {
 	l := v.Ledger
-	verdict := VerdictOf(now, l, current, r.Observed)
+	verdict := VerdictOf(now, l, current, r)
 	switch {
 	case verdict == store.Alive:
 		return messages.ReasonAlive, nil
@@ -91,15 +95,16 @@ func Answer(
 			return "", e
 		}
 	}
-	if at := forcedAt(now, l, v.Rule); at.After(now) {
+	if at := forcedAt(now, l, v.Rule, verdict == store.Dead); at.After(now) {
 		if l.Attempts > 0 && l.NextAttempt.Before(at) {
-			at = l.NextAttempt // the last refresh failed, and is retried by the schedule
-			if soon := now.Add(RetryMin); at.Before(soon) {
-				at = soon
-			}
+			at = later(l.NextAttempt, now.Add(RetryMin)) // the last refresh failed, and is retried by the schedule
 		}
-		return "", messages.Errorf(messages.Throttled,
-			"%s was refreshed for a report at %s; it may be refreshed again at %s",
+		why := "%s was refreshed for a report at %s; it may be refreshed again at %s"
+		if verdict == store.Dead && l.Attempts == 0 {
+			why = "WeChat refuses %s, and the budget of refreshes for reports is used up: the last one was at %s, the " +
+				"next one is allowed at %s"
+		}
+		return "", messages.Errorf(messages.Throttled, why,
 			key, l.LastForced.UTC().Format(time.TimeOnly), at.UTC().Format(time.TimeOnly)).After(at.Sub(now))
 	}
 	return "", nil

@@ -41,7 +41,8 @@ func TestReportNamesAValueByItsRevisionOrItsHash(t *testing.T) {
 func TestAnswerFromTheLedgerEntry(t *testing.T) {
 	t.Parallel()
 	current := record(5, t0, 2*time.Hour)
-	consumer, worker := Report{ValueSHA256: messages.ValueSHA256(current.Value)}, Report{Observed: true, Revision: 1}
+	consumer, later := Report{ValueSHA256: messages.ValueSHA256(current.Value)}, Report{Revision: 1, SentAt: t0}
+	longAgo := Report{Revision: 1, SentAt: t0.Add(-2 * time.Hour)}
 	probed := func(verdict store.Verdict, ago time.Duration) store.Ledger {
 		return store.Ledger{Generation: 5, Probe: &store.Probe{At: t0.Add(-ago), Generation: 5, Verdict: verdict}}
 	}
@@ -71,21 +72,23 @@ func TestAnswerFromTheLedgerEntry(t *testing.T) {
 		report Report
 		want   outcome
 	}{
-		"never probed":                     {store.Ledger{}, consumer, outcome{}},
-		"alive":                            {probed(store.Alive, 5*time.Second), consumer, alive},
-		"alive, long ago":                  {probed(store.Alive, probeValid), consumer, outcome{}},
-		"alive, a worker was refused":      {probed(store.Alive, 0), worker, alive},
-		"alive, then a worker was refused": {probed(store.Alive, probeValidObserved), worker, outcome{}},
-		"dead":                             {probed(store.Dead, 0), consumer, outcome{}},
-		"refreshed for a report":           {forced, consumer, refused(messages.Throttled, forcedGap/2)},
-		"the refresh for a report failed":  {forcedAndFailed, consumer, refused(messages.Throttled, 5*time.Second)},
-		"account refused":                  {account, consumer, refused(messages.NoCredential, time.Hour)},
-		"account refused, operator":        {account, operator, outcome{}},
-		"account refused, wait is over":    {failed(wechat.ClassAccount, 0), consumer, outcome{}},
-		"daily quota used up":              {quota, consumer, refused(messages.QuotaExhausted, time.Hour)},
-		"daily quota used up, operator":    {quota, operator, refused(messages.QuotaExhausted, time.Hour)},
-		"minute quota used up":             {minuteQuota, consumer, refused(messages.Throttled, time.Minute)},
-		"WeChat is busy":                   {failed(wechat.ClassBusy, time.Second), consumer, outcome{}},
+		"never probed":                      {store.Ledger{}, consumer, outcome{}},
+		"alive":                             {probed(store.Alive, 5*time.Second), consumer, alive},
+		"alive, long ago":                   {probed(store.Alive, probeValid), consumer, outcome{}},
+		"alive, asked as the call was sent": {probed(store.Alive, 0), later, alive},
+		"alive, asked before that":          {probed(store.Alive, time.Millisecond), later, outcome{}},
+		"alive, asked long after that":      {probed(store.Alive, time.Hour), longAgo, alive},
+		"dead, asked before that":           {probed(store.Dead, time.Second), later, outcome{}},
+		"dead":                              {probed(store.Dead, 0), consumer, outcome{}},
+		"refreshed for a report":            {forced, consumer, refused(messages.Throttled, forcedGap/2)},
+		"the refresh for a report failed":   {forcedAndFailed, consumer, refused(messages.Throttled, 5*time.Second)},
+		"account refused":                   {account, consumer, refused(messages.NoCredential, time.Hour)},
+		"account refused, operator":         {account, operator, outcome{}},
+		"account refused, wait is over":     {failed(wechat.ClassAccount, 0), consumer, outcome{}},
+		"daily quota used up":               {quota, consumer, refused(messages.QuotaExhausted, time.Hour)},
+		"daily quota used up, operator":     {quota, operator, refused(messages.QuotaExhausted, time.Hour)},
+		"minute quota used up":              {minuteQuota, consumer, refused(messages.Throttled, time.Minute)},
+		"WeChat is busy":                    {failed(wechat.ClassBusy, time.Second), consumer, outcome{}},
 	} {
 		v := View{Rule: Classic, Ledger: tc.ledger, Settings: "settings"}
 		reason, refusal := Answer(t0, v, "wx1.access_token", messages.AccessToken, current, tc.report)

@@ -26,12 +26,9 @@ const (
 	// lifeTolerance is by how much the ends of one value in two answers may differ: expires_in is in whole seconds
 	lifeTolerance = 2 * time.Second
 
-	// MinGap is the least time between two scheduled calls for one credential. Beyond it, a leaky bucket allows
-	// paceBurst calls at once and one call per paceEvery after that: at most 1,560 a day, less than the 2,000
-	// that WeChat allows a new account, whatever expires_in it answers (docs/architecture.md#refresh-10).
-	MinGap    = time.Second
-	paceEvery = time.Minute
-	paceBurst = 120
+	// MinGap is the least time between two scheduled calls for one credential. The budget
+	// scheduledCalls limits them further.
+	MinGap = time.Second
 
 	// RetryMin and retryMax limit the backoff after a failure that passes by itself: 1 s, doubled up to a minute.
 	RetryMin = time.Second
@@ -62,15 +59,9 @@ const (
 	// the ledger entry knows: workers check the bucket every 5 s.
 	othersPublish = 8 * time.Second
 
-	// forcedGap is the least time between two refreshes that reports cause for one credential.
-	forcedGap = time.Minute
-	// probeValid is for how long the verdict of a probe answers further reports.
+	// probeValid is for how long the verdict dead, or inconclusive, answers further reports: WeChat sometimes refuses
+	// a new token and accepts it a moment later.
 	probeValid = 10 * time.Second
-	// probeValidObserved is for how long it answers further reports if a worker itself was refused: a token that
-	// another system replaces just after a probe must not count as alive for much longer.
-	probeValidObserved = time.Second
-	// HardForcedPerDay is how many of the 20 calls a day with force_refresh are used.
-	HardForcedPerDay = 10
 )
 
 // dailyQuota is the quota of a day that WeChat gives a new account for the interface of a rule

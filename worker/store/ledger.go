@@ -38,12 +38,20 @@ type Ledger struct {
 	// fixed step, and a call may be made while it is not too far in the future.
 	Pace time.Time `json:"pace,omitzero"`
 
-	// LastForced is when a report last caused a refresh.
+	// LastForced is when a report last caused a refresh. ForcedPace is the budget of such refreshes, as a time: it
+	// advances by a fixed step with each of them, and one more is allowed while it is not too far in the future.
 	LastForced time.Time `json:"last_forced,omitzero"`
-	// Probe is WeChat's last verdict about a reported token.
-	Probe *Probe `json:"probe,omitempty"`
-	// HardForced counts the calls with force_refresh, of which WeChat allows 20 a day.
-	HardForced int `json:"hard_forced,omitempty"`
+	ForcedPace time.Time `json:"forced_pace,omitzero"`
+	// ThrottledAt is when operators were last told that a dead value has to wait for the budget.
+	ThrottledAt time.Time `json:"throttled_at,omitzero"`
+	// Probe is WeChat's last verdict about a reported token, ProbePace the budget of such questions.
+	Probe     *Probe    `json:"probe,omitempty"`
+	ProbePace time.Time `json:"probe_pace,omitzero"`
+	// HardForced counts the calls with force_refresh, of which WeChat allows 20 a day. LastHardForced is when the
+	// last one was made, HardPace their budget.
+	HardForced     int       `json:"hard_forced,omitempty"`
+	LastHardForced time.Time `json:"last_hard_forced,omitzero"`
+	HardPace       time.Time `json:"hard_pace,omitzero"`
 
 	// Failure is the last failed attempt, nil after a success.
 	Failure *Failure `json:"failure,omitempty"`
@@ -79,6 +87,7 @@ const (
 
 // Probe is WeChat's answer to the question whether a reported token is alive.
 type Probe struct {
+	// At is the time before WeChat was asked.
 	At         time.Time `json:"at"`
 	Generation uint64    `json:"generation"` // of the token
 	Verdict    Verdict   `json:"verdict"`
