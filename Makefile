@@ -86,8 +86,6 @@ bench: ## run the benchmarks for BENCHTIME (3s) each; BENCH=pattern selects
 
 # Linux only: it reads /proc.
 bench-peers: bin/nats-server build ## compare with other systems, as processes: PEERS_FLAGS; needs redis-server
-	@command -v redis-server >/dev/null || { \
-		echo "make bench-peers needs redis-server (on Debian: apt-get install redis-server)" >&2; exit 1; }
 	cd bench && go test ./... && go build -trimpath -o ../bin/bench-peers .
 	bin/bench-peers $(PEERS_FLAGS)
 

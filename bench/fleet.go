@@ -42,6 +42,7 @@ type fleet struct {
 	dir     string
 	wechat  *weChat
 	backend string
+	pages   string // URL of nats-server's own pages
 
 	ready chan struct{} // receives once for each service
 

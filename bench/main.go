@@ -44,6 +44,7 @@ var roles = map[string]func(context.Context, []string) error{
 	"service":     serviceRole,
 	"read":        readRole,
 	"hold":        holdRole,
+	"consume":     consumeRole,
 	"tokenserver": tokenserverRole,
 	"relay":       relayRole,
 	"load":        loadRole,
@@ -96,6 +97,17 @@ func holdRole(ctx context.Context, args []string) error {
 		return err
 	}
 	return service.Hold(ctx, *api, accountsOf(*n), os.Stdout)
+}
+
+func consumeRole(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("consume", flag.ContinueOnError)
+	natsURL := f.String("nats", "", "URL of NATS")
+	appid := f.String("appid", "", "AppID")
+	n := f.Int("consumers", 1, "number of consumers")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	return service.Consume(ctx, *natsURL, *appid, *n, os.Stdout)
 }
 
 func tokenserverRole(ctx context.Context, args []string) error {

@@ -21,11 +21,13 @@ import (
 // runner runs the rows.
 type runner struct {
 	profile
-	bins     binaries
-	dir      string
-	seed     uint64
-	report   report.Report
-	starting chan struct{} // limits the fleets that start at the same time
+	bins binaries
+	dir  string
+	seed uint64
+	// scaleOnly leaves out of row (f) what does not serve so many accounts.
+	scaleOnly bool
+	report    report.Report
+	starting  chan struct{} // limits the fleets that start at the same time
 }
 
 // maxStarting is how many fleets start at the same time: hundreds of processes at once would wait for each other.
@@ -48,7 +50,8 @@ func runnerRole(ctx context.Context, args []string) error {
 	letters := f.String("rows", "abcdefg", "the rows to run")
 	repeats := f.Int("repeats", 0, "repeats of each row; 0: three, or one of a short run")
 	seed := f.Uint64("seed", 1, "of the moments at which tokens are killed")
-	scale := f.Int("scale-accounts", 0, "run only row (f), once, with this number of accounts")
+	accounts := f.Int("scale-accounts", 0, "for docs/scale.md: measure only this number of accounts")
+	consumers := f.Int("scale-consumers", 0, "for docs/scale.md: measure only this number of consumers")
 	r := &runner{starting: make(chan struct{}, maxStarting)}
 	f.StringVar(&r.bins.wxkeeper, "wxkeeper", "bin/wxkeeper", "path of wxkeeper")
 	f.StringVar(&r.bins.nats, "nats-server", "bin/nats-server", "path of nats-server")
@@ -63,8 +66,11 @@ func runnerRole(ctx context.Context, args []string) error {
 	if *repeats > 0 {
 		r.repeats = *repeats
 	}
-	if *scale > 0 {
-		*letters, r.repeats, r.accounts = "f", 1, []int{*scale}
+	switch {
+	case *accounts > 0:
+		*letters, r.repeats, r.accounts, r.scaleOnly = "f", 1, []int{*accounts}, true
+	case *consumers > 0:
+		*letters, r.repeats = "", 1
 	}
 	for _, l := range *letters {
 		if rows[string(l)] == nil {
@@ -83,7 +89,11 @@ func runnerRole(ctx context.Context, args []string) error {
 		return err
 	}
 	began := time.Now()
-	if err := r.run(ctx, *letters); err != nil {
+	err = r.run(ctx, *letters)
+	if *consumers > 0 {
+		err = r.manyConsumers(ctx, *consumers)
+	}
+	if err != nil {
 		return fmt.Errorf("%w\nthe logs of all processes are in %s", err, r.dir)
 	}
 	head, err := describe(ctx, r.bins, r.repeats, args, time.Since(began))
@@ -130,7 +140,7 @@ func (r *runner) findBinaries(letters string) error {
 
 // run runs the rows: those of together at the same time, then the others, which need the machine for themselves.
 func (r *runner) run(ctx context.Context, letters string) error {
-	all := slices.Compact(slices.Sorted(slices.Values(strings.Split(letters, ""))))
+	all := slices.Compact(slices.Sorted(slices.Values(strings.Split(letters, "")))) // "" has no letters
 	waiting, waitingCtx := errgroup.WithContext(ctx)
 	for _, l := range all {
 		if strings.Contains(r.together, l) {
@@ -169,7 +179,9 @@ func (r *runner) say(format string, args ...any) {
 // conduct starts a fleet, lets its services call, and returns what they have seen while scenario ran.
 func (r *runner) conduct(ctx context.Context, c fleetConfig, scenario func(context.Context, *fleet) error) (outcome,
 	error) {
-	c.rate = r.rate
+	if c.rate == 0 {
+		c.rate = r.rate
+	}
 	r.starting <- struct{}{}
 	started := sync.OnceFunc(func() { <-r.starting })
 	defer started()

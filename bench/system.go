@@ -107,11 +107,11 @@ func (f *fleet) startTokenServer(ctx context.Context) error {
 }
 
 func (f *fleet) startWxkeeper(ctx context.Context) error {
-	m, url, err := natsServer(f.bins, f.dir)
+	m, url, pages, err := natsServer(f.bins, f.dir)
 	if err != nil {
 		return err
 	}
-	f.backend = url
+	f.backend, f.pages = url, pages
 	if err := f.launch(m); err != nil {
 		return err
 	}
@@ -134,20 +134,24 @@ func (f *fleet) startWxkeeper(ctx context.Context) error {
 	return nil
 }
 
-// natsServer returns a nats-server with JetStream, which is not started yet, and its URL.
-func natsServer(b binaries, dir string) (m *member, url string, err error) {
+// natsServer returns a nats-server with JetStream, which is not started yet, its URL, and the URL of its own pages.
+func natsServer(b binaries, dir string) (m *member, url, pages string, err error) {
 	port, err := proc.FreePort()
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
+	}
+	monitor, err := proc.FreePort()
+	if err != nil {
+		return nil, "", "", err
 	}
 	store := filepath.Join(dir, "jetstream")
 	if err := os.MkdirAll(store, 0o700); err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	return &member{config: proc.Config{
 		Name: "nats-server", File: b.nats, Dir: dir,
-		Args: []string{"-a", "127.0.0.1", "-p", strconv.Itoa(port), "-js", "-sd", store},
-	}}, "nats://" + address(port), nil
+		Args: []string{"-a", "127.0.0.1", "-p", strconv.Itoa(port), "-m", strconv.Itoa(monitor), "-js", "-sd", store},
+	}}, "nats://" + address(port), "http://" + address(monitor), nil
 }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
