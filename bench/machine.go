@@ -7,20 +7,21 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
 // describe returns what stands above the table: the command, the versions and the machine.
-func describe(ctx context.Context, b binaries, repeats int, args []string, took time.Duration) (string, error) {
+func (r *runner) describe(ctx context.Context, args []string, took time.Duration) (string, error) {
 	command := "make bench-peers"
 	if flags := ownFlags(args); flags != "" {
 		command += " PEERS_FLAGS='" + flags + "'"
 	}
 	versions := []string{"Go " + strings.TrimPrefix(runtime.Version(), "go")}
 	for _, v := range []struct{ file, arg, before string }{
-		{b.wxkeeper, "version", ""}, {b.nats, "--version", ""}, {b.redis, "--version", ""},
+		{r.bins.wxkeeper, "version", ""}, {r.bins.nats, "--version", ""}, {r.bins.redis, "--version", ""},
 	} {
 		if v.file == "" {
 			continue
@@ -42,9 +43,10 @@ func describe(ctx context.Context, b binaries, repeats int, args []string, took 
 		}
 	}
 	return fmt.Sprintf("- Command: `%s`; it took %s.\n- Repeats: %d (row (g): rounds). A ratio is one within a repeat.\n"+
-		"- Versions: %s.\n- Machine: %d cores (%s), %s, Linux %s.\n",
-		command, took.Round(time.Second), repeats, strings.Join(versions, "; "),
-		runtime.NumCPU(), processor(), memory(), kernel()), nil
+		"- Versions: %s.\n- Machine: %d cores (%s), %s, Linux %s.\n"+
+		"- Cores busy, with everything that runs here: %s. Above 90 %% calls fail that nothing else makes fail.\n",
+		command, took.Round(time.Second), r.repeats, strings.Join(versions, "; "),
+		runtime.NumCPU(), processor(), memory(), kernel(), strings.Join(slices.Sorted(slices.Values(r.busyCores)), ", ")), nil
 }
 
 // ownFlags leaves out the paths that the Makefile adds.

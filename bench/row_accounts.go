@@ -37,7 +37,7 @@ func (r *runner) accountsOnce(ctx context.Context, n, repeat int) error {
 		}
 	}()
 	names := []string{beside, embedded, heldSDK}
-	if r.scaleOnly { // so many accounts have a nats-server of their own
+	if r.scaleOnly { // nobody would keep so many accounts in an embedded server or in an SDK's memory
 		names = names[:1]
 	}
 	for _, name := range names {

@@ -14,6 +14,8 @@ import (
 
 const (
 	consumersPerProcess = 500
+	// consumersSettle is longer than the time in which a new connection reads its credentials a few times more.
+	consumersSettle = 40 * time.Second
 	// consumersFor covers two of the rounds in which a consumer reads its credentials again, one each half minute.
 	consumersFor = time.Minute
 )
@@ -36,6 +38,9 @@ func (r *runner) manyConsumers(ctx context.Context, n int) error {
 		r.report.Add(m, system, system, 0, value)
 	}
 	add("all", "connected, with the token", "s", time.Since(began).Seconds())
+	if err := wait(ctx, consumersSettle); err != nil {
+		return err
+	}
 	in, err := received(ctx, f.pages)
 	if err != nil {
 		return err

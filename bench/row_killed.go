@@ -12,8 +12,7 @@ import (
 	"github.com/wxkeeper/wxkeeper/bench/report"
 )
 
-// killed is row (c): another system, which nobody thought of, fetches a token, so that the token in use is dead at
-// once. Time is real, so that the limits of each system count as they are.
+// killed is row (c): a forgotten system fetches a token, and the token in use is dead at once. Time is real, so that the limits of each system count as they are.
 func (r *runner) killed(ctx context.Context) error {
 	for repeat := range r.repeats {
 		all, ctx := errgroup.WithContext(ctx)
@@ -30,7 +29,7 @@ func (r *runner) killed(ctx context.Context) error {
 						count(r.killFleet, "service"))
 					r.addFailed("(c)", what, s, repeat, o)
 					calls := report.Measure{Row: "(c)", What: what + ": calls for a token", Better: report.Neither}
-					r.report.Add(calls, s.name, own, repeat, float64(o.tokenCalls)) // who never recovers makes none
+					r.report.Add(calls, s.name, own, repeat, float64(o.tokenCalls)) // a system that never recovers makes none
 					return nil
 				})
 			}

@@ -35,7 +35,7 @@ func (r *runner) resolving(ctx context.Context) error {
 	for round := -1; round < r.rounds; round++ { // the first one warms up
 		for _, callers := range []int{1, saturation} {
 			for i := range ways {
-				w := ways[(i+round+len(ways))%len(ways)] // nobody always follows the same
+				w := ways[(i+round+len(ways))%len(ways)] // no way always follows the same other way
 				if err := g.measure(ctx, r, round, w.way, w.name, callers); err != nil {
 					return fmt.Errorf("%s: %w", w.name, err)
 				}
@@ -125,7 +125,7 @@ func (g *resolvers) measure(ctx context.Context, r *runner, round int, way, name
 	m := report.Measure{Row: "(g)", What: what, Unit: "/s", Better: report.Higher}
 	r.report.Add(m, name, own, round, float64(result.Requests)/result.Took.Seconds())
 	if way == load.Direct {
-		return nil // nobody stands between
+		return nil // no process stands between
 	}
 	m = report.Measure{Row: "(g)", What: what + ": CPU of the process that answers", Unit: "µs for each"}
 	r.report.Add(m, name, own, round, (after-before).Seconds()*1e6/float64(result.Requests))

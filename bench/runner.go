@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -15,19 +16,22 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/wxkeeper/wxkeeper/bench/proc"
 	"github.com/wxkeeper/wxkeeper/bench/report"
 )
 
 // runner runs the rows.
 type runner struct {
 	profile
-	bins binaries
-	dir  string
-	seed uint64
-	// scaleOnly leaves out of row (f) what does not serve so many accounts.
-	scaleOnly bool
+	bins      binaries
+	dir       string
+	seed      uint64
+	scaleOnly bool // row (f) without the systems that do not serve so many accounts
 	report    report.Report
 	starting  chan struct{} // limits the fleets that start at the same time
+
+	mu        sync.Mutex
+	busyCores []string // how busy the machine was, by row
 }
 
 // maxStarting is how many fleets start at the same time: hundreds of processes at once would wait for each other.
@@ -93,18 +97,14 @@ func runnerRole(ctx context.Context, args []string) error {
 	if *consumers > 0 {
 		err = r.manyConsumers(ctx, *consumers)
 	}
-	if err != nil {
+	head, describeErr := r.describe(context.WithoutCancel(ctx), args, time.Since(began))
+	if err == nil {
+		err = describeErr
+	}
+	// Also after an error, and after an interrupt: half an hour of measurements must not be lost.
+	_, _ = fmt.Println(head)
+	if err := errors.Join(err, r.report.Write(os.Stdout)); err != nil {
 		return fmt.Errorf("%w\nthe logs of all processes are in %s", err, r.dir)
-	}
-	head, err := describe(ctx, r.bins, r.repeats, args, time.Since(began))
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Println(head); err != nil {
-		return err
-	}
-	if err := r.report.Write(os.Stdout); err != nil {
-		return err
 	}
 	return os.RemoveAll(r.dir)
 }
@@ -162,12 +162,17 @@ func (r *runner) run(ctx context.Context, letters string) error {
 }
 
 func (r *runner) row(ctx context.Context, letter string) error {
-	began := time.Now()
+	began, before := time.Now(), proc.CoresUsed()
 	r.say("row (%s)", letter)
 	if err := rows[letter](r, ctx); err != nil {
 		return fmt.Errorf("row (%s): %w", letter, err)
 	}
-	r.say("row (%s) took %s", letter, time.Since(began).Round(time.Second))
+	took := time.Since(began)
+	busy := 100 * (proc.CoresUsed() - before).Seconds() / took.Seconds() / float64(runtime.NumCPU())
+	r.say("row (%s) took %s, cores busy: %.0f %%", letter, took.Round(time.Second), busy)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busyCores = append(r.busyCores, fmt.Sprintf("(%s) %.0f %%", letter, busy))
 	return nil
 }
 

@@ -68,7 +68,7 @@ func Start(c Config) (*Process, error) {
 				_, _ = fmt.Fprintln(log, lines.Text())
 			}
 		}
-		_ = cmd.Wait() // who needs a process to run asks for what it does
+		_ = cmd.Wait() // callers notice an unexpected exit: the process no longer answers
 		log.Close()
 		close(p.exited)
 	}()

@@ -40,6 +40,27 @@ func CPU(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
+// CoresUsed returns the processor time that all processes of the machine have used together, or 0 if that is not known.
+func CoresUsed() time.Duration {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text)) // cpu user nice system idle iowait irq softirq steal …
+	if len(fields) < 9 {
+		return 0
+	}
+	var ticks int64
+	for _, i := range []int{1, 2, 3, 6, 7, 8} {
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			return 0
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 on every system that Go knows
+}
+
 // Resident returns the resident memory of a process, in bytes.
 func Resident(pid int) (int64, error) {
 	file := fmt.Sprintf("/proc/%d/status", pid)

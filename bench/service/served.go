@@ -14,7 +14,7 @@ import (
 )
 
 // cacheFor is how long a service keeps a token before it asks the token server again. WeChat accepts a replaced token
-// for five minutes more, so a service must ask more often than that.
+// for another five minutes, so a service must ask more often than that.
 const cacheFor = time.Minute
 
 // served is a service that has its token from a token server.

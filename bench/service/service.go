@@ -17,7 +17,7 @@ import (
 const Ready = "ready"
 
 const (
-	interval   = 500 * time.Millisecond // between two lines of Counts
+	interval   = time.Second // between two lines of Counts
 	startLimit = 10 * time.Second
 	maxOpen    = 64 // calls at a time; each ends within callTimeout
 )
