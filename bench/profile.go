@@ -7,15 +7,15 @@ type profile struct {
 	repeats  int
 	together string // rows that run at the same time, because they wait most of their time
 
-	rate float64 // calls a second of each service, except in (b)
+	// rate is calls a second of each service, and fleetRate of all services of a system together: hundreds of processes
+	// on two cores must not wait for each other.
+	rate, fleetRate float64
 
 	// (a)
 	readFor time.Duration
 
-	// (b): lives of two hours, lifeScale times faster. lifeRate is calls a second of all services of a
-	// fleet together: hundreds of processes on two cores must not wait for each other.
+	// (b): lives of two hours, lifeScale times faster.
 	services  []int
-	lifeRate  float64
 	lifeScale float64
 	lives     float64
 
@@ -43,9 +43,9 @@ type profile struct {
 }
 
 var full = profile{
-	repeats: 3, together: "de", rate: 5,
+	repeats: 3, together: "de", rate: 5, fleetRate: 10,
 	readFor:  time.Second,
-	services: []int{1, 10, 30}, lifeRate: 10, lifeScale: 150, lives: 3,
+	services: []int{1, 10, 30}, lifeScale: 150, lives: 3,
 	kills: []int{1, 2, 5}, killWithin: 45 * time.Second, killFor: time.Minute, killFleet: 10,
 	faultScale: 30, faultFleet: 5, ahead: 80 * time.Second, busy: time.Minute, absent: time.Minute,
 	accounts: []int{1, 100, 10_000}, idleFor: 20 * time.Second,
@@ -53,9 +53,9 @@ var full = profile{
 }
 
 var smoke = profile{
-	repeats: 1, together: "bcde", rate: 5,
+	repeats: 1, together: "bcde", rate: 5, fleetRate: 10,
 	readFor:  50 * time.Millisecond,
-	services: []int{1, 3}, lifeRate: 10, lifeScale: 300, lives: 1.5,
+	services: []int{1, 3}, lifeScale: 300, lives: 1.5,
 	kills: []int{1, 2}, killWithin: 5 * time.Second, killFor: 10 * time.Second, killFleet: 2,
 	faultScale: 200, faultFleet: 2, ahead: 12 * time.Second, busy: 5 * time.Second, absent: 5 * time.Second,
 	accounts: []int{1, 100}, idleFor: time.Second,

@@ -17,8 +17,7 @@ func (r *runner) lifetimes(ctx context.Context) error {
 		for _, n := range r.services {
 			for _, s := range systems {
 				all.Go(func() error {
-					rate := min(r.rate, r.lifeRate/float64(n))
-					c := fleetConfig{system: s, services: n, rate: rate, scale: r.lifeScale}
+					c := fleetConfig{system: s, services: n, scale: r.lifeScale}
 					o, err := r.conduct(ctx, c, func(ctx context.Context, _ *fleet) error {
 						return wait(ctx, time.Duration(r.lives*float64(life(r.lifeScale))))
 					})

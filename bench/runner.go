@@ -184,9 +184,7 @@ func (r *runner) say(format string, args ...any) {
 // conduct starts a fleet, lets its services call, and returns what they have seen while scenario ran.
 func (r *runner) conduct(ctx context.Context, c fleetConfig, scenario func(context.Context, *fleet) error) (outcome,
 	error) {
-	if c.rate == 0 {
-		c.rate = r.rate
-	}
+	c.rate = min(r.rate, r.fleetRate/float64(c.services))
 	r.starting <- struct{}{}
 	started := sync.OnceFunc(func() { <-r.starting })
 	defer started()
