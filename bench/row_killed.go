@@ -12,7 +12,8 @@ import (
 	"github.com/wxkeeper/wxkeeper/bench/report"
 )
 
-// killed is row (c): a forgotten system fetches a token, and the token in use is dead at once. Time is real, so that the limits of each system count as they are.
+// killed is row (c): a forgotten system fetches a token, and the token in use is dead at once. Time is real, so that
+// the limits of each system count as they are.
 func (r *runner) killed(ctx context.Context) error {
 	for repeat := range r.repeats {
 		all, ctx := errgroup.WithContext(ctx)

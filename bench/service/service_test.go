@@ -54,7 +54,7 @@ func TestServiceCountsTheCallsThatFail(t *testing.T) {
 		done <- Run(t.Context(), Config{
 			System: Memory, API: wx.URL, AppID: "wx1", Secret: "s1", Scale: 1, Rate: 100,
 		}, in, out)
-		out.Close()
+		_ = out.Close() // of a pipe: it returns no error
 	}()
 	scan := bufio.NewScanner(lines)
 	if !scan.Scan() || scan.Text() != Ready {
@@ -71,7 +71,7 @@ func TestServiceCountsTheCallsThatFail(t *testing.T) {
 	if err := json.Unmarshal(scan.Bytes(), &c); err != nil || c.Calls == 0 || c.Failed != c.Calls {
 		t.Errorf("got %+v, %v: WeChat refused every call", c, err)
 	}
-	orders.Close()
+	_ = orders.Close()
 	for scan.Scan() {
 		continue // until the service has ended
 	}
