@@ -1,5 +1,5 @@
 # `make` lists the targets. `go test ./...` needs Go only. `make test` also needs a C compiler, for the race detector;
-# `make interop` needs Node, `make e2e` a Docker engine. Tools are built from tools/go.mod.
+# `make interop` needs Node, `make e2e` a Docker engine, `make bench-peers` Redis. Tools are built from tools/go.mod.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,6 +10,9 @@ CHAOSTIME ?= 3m
 SEED ?= 0
 BENCH ?= .
 BENCHTIME ?= 3s
+
+# Flags of `make bench-peers`: -smoke, -rows abg, -repeats 5, -scale-accounts 100000.
+PEERS_FLAGS ?=
 
 # The systems for which `make cross` builds, beside the system it runs on.
 CROSS ?= windows darwin
@@ -22,8 +25,8 @@ IMAGES = $(shell sed -nE 's/.*(GO|NATS)_IMAGE(:-|=)([^@}]+).*/\3/p' $(PINNED) | 
 # (test/e2e/images calls it). Empty: an engine is running, and Docker pulls the images.
 DOCKER_UP ?=
 
-.PHONY: help build demo image test check check-format check-modules lint cross vuln sbom fuzz bench tools check-cli \
-	interop chaos e2e pin-images check-images clean
+.PHONY: help build demo image test check check-format check-modules lint cross vuln sbom fuzz bench bench-peers tools \
+	check-cli interop chaos e2e pin-images check-images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,9 +54,11 @@ check-modules: ## check that go.mod is tidy, and the modules against go.sum
 	go mod tidy -diff
 	go mod verify
 	cd tools && go mod verify
+	cd bench && go mod tidy -diff && go mod verify
 
 lint: bin/golangci-lint ## check style and import directions
 	bin/golangci-lint run ./...
+	cd bench && ../bin/golangci-lint run ./...
 
 cross: ## build and vet for other systems (CROSS): Windows and macOS
 	@for system in $(CROSS); do \
@@ -78,6 +83,11 @@ fuzz: ## run every fuzz target for FUZZTIME (10s) each
 
 bench: ## run the benchmarks for BENCHTIME (3s) each; BENCH=pattern selects
 	go test -run='^$$' -bench='$(BENCH)' -benchtime=$(BENCHTIME) -benchmem ./...
+
+# Linux only: it reads /proc.
+bench-peers: bin/nats-server build ## compare with other systems, as processes: PEERS_FLAGS; needs redis-server
+	cd bench && go test ./... && go build -trimpath -o ../bin/bench-peers .
+	bin/bench-peers $(PEERS_FLAGS)
 
 tools: bin/golangci-lint bin/nats bin/govulncheck bin/cyclonedx-gomod ## build the pinned tools into bin/
 
