@@ -422,7 +422,7 @@ func TestTwoWrongSecretsMakeNoStorm(t *testing.T) {
 	for _, w := range workers {
 		f.eventually("each worker waits for minutes", func() bool {
 			st := w.statusOf(appid)[0]
-			return st.Reason == messages.ReasonBackoff && st.NextAttempt.Sub(f.clock.Now()) >= policy.PermanentMin
+			return st.Reason == messages.ReasonBackoff && st.NextAttempt.Sub(st.LastAttempt) >= policy.PermanentMin
 		})
 	}
 	f.checkCalls("", 3)
