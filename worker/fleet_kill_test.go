@@ -52,11 +52,14 @@ func (f *fleet) killed(every time.Duration, healed func(bool)) {
 // days draws fleets that keep a token, and lets them live days in which it is killed.
 func days(t *testing.T, day func(*fleet)) {
 	t.Helper()
-	lived := 0
+	lived, most := 0, 3
+	if raceEnabled {
+		most = 1
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		f := newFleet(t, mischief{brisk: true})
 		defer f.end()
-		if lived >= 3 || f.kind != messages.AccessToken {
+		if lived >= most || f.kind != messages.AccessToken {
 			return
 		}
 		lived++
