@@ -25,8 +25,9 @@ import (
 //   - [ErrInvalidAppID] if the AppID of the request is malformed; nothing was sent,
 //   - *[Error] if a worker refused the request, and so [ErrRejected], [ErrNoCredential] and so on by its
 //     symbol,
-//   - [ErrReply] if a reply arrived that is not of this contract. It also matches the error of ctx if nothing but
-//     messages of others arrived until ctx ended: see [HeaderReply],
+//   - [ErrReply] if a reply arrived that is not of this contract,
+//   - *[OtherReplyError], and so [ErrReply] and the error of ctx, if nothing but messages of others arrived until ctx
+//     ended: see [HeaderReply],
 //   - nats.ErrNoResponders if no worker listened until ctx ended; it matches the error of ctx too,
 //   - context.DeadlineExceeded or context.Canceled if ctx ended before the reply arrived,
 //   - another error of nats.go.

@@ -37,8 +37,24 @@ type waiter struct {
 	other string         // the last message that was no worker's; guarded by the mutex of the exchange
 }
 
-// request sends a request and waits for the reply of a worker. Its error is nats.ErrNoResponders, that of ctx, with
-// [ErrReply] if something else arrived meanwhile, or another one of nats.go.
+// OtherReplyError is the error of a request if only messages of others arrived until its context ended. It matches
+// [ErrReply] and the error of the context.
+type OtherReplyError struct {
+	What string // what arrived last, and the likely reason; not its content
+	err  error  // of the context
+}
+
+func (e *OtherReplyError) Error() string {
+	return "no worker has replied, but " + e.What + ": " + e.err.Error()
+}
+
+// Is reports whether target is [ErrReply].
+func (e *OtherReplyError) Is(target error) bool { return target == ErrReply }
+
+func (e *OtherReplyError) Unwrap() error { return e.err }
+
+// request sends a request and waits for the reply of a worker. Its error is nats.ErrNoResponders, that of ctx, an
+// [*OtherReplyError] if something else arrived meanwhile, or another one of nats.go.
 func (x *exchange) request(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
 	token, w, err := x.add()
 	if err != nil {
@@ -56,7 +72,7 @@ func (x *exchange) request(ctx context.Context, subject string, body []byte) (*n
 		return m, nil
 	case <-ctx.Done():
 		if other := x.otherOf(w); other != "" {
-			return nil, fmt.Errorf("%w: %w: no worker has replied, but %s", ctx.Err(), ErrReply, other)
+			return nil, &OtherReplyError{What: other, err: ctx.Err()}
 		}
 		return nil, ctx.Err()
 	}

@@ -199,8 +199,9 @@ func (r *refresher) tellExpired(a *Account, kind messages.Kind, o *obstacle) {
 }
 
 // overcome logs that what kept this worker from refreshing a credential is over, and publishes what is news. An event
-// that could not be published meanwhile is published now.
-func (r *refresher) overcome(a *Account, kind messages.Kind, o *obstacle) {
+// that could not be published meanwhile is published now. recovered is false if the credential is not refreshed, and
+// waits for something else.
+func (r *refresher) overcome(a *Account, kind messages.Kind, o *obstacle, recovered bool) {
 	if o == nil || o.turns <= untoldTurns {
 		return
 	}
@@ -210,7 +211,7 @@ func (r *refresher) overcome(a *Account, kind messages.Kind, o *obstacle) {
 		r.tellFailed(a, kind, o, fmt.Sprintf("%s (from %s to %s)", o.cause.message,
 			o.since.UTC().Format(time.RFC3339), o.last.UTC().Format(time.RFC3339)))
 	}
-	if l := r.memory.ledger(messages.Key(a.AppID, kind)); l.Attempts == 0 { // else WeChat fails now
+	if l := r.memory.ledger(messages.Key(a.AppID, kind)); recovered && l.Attempts == 0 { // else WeChat fails now
 		r.events.publish(a, kind, messages.EventRecovered, messages.Event{
 			Generation: l.Generation, ExpiresAt: l.ExpiresAt, Attempts: o.turns,
 		})

@@ -274,3 +274,41 @@ func (u *fullAfterAttempt) StableToken(context.Context, string, string, bool) (w
 	return wechat.Issued{}, &wechat.Error{Endpoint: wechat.EndpointStableToken, Class: wechat.ClassAccount,
 		Errcode: 40164, Advice: "put 192.0.2.1 on the list", Sent: true, HTTPStatus: 200}
 }
+
+// A ticket whose token has expired waits for the token. That is no refresh.
+func TestTicketThatWaitsForAHinderedTokenHasNotRecovered(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{TicketLife: 6 * time.Hour})
+	f.clock.stop()
+	w := f.worker(func(cfg *Config) { cfg.Accounts[0].Tickets = []messages.Kind{messages.JSAPITicket} })
+	first, ticket := w.await(messages.AccessToken, 0), w.await(messages.JSAPITicket, 0)
+	w.awaitQuiet(messages.JSAPITicket)
+	events := f.events()
+	f.nats.LimitStorage(1)
+
+	key := messages.Key(appid, messages.JSAPITicket)
+	f.pass(ticket.RefreshAt.Sub(f.clock.Now()))
+	f.eventually("the ticket cannot be refreshed", func() bool {
+		c, _ := w.scheduler.of(key)
+		return c.obstacle != nil && c.obstacle.turns > untoldTurns
+	})
+	f.pass(first.ExpiresAt.Sub(f.clock.Now()))
+	var c scheduled
+	f.eventually("the ticket waits for the token", func() bool {
+		c, _ = w.scheduler.of(key)
+		return c.next.Reason == messages.ReasonNoToken && !c.running
+	})
+	w.awaitHindered(messages.ReasonUnwritable)
+	if c, _ = w.scheduler.of(key); c.obstacle == nil {
+		t.Error("the ticket is said to have recovered, and only waits for the token")
+	}
+
+	f.nats.LimitStorage(-1)
+	w.await(messages.AccessToken, first.Generation)
+	for e := events.any(); e.Kind != messages.JSAPITicket || e.Event != messages.EventRecovered; {
+		e = events.any()
+	}
+	if c, _ = w.scheduler.of(key); c.obstacle != nil {
+		t.Errorf("the ticket has recovered, and is still kept by %+v", c.obstacle)
+	}
+}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -74,9 +75,17 @@ func shownHost(scheme, s string) (string, error) {
 		if err != nil || !strings.HasSuffix(ip, "]") || addr.Zone() != "" {
 			return refused("the host of url is not an IP address in brackets")
 		}
-		host = "[" + addr.String() + "]"
+		shown := addr.String()
+		if addr.Is4In6() { // a browser has no dots in it
+			b := addr.As16()
+			shown = fmt.Sprintf("::ffff:%x:%x", uint(b[12])<<8|uint(b[13]), uint(b[14])<<8|uint(b[15]))
+		}
+		host = "[" + shown + "]"
 	} else if host == "" || strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
 		return refused("the host of url has a character that no host in location.href has")
+	} else if _, err := netip.ParseAddr(host); err != nil && endsInNumber(host) {
+		return refused("the host of url ends in a number, and is not an IP address as a browser shows it: four numbers, " +
+			"for example 192.0.2.1")
 	}
 	if port == "" {
 		return host, nil
@@ -89,6 +98,18 @@ func shownHost(scheme, s string) (string, error) {
 		return host, nil
 	}
 	return host + ":" + strconv.FormatUint(n, 10), nil
+}
+
+// endsInNumber reports whether a browser takes a host for an IPv4 address, which it shows as four decimal numbers:
+// https://url.spec.whatwg.org/#ends-in-a-number-checker.
+func endsInNumber(host string) bool {
+	last := strings.TrimSuffix(host, ".")
+	last = last[strings.LastIndexByte(last, '.')+1:]
+	if last != "" && strings.Trim(last, "0123456789") == "" {
+		return true
+	}
+	hex, ok := strings.CutPrefix(last, "0x")
+	return ok && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
 // checkPath refuses a path and query that a browser would show differently.

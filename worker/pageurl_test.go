@@ -31,6 +31,9 @@ func TestURLIsSignedAsABrowserShowsIt(t *testing.T) {
 		"https://shop.example.com:80/a":            "https://shop.example.com:80/a",
 		"HTTPS://Shop.EXAMPLE.com/Path?Query#Hash": "https://shop.example.com/Path?Query",
 		"http://[2001:DB8:0::1]:80":                "http://[2001:db8::1]/",
+		"http://[::FFFF:192.0.2.1]/":               "http://[::ffff:c000:201]/",
+		"http://192.0.2.1:80":                      "http://192.0.2.1/",
+		"http://1.example.0x1g":                    "http://1.example.0x1g/",
 	} {
 		if got, err := signedURL(url); err != nil || got != want {
 			t.Errorf("%s is signed as %q, %v, want %q", url, got, err, want)
@@ -69,6 +72,11 @@ func TestURLThatNoBrowserShowsIsRefusedWithTheReason(t *testing.T) {
 		"https://shop.example.com:S3CRET/":        "the port",
 		"https://shop.example.com:65536/":         "the port",
 		"https://:443/":                           "the host",
+		"https://127.1/":                          "an IP address as a browser shows it",
+		"https://0x7f.0.0.0x1/":                   "an IP address as a browser shows it",
+		"https://192.0.2.01/":                     "an IP address as a browser shows it",
+		"https://192.0.2.1./":                     "an IP address as a browser shows it",
+		"https://3221225985:8443/":                "an IP address as a browser shows it",
 		"https://[S3CRET]/":                       "brackets",
 		"https://[::1/":                           "brackets",
 	} {

@@ -143,7 +143,7 @@ func (r *refresher) scheduled(ctx context.Context, a *Account, kind messages.Kin
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrLeaseLost):
 		return givenUp(r.obstacleOf(err))
 	}
-	r.overcome(a, kind, last.obstacle)
+	r.overcome(a, kind, last.obstacle, true)
 	return ending{} // the ledger entry has the time of the next turn
 }
 

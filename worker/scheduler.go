@@ -190,20 +190,26 @@ func (s *scheduler) done(it *item, end ending) {
 		it.notBefore, it.blockedUntil = now.Add(policy.MinGap), now.Add(end.retry)
 		s.plan(it)
 	}
-	account, over := it.account, s.takeOver(it)
+	tell := s.takeOver(it)
 	s.mu.Unlock()
-	s.refresher.overcome(account, it.kind, over)
+	tell()
 }
 
 // takeOver removes the obstacle of a credential if it does not matter any more, because another worker has done what
-// was due, and returns it. s.mu is locked.
-func (s *scheduler) takeOver(it *item) *obstacle {
-	o := it.last.obstacle
-	if o == nil || it.running || o.matters(it.next, s.memory.ledger(messages.Key(it.account.AppID, it.kind))) {
-		return nil
+// was due. It returns a function that tells it. s.mu is locked.
+func (s *scheduler) takeOver(it *item) (tell func()) {
+	account, o := it.account, it.last.obstacle
+	if o == nil || it.running || o.matters(it.next, s.memory.ledger(messages.Key(account.AppID, it.kind))) {
+		return func() {}
+	}
+	// A ticket whose token has expired waits for the token: nothing was done. Only an attempt to refresh the token
+	// shows that the obstacle is over.
+	noToken := it.next.Reason == messages.ReasonNoToken
+	if noToken && !s.memory.ledger(messages.Key(account.AppID, messages.AccessToken)).LastAttempt.After(o.last) {
+		return func() {}
 	}
 	it.last.obstacle = nil
-	return o
+	return func() { s.refresher.overcome(account, it.kind, o, !noToken) }
 }
 
 // replan plans a credential again after a change. It also plans the tickets of a token, because they need a valid
@@ -216,14 +222,19 @@ func (s *scheduler) replan(key string) {
 		return
 	}
 	s.plan(it)
+	tell := []func(){s.takeOver(it)}
 	if it.kind == messages.AccessToken {
 		for _, k := range it.account.Tickets {
-			s.plan(s.items[messages.Key(it.account.AppID, k)])
+			if ticket := s.items[messages.Key(it.account.AppID, k)]; ticket != nil {
+				s.plan(ticket)
+				tell = append(tell, s.takeOver(ticket))
+			}
 		}
 	}
-	account, over := it.account, s.takeOver(it)
 	s.mu.Unlock()
-	s.refresher.overcome(account, it.kind, over)
+	for _, f := range tell {
+		f()
+	}
 }
 
 // plan decides when the next turn of a credential is. s.mu is locked.

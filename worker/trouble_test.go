@@ -74,7 +74,7 @@ func TestWhatKeepsAWorkerFromRefreshingIsToldOnceAndLaterIfNecessary(t *testing.
 			o = r.giveUp(t.Context(), a, messages.AccessToken, o, disconnected)
 		}
 		now, sent.on = now.Add(time.Second), true
-		r.overcome(a, messages.AccessToken, o)
+		r.overcome(a, messages.AccessToken, o, true)
 		checkDiff(t, name, sent.names(), tt.want)
 		for _, e := range sent.sent {
 			if e.Event == "failed" && (e.Class != "disconnected" || e.Advice == "" || e.Attempts < 2) {

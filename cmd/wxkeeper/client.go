@@ -76,6 +76,7 @@ func (f *clientFlags) request(ctx context.Context, t *terminal,
 	client.FailFast = true // a person waits for the answer
 	err = send(requesting, client, cfg)
 	var reply *messages.Error
+	var other *messages.OtherReplyError
 	var violation *violationError
 	switch server := redact.URLs(strings.Join(nc.Opts.Servers, ",")); {
 	case err == nil, errors.As(err, &reply):
@@ -87,6 +88,8 @@ func (f *clientFlags) request(ctx context.Context, t *terminal,
 	case errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("no worker answers on %s.> at %s: start `wxkeeper run`, or set NATS_URL or "+
 			"WXKEEPER_SUBJECT_PREFIX", cfg.SubjectPrefix, server)
+	case errors.As(err, &other):
+		return fmt.Errorf("no worker at %s answers within %s, but %s", server, f.Timeout, other.What)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		return fmt.Errorf("no answer from %s within %s: the worker hangs or has gone", server, f.Timeout)
 	}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -283,29 +281,6 @@ func (e *examiner) refusal(a worker.Account, err error) (level Level, what, advi
 	case wechat.ClassBusy, wechat.ClassMinuteQuota:
 		level = Warn // it ends by itself
 		advice = cmp.Or(advice, "check again in a minute")
-	case wechat.ClassTransport:
-		advice = cmp.Or(advice, unreachable(err)) // a failure of the proxy has its own
-	case wechat.ClassServer, wechat.ClassBroken:
-		advice = cmp.Or(advice, "WeChat does not document such an answer: look at WECHAT_API_URL, and for a proxy "+
-			"between this machine and WeChat")
 	}
 	return level, what, advice
-}
-
-// unreachable returns where to look if no usable answer came.
-func unreachable(err error) string {
-	refused := []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH}
-	switch {
-	case errors.Is(err, wechat.ErrLookup):
-		return "the name of the host is not found: look at the DNS of this machine, and at WECHAT_API_URL"
-	case errors.Is(err, wechat.ErrTLS):
-		return "this machine does not trust the certificate of the host: look for a proxy that opens TLS, " +
-			"at the authorities installed here (ca-certificates, SSL_CERT_FILE, SSL_CERT_DIR), and at the clock"
-	case errors.Is(err, context.DeadlineExceeded):
-		return "nothing answers in time: look for a firewall that blocks outgoing connections, at HTTPS_PROXY, " +
-			"and at WECHAT_HTTP_TIMEOUT"
-	case slices.ContainsFunc(refused, func(errno error) bool { return errors.Is(err, errno) }):
-		return "the connection is refused: look for a firewall, at HTTPS_PROXY, and at WECHAT_API_URL"
-	}
-	return "look at the connection to WeChat: DNS, firewall, HTTPS_PROXY, WECHAT_API_URL"
 }

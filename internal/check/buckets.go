@@ -42,10 +42,10 @@ func (r *run) checkBuckets(ctx context.Context, states []store.BucketState) {
 	r.checkOverlap(ctx)
 	for _, b := range states {
 		switch {
-		case !b.Exists:
-			missing = append(missing, b)
 		case b.Wrong != nil:
 			r.checkWrong(b.Wrong)
+		case !b.Exists:
+			missing = append(missing, b)
 		default:
 			r.checkHealth(b)
 		}
@@ -95,6 +95,10 @@ func (r *run) checkMissing(b store.BucketState) {
 	case r.nc.ConnectedClusterName() == "":
 		r.add(Fail, Buckets, missing+" and cannot be created: it needs "+replicas+
 			", and this NATS server is not in a cluster", advice)
+	case r.Replicas == 0: // as the worker does
+		r.add(Warn, Buckets, missing+": the cluster announces "+count(servers, "server")+", and "+replicas+" need as "+
+			"many. If no more come within half a minute, the first worker creates it with 1 replica: the loss of one "+
+			"server can stop every refresh", advice)
 	default:
 		r.add(Warn, Buckets, missing+" and may not be created: it needs "+replicas+", and the cluster announces "+
 			count(servers, "server"), advice)

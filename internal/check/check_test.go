@@ -102,6 +102,24 @@ func TestStreamThatStoresRequestsIsFound(t *testing.T) {
 		"nats stream edit")
 }
 
+// JetStream lets no two streams store the same subject.
+func TestStreamInTheWayOfABucketIsFoundBeforeTheFirstWorkerStarts(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	js, err := jetstream.New(s.Connect())
+	if err == nil {
+		_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ALLKV", Subjects: []string{"$KV.>"}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := runAll(t, configOf(s.URL(), ""))
+	for _, name := range []string{"wechat", "wechat_ledger"} {
+		wantFinding(t, report, Buckets, Fail, "bucket "+name+" cannot be created: the stream ALLKV stores its subjects",
+			"WXKEEPER_BUCKET")
+	}
+}
+
 // The subscriptions of a check are outside the queue group of the workers.
 func TestCheckTakesNoRequestFromAWorker(t *testing.T) {
 	t.Parallel()

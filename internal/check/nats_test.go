@@ -261,3 +261,11 @@ func TestHealthOfABucketIsDescribed(t *testing.T) {
 	r.checkHealth(store.BucketState{Name: "b", Wants: 1, Replicas: 3, Cluster: "c", Leader: "n1"})
 	wantFinding(t, r.findings, Buckets, Warn, "has 3 replicas, and WXKEEPER_REPLICAS asks for 1")
 }
+
+// A worker creates the buckets there with one replica, after a wait.
+func TestBucketsOfAClusterOfTwoAreAWarningThatSaysWhatTheWorkerDoes(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartClusterOf(t, 2)
+	wantFinding(t, runAll(t, configOf(c.URL(), "")), Buckets, Warn, "bucket wechat does not exist yet: the cluster "+
+		"announces 2 servers", "the first worker creates it with 1 replica", "WXKEEPER_REPLICAS")
+}

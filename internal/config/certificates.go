@@ -1,12 +1,15 @@
 package config
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/wxkeeper/wxkeeper/internal/utf8text"
 )
 
 // readsCertificates is whether Go reads SSL_CERT_FILE and SSL_CERT_DIR on this system.
@@ -32,6 +35,9 @@ func checkCertFile(path string) error {
 	case err != nil:
 		return fmt.Errorf("the certificates of trusted authorities cannot be read: %w", err)
 	case !found:
+		if _, err := utf8text.ReadMarked(path); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
 		return fmt.Errorf("%s has no certificate in PEM form", path)
 	}
 	return nil
@@ -60,7 +66,8 @@ func checkCertDirs(list string) error {
 	return fmt.Errorf("%s has no file with a certificate in PEM form", list)
 }
 
-// hasCertificate reports whether a file has a certificate in PEM form.
+// hasCertificate reports whether a file has a certificate in PEM form. A byte order mark in front of one is an error:
+// Go reads the file itself, and skips that certificate.
 func hasCertificate(path string) (bool, error) {
 	switch fi, err := os.Stat(path); {
 	case err != nil:
@@ -69,5 +76,8 @@ func hasCertificate(path string) (bool, error) {
 		return false, fmt.Errorf("%s is not a file", path)
 	}
 	pem, err := os.ReadFile(path)
+	if bytes.Contains(pem, []byte("\ufeff-----BEGIN")) {
+		return false, fmt.Errorf("%s has a byte order mark in front of a certificate: save it as UTF-8 without one", path)
+	}
 	return err == nil && x509.NewCertPool().AppendCertsFromPEM(pem), err
 }

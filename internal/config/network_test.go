@@ -147,7 +147,9 @@ func TestCertificatesThatCannotBeReadStopTheStart(t *testing.T) {
 	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
 		t.Skip("Go does not read these variables here")
 	}
-	dir := write(t, map[string]string{"no.pem": canary, "ca.pem": certificate})
+	dir := write(t, map[string]string{"no.pem": canary, "ca.pem": certificate,
+		"marked.pem": certificate + "\ufeff" + certificate,
+		"wide.pem":   "\xff\xfe" + strings.Join(strings.Split(certificate, ""), "\x00") + "\x00"})
 	empty := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
 	for _, tt := range []struct {
@@ -156,6 +158,8 @@ func TestCertificatesThatCannotBeReadStopTheStart(t *testing.T) {
 	}{
 		{"SSL_CERT_FILE", in("missing"), "no such file"}, {"SSL_CERT_FILE", dir, "is not a file"},
 		{"SSL_CERT_FILE", in("no.pem"), "no certificate in PEM form"}, {"SSL_CERT_FILE", in("ca.pem"), ""},
+		{"SSL_CERT_FILE", in("marked.pem"), "a byte order mark in front of a certificate"},
+		{"SSL_CERT_FILE", in("wide.pem"), "this file is UTF-16: save it as UTF-8"},
 		{"SSL_CERT_DIR", in("missing"), "no such file"}, {"SSL_CERT_DIR", empty, "no file with a certificate"},
 		{"SSL_CERT_DIR", in("missing") + ":" + dir, ""}, {"SSL_CERT_DIR", dir, ""},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -13,10 +14,11 @@ import (
 // BucketState is the state of one bucket.
 type BucketState struct {
 	Name string
-	// Exists is false if the bucket does not exist; the first worker creates it. Only Name and Wants are set
+	// Exists is false if the bucket does not exist; the first worker creates it. Only Name, Wants and Wrong are set
 	// then.
 	Exists bool
-	// Wrong is the setting that wxkeeper cannot work with ([ErrBucket]): no worker starts with it. nil: none.
+	// Wrong is the setting that wxkeeper cannot work with ([ErrBucket]), or why the bucket cannot be created (another
+	// stream stores its subjects): no worker starts with it. nil: none.
 	Wrong error
 	// Wants is the number of replicas that a new bucket should have, Replicas the number that this bucket has.
 	Wants, Replicas int
@@ -87,6 +89,11 @@ func (s *Store) inspect(ctx context.Context, want jetstream.KeyValueConfig) (Buc
 	// It opens the stream and not the bucket, because jetstream.KeyValue refuses a stream with wrong settings.
 	stream, err := s.js.Stream(ctx, bucket.Stream(want.Bucket))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		// If the streams cannot be listed, nothing is known against the bucket.
+		if streams, _ := s.streamsOf(ctx, bucket.Subject(want.Bucket, ">")); len(streams) > 0 {
+			state.Wrong = &Refusal{Permanent: true, Advice: advices[errCodeOverlap].text, Err: fmt.Errorf(
+				"bucket %s cannot be created: the stream %s stores its subjects", want.Bucket, strings.Join(streams, ", "))}
+		}
 		return state, nil
 	}
 	if err != nil {

@@ -15,12 +15,17 @@ import (
 // that do not look for messages.HeaderReply take for the reply. The buckets themselves and streams of events do not
 // count. Another service that answers on these subjects cannot be seen. [ErrUnavailable].
 func (s *Store) Overlapping(ctx context.Context) (streams []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-	defer cancel()
 	subjects := []string{messages.PublishedSubject(s.cfg.SubjectPrefix, "*", "*")}
 	for _, request := range messages.Subjects {
 		subjects = append(subjects, s.cfg.SubjectPrefix+"."+request, s.cfg.SubjectPrefix+"."+request+".*")
 	}
+	return s.streamsOf(ctx, subjects...)
+}
+
+// streamsOf returns the names of the streams, other than those of the buckets, that store any of the subjects.
+func (s *Store) streamsOf(ctx context.Context, subjects ...string) (streams []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	own := []string{bucket.Stream(s.cfg.Bucket), bucket.Stream(bucket.LedgerOf(s.cfg.Bucket))}
 	for _, subject := range subjects {
 		names := s.js.StreamNames(ctx, jetstream.WithStreamListSubject(subject))

@@ -50,6 +50,7 @@ const (
 // Error codes of the server that this package decides on.
 const (
 	errCodeNoPeers              jetstream.ErrorCode = 10005
+	errCodeOverlap              jetstream.ErrorCode = 10065
 	errCodeReplicasNotSupported jetstream.ErrorCode = 10074
 	errCodeNoTier               jetstream.ErrorCode = 10120
 	errCodeStoreFailed          jetstream.ErrorCode = 10077
@@ -77,8 +78,8 @@ var advices = map[jetstream.ErrorCode]advice{
 		"WXKEEPER_BUCKET_MAX_BYTES, or set WXKEEPER_BUCKET_STORAGE=memory."},
 	10052: {permanent, "The NATS server refuses a setting of the bucket. Correct WXKEEPER_REPLICAS or the variables " +
 		"WXKEEPER_BUCKET_…, or make the buckets by hand (docs/deploy.md)."},
-	10065: {permanent, "Another stream stores the subjects of the bucket. Change the subjects of that stream (nats " +
-		"stream ls), or set another name in WXKEEPER_BUCKET."},
+	errCodeOverlap: {permanent, "Another stream stores the subjects of the bucket. Change the subjects of that stream " +
+		"(nats stream ls), or set another name in WXKEEPER_BUCKET."},
 	errCodeReplicasNotSupported: {permanent, "JetStream runs on one server, which cannot keep several replicas. Set " +
 		"WXKEEPER_REPLICAS=1, or make the NATS servers a JetStream cluster."},
 	10076: {passing, adviceNoJetStream},

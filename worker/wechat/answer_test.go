@@ -167,7 +167,8 @@ func TestAnotherStatusIsAServerFailure(t *testing.T) {
 			equal(t, "redirect followed"+what, followed.Load(), false)
 			equal(t, "redirect in the error"+what, strings.Contains(err.Error(), "a redirect, not followed"),
 				isRedirect)
-			equal(t, "advice"+what, e.Advice != "", isRedirect)
+			equal(t, "advice"+what, strings.Contains(e.Advice, "look for a proxy or a login page"), isRedirect)
+			equal(t, "an advice"+what, strings.Contains(e.Advice, "WECHAT_API_URL"), true)
 		}
 	}
 }

@@ -176,6 +176,9 @@ func (c *Client) call(ctx context.Context, r *request) error {
 		base := c.bases[ch.index]
 		start := time.Now()
 		err, res := c.attempt(ctx, base, r)
+		if err != nil && err.Advice == "" {
+			err.Advice = adviceOf(err)
+		}
 		c.onCall(Call{Endpoint: r.endpoint, Host: base.Host, Duration: time.Since(start), Date: res.date, Err: err})
 		switch {
 		case res.hostFailed:

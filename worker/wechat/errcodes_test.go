@@ -154,7 +154,7 @@ func TestUnknownErrcode(t *testing.T) {
 		got := *failure(t, err)
 		got.Host = ""
 		equal(t, "error", got, Error{Endpoint: endpoint, Class: ClassServer, HTTPStatus: 502, Sent: true,
-			Excerpt: "{errcode: number(5), errmsg: string(4)}"})
+			Advice: adviceOf(&got), Excerpt: "{errcode: number(5), errmsg: string(4)}"})
 	}
 }
 
