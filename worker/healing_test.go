@@ -244,6 +244,42 @@ func TestReportOfAValueThatTheWorkerDoesNotKnowYetIsReadAtTheLeader(t *testing.T
 	}
 }
 
+// A bucket that was restored from a backup has an older record than the worker. That one is not the current one.
+func TestReportOfAnUnknownValueIsNotAnsweredWithAnOlderRecordOfTheLeader(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(nil)
+	c := w.await(messages.AccessToken, 0)
+	w.awaitQuiet(messages.AccessToken)
+	older, unknown := c, c
+	older.Value, older.Generation, older.ObtainedAt = "a value of a backup", 0, c.ObtainedAt.Add(-time.Hour)
+	unknown.Value = "a value that nobody has"
+	r := w.refresher
+	r.store = leaderStore{r.store, older}
+	o, answered, err := r.answerFromMemory(t.Context(), w.accounts.get(appid), messages.AccessToken, reportOf(unknown))
+	if !answered || err != nil || o.reason != messages.ReasonNotCurrent || o.current.Value != c.Value {
+		t.Errorf("the report is answered: %t, %s, generation %d, %v", answered, o.reason, o.current.Generation, err)
+	}
+}
+
+// The clock of the worker is set back between the refused call and its report. WeChat's answer counts nevertheless.
+func TestClockThatIsSetBackDoesNotMakeALiveTokenDead(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(classic)
+	c := w.await(messages.AccessToken, 0)
+	for _, back := range []time.Duration{time.Second, time.Hour} {
+		report := policy.Report{Revision: c.Revision, SentAt: f.clock.Now().Add(back)}
+		o, err := w.refresher.report(f.context(), w.accounts.get(appid), messages.AccessToken, report)
+		if err != nil || o.reason != messages.ReasonAlive {
+			t.Errorf("set back by %s: the outcome is %q, %v", back, o.reason, err)
+		}
+	}
+	f.checkCalls("token", 1)
+	f.checkCalls("get_api_domain_ip", 2)
+}
+
 // leaderStore is a store whose leader has a record that the watch has not delivered.
 type leaderStore struct {
 	turnStore

@@ -61,6 +61,7 @@ func (r *refresher) doReport(
 ) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.leaseTTL+publishReserve)
 	defer cancel()
+	patience := r.clock.Now().Add(questionPatience)
 	for {
 		if err := ctx.Err(); err != nil {
 			return outcome{}, asRefusal(err)
@@ -68,7 +69,7 @@ func (r *refresher) doReport(
 		if o, answered, err := r.answerFromMemory(ctx, a, kind, report); answered || err != nil {
 			return o, err
 		}
-		if waited, err := r.awaitQuestion(ctx, a, kind, report); err != nil {
+		if waited, err := r.awaitQuestion(ctx, a, kind, report, patience); err != nil {
 			return outcome{}, err
 		} else if waited {
 			continue
@@ -81,7 +82,7 @@ func (r *refresher) doReport(
 	}
 }
 
-// questionPatience is how long a report waits until WeChat may be asked again. With the turn that follows, the reply
+// questionPatience is how long a report waits in all until WeChat may be asked again. With the turn that follows, the reply
 // arrives before a consumer gives up.
 const questionPatience = 8 * time.Second
 
@@ -90,9 +91,9 @@ const questionPatience = 8 * time.Second
 var errNoQuestion = errors.New("WeChat may not be asked about the token yet")
 
 // awaitQuestion waits until WeChat may be asked about the current token, if a report needs that: its evidence is newer
-// than WeChat's last answer. waited reports that something may have changed.
+// than WeChat's last answer. It waits until latest, or not at all. waited reports that something may have changed.
 func (r *refresher) awaitQuestion(
-	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
+	ctx context.Context, a *Account, kind messages.Kind, report policy.Report, latest time.Time,
 ) (waited bool, err error) {
 	key := messages.Key(a.AppID, kind)
 	replaced := r.memory.whenReplaced(key) // before the look at the memory, so that no change is missed
@@ -109,7 +110,6 @@ func (r *refresher) awaitQuestion(
 	if wait <= 0 {
 		return false, nil
 	}
-	latest := now.Add(questionPatience)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(latest) {
 		latest = deadline
 	}
@@ -125,7 +125,8 @@ func (r *refresher) awaitQuestion(
 func needsQuestion(
 	now time.Time, l store.Ledger, kind messages.Kind, current *messages.Credential, report policy.Report,
 ) bool {
-	return kind == messages.AccessToken && current != nil && policy.VerdictOf(now, l, current, report) == ""
+	return kind == messages.AccessToken && current != nil && report.Names(current) &&
+		policy.VerdictOf(now, l, current, report) == ""
 }
 
 // fly joins the flight of the reports of a credential, or leads one.
@@ -178,7 +179,9 @@ func (r *refresher) answerFromMemory(
 		switch c, err := r.store.Get(ctx, a.AppID, kind); {
 		case err == nil:
 			r.memory.hold(c)
-			current = &c
+			if current, err = r.memory.get(a.AppID, kind); err != nil {
+				current = nil
+			}
 		case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrForged), errors.Is(err, store.ErrForeign):
 			// the revision is made up, or the record was lost
 			current = nil
@@ -291,6 +294,13 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 		}
 		if err := t.probe(ctx, record); err != nil {
 			return outcome{}, err
+		}
+		if p := t.view.Ledger.Probe; p.Verdict == store.Alive {
+			o := outcome{current: *record, reason: messages.ReasonAlive, asked: p.At}
+			if o.asked.Before(report.SentAt) { // the clock was set back since the call was sent
+				o.asked = report.SentAt
+			}
+			return o, nil
 		}
 	}
 	switch reason, refusal := policy.Answer(now, t.view, key, t.kind, record, report); {

@@ -76,6 +76,16 @@ func forcedAt(now time.Time, l store.Ledger, r Rule, dead bool) time.Time {
 	return later(at, l.LastForced.Add(midnight.Sub(now)/time.Duration(left)))
 }
 
+// replaceAt is when a value that WeChat refuses is refreshed, even if nobody reports it again. If WeChat's verdict is
+// too old then, WeChat is asked again, so it is not before that is allowed.
+func replaceAt(now time.Time, l store.Ledger, r Rule) time.Time {
+	at := forcedAt(now, l, r, true)
+	if later(at, now).Sub(l.Probe.At) < probeValid {
+		return at
+	}
+	return later(at, QuestionAt(now, l))
+}
+
 // ThrottledUntil is until when a value that WeChat refuses has to wait for the budget of reported refreshes; zero: it
 // has not to wait, or for another reason: a refresh has failed. c may be nil.
 func ThrottledUntil(now time.Time, l store.Ledger, r Rule, c *messages.Credential) time.Time {
