@@ -139,7 +139,7 @@ func TestReportWaitsForItsQuestion(t *testing.T) {
 	f.advance(9 * time.Second) // a second is left, and the clock stands still
 	waiting := make(chan error, 1)
 	go func() {
-		_, err := w.resolve()
+		_, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision})
 		waiting <- err
 	}()
 	f.eventually("the report waits", func() bool {
@@ -150,9 +150,30 @@ func TestReportWaitsForItsQuestion(t *testing.T) {
 	f.checkCalls("get_api_domain_ip", 5)
 	f.clock.advance(time.Second)
 	if err := <-waiting; err != nil {
-		t.Errorf("the resolution: %v", err)
+		t.Errorf("the report: %v", err)
 	}
 	f.checkCalls("token", 2)
+}
+
+// A consumer that reports a live token without end does not delay the resolutions when the token dies.
+func TestStubbornReporterDoesNotDelayAResolution(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, noOverlap)
+	f.clock.stop()
+	w := f.worker(classic)
+	c := w.await(messages.AccessToken, 0)
+	report := messages.RefreshCredentialRequest{Revision: c.Revision}
+	for range 5 {
+		w.mustReport(report, messages.ReasonAlive)
+		f.advance(time.Millisecond)
+	}
+	_, err := w.report(report)
+	checkSymbol(t, "the report after the burst", err, messages.Throttled)
+	f.wechat.Revoke(c.Value)
+	if _, err := w.resolve(); err != nil {
+		t.Errorf("the resolution: %v", err)
+	}
+	f.checkValid(w.await(messages.AccessToken, c.Generation))
 }
 
 // exhaust kills the token every ten seconds until a report of it has to wait for the budget, and returns how many kills

@@ -105,7 +105,7 @@ func (r *refresher) awaitQuestion(
 	if !needsQuestion(now, l, kind, current, report) {
 		return false, nil
 	}
-	at := policy.QuestionAt(now, l)
+	at := policy.QuestionAt(now, l, report.Own)
 	wait := at.Sub(now)
 	if wait <= 0 {
 		return false, nil
@@ -289,7 +289,7 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 			"a ticket needs an access_token, and there is none now").After(policy.RetryMin)
 	}
 	if needsQuestion(now, t.view.Ledger, t.kind, record, report) {
-		if policy.QuestionAt(now, t.view.Ledger).After(now) {
+		if policy.QuestionAt(now, t.view.Ledger, report.Own).After(now) {
 			return outcome{}, errNoQuestion
 		}
 		if err := t.probe(ctx, record); err != nil {

@@ -26,6 +26,9 @@ var (
 	forceRefreshes = budget{burst: 6, every: 2 * time.Hour}
 	// questions are probes: whether WeChat accepts a token.
 	questions = budget{burst: 5, every: 10 * time.Second}
+	// ownQuestions are probes after WeChat refused a call of a worker. They share the level of questions: consumers who
+	// report without end leave as many to workers, which cannot be wrong about what WeChat answered.
+	ownQuestions = budget{burst: 10, every: 10 * time.Second}
 )
 
 // next is when one more call is allowed; a time that has passed: now. Calls that do not ask for next may overdraw the
@@ -83,7 +86,7 @@ func replaceAt(now time.Time, l store.Ledger, r Rule) time.Time {
 	if later(at, now).Sub(l.Probe.At) < probeValid {
 		return at
 	}
-	return later(at, QuestionAt(now, l))
+	return later(at, QuestionAt(now, l, true))
 }
 
 // ThrottledUntil is until when a value that WeChat refuses has to wait for the budget of reported refreshes; zero: it
@@ -105,7 +108,17 @@ func MayForce(now time.Time, l store.Ledger) bool {
 }
 
 // QuestionAt is when WeChat may be asked again whether it accepts the current token; a time that has passed: now.
-func QuestionAt(now time.Time, l store.Ledger) time.Time { return questions.next(now, l.ProbePace) }
+// own: WeChat has refused a call of a worker.
+func QuestionAt(now time.Time, l store.Ledger, own bool) time.Time {
+	if own {
+		return ownQuestions.next(now, l.ProbePace)
+	}
+	at := questions.next(now, l.ProbePace)
+	if l.Probe != nil { // workers may have used more of the budget; consumers need not wait for that
+		at = earlier(at, l.Probe.At.Add(questions.every))
+	}
+	return at
+}
 
 // Asked is the ledger entry after WeChat was asked about a token. p.At is the time before the question was sent.
 func Asked(l store.Ledger, p store.Probe) store.Ledger {

@@ -30,7 +30,7 @@ func TestRefreshOfADeadTokenIsDueWhenWeChatMayBeAsked(t *testing.T) {
 			Probe: &store.Probe{At: now.Add(-tc.asked), Generation: 3, Verdict: store.Dead},
 		}
 		if tc.full {
-			l.ProbePace = now.Add(time.Duration(questions.burst) * questions.every)
+			l.ProbePace = now.Add(time.Duration(ownQuestions.burst) * questions.every)
 		}
 		d := p.Next(now, View{Rule: Classic, Record: rec, Held: rec, Ledger: l})
 		if wait := max(d.At.Sub(now), 0); wait != tc.wait {

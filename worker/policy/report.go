@@ -17,6 +17,8 @@ type Report struct {
 	// SentAt is the time before the call was sent that WeChat refused, as far as it is known: not later. What WeChat
 	// said before does not count against the report. Zero if no call was refused.
 	SentAt time.Time
+	// Own: the call was a worker's. For its sake, WeChat is asked even if consumers report without end.
+	Own bool
 }
 
 // Names reports whether c is the reported value.
