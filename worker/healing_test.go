@@ -176,6 +176,25 @@ func TestStubbornReporterDoesNotDelayAResolution(t *testing.T) {
 	f.checkValid(w.await(messages.AccessToken, c.Generation))
 }
 
+// WeChat is busy when a dead token is refreshed, and repeats that token then. The retry goes on where the refresh for the
+// report has stopped, and does not wait for a minute.
+func TestRetryOfARefreshForAReportForcesATokenThatWeChatRepeats(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(nil)
+	c := w.await(messages.AccessToken, 0)
+	f.advance(time.Minute)
+	f.wechat.Revoke(c.Value)
+	f.wechat.Inject(wechattest.Fault{Endpoint: "stable_token", Errcode: -1, Times: 1})
+	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); err == nil {
+		t.Error("the report is answered though WeChat is busy")
+	}
+	f.advanceTo(w.ledger(messages.AccessToken).NextAttempt)
+	f.checkValid(w.await(messages.AccessToken, c.Generation))
+	f.checkCalls("stable_token", 4) // at the start, while WeChat is busy, in normal mode, with force_refresh
+}
+
 // exhaust kills the token every ten seconds until a report of it has to wait for the budget, and returns how many kills
 // were healed.
 func (w *testWorker) exhaust() (healed int, refusal *messages.Error) {

@@ -196,7 +196,8 @@ func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.K
 			return err
 		case d.Action == policy.Fetch:
 			sentAt = r.clock.Now()
-			_, err := t.fetch(ctx, d.Reason, false)
+			// A retry continues what a report has begun: WeChat may repeat the token that it refuses.
+			_, err := t.replace(ctx, t.view.Record, d.Reason, policy.IsRefused(t.view.Ledger, t.view.Record))
 			var we *wechat.Error
 			if kind != messages.AccessToken && errors.As(err, &we) && we.Class == wechat.ClassDeadToken {
 				refusedToken = t.token

@@ -310,8 +310,15 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 	case reason != "":
 		return outcome{current: *record, reason: reason, asked: askedAt(t.view.Ledger)}, nil
 	}
-	verdict := policy.VerdictOf(now, t.view.Ledger, record, report)
-	c, err := t.fetch(ctx, messages.ReasonReported, false)
+	dead := policy.VerdictOf(now, t.view.Ledger, record, report) == store.Dead
+	return t.replace(ctx, record, messages.ReasonReported, dead)
+}
+
+// replace refreshes a reported credential. record is the current one, or nil; dead: WeChat refuses it.
+func (t *turn) replace(
+	ctx context.Context, record *messages.Credential, why messages.Reason, dead bool,
+) (outcome, error) {
+	c, err := t.fetch(ctx, why, false)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -321,7 +328,7 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 	// The normal mode of stable_token returned the reported token. Only if WeChat itself refuses it is it worth
 	// one of the 20 calls a day with force_refresh (docs/architecture.md#refresh-5).
 	l := t.view.Ledger
-	if t.view.Rule != policy.Stable || verdict != store.Dead || !policy.MayForce(t.r.clock.Now(), l) {
+	if t.view.Rule != policy.Stable || !dead || !policy.MayForce(t.r.clock.Now(), l) {
 		return outcome{current: c, reason: messages.ReasonUnchanged}, nil
 	}
 	t.r.log.Warn("stable_token repeats a token that WeChat refuses: calling it with force_refresh", "appid", c.AppID,
