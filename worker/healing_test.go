@@ -155,6 +155,24 @@ func TestReportWaitsForItsQuestion(t *testing.T) {
 	f.checkCalls("token", 2)
 }
 
+// The questions about dead tokens do not use the budget of questions: as many kills are healed at once as there are
+// refreshes in hand, also if only consumers notice them.
+func TestAllRefreshesInHandCanBeUsedAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, noOverlap)
+	f.clock.stop()
+	w := f.worker(classic)
+	c := w.await(messages.AccessToken, 0)
+	for range 10 {
+		f.advance(time.Second)
+		f.wechat.Revoke(c.Value)
+		w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonRefreshed)
+		c = w.await(messages.AccessToken, c.Generation)
+	}
+	f.checkCalls("get_api_domain_ip", 10)
+	f.checkCalls("token", 11)
+}
+
 // A consumer that reports a live token without end does not delay the resolutions when the token dies.
 func TestStubbornReporterDoesNotDelayAResolution(t *testing.T) {
 	t.Parallel()

@@ -120,9 +120,14 @@ func QuestionAt(now time.Time, l store.Ledger, own bool) time.Time {
 	return at
 }
 
-// Asked is the ledger entry after WeChat was asked about a token. p.At is the time before the question was sent.
+// Asked is the ledger entry after WeChat was asked about a token. p.At is the time before the question was sent. Only
+// a question in vain uses the budget. That a token is dead answers all reports of it for some time, and the next token
+// comes with a refresh, which has a budget of its own.
 func Asked(l store.Ledger, p store.Probe) store.Ledger {
-	l.Probe, l.ProbePace = &p, questions.spend(p.At, l.ProbePace)
+	l.Probe = &p
+	if p.Verdict != store.Dead {
+		l.ProbePace = questions.spend(p.At, l.ProbePace)
+	}
 	return l
 }
 
