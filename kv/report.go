@@ -35,8 +35,8 @@ type report struct {
 }
 
 // covers reports whether a request that was refused at now shares the report: it is under way, or was made so recently
-// that it is not repeated. sentAt is when the refused call was sent: that WeChat accepts the value counts only for calls
-// that were sent before the call that was reported. The value may have died since.
+// that it is not repeated. sentAt is when the refused call was sent: that WeChat accepts the value counts only if that
+// was before the reported call. The value may have died since.
 func (p *report) covers(now, sentAt time.Time) bool {
 	select {
 	case <-p.done:
