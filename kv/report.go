@@ -29,19 +29,19 @@ type reports struct {
 type report struct {
 	value  string
 	sentAt time.Time     // before the refused call was sent
-	made   time.Time     // when the report was made
 	done   chan struct{} // closed when the Reader holds another value, or another one is no longer expected
 	until  time.Time     // when the value may be reported again; set before done is closed
 	alive  bool          // WeChat accepts the value, as the workers say; set before done is closed
 }
 
 // covers reports whether a request that was refused at now shares the report: it is under way, or was made so recently
-// that it is not repeated. sentAt is when the refused call was sent: after WeChat was asked, the value may have died.
+// that it is not repeated. sentAt is when the refused call was sent: that WeChat accepts the value counts only if that
+// was before the reported call. The value may have died since.
 func (p *report) covers(now, sentAt time.Time) bool {
 	select {
 	case <-p.done:
 		if p.alive {
-			return !sentAt.After(p.made)
+			return !sentAt.After(p.sentAt)
 		}
 		return now.Before(p.until)
 	default:
@@ -57,7 +57,7 @@ func (s *reports) join(appid, value string, sentAt time.Time) (p *report, leads 
 	if p = s.last[appid]; p != nil && p.value == value && p.covers(now, sentAt) {
 		return p, false
 	}
-	p = &report{value: value, sentAt: sentAt, made: now, done: make(chan struct{})}
+	p = &report{value: value, sentAt: sentAt, done: make(chan struct{})}
 	if s.last == nil {
 		s.last = make(map[string]*report)
 	}

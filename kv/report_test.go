@@ -345,3 +345,31 @@ func TestReportThatPanicsDoesNotEndTheService(t *testing.T) {
 		}
 	})
 }
+
+// The workers know that a call was refused wrongly. A call that was sent a moment later may have been refused because
+// the token has died since: it shares a report that is under way, but not that answer.
+func TestAnswerThatATokenIsAliveCountsOnlyForEarlierCalls(t *testing.T) {
+	t.Parallel()
+	const value = "token"
+	sent := time.Now().Add(-100 * time.Millisecond)
+	for name, tc := range map[string]struct {
+		after time.Duration
+		leads bool
+	}{"earlier": {-time.Millisecond, false}, "the same": {0, false}, "later": {50 * time.Millisecond, true}} {
+		underWay := reports{last: map[string]*report{"wx1": {value: value, sentAt: sent, done: make(chan struct{})}}}
+		if _, leads := underWay.join("wx1", value, sent.Add(tc.after)); leads {
+			t.Errorf("%s: a call does not share the report that is under way", name)
+		}
+		alive := reports{last: map[string]*report{"wx1": {value: value, sentAt: sent, alive: true, done: closed()}}}
+		if _, leads := alive.join("wx1", value, sent.Add(tc.after)); leads != tc.leads {
+			t.Errorf("%s: the call makes a report of its own: %t", name, leads)
+		}
+	}
+}
+
+// closed is a closed channel.
+func closed() chan struct{} {
+	ch := make(chan struct{})
+	close(ch)
+	return ch
+}

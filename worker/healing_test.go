@@ -67,92 +67,41 @@ func TestTokenKilledRightAfterAProbeIsHealedAtOnce(t *testing.T) {
 	}
 }
 
-// A report that says when its call was sent is answered by what WeChat said after that, and costs no question.
-func TestReportOfAnEarlierCallIsAnsweredByWhatWeChatSaidSince(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, wechattest.Config{})
-	f.clock.stop()
-	w := f.worker(nil)
-	c := w.await(messages.AccessToken, 0)
-	sent := f.clock.Now()
-	f.advance(time.Second)
-	w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonAlive)
-	f.advance(20 * time.Second)
-	for range 20 {
-		w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision, SentAt: sent}, messages.ReasonAlive)
-	}
-	f.checkCalls("get_api_domain_ip", 1)
-	for name, sent := range map[string]time.Time{
-		"in the future": f.clock.Now().Add(time.Hour), "long ago": f.clock.Now().Add(-time.Hour),
-	} {
-		calls := f.calls("get_api_domain_ip")
-		f.advance(time.Second)
-		w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision, SentAt: sent}, messages.ReasonAlive)
-		if f.calls("get_api_domain_ip") != calls+1 {
-			t.Errorf("a call sent %s does not count as sent when its report arrives", name)
-		}
-	}
-}
-
-// A consumer that reports a live token without end costs a burst of questions, and then one in ten seconds. A report
-// waits for its question; if that comes too late, the reply says when to ask again.
-func TestStubbornReporterCostsAQuestionInTenSeconds(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, wechattest.Config{})
-	f.clock.stop()
-	w := f.worker(nil)
-	c := w.await(messages.AccessToken, 0)
-	report := messages.RefreshCredentialRequest{Revision: c.Revision}
-	for range 5 {
-		w.mustReport(report, messages.ReasonAlive)
-		f.advance(time.Millisecond)
-	}
-	_, err := w.report(report)
-	e := refusal(t, "the report after the burst", err, messages.Throttled)
-	if wait := time.Duration(e.RetryAfterMS) * time.Millisecond; wait < 9*time.Second || wait > 10*time.Second {
-		t.Errorf("the reporter is asked to wait for %s", wait)
-	}
-	for range 50 {
-		if _, err := w.report(report); symbol(err) != messages.Throttled {
-			t.Errorf("a further report is answered with %v", err)
-		}
-	}
-	f.checkCalls("get_api_domain_ip", 5)
-	f.advance(10 * time.Second)
-	w.mustReport(report, messages.ReasonAlive)
-	f.checkCalls("get_api_domain_ip", 6)
-	f.checkCalls("stable_token", 1)
-}
-
-// The question that a report waits for is asked, and heals the token.
-func TestReportWaitsForItsQuestion(t *testing.T) {
+// The questions about dead tokens do not use the budget of questions: as many kills are healed at once as there are
+// refreshes in hand, also if only consumers notice them.
+func TestAllRefreshesInHandCanBeUsedAtOnce(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, noOverlap)
 	f.clock.stop()
 	w := f.worker(classic)
 	c := w.await(messages.AccessToken, 0)
-	for range 5 {
-		w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonAlive)
-		f.advance(time.Millisecond)
+	for range 10 {
+		f.advance(time.Second)
+		f.wechat.Revoke(c.Value)
+		w.mustReport(messages.RefreshCredentialRequest{Revision: c.Revision}, messages.ReasonRefreshed)
+		c = w.await(messages.AccessToken, c.Generation)
 	}
+	f.checkCalls("get_api_domain_ip", 10)
+	f.checkCalls("token", 11)
+}
+
+// WeChat is busy when a dead token is refreshed, and repeats that token then. The retry continues what the report has
+// begun, and does not wait for a minute.
+func TestRetryOfARefreshForAReportForcesATokenThatWeChatRepeats(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	f.clock.stop()
+	w := f.worker(nil)
+	c := w.await(messages.AccessToken, 0)
+	f.advance(time.Minute)
 	f.wechat.Revoke(c.Value)
-	f.advance(9 * time.Second) // a second is left, and the clock stands still
-	waiting := make(chan error, 1)
-	go func() {
-		_, err := w.resolve()
-		waiting <- err
-	}()
-	f.eventually("the report waits", func() bool {
-		w.memory.mu.Lock()
-		defer w.memory.mu.Unlock()
-		return w.memory.of(messages.Key(appid, messages.AccessToken)).replaced != nil
-	})
-	f.checkCalls("get_api_domain_ip", 5)
-	f.clock.advance(time.Second)
-	if err := <-waiting; err != nil {
-		t.Errorf("the resolution: %v", err)
+	f.wechat.Inject(wechattest.Fault{Endpoint: "stable_token", Errcode: -1, Times: 1})
+	if _, err := w.report(messages.RefreshCredentialRequest{Revision: c.Revision}); err == nil {
+		t.Error("the report is answered though WeChat is busy")
 	}
-	f.checkCalls("token", 2)
+	f.advanceTo(w.ledger(messages.AccessToken).NextAttempt)
+	f.checkValid(w.await(messages.AccessToken, c.Generation))
+	f.checkCalls("stable_token", 4) // at the start, while WeChat is busy, in normal mode, with force_refresh
 }
 
 // exhaust kills the token every ten seconds until a report of it has to wait for the budget, and returns how many kills
@@ -241,6 +190,24 @@ func TestReportOfAValueThatTheWorkerDoesNotKnowYetIsReadAtTheLeader(t *testing.T
 	}
 	if got, err := w.memory.get(appid, messages.AccessToken); err != nil || got.Value != newer.Value {
 		t.Error("the worker has not taken the newer value")
+	}
+}
+
+// A bucket that was restored from a backup has an older record than the worker. That one is not the current one.
+func TestReportOfAnUnknownValueIsNotAnsweredWithAnOlderRecordOfTheLeader(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, wechattest.Config{})
+	w := f.worker(nil)
+	c := w.await(messages.AccessToken, 0)
+	w.awaitQuiet(messages.AccessToken)
+	older, unknown := c, c
+	older.Value, older.Generation, older.ObtainedAt = "a value of a backup", 0, c.ObtainedAt.Add(-time.Hour)
+	unknown.Value = "a value that nobody has"
+	r := w.refresher
+	r.store = leaderStore{r.store, older}
+	o, answered, err := r.answerFromMemory(t.Context(), w.accounts.get(appid), messages.AccessToken, reportOf(unknown))
+	if !answered || err != nil || o.reason != messages.ReasonNotCurrent || o.current.Value != c.Value {
+		t.Errorf("the report is answered: %t, %s, generation %d, %v", answered, o.reason, o.current.Generation, err)
 	}
 }
 

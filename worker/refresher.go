@@ -192,11 +192,12 @@ func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.K
 			_, err := t.write(ctx, t.view.Ledger)
 			return err
 		case d.Action == policy.Fetch && d.Reason == messages.ReasonReported:
-			_, err := t.answer(ctx, policy.Report{})
+			_, err := t.answer(ctx, policy.Report{Own: true}) // it was refused before
 			return err
 		case d.Action == policy.Fetch:
 			sentAt = r.clock.Now()
-			_, err := t.fetch(ctx, d.Reason, false)
+			// A retry continues what a report has begun: WeChat may repeat the token that it refuses.
+			_, err := t.replace(ctx, t.view.Record, d.Reason, policy.IsRefused(t.view.Ledger, t.view.Record))
 			var we *wechat.Error
 			if kind != messages.AccessToken && errors.As(err, &we) && we.Class == wechat.ClassDeadToken {
 				refusedToken = t.token
@@ -207,7 +208,8 @@ func (r *refresher) doScheduled(ctx context.Context, a *Account, kind messages.K
 	})
 	if refusedToken != "" {
 		// The ticket is retried after its backoff, with the token that this report brings.
-		_, reportErr := r.report(ctx, a, messages.AccessToken, policy.Report{ValueSHA256: refusedToken, SentAt: sentAt})
+		_, reportErr := r.report(ctx, a, messages.AccessToken, policy.Report{
+			ValueSHA256: refusedToken, SentAt: sentAt, Own: true})
 		if reportErr != nil {
 			r.log.Debug("refused token not renewed", "appid", a.AppID, "error", reportErr)
 		}

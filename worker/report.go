@@ -61,6 +61,7 @@ func (r *refresher) doReport(
 ) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.leaseTTL+publishReserve)
 	defer cancel()
+	patience := r.clock.Now().Add(questionPatience)
 	for {
 		if err := ctx.Err(); err != nil {
 			return outcome{}, asRefusal(err)
@@ -68,7 +69,7 @@ func (r *refresher) doReport(
 		if o, answered, err := r.answerFromMemory(ctx, a, kind, report); answered || err != nil {
 			return o, err
 		}
-		if waited, err := r.awaitQuestion(ctx, a, kind, report); err != nil {
+		if waited, err := r.awaitQuestion(ctx, a, kind, report, patience); err != nil {
 			return outcome{}, err
 		} else if waited {
 			continue
@@ -79,53 +80,6 @@ func (r *refresher) doReport(
 		}
 		return o, err
 	}
-}
-
-// questionPatience is how long a report waits until WeChat may be asked again. With the turn that follows, the reply
-// arrives before a consumer gives up.
-const questionPatience = 8 * time.Second
-
-// errNoQuestion is returned by a turn if WeChat must be asked about a token, and may not be asked yet: another worker
-// has just asked.
-var errNoQuestion = errors.New("WeChat may not be asked about the token yet")
-
-// awaitQuestion waits until WeChat may be asked about the current token, if a report needs that: its evidence is newer
-// than WeChat's last answer. waited reports that something may have changed.
-func (r *refresher) awaitQuestion(
-	ctx context.Context, a *Account, kind messages.Kind, report policy.Report,
-) (waited bool, err error) {
-	key := messages.Key(a.AppID, kind)
-	replaced := r.memory.whenReplaced(key) // before the look at the memory, so that no change is missed
-	current, invalid := r.memory.get(a.AppID, kind)
-	now, l := r.clock.Now(), r.memory.ledger(key)
-	if invalid != nil {
-		current = nil
-	}
-	if !needsQuestion(now, l, kind, current, report) {
-		return false, nil
-	}
-	at := policy.QuestionAt(now, l)
-	wait := at.Sub(now)
-	if wait <= 0 {
-		return false, nil
-	}
-	latest := now.Add(questionPatience)
-	if deadline, ok := ctx.Deadline(); ok && deadline.Before(latest) {
-		latest = deadline
-	}
-	if at.After(latest) {
-		return false, messages.Errorf(messages.Throttled, "WeChat was asked about %s too often; it may be asked again at %s",
-			key, at.UTC().Format(time.TimeOnly)).After(wait)
-	}
-	r.clock.Wait(ctx, wait, replaced)
-	return true, nil
-}
-
-// needsQuestion reports whether WeChat must be asked about the current token to answer a report.
-func needsQuestion(
-	now time.Time, l store.Ledger, kind messages.Kind, current *messages.Credential, report policy.Report,
-) bool {
-	return kind == messages.AccessToken && current != nil && policy.VerdictOf(now, l, current, report) == ""
 }
 
 // fly joins the flight of the reports of a credential, or leads one.
@@ -178,7 +132,9 @@ func (r *refresher) answerFromMemory(
 		switch c, err := r.store.Get(ctx, a.AppID, kind); {
 		case err == nil:
 			r.memory.hold(c)
-			current = &c
+			if current, err = r.memory.get(a.AppID, kind); err != nil {
+				current = nil
+			}
 		case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrForged), errors.Is(err, store.ErrForeign):
 			// the revision is made up, or the record was lost
 			current = nil
@@ -202,14 +158,6 @@ func (r *refresher) answerFromMemory(
 		return outcome{current: *current, reason: reason, asked: askedAt(view.Ledger)}, true, nil
 	}
 	return outcome{}, false, nil
-}
-
-// askedAt is the time before WeChat was last asked about a token; zero: never.
-func askedAt(l store.Ledger) time.Time {
-	if l.Probe == nil {
-		return time.Time{}
-	}
-	return l.Probe.At
 }
 
 // mayBeNewer reports whether a report may name a newer value than the current one: a revision that is higher, or the
@@ -286,11 +234,18 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 			"a ticket needs an access_token, and there is none now").After(policy.RetryMin)
 	}
 	if needsQuestion(now, t.view.Ledger, t.kind, record, report) {
-		if policy.QuestionAt(now, t.view.Ledger).After(now) {
+		if policy.QuestionAt(now, t.view.Ledger, report.Own).After(now) {
 			return outcome{}, errNoQuestion
 		}
 		if err := t.probe(ctx, record); err != nil {
 			return outcome{}, err
+		}
+		if p := t.view.Ledger.Probe; p.Verdict == store.Alive {
+			o := outcome{current: *record, reason: messages.ReasonAlive, asked: p.At}
+			if o.asked.Before(report.SentAt) { // the clock was set back since the call was sent
+				o.asked = report.SentAt
+			}
+			return o, nil
 		}
 	}
 	switch reason, refusal := policy.Answer(now, t.view, key, t.kind, record, report); {
@@ -300,8 +255,15 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 	case reason != "":
 		return outcome{current: *record, reason: reason, asked: askedAt(t.view.Ledger)}, nil
 	}
-	verdict := policy.VerdictOf(now, t.view.Ledger, record, report)
-	c, err := t.fetch(ctx, messages.ReasonReported, false)
+	dead := policy.VerdictOf(now, t.view.Ledger, record, report) == store.Dead
+	return t.replace(ctx, record, messages.ReasonReported, dead)
+}
+
+// replace refreshes a reported credential. record is the current one, or nil; dead: WeChat refuses it.
+func (t *turn) replace(
+	ctx context.Context, record *messages.Credential, why messages.Reason, dead bool,
+) (outcome, error) {
+	c, err := t.fetch(ctx, why, false)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -311,7 +273,7 @@ func (t *turn) answer(ctx context.Context, report policy.Report) (outcome, error
 	// The normal mode of stable_token returned the reported token. Only if WeChat itself refuses it is it worth
 	// one of the 20 calls a day with force_refresh (docs/architecture.md#refresh-5).
 	l := t.view.Ledger
-	if t.view.Rule != policy.Stable || verdict != store.Dead || !policy.MayForce(t.r.clock.Now(), l) {
+	if t.view.Rule != policy.Stable || !dead || !policy.MayForce(t.r.clock.Now(), l) {
 		return outcome{current: c, reason: messages.ReasonUnchanged}, nil
 	}
 	t.r.log.Warn("stable_token repeats a token that WeChat refuses: calling it with force_refresh", "appid", c.AppID,

@@ -99,7 +99,7 @@ func (r *resolver) fly(ctx context.Context, a *Account, openid, codeTicket strin
 				return nil, asRefusal(err)
 			}
 			o, err := r.refresher.report(ctx, a, messages.AccessToken,
-				policy.Report{ValueSHA256: messages.ValueSHA256(token.Value), SentAt: sent})
+				policy.Report{ValueSHA256: messages.ValueSHA256(token.Value), SentAt: sent, Own: true})
 			if err != nil {
 				return nil, err
 			}

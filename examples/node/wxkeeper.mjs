@@ -76,7 +76,7 @@ export class Credential extends EventEmitter {
   #last = 0; //        the revision of the last read
   #paid = 0; //        limits the reads that hints cause
   #preferred = 0; //   the revision that the workers call the current one
-  #reports = new Map(); // value → the report in progress
+  #reports = new Map(); // value → sentAt and reply of the report in progress
 
   /**
    * @param {import("@nats-io/transport-node").NatsConnection} nc
@@ -141,12 +141,15 @@ export class Credential extends EventEmitter {
     if (valid(held) && held.value !== refused.value) { // the new one has arrived before WeChat's answer
       return { reason: "not_current", generation: held.generation, refreshed: false };
     }
-    let report = this.#reports.get(refused.value);
-    if (!report) {
-      report = this.#report(refused.value, sentAt).finally(() => this.#reports.delete(refused.value));
-      this.#reports.set(refused.value, report);
+    const joined = this.#reports.get(refused.value);
+    if (joined) {
+      const reply = await joined.reply;
+      // The token may have died after the reported call: WeChat's word counts only for calls that were sent before it.
+      return reply.reason === "alive" && sentAt > joined.sentAt ? this.report(refused, sentAt) : reply;
     }
-    return report;
+    const reply = this.#report(refused.value, sentAt).finally(() => this.#reports.delete(refused.value));
+    this.#reports.set(refused.value, { sentAt, reply });
+    return reply;
   }
 
   /** Stops receiving changes. */

@@ -26,6 +26,9 @@ var (
 	forceRefreshes = budget{burst: 6, every: 2 * time.Hour}
 	// questions are probes: whether WeChat accepts a token.
 	questions = budget{burst: 5, every: 10 * time.Second}
+	// ownQuestions are probes after WeChat refused a call of a worker. They share the level of questions: consumers who
+	// report without end leave as many to workers, which cannot be wrong about what WeChat answered.
+	ownQuestions = budget{burst: 10, every: 10 * time.Second}
 )
 
 // next is when one more call is allowed; a time that has passed: now. Calls that do not ask for next may overdraw the
@@ -76,6 +79,16 @@ func forcedAt(now time.Time, l store.Ledger, r Rule, dead bool) time.Time {
 	return later(at, l.LastForced.Add(midnight.Sub(now)/time.Duration(left)))
 }
 
+// replaceAt is when a value that WeChat refuses is refreshed, even if nobody reports it again. If WeChat's verdict is
+// too old then, WeChat is asked again, so it is not before that is allowed.
+func replaceAt(now time.Time, l store.Ledger, r Rule) time.Time {
+	at := forcedAt(now, l, r, true)
+	if later(at, now).Sub(l.Probe.At) < probeValid {
+		return at
+	}
+	return later(at, QuestionAt(now, l, true))
+}
+
 // ThrottledUntil is until when a value that WeChat refuses has to wait for the budget of reported refreshes; zero: it
 // has not to wait, or for another reason: a refresh has failed. c may be nil.
 func ThrottledUntil(now time.Time, l store.Ledger, r Rule, c *messages.Credential) time.Time {
@@ -95,11 +108,26 @@ func MayForce(now time.Time, l store.Ledger) bool {
 }
 
 // QuestionAt is when WeChat may be asked again whether it accepts the current token; a time that has passed: now.
-func QuestionAt(now time.Time, l store.Ledger) time.Time { return questions.next(now, l.ProbePace) }
+// own: WeChat has refused a call of a worker.
+func QuestionAt(now time.Time, l store.Ledger, own bool) time.Time {
+	if own {
+		return ownQuestions.next(now, l.ProbePace)
+	}
+	at := questions.next(now, l.ProbePace)
+	if l.Probe != nil { // workers may have used more of the budget; consumers need not wait for that
+		at = earlier(at, l.Probe.At.Add(questions.every))
+	}
+	return at
+}
 
-// Asked is the ledger entry after WeChat was asked about a token. p.At is the time before the question was sent.
+// Asked is the ledger entry after WeChat was asked about a token. p.At is the time before the question was sent. Only
+// a question in vain uses the budget. That a token is dead answers all reports of it for some time, and the next token
+// comes with a refresh, which has a budget of its own.
 func Asked(l store.Ledger, p store.Probe) store.Ledger {
-	l.Probe, l.ProbePace = &p, questions.spend(p.At, l.ProbePace)
+	l.Probe = &p
+	if p.Verdict != store.Dead {
+		l.ProbePace = questions.spend(p.At, l.ProbePace)
+	}
 	return l
 }
 

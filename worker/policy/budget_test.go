@@ -88,7 +88,7 @@ func TestLevelsFromTheFutureAreIgnored(t *testing.T) {
 	if at := forcedAt(t0, l, Classic, true); at.After(t0) {
 		t.Errorf("a report may cause a refresh at %s", at)
 	}
-	if at := QuestionAt(t0, l); at.After(t0) {
+	if at := QuestionAt(t0, l, false); at.After(t0) {
 		t.Errorf("WeChat may be asked at %s", at)
 	}
 	if at := earliestCall(t0, l); at.After(t0) {
@@ -129,12 +129,41 @@ func TestQuestionsAreABurstAndThenOneInTenSeconds(t *testing.T) {
 	var l store.Ledger
 	asked := 0
 	for now := t0; now.Before(t0.Add(time.Minute)); now = now.Add(100 * time.Millisecond) {
-		if !QuestionAt(now, l).After(now) {
+		if !QuestionAt(now, l, false).After(now) {
 			l = Asked(l, store.Probe{At: now})
 			asked++
 		}
 	}
 	if asked != 5+5 {
 		t.Errorf("WeChat was asked %d times in a minute, want a burst of 5 and one in ten seconds", asked)
+	}
+}
+
+// A consumer that reports without end leaves questions to the workers, whose calls WeChat has refused itself. When they
+// have used those, a consumer still waits ten seconds at most.
+func TestConsumersLeaveQuestionsToWorkers(t *testing.T) {
+	t.Parallel()
+	var l store.Ledger
+	ask := func(own bool) (asked int) {
+		for ; !QuestionAt(t0, l, own).After(t0); asked++ {
+			l = Asked(l, store.Probe{At: t0})
+		}
+		return asked
+	}
+	if consumers, workers := ask(false), ask(true); consumers != 5 || workers != 5 {
+		t.Errorf("consumers have asked %d questions, and workers %d after that", consumers, workers)
+	}
+	for _, own := range []bool{false, true} {
+		if wait := QuestionAt(t0, l, own).Sub(t0); wait != 10*time.Second {
+			t.Errorf("own %t: the next question waits for %s", own, wait)
+		}
+	}
+	now := t0
+	for range 1000 { // consumers ask whenever they may
+		now = later(now, QuestionAt(now, l, false))
+		l = Asked(l, store.Probe{At: now})
+	}
+	if end := t0.Add(1000 * 10 * time.Second); !l.Probe.At.Equal(end) || l.ProbePace.Sub(end) > 100*time.Second {
+		t.Errorf("after 1,000 questions it is %s, and the level %s", l.Probe.At, l.ProbePace)
 	}
 }

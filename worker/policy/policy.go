@@ -148,7 +148,7 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 		!v.Record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond))
 	switch {
 	case valid && IsRefused(l, v.Record) && (l.Attempts == 0 || unwritten):
-		return Decision{Fetch, forcedAt(now, l, v.Rule, true), messages.ReasonReported}
+		return Decision{Fetch, replaceAt(now, l, v.Rule), messages.ReasonReported}
 	case unwritten:
 		return Decision{Fetch, v.Record.RefreshAt, messages.ReasonDue}
 	case l.Attempts > 0 && l.Failure != nil && l.Failure.Class == wechat.ClassAccount &&

@@ -77,6 +77,8 @@ func TestAnswerFromTheLedgerEntry(t *testing.T) {
 		"alive, long ago":                   {probed(store.Alive, probeValid), consumer, outcome{}},
 		"alive, asked as the call was sent": {probed(store.Alive, 0), later, alive},
 		"alive, asked before that":          {probed(store.Alive, time.Millisecond), later, outcome{}},
+		"alive, asked with a clock ahead":   {probed(store.Alive, -time.Second), consumer, alive},
+		"alive, ahead of a timed call":      {probed(store.Alive, -time.Second), later, outcome{}},
 		"alive, asked long after that":      {probed(store.Alive, time.Hour), longAgo, alive},
 		"dead, asked before that":           {probed(store.Dead, time.Second), later, outcome{}},
 		"dead":                              {probed(store.Dead, 0), consumer, outcome{}},
