@@ -147,6 +147,9 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 	unwritten := valid && v.Record.Generation > l.Generation &&
 		!v.Record.ObtainedAt.Before(l.LastAttempt.Truncate(time.Millisecond))
 	switch {
+	case valid && l.Attempts == 0 && l.Generation > v.Record.Generation:
+		// Its worker is about to publish the new value, or to refresh once more if it could not.
+		return Decision{Fetch, l.LastAttempt.Add(othersFinish), messages.ReasonUnpublished}
 	case valid && IsRefused(l, v.Record) && (l.Attempts == 0 || unwritten):
 		return Decision{Fetch, replaceAt(now, l, v.Rule), messages.ReasonReported}
 	case unwritten:
@@ -174,7 +177,7 @@ func (p *Policy) due(now time.Time, v View, valid bool) Decision {
 			}
 		}
 		return Decision{Fetch, at, messages.ReasonMissing}
-	case l.Generation > v.Record.Generation, l.Generation == v.Record.Generation &&
+	case l.Generation == v.Record.Generation &&
 		l.ExpiresAt.Sub(v.Record.ExpiresAt).Abs() > lifeTolerance:
 		return Decision{Fetch, now, messages.ReasonUnpublished}
 	case l.Generation < v.Record.Generation || planned.IsZero(): // the entry was lost, or its last write was

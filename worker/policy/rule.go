@@ -58,6 +58,8 @@ const (
 	// othersPublish is how long a worker that holds no value waits for another worker to publish the value that
 	// the ledger entry knows: workers check the bucket every 5 s.
 	othersPublish = 8 * time.Second
+	// othersFinish is how long the worker that has obtained a value is left to publish it.
+	othersFinish = 2 * time.Second
 
 	// probeValid is for how long the verdict dead, or inconclusive, answers further reports: WeChat sometimes refuses
 	// a new token and accepts it a moment later.
