@@ -25,6 +25,8 @@ type memory struct {
 
 	recordsReady, ledgersReady chan struct{} // closed when the first snapshot is complete
 
+	recordsWatch, ledgersWatch watchLog
+
 	mu      sync.Mutex // guards what follows
 	known   map[string]*knowledge
 	changed func(key string) // the listener, called without mu
@@ -219,8 +221,11 @@ func (m *memory) observeLedger(l store.Ledger) {
 
 // handleRecords takes an event of the watch of the records.
 func (m *memory) handleRecords(e store.RecordEvent) {
-	if e.Down != nil && !bucket.IsRoutine(e.Down) {
-		m.log.Warn("watch restarted", "bucket", "credentials", "error", e.Down)
+	switch {
+	case e.Down != nil:
+		m.recordsWatch.down(m.log, "credentials", e.Down)
+	case e.Ready:
+		m.recordsWatch.up(m.log, "credentials")
 	}
 	changes, replaced, err := m.latest.Apply(e.Event)
 	if err != nil {
@@ -255,9 +260,7 @@ func (m *memory) handleRecords(e store.RecordEvent) {
 func (m *memory) handleLedgers(e store.LedgerEvent) {
 	switch {
 	case e.Down != nil:
-		if !bucket.IsRoutine(e.Down) {
-			m.log.Warn("watch restarted", "bucket", "ledger", "error", e.Down)
-		}
+		m.ledgersWatch.down(m.log, "ledger", e.Down)
 	case e.Reset: // of a bucket whose revisions may be lower
 		m.mu.Lock()
 		m.ledgerSnapshots++
@@ -266,6 +269,7 @@ func (m *memory) handleLedgers(e store.LedgerEvent) {
 		}
 		m.mu.Unlock()
 	case e.Ready:
+		m.ledgersWatch.up(m.log, "ledger")
 		m.noteLostEntries()
 		closeOnce(m.ledgersReady)
 	default:

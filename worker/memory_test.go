@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"testing"
 	"time"
@@ -94,5 +95,27 @@ func TestRecordThatAReportReadsReplacesNoNewerOne(t *testing.T) {
 	}
 	if v := m.view(a, messages.AccessToken); v.Record.Revision != 7 {
 		t.Errorf("after the report the record of the bucket has revision %d, want 7", v.Record.Revision)
+	}
+}
+
+// A watch tries again each second. Its problems are logged once for each reason, and when they are over.
+func TestProblemOfAWatchIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	lines := new(logLines)
+	m := newMemory(time.Now, slog.New(slog.NewTextHandler(lines, nil)))
+	for range 3 {
+		m.handleRecords(store.RecordEvent{Event: bucket.Event{Down: errors.New("no quorum")}})
+		m.handleLedgers(store.LedgerEvent{Down: errors.New("no quorum")})
+	}
+	if n := lines.count("watch restarted"); n != 2 {
+		t.Errorf("%d lines for two watches", n)
+	}
+	m.handleRecords(store.RecordEvent{Event: bucket.Event{Ready: true}})
+	m.handleRecords(store.RecordEvent{Event: bucket.Event{Down: errors.New("no quorum")}})
+	if n := lines.count("watch recovered"); n != 1 {
+		t.Errorf("%d lines say that a watch recovered", n)
+	}
+	if n := lines.count("watch restarted"); n != 3 {
+		t.Errorf("%d lines after the watch had a problem again", n)
 	}
 }
