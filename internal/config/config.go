@@ -62,7 +62,7 @@ type Config struct {
 	Bucket        string `env:"WXKEEPER_BUCKET" help:"name of the credential bucket"`
 	Replicas      int    `env:"WXKEEPER_REPLICAS" min:"0" max:"5" help:"replicas of the buckets; 0: 3 in a cluster (1 if it has too few servers for half a minute), else 1"`
 
-	JSDomain      string   `env:"WXKEEPER_JS_DOMAIN" help:"JetStream domain of the buckets, if it is not that of the server of NATS_URL"`
+	JSDomain      string   `env:"WXKEEPER_JS_DOMAIN" help:"JetStream domain of the buckets, if it differs from the domain of the server in NATS_URL"`
 	MaxBytes      size     `env:"WXKEEPER_BUCKET_MAX_BYTES" help:"largest size with which each of the two buckets is created, for example 64MB; 0: no limit"`
 	Storage       string   `env:"WXKEEPER_BUCKET_STORAGE" help:"file, or memory: buckets in memory are lost when their NATS servers stop, and are filled again"`
 	PlacementTags []string `env:"WXKEEPER_BUCKET_PLACEMENT_TAGS" help:"tags that the servers of a NATS cluster must have to store the buckets; a comma-separated list"`
