@@ -35,8 +35,8 @@ const defaultPatience = 5 * time.Second
 //
 // If WeChat answers that the token is dead (errcode 40001, 42001 or 40014), the Transport reports that to the
 // workers, once for all requests that were refused, waits for the new token until shortly before the request's
-// deadline, and sends the request again, with up to five tokens. The body must allow that: the request has no body, or a
-// GetBody, which http.NewRequest sets for a bytes.Reader, bytes.Buffer and strings.Reader. If no new token
+// deadline, and sends the request again, with up to five tokens. The body must allow that: the request has no body,
+// or a GetBody, which http.NewRequest sets for a bytes.Reader, bytes.Buffer and strings.Reader. If no new token
 // arrives, or the body cannot be sent again, the caller gets WeChat's answer.
 //
 // It sends these requests unchanged, without the token:
